@@ -1,0 +1,99 @@
+"""The tree of errors.
+
+Every error that a user can meet derives from `FactoryError`. Its message says what went wrong and where (dataset, version,
+shard, sample); its hint says what to do next, with the nearest valid value where there is one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FactoryError(Exception):
+    """Root of all errors of Dataset Factory.
+
+    Args:
+        message: what went wrong, and where.
+        hint: the next step, shown after the message.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message} {hint}".strip())
+
+
+class SettingsError(FactoryError):
+    """A setting (environment variable) has a value that cannot be used."""
+
+
+class InvalidName(FactoryError):
+    """A dataset, version, tag or column name breaks the rules for names."""
+
+
+class NotFound(FactoryError):
+    """Something that was named does not exist."""
+
+
+class DatasetNotFound(NotFound):
+    """No such dataset."""
+
+
+class VersionNotFound(NotFound):
+    """The dataset exists, the version does not."""
+
+
+class ColumnNotFound(NotFound):
+    """A query names a column that its input does not have."""
+
+
+class QueryError(FactoryError):
+    """A query cannot be compiled or executed as written."""
+
+
+class CommitError(FactoryError):
+    """A version could not be published."""
+
+
+class EngineError(FactoryError):
+    """The warehouse refused a statement, or could not be reached.
+
+    Args:
+        code: ClickHouse's error code, 0 when the engine could not be reached.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, code: int = 0) -> None:
+        self.code = code
+        super().__init__(message, hint)
+
+
+class StoreError(FactoryError):
+    """Bytes could not be listed, read or written."""
+
+
+class SourceError(FactoryError):
+    """A source (tar, parquet, npz, …) cannot be read as what it claims to be."""
+
+
+class SignalError(FactoryError):
+    """A signal is declared wrongly, or failed on a sample while `on_error="raise"`."""
+
+
+class LoaderError(FactoryError):
+    """The training loader was set up or resumed wrongly, or could not deliver a sample."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """A hint that names the nearest valid value.
+
+    Returns:
+        ``"Did you mean 'laion'?"``, or the list of candidates when none is near and they are few, or an empty string.
+    """
+    known = sorted(set(candidates))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    if known and len(known) <= 12:
+        return f"Known: {', '.join(known)}."
+    return ""

@@ -1,0 +1,59 @@
+"""Settings: the one place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory_lib.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says, with defaults.
+
+    Attributes:
+        home: `FACTORY_HOME`, the data folder of the embedded engine and of everything kept locally (default `.factory`).
+        clickhouse_url: `FACTORY_CLICKHOUSE_URL`, a ClickHouse server; unset, the embedded engine of `home` is used.
+        engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default 900).
+        workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core).
+        source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests.
+        tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
+    """
+
+    home: Path
+    clickhouse_url: str | None
+    engine_idle_seconds: float
+    workers: int
+    source: str | None
+    tars_per_shard: int
+
+
+def settings() -> Settings:
+    """Read the settings from the environment now.
+
+    Raises:
+        SettingsError: a variable has a value of the wrong kind.
+    """
+    return Settings(
+        home=Path(os.environ.get("FACTORY_HOME") or ".factory").expanduser().absolute(),
+        clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
+        engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
+        workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
+        source=os.environ.get("FACTORY_SOURCE") or None,
+        tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+    )
+
+
+def _number(variable: str, default: float, minimum: float = 0.0) -> float:
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise SettingsError(f"{variable}={text!r} is not a number.", f"Unset it for the default, {default:g}.") from None
+    if value < minimum:
+        raise SettingsError(f"{variable}={text} is below {minimum:g}.", f"Unset it for the default, {default:g}.")
+    return value

@@ -1,0 +1,46 @@
+"""What every test stands on: one real engine for the test process, emptied between tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def factory_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder of its own for the test process, with its embedded engine stopped at the end."""
+    home = tmp_path_factory.mktemp("home")
+    old = {name: os.environ.get(name) for name in ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL")}
+    os.environ["FACTORY_HOME"] = str(home)
+    os.environ.pop("FACTORY_CLICKHOUSE_URL", None)
+    yield home
+    from factory_lib.warehouse.embedded import stop_engine
+
+    stop_engine(home)
+    for name, value in old.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture
+def engine(factory_home: Path) -> Iterator[None]:
+    """A running, empty warehouse: whatever a test makes is dropped after it."""
+    from factory_lib.warehouse.client import warehouse
+
+    yield
+    for row in warehouse().rows("SELECT name FROM system.databases"):
+        if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
+            warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photos, tars and metadata; tests that need them are skipped where they are absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real test data is not at {SHARED_DATA}")
+    return SHARED_DATA
