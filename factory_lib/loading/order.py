@@ -1,0 +1,223 @@
+"""The order of samples: deterministic, elastic, with constant-time seeks.
+
+The rows of a version, in storage order, are cut into *units* (runs of neighbours, so that a unit is one or a few
+large reads). The units are permuted and laid end to end; that stream is dealt into `lanes` (96: divisible by most
+world sizes) of equal length, give or take one row; each lane is shuffled in *windows*. Position ``g`` of the global
+sequence is row ``g // lanes`` of lane ``g % lanes``, so the sequence is a permutation of the rows, any position is
+found without looking at those before it, and a global batch is a slice of the sequence whatever the number of ranks.
+A rank takes the part of each batch that comes from its own lanes, so that each byte range is read by one rank.
+
+Nothing but `OrderKey`, the cuts and the epoch enters. Random words are raw Philox4x64-10 output (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011), sorted stably: numpy promises a stable stream for bit
+generators, not for `Generator.permutation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory_lib.errors import LoaderError
+
+LANES = 96
+UNIT_BYTES = 2 << 20
+MAX_UNITS = 400_000  # keeps the plan of any version below 10 MB: 20 bytes a unit
+MIN_WINDOW, MAX_WINDOW = 64, 1024  # rows of a lane; times 96 lanes for the whole window
+
+Tail = Literal["repeat", "drop", "mask"]
+Rows = NDArray[np.int64]
+
+_UNITS, _WINDOW, _SUBSTITUTE, _SAMPLE = range(4)
+
+
+@dataclass(frozen=True)
+class OrderKey:
+    """What the order depends on, besides the epoch and where shards end.
+
+    Attributes:
+        identity: of the rows; a table's UUID and the query's fingerprint.
+        rows: how many there are.
+        seed: any integer.
+        unit_rows: rows of a unit at most.
+        window_rows: rows of a lane that are shuffled among themselves.
+        lanes: streams that the sequence is woven from.
+        shuffle: False gives storage order.
+    """
+
+    identity: str
+    rows: int
+    seed: int = 0
+    unit_rows: int = 256
+    window_rows: int = 256
+    lanes: int = LANES
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "unit_rows", "window_rows", "lanes"):
+            if getattr(self, name) < 1:
+                raise LoaderError(f"{name}={getattr(self, name)} of the order of {self.identity!r} is below 1.")
+
+
+def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int, int]:
+    """Unit and window, in rows, for samples of a mean size in bytes.
+
+    A unit is about 2 MiB; smaller where the version is small (8 units a lane, down to single rows, so small versions
+    are shuffled thoroughly), larger where there would be more than 400,000 units. A window is as large as a unit, but
+    64 to 1,024 rows.
+    """
+    by_bytes = max(1, int(UNIT_BYTES // max(1.0, mean_bytes)))
+    window = min(max(by_bytes, MIN_WINDOW), MAX_WINDOW)
+    unit = min(by_bytes, max(1, rows // (lanes * 8)))
+    return max(unit, -(-rows // MAX_UNITS)), window
+
+
+class Order:
+    """The global sequence of one epoch.
+
+    Args:
+        key: what the order depends on.
+        epoch: 0, 1, …
+        cuts: int64, ascending row numbers at which a shard starts (0 and `key.rows` may be left out). No unit crosses
+            a cut.
+    """
+
+    def __init__(self, key: OrderKey, epoch: int = 0, cuts: Rows | None = None) -> None:
+        self.key = key
+        self.epoch = epoch
+        material = f"{key.identity}\0{key.seed}\0{epoch}".encode()
+        self._words_key = np.frombuffer(hashlib.blake2b(material, digest_size=16).digest(), "<u8")
+        if not key.shuffle:
+            return
+        lanes = np.arange(key.lanes, dtype=np.int64)
+        short, longer = divmod(key.rows, key.lanes)
+        self._lane_start = lanes * short + np.minimum(lanes, longer)
+        self._lane_rows = short + (lanes < longer).astype(np.int64)
+        window = min(key.window_rows, short + 1)
+        self._window = window
+        self._shift = lanes * window // key.lanes  # lanes enter their next window one after the other, not all at once
+        self._loaded = np.full(key.lanes, -1, np.int64)
+        self._table = np.zeros((key.lanes, window), np.int64)
+        self._starts = _units(key, cuts)
+        unit_rows = np.diff(self._starts)
+        self._units = _stable_order(self._words(len(unit_rows), _UNITS)).astype(np.uint32)
+        self._ends = np.cumsum(unit_rows[self._units])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: units, plus one window a lane."""
+        if not self.key.shuffle:
+            return 0
+        return sum(a.nbytes for a in (self._starts, self._units, self._ends, self._table))
+
+    def rows(self, positions: Rows) -> Rows:
+        """The row numbers (int64) at positions of the sequence (int64, any order; past the end it starts over)."""
+        position = positions % self.key.rows
+        if not self.key.shuffle:
+            return position
+        lane, at = position % self.key.lanes, position // self.key.lanes
+        window = (at + self._shift[lane]) // self._window
+        offset = at - np.maximum(0, window * self._window - self._shift[lane])
+        result = np.empty(len(position), np.int64)
+        waiting = np.arange(len(position))
+        while len(waiting):
+            ready = self._loaded[lane[waiting]] == window[waiting]
+            now = waiting[ready]
+            result[now] = self._table[lane[now], offset[now]]
+            waiting = waiting[~ready]
+            lanes, first = np.unique(lane[waiting], return_index=True)
+            for index, number in zip(lanes.tolist(), window[waiting[first]].tolist(), strict=True):
+                rows = self.window_rows(index, number)
+                self._table[index, : len(rows)] = rows
+                self._loaded[index] = number
+        return result
+
+    def window_rows(self, lane: int, window: int) -> Rows:
+        """The rows (int64) of a lane's window, in the order in which they come; empty past the end."""
+        start, stop = self.window_span(lane, window)
+        at = self._lane_start[lane] + np.arange(start, stop)
+        unit = np.searchsorted(self._ends, at, side="right")
+        first = self._starts[self._units[unit]]
+        length = self._starts[self._units[unit] + 1] - first
+        rows: Rows = first + at - (self._ends[unit] - length)
+        return rows[_stable_order(self._words(len(rows), _WINDOW, lane, window))]
+
+    def window_span(self, lane: int, window: int) -> tuple[int, int]:
+        """Positions ``[start, stop)`` within the lane that a window covers."""
+        start = window * self._window - int(self._shift[lane])
+        length = int(self._lane_rows[lane])
+        return min(max(0, start), length), min(max(0, start + self._window), length)
+
+    def window_of(self, lane: int, at: int) -> int:
+        """The number of the window that position `at` of a lane belongs to."""
+        return (at + int(self._shift[lane])) // self._window
+
+    def substitute(self, position: int, attempt: int) -> int:
+        """The row that takes the place of a broken one: another one of the same window of the same lane, so it is
+        close in storage.
+
+        Attempts 0, 1, 2, … give different rows until the window is exhausted.
+        """
+        position %= self.key.rows
+        word = int(self._words(1, _SUBSTITUTE, position)[0])
+        if self.key.shuffle:
+            lane, at = position % self.key.lanes, position // self.key.lanes
+            window = self.window_of(lane, at)
+            start, stop = self.window_span(lane, window)
+            if stop - start > 1:
+                others = self.window_rows(lane, window)
+                return int(others[_another(at - start, len(others), word + attempt)])
+        return _another(position, self.key.rows, word + attempt)
+
+    def sample_seed(self, position: int) -> int:
+        """A 64-bit seed for the augmentation of the sample at a position: the same on every rank, worker and after a
+        resume.""" return int(self._words(1, _SAMPLE, position)[0])
+
+    def _words(self, count: int, purpose: int, *place: int) -> NDArray[np.uint64]:
+        counter = np.array([0, purpose, *place, 0, 0][:4], np.uint64)
+        words: NDArray[np.uint64] = np.random.Philox(key=self._words_key, counter=counter).random_raw(count)
+        return words
+
+
+def batch_count(rows: int, global_batch: int, tail: Tail, start: int = 0) -> int:
+    """Global batches of an epoch from position `start` on: the last, incomplete one is dropped or filled up."""
+    left = max(0, rows - start)
+    return left // global_batch if tail == "drop" else -(-left // global_batch)
+
+
+def rank_positions(key: OrderKey, start: int, global_batch: int, rank: int, world: int) -> Rows:
+    """The positions (int64) that a rank takes of the global batch at ``[start, start + global_batch)``.
+
+    The batch is sorted by lane and cut evenly, so where `world` divides the lanes and the lanes divide the batch,
+    every rank keeps to its own lanes. Any other numbers stay exact, and part sizes then differ by at most one row
+    between ranks.
+    """
+    positions = np.arange(start, start + global_batch, dtype=np.int64)
+    if key.shuffle and world > 1:
+        positions = positions[_stable_order(positions % key.rows % key.lanes)]
+    return positions[global_batch * rank // world : global_batch * (rank + 1) // world]
+
+
+def _units(key: OrderKey, cuts: Rows | None) -> Rows:
+    """First rows of all units, and `key.rows` at the end: shards cut into equal parts of at most `unit_rows`."""
+    inner = np.asarray([] if cuts is None else cuts, np.int64)
+    edges = np.unique(np.concatenate([[0], inner, [key.rows]]))
+    if edges[0] < 0 or edges[-1] != key.rows:
+        raise LoaderError(f"Cuts {edges[0]}…{edges[-1]} of {key.identity!r} leave its {key.rows} rows.")
+    length = np.diff(edges)
+    parts = -(-length // key.unit_rows)
+    shard = np.repeat(np.arange(len(length)), parts)
+    part = np.arange(len(shard)) - np.repeat(np.cumsum(parts) - parts, parts)
+    starts = edges[shard] + part * length[shard] // parts[shard]
+    return np.append(starts, key.rows).astype(np.int64)
+
+
+def _stable_order(keys: NDArray[np.uint64] | Rows) -> Rows:
+    return np.argsort(keys, kind="stable")
+
+
+def _another(index: int, count: int, step: int) -> int:
+    return index if count < 2 else (index + 1 + step % (count - 1)) % count
