@@ -1,0 +1,454 @@
+"""A query becomes one flat SELECT with bound parameters.
+
+A `Block` is one SELECT: a source, output columns as expressions over the source's columns, predicates, and what comes
+after them. Each verb gives a new block; where SQL's order of evaluation forbids to add to the same SELECT (a filter
+behind a limit, say) the block becomes the source of a new one. Expressions are substituted, never named and referred
+to: ClickHouse lets aliases shadow columns, which gives wrong rows without an error, and a nested SELECT disables its
+vector index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from factory_lib.errors import ColumnNotFound, QueryError, nearest
+from factory_lib.expressions import (
+    Call,
+    Column,
+    Expr,
+    InQuery,
+    Literal,
+    Ordering,
+    Scalar,
+    SqlText,
+    has_window,
+    ordering,
+    render_ordering,
+)
+from factory_lib.sqltext import literal, quote
+
+Params = dict[str, Any]
+ROW_ID = ("shard", "position")
+
+
+@dataclass(frozen=True, eq=False)
+class TableSource:
+    """A table of the warehouse.
+
+    Attributes:
+        name: `database.table`.
+        columns: column name -> ClickHouse type.
+        shards: the shards that are read, or None for all.
+        unit: names of the columns that hold vectors of unit length.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    shards: tuple[str, ...] | None = None
+    unit: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class JoinSource:
+    """Two queries side by side; `columns` says where each output column comes from: (side, column name there)."""
+
+    left: Block
+    right: Block
+    how: str
+    on: tuple[tuple[str, str], ...]
+    columns: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class UnionSource:
+    """Queries one after the other; a column that one of them lacks is NULL there."""
+
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PendingSource:
+    """Rows that exist only once the query runs: an Arrow table, a source of shards, computed signals.
+
+    Attributes:
+        columns: column name -> ClickHouse type.
+        origin: what it is made of, for provenance and for `explain`.
+    """
+
+    origin: Any
+    columns: Mapping[str, str]
+    unit: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One SELECT."""
+
+    source: TableSource | JoinSource | UnionSource | PendingSource | Block
+    columns: Mapping[str, Expr]
+    where: tuple[Expr, ...] = ()
+    group_by: tuple[Expr, ...] | None = None
+    order_by: tuple[Ordering, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+    limit_by: tuple[Expr, ...] = ()
+    distinct: bool = False
+    windowed: bool = field(default=False)
+
+    @staticmethod
+    def over(source: TableSource | JoinSource | UnionSource | PendingSource | Block) -> Block:
+        """All columns and rows of a source."""
+        return Block(source, {name: Column(name) for name in source_columns(source)})
+
+    # Verbs -----------------------------------------------------------------------------------------------------
+
+    def nested(self) -> Block:
+        """A block that reads this one as a subquery, in the same order as far as the output columns can tell it."""
+        names = {id(e): name for name, e in self.columns.items()}
+        keys = takewhile(lambda key: id(key.expr) in names, self.order_by)
+        order = tuple(Ordering(Column(names[id(key.expr)]), key.descending) for key in keys)
+        return replace(Block.over(self), order_by=order)
+
+    def bind(self, expr: Expr) -> Expr:
+        """An expression over the output columns as one over the source's columns.
+
+        Raises:
+            ColumnNotFound: it names a column that is not there.
+        """
+
+        def change(e: Expr) -> Expr | None:
+            if isinstance(e, Column):
+                return self.column(e.name)
+            if isinstance(e, SqlText):
+                return e.bound_to(self.columns)
+            return None
+
+        return expr.replace(change)
+
+    def column(self, name: str) -> Expr:
+        """The expression of an output column."""
+        if name not in self.columns:
+            raise ColumnNotFound(
+                f"There is no column {name!r} in {describe(self.source)}.", nearest(name, self.columns)
+            )
+        return self.columns[name]
+
+    def filter(self, predicate: Expr) -> Block:
+        """Keep the rows for which the predicate holds; rows for which it is NULL go."""
+        base = self if self._rows_are_plain() and not self.windowed else self.nested()
+        bound = base.bind(predicate)
+        if has_window(bound):
+            base = replace(base.with_columns({"_keep": predicate}), windowed=True).nested()
+            return base.filter(Column("_keep")).drop(["_keep"])
+        return replace(base, where=(*base.where, bound))
+
+    def with_columns(self, new: Mapping[str, Expr]) -> Block:
+        """Add or replace columns; all new ones see the columns as they were before."""
+        base = self.nested() if self.distinct or self.limit_by else self
+        windowed = any(has_window(base.bind(e)) for e in new.values())
+        if windowed and (base.limit is not None or base.offset or base.group_by is not None):
+            base = base.nested()
+        columns = {**base.columns, **{name: base.bind(e) for name, e in new.items()}}
+        return replace(base, columns=columns, windowed=base.windowed or windowed)
+
+    def select(self, new: Mapping[str, Expr]) -> Block:
+        """Exactly these columns."""
+        base = self.with_columns(new)
+        return replace(base, columns={name: base.columns[name] for name in new})
+
+    def drop(self, names: Iterable[str]) -> Block:
+        """All columns but these."""
+        gone = {name for name in names if self.column(name) is not None}
+        base = self.nested() if self.distinct else self
+        return replace(base, columns={n: e for n, e in base.columns.items() if n not in gone})
+
+    def rename(self, names: Mapping[str, str]) -> Block:
+        """Columns under new names, `{old: new}`, in their places."""
+        for old in names:
+            self.column(old)
+        base = self.nested() if self.distinct else self
+        renamed = {names.get(n, n): e for n, e in base.columns.items()}
+        if len(renamed) != len(base.columns):
+            raise QueryError(f"Renaming {dict(names)} would give two columns the same name.")
+        return replace(base, columns=renamed)
+
+    def sort(self, keys: Sequence[Any]) -> Block:
+        """Order by these keys; ties keep the order there was."""
+        plain = self.limit is None and not (self.offset or self.distinct or self.limit_by)
+        base = self if plain else self.nested()
+        bound = tuple(Ordering(base.bind(k.expr), k.descending) for k in map(ordering, keys))
+        return replace(base, order_by=(*bound, *base.order_by))
+
+    def head(self, n: int) -> Block:
+        """The first n rows."""
+        base = self.nested() if self.limit is not None else self
+        return replace(base._in_row_order(), limit=n)
+
+    def skip(self, n: int) -> Block:
+        """All rows but the first n."""
+        base = self.nested() if self.limit is not None or self.offset else self
+        return replace(base._in_row_order(), offset=n)
+
+    def unique(self, names: Sequence[str]) -> Block:
+        """One row for each distinct row, or, with names, the first row for each distinct value of them."""
+        base = self if self._rows_are_plain() else self.nested()
+        if not names:
+            return replace(base, distinct=True, order_by=())
+        return replace(base._in_row_order(), limit_by=tuple(base.column(n) for n in names))
+
+    def aggregate(self, keys: Mapping[str, Expr], values: Mapping[str, Expr]) -> Block:
+        """One row for each distinct value of the keys."""
+        base = self if self._rows_are_plain() and not self.windowed else self.nested()
+        bound = {name: base.bind(e) for name, e in keys.items()}
+        columns = {**bound, **{name: base.bind(e) for name, e in values.items()}}
+        return replace(base, columns=columns, group_by=tuple(bound.values()), order_by=())
+
+    def _rows_are_plain(self) -> bool:
+        """Whether the rows are those of the source less the filtered ones."""
+        return self.limit is None and not (self.offset or self.limit_by or self.distinct) and self.group_by is None
+
+    def _in_row_order(self) -> Block:
+        """In the order of the source's rows where nothing else was said, so that limits are deterministic."""
+        if self.order_by or self.group_by is not None or self.distinct or not self.has_row_id():
+            return self
+        return replace(self, order_by=tuple(Ordering(Column(n)) for n in ROW_ID))
+
+    def has_row_id(self) -> bool:
+        """Whether shard and position of the source pass through unchanged."""
+        return all(isinstance(e := self.columns.get(n), Column) and e.name == n for n in ROW_ID)
+
+    def exposed(self) -> Block:
+        """The block as it is read by a terminal: in a defined order where there is one."""
+        return self._in_row_order()
+
+
+def source_columns(source: Any) -> Mapping[str, Any]:
+    """Names of the columns of a source (the keys of what is returned)."""
+    if isinstance(source, UnionSource):
+        return {name: None for block in source.blocks for name in block.columns}
+    columns: Mapping[str, Any] = source.columns
+    return columns
+
+
+def describe(source: Any) -> str:
+    """A source in words, for messages."""
+    if isinstance(source, TableSource):
+        return source.name
+    if isinstance(source, PendingSource):
+        return str(source.origin)
+    if isinstance(source, JoinSource):
+        return f"the join of {describe(source.left.source)} and {describe(source.right.source)}"
+    if isinstance(source, UnionSource):
+        return "the union of " + ", ".join(describe(b.source) for b in source.blocks)
+    return describe(source.source)
+
+
+def tables(source: Any) -> list[TableSource]:
+    """All tables that a source reads, subqueries in predicates included."""
+    found: list[TableSource] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, TableSource):
+            found.append(node)
+        elif isinstance(node, JoinSource):
+            visit(node.left)
+            visit(node.right)
+        elif isinstance(node, UnionSource):
+            for block in node.blocks:
+                visit(block)
+        elif isinstance(node, Block):
+            visit(node.source)
+            for expr in (*node.columns.values(), *node.where):
+                for e in expr.walk():
+                    if isinstance(e, InQuery | Scalar):
+                        visit(e.block)
+
+    visit(source)
+    return found
+
+
+def map_sources(block: Block, change: Callable[[Any], Any]) -> Block:
+    """A copy in which `change` replaced the leaves (tables and pending rows) of a query."""
+
+    def source(node: Any) -> Any:
+        if isinstance(node, JoinSource):
+            return replace(node, left=map_sources(node.left, change), right=map_sources(node.right, change))
+        if isinstance(node, UnionSource):
+            return UnionSource(tuple(map_sources(b, change) for b in node.blocks))
+        if isinstance(node, Block):
+            return map_sources(node, change)
+        return change(node)
+
+    def nested(e: Expr) -> Expr | None:
+        if isinstance(e, InQuery):
+            return replace(e, base=e.base.replace(nested), block=map_sources(e.block, change))
+        return replace(e, block=map_sources(e.block, change)) if isinstance(e, Scalar) else None
+
+    return replace(
+        block,
+        source=source(block.source),
+        columns={n: e.replace(nested) for n, e in block.columns.items()},
+        where=tuple(e.replace(nested) for e in block.where),
+    )
+
+
+@dataclass
+class Rendering:
+    """Renders blocks; collects bound parameters, or writes literals where statements take no parameters.
+
+    Attributes:
+        inline: write values as literals.
+        params: what was bound so far.
+    """
+
+    inline: bool = False
+    params: Params = field(default_factory=dict)
+
+    def select(self, block: Block) -> str:
+        """SQL of a block."""
+        scope = Scoped(self, block.source)
+        columns = ", ".join(_named(e.render(scope), name) for name, e in block.columns.items()) or "1"
+        parts = [f"SELECT {'DISTINCT ' if block.distinct else ''}{columns}", f"FROM {self._source(block.source)}"]
+        where = [*self._shards(block.source), *(e.render(scope) for e in block.where)]
+        if where:
+            parts.append("WHERE " + " AND ".join(where))
+        if block.group_by:
+            parts.append("GROUP BY " + ", ".join(e.render(scope) for e in block.group_by))
+        if block.order_by:
+            parts.append("ORDER BY " + ", ".join(render_ordering(o, scope) for o in block.order_by))
+        if block.limit_by:
+            parts.append("LIMIT 1 BY " + ", ".join(e.render(scope) for e in block.limit_by))
+        if block.limit is not None:
+            parts.append(f"LIMIT {int(block.limit)}")
+        if block.offset:
+            parts.append(f"OFFSET {int(block.offset)}")
+        return " ".join(parts)
+
+    def expression(self, expr: Expr, source: Any) -> str:
+        """SQL of an expression over the columns of a source."""
+        return expr.render(Scoped(self, source))
+
+    def predicate(self, block: Block) -> str:
+        """SQL of all predicates of a block as one, or an empty string."""
+        return " AND ".join(self.expression(e, block.source) for e in block.where)
+
+    def bind(self, value: Any, ch_type: str) -> str:
+        """A placeholder, or a literal of the type."""
+        if self.inline:
+            text = literal(value)
+            return text if ch_type in {"Int64", "Float64", "String", "Bool"} else f"CAST({text}, {literal(ch_type)})"
+        name = f"p{len(self.params)}"
+        self.params[name] = (
+            value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        )
+        return f"{{{name}:{ch_type}}}"
+
+    def _source(self, source: Any) -> str:
+        if isinstance(source, TableSource):
+            return ".".join(quote(part) for part in source.name.split(".", 1))
+        if isinstance(source, Block):
+            return f"({self.select(source)})"
+        if isinstance(source, UnionSource):
+            names = list(source_columns(source))
+            aligned = (
+                b.nested().with_columns({n: Literal(None) for n in names if n not in b.columns}) for b in source.blocks
+            )
+            return "(" + " UNION ALL ".join(self.select(b.select({n: Column(n) for n in names})) for b in aligned) + ")"
+        if isinstance(source, JoinSource):
+            return self._join(source)
+        raise QueryError(
+            f"The rows of {describe(source)} exist only once the query runs.", "Save it, or call a terminal."
+        )
+
+    def _join(self, source: JoinSource) -> str:
+        sides = {"l": source.left, "r": source.right}
+        columns = ", ".join(
+            _named(f"{side}.{quote(name)}", out, always=True) for out, (side, name) in source.columns.items()
+        )
+        on = " AND ".join(f"l.{quote(a)} = r.{quote(b)}" for a, b in source.on)
+        left, right = (f"({self.select(sides[s])}) AS {s}" for s in "lr")
+        # Without join_use_nulls a row without a partner gets zeros and empty strings that look like values.
+        return f"(SELECT {columns} FROM {left} {source.how.upper()} JOIN {right} ON {on} SETTINGS join_use_nulls = 1)"
+
+    def _shards(self, source: Any) -> list[str]:
+        if isinstance(source, TableSource) and source.shards is not None:
+            if not source.shards:
+                return ["0"]
+            return [f"shard IN ({', '.join(self.bind(s, 'String') for s in source.shards)})"]
+        return []
+
+
+@dataclass(frozen=True, eq=False)
+class Scoped:
+    """The scope of expressions over one source: types, unit vectors, parameters."""
+
+    rendering: Rendering
+    source: Any
+
+    def type_of(self, column: str) -> str:
+        """ClickHouse type of a column where the source is a table; of columns passed through by a subquery."""
+        if isinstance(self.source, TableSource | PendingSource):
+            return self.source.columns.get(column, "")
+        inner = self._inner(column)
+        return inner[0].type_of(inner[1]) if inner else ""
+
+    def is_unit(self, column: str) -> bool:
+        """Whether a column holds unit vectors."""
+        if isinstance(self.source, TableSource | PendingSource):
+            return column in self.source.unit
+        inner = self._inner(column)
+        return inner[0].is_unit(inner[1]) if inner else False
+
+    def bind(self, value: Any, ch_type: str) -> str:
+        return self.rendering.bind(value, ch_type)
+
+    def subquery(self, block: Block) -> str:
+        return self.rendering.select(block)
+
+    def _inner(self, column: str) -> tuple[Scoped, str] | None:
+        block, name = self.source, column
+        if isinstance(block, JoinSource):
+            if column not in block.columns:
+                return None
+            side, name = block.columns[column]
+            block = block.left if side == "l" else block.right
+        elif isinstance(block, UnionSource):
+            block = block.blocks[0]
+        if isinstance(block, Block) and isinstance(e := block.columns.get(name), Column):
+            return Scoped(self.rendering, block.source), e.name
+        return None
+
+
+def _named(text: str, name: str) -> str:
+    return text if text == quote(name) else f"{text} AS {quote(name)}"
+
+
+def _aligned(block: Block, names: Sequence[str]) -> Block:
+    """A block with exactly these columns, in this order; those it lacks are NULL."""
+    return block.select({n: Column(n) if n in block.columns else Literal(None) for n in names})
+
+
+def sampled(block: Block, n: int | None, fraction: float | None, seed: int) -> Block:
+    """A deterministic random sample: rows whose hash with the seed is small. A filter, so that it is stored as a mask.
+
+    Raises:
+        QueryError: neither or both of n and fraction are given, or they are out of range.
+    """
+    if (n is None) == (fraction is None):
+        raise QueryError("sample() takes either n or fraction.")
+    keys = [c for c in ("sample_id", "shard", "position") if c in block.columns] or list(block.columns)
+    rank = Call("sipHash64", (*(Column(k) for k in keys), Literal(int(seed))))
+    if fraction is not None:
+        if not 0 <= fraction <= 1:
+            raise QueryError(f"sample(fraction={fraction}): the fraction lies between 0 and 1.")
+        # 2**64 is not a UInt64: 53 bits of the hash are compared instead.
+        return block.filter(Call("bitShiftRight", (rank, lift(11))) < int(fraction * 2**53))
+    if n is None or n < 0:
+        raise QueryError(f"sample({n}): the number of rows is not negative.")
+    smallest = block.nested().select({"h": rank}).sort([Column("h")]).head(n)
+    return block.filter(InQuery(rank, smallest))

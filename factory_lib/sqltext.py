@@ -1,0 +1,121 @@
+"""SQL as text: identifiers, literals, the types that Python values are bound as, and the names in hand-written SQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import numpy as np
+
+from factory_lib.errors import QueryError
+
+
+def quote(name: str) -> str:
+    """An identifier for SQL, in backquotes unless it is plain."""
+    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in _RESERVED:
+        return name
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+_RESERVED = frozenset(
+    """ALL AND ANTI ANY ARRAY AS ASC ASOF BETWEEN BY CASE CAST DATE DESC DISTINCT DIV ELSE END EXCEPT FALSE FINAL FORMAT
+    FROM FULL GLOBAL GROUP HAVING IF ILIKE IN INF INNER INTERSECT INTERVAL INTO IS JOIN LEFT LIKE LIMIT MOD NAN NOT NULL
+    OFFSET ON OR ORDER PREWHERE QUALIFY RIGHT SAMPLE SELECT SEMI SETTINGS THEN TIMESTAMP TRUE UNION USING WHEN WHERE
+    WINDOW WITH""".split()
+)
+
+
+def type_of_value(value: Any) -> str:
+    """ClickHouse type that a Python value is bound as.
+
+    Raises:
+        QueryError: there is none.
+    """
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
+        return _NUMPY_TYPES.get(value.dtype.name, "") or type_of_value(value.item())
+    if isinstance(value, np.ndarray):
+        inner = _NUMPY_TYPES.get(value.dtype.name)
+        return f"Array({inner})" if inner and value.ndim == 1 else _unsupported(value)
+    for kind, ch_type in _PYTHON_TYPES:
+        if isinstance(value, kind):
+            return ch_type
+    if isinstance(value, int):
+        return "Int64" if -(2**63) <= value < 2**63 else "UInt64" if 0 <= value < 2**64 else _unsupported(value)
+    if isinstance(value, list | tuple) and value:
+        inner_types = {type_of_value(v) for v in value}
+        if inner_types == {"Int64", "Float64"}:
+            inner_types = {"Float64"}
+        return f"Array({inner_types.pop()})" if len(inner_types) == 1 else _unsupported(value)
+    return _unsupported(value)
+
+
+_PYTHON_TYPES: tuple[tuple[type, str], ...] = (
+    (bool, "Bool"),
+    (float, "Float64"),
+    (str, "String"),
+    (bytes, "String"),
+    (dt.datetime, "DateTime64(6)"),
+    (dt.date, "Date32"),
+)
+_NUMPY_TYPES = {
+    "float16": "Float32", "float32": "Float32", "float64": "Float64", "bool": "Bool",
+    **{f"{sign}int{bits}": f"{'U' if sign else ''}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+def _unsupported(value: Any) -> str:
+    raise QueryError(
+        f"A value of type {type(value).__name__} cannot be used in a query: {str(value)[:60]!r}.",
+        "Numbers, text, dates, booleans and one-dimensional lists or arrays of one of these can.",
+    )
+
+
+def literal(value: Any) -> str:
+    """A Python value as SQL text, for statements that take no parameters."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, np.ndarray | list | tuple):
+        return f"[{', '.join(literal(v) for v in value)}]"
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return {"inf": "inf", "-inf": "-inf", "nan": "nan"}.get(repr(value), repr(value))
+    if isinstance(value, bytes):
+        return f"unhex('{value.hex()}')"
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+_TOKEN = re.compile(
+    r"""(?P<string>'(?:[^'\\]|\\.|'')*')|(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<placeholder>\{\w+:[^}]*\})"""
+    r"""|(?P<quoted>`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<other>.)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def identifiers(text: str) -> list[tuple[str, str]]:
+    """Tokens of SQL text as (name, raw text); name is empty for what cannot be a column.
+
+    A word before a parenthesis is a function, behind a dot an element, before `->` or behind `AS` a local name.
+    """
+    tokens = [(m.lastgroup or "", m.group()) for m in _TOKEN.finditer(text)]
+    solid = [i for i, (kind, raw) in enumerate(tokens) if not raw.isspace() and kind != "comment"]
+    local = {
+        tokens[a][1]
+        for a, b, c in zip(solid, [*solid[1:], None], [*solid[2:], None, None], strict=False)
+        if b is not None and c is not None and tokens[b][1] == "-" and tokens[c][1] == ">"
+    }
+    out: list[tuple[str, str]] = [("", raw) for _, raw in tokens]
+    for order, i in enumerate(solid):
+        kind, raw = tokens[i]
+        before = tokens[solid[order - 1]][1] if order else ""
+        after = tokens[solid[order + 1]][1] if order + 1 < len(solid) else ""
+        if kind == "quoted":
+            out[i] = ("" if before == "." else raw[1:-1], raw)
+        elif kind == "word" and before != "." and before.lower() != "as" and after != "(" and raw not in local:
+            out[i] = (raw, raw)
+    return out
