@@ -72,6 +72,14 @@ class StoreError(FactoryError):
     """Bytes could not be listed, read or written."""
 
 
+class FileMissing(StoreError):
+    """A file or folder that was named does not exist."""
+
+
+class FileChanged(StoreError):
+    """A file was overwritten under its name since it was listed: pointers into it are void."""
+
+
 class SourceError(FactoryError):
     """A source (tar, parquet, npz, …) cannot be read as what it claims to be."""
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import s3, s3_endpoint
+
+__all__ = ["s3", "s3_endpoint"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,0 +1,49 @@
+"""What the storage backends have in common: the description of a file, and the protocol each of them fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file as it was when it was listed.
+
+    Attributes:
+        uri: an absolute path, or a URI such as ``s3://bucket/key``.
+        size: bytes.
+        etag: identity of the content. On S3 the ETag; on a local disk ``mtime_ns-size``, which is weak (a file that was
+            rewritten in place within the clock's resolution and kept its size looks unchanged); empty where unknown.
+    """
+
+    uri: str
+    size: int
+    etag: str
+
+
+class Files(Protocol):
+    """One kind of storage. Methods raise `OSError` or what the client library raises; `Store` explains."""
+
+    def info(self, uri: str) -> FileInfo:
+        """Describe one file; `FileNotFoundError` when there is none."""
+
+    def find(self, uri: str) -> list[FileInfo]:
+        """All files below a folder, or the file itself; empty when there are none."""
+
+    def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
+        """The bytes from `offset` to the end in pieces of `chunk_size`, in as few requests as the storage allows."""
+
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+        """The bytes of each (start, end); an end of None is the file's end. Short only where the file is."""
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Write one file whole: readers see the old bytes or the new ones, never a mixture."""
+
+    def siblings(self, uri: str) -> list[str]:
+        """Names in the folder of `uri`, for the hint of an error."""
+
+
+class ChangedError(Exception):
+    """Raised by a backend when a file is no longer the one that the etag names."""

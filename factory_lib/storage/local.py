@@ -1,0 +1,104 @@
+"""Files on a local disk: positioned reads, no caches of our own (the page cache is one)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from factory_lib.storage.files import ChangedError, FileInfo
+
+
+class LocalFiles:
+    """Storage backend for absolute paths."""
+
+    def info(self, uri: str) -> FileInfo:
+        """Describe one file."""
+        status = os.stat(uri)
+        if not os.path.isfile(uri):
+            raise IsADirectoryError(uri)
+        return FileInfo(uri, status.st_size, _etag(status))
+
+    def find(self, uri: str) -> list[FileInfo]:
+        """All files below a folder, following links, or the file itself."""
+        if os.path.isfile(uri):
+            return [self.info(uri)]
+        found: list[FileInfo] = []
+        folders, seen = [uri], set[tuple[int, int]]()
+        while folders:
+            folder = folders.pop()
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                    elif entry.is_file():
+                        about = entry.stat()
+                        found.append(FileInfo(entry.path, about.st_size, _etag(about)))
+        return found
+
+    def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
+        """Read from `offset` to the end by positioned reads."""
+        descriptor = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(uri, descriptor, etag)
+            while chunk := os.pread(descriptor, chunk_size, offset):
+                yield chunk
+                offset += len(chunk)
+        finally:
+            os.close(descriptor)
+
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+        """Read each (start, end)."""
+        descriptor = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = _check(uri, descriptor, etag)
+            return [_pread(descriptor, start, (status.st_size if end is None else end) - start) for start, end in spans]
+        finally:
+            os.close(descriptor)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Write to a temporary name in the same folder, then rename."""
+        folder = os.path.dirname(uri)
+        os.makedirs(folder, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(temporary, uri)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def siblings(self, uri: str) -> list[str]:
+        """Names in the nearest folder above `uri` that exists."""
+        folder = os.path.dirname(uri)
+        return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _pread(descriptor: int, start: int, size: int) -> bytes:
+    """Read exactly `size` bytes unless the file ends before: the kernel may return less than asked for."""
+    data = os.pread(descriptor, size, start)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    missing = size - len(data)
+    while missing > 0 and (data := os.pread(descriptor, missing, start + size - missing)):
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def _check(uri: str, descriptor: int, etag: str | None) -> os.stat_result:
+    status = os.fstat(descriptor)
+    if etag is not None and _etag(status) != etag:
+        raise ChangedError(uri)
+    return status

@@ -1,0 +1,173 @@
+"""S3 through s3fs's client: streamed bodies, several ranges at once, and every read pinned to an etag by `If-Match`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from factory_lib.storage.files import ChangedError
+from factory_lib.storage.remote import RemoteFiles
+from factory_lib.storage.retry import ATTEMPTS, error_code, http_status, is_transient, wait_seconds
+
+AT_ONCE = 8
+"""Range requests in flight for one call."""
+PART_BYTES = 8 * 2**20
+"""A longer range is fetched as several parts at once."""
+BODY_TIMEOUT_SECONDS = 60.0
+"""Longest wait for the body of a part, or for the next chunk of a stream; a stalled connection is then given up."""
+
+
+def s3_options(configured: dict[str, Any]) -> dict[str, Any]:
+    """Options for `S3FileSystem` that leave retries to us: otherwise three layers of them multiply.
+
+    Args:
+        configured: what the user's fsspec configuration says for ``s3``; its other settings are kept.
+    """
+    config = dict(configured.get("config_kwargs") or {})
+    config.setdefault("retries", {"total_max_attempts": 1})
+    config.setdefault("max_pool_connections", 4 * AT_ONCE)
+    return {"config_kwargs": config}
+
+
+class S3Files(RemoteFiles):
+    """Storage backend for ``s3://bucket/key``; endpoint and credentials from AWS_* variables or fsspec's config."""
+
+    def __init__(self, filesystem: Any) -> None:
+        super().__init__(filesystem)
+        filesystem.retries = 1
+
+    def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
+        """One GET whose body is read chunk by chunk; the next chunk loads while the caller works on this one.
+
+        Memory is bounded by two chunks. A body that breaks is taken up again where it broke, pinned to the etag of the
+        first answer, so that two objects are never spliced together.
+        """
+        body: Any = None
+        failures = 0
+        pending: Any = None
+        try:
+            while True:
+                try:
+                    if body is None:
+                        body, etag = self._run(self._open(uri, offset, etag))
+                        pending = self._start(_fill(body, chunk_size))
+                    chunk: bytes = pending.result()
+                except Exception as error:
+                    failures += 1
+                    if failures >= ATTEMPTS or not is_transient(error):
+                        raise
+                    _close(body)
+                    body = None
+                    self._run(asyncio.sleep(wait_seconds(failures - 1)))
+                    continue
+                if not chunk:
+                    return
+                pending = self._start(_fill(body, chunk_size))
+                offset += len(chunk)
+                failures = 0
+                yield chunk
+        finally:
+            if pending is not None:
+                pending.cancel()
+            _close(body)
+
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+        """Fetch each (start, end) by range requests, `AT_ONCE` at a time."""
+        fetched: list[bytes] = self._run(self._fetch_all(uri, spans, etag))
+        return fetched
+
+    async def _fetch_all(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def part(start: int, end: int | None) -> bytes:
+            async with gate:
+                return await self._fetch(uri, start, end, etag)
+
+        parts = [list(_parts(start, end)) for start, end in spans]
+        tasks = [asyncio.ensure_future(part(start, end)) for pieces in parts for start, end in pieces]
+        try:
+            done = iter(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+        return [next(done) if len(pieces) == 1 else b"".join(next(done) for _ in pieces) for pieces in parts]
+
+    async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
+        for attempt in range(ATTEMPTS):
+            body: Any = None
+            try:
+                body, _ = await self._open(uri, start, etag, end)
+                data: bytes = await asyncio.wait_for(body.read(), BODY_TIMEOUT_SECONDS)
+                return data
+            except Exception as error:
+                if attempt + 1 == ATTEMPTS or not is_transient(error):
+                    raise
+            finally:
+                _close(body)
+            await asyncio.sleep(wait_seconds(attempt))
+        raise AssertionError("unreachable")
+
+    async def _open(self, uri: str, start: int, etag: str | None, end: int | None = None) -> tuple[Any, str]:
+        """Send one GET; returns its body and the etag of what it reads."""
+        bucket, key, version = self.filesystem.split_path(uri)
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        if version:
+            request["VersionId"] = version
+        if etag:
+            request["IfMatch"] = f'"{etag}"'
+        if start or end is not None:
+            request["Range"] = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
+        try:
+            answer = await self.filesystem._call_s3("get_object", **request)
+        except Exception as error:
+            if http_status(error) == 412 or error_code(error) in {"412", "PreconditionFailed"}:
+                raise ChangedError(uri) from error
+            if http_status(error) == 416:  # starts at or after the end
+                return _Nothing(), etag or ""
+            raise
+        found = str(answer.get("ETag", "")).strip('"')
+        if etag and found and found != etag:  # a store that ignores If-Match
+            _close(answer["Body"])
+            raise ChangedError(uri)
+        return answer["Body"], found
+
+    def _start(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.filesystem.loop)
+
+    def _run(self, coroutine: Any) -> Any:
+        return self._start(coroutine).result()
+
+
+class _Nothing:
+    """The body of a read that starts at or after the end of the object."""
+
+    async def read(self, size: int | None = None) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+async def _fill(body: Any, size: int) -> bytes:
+    """Read until `size` bytes are there or the body ends: one read returns whatever has arrived."""
+    parts: list[bytes] = []
+    missing = size
+    while missing > 0 and (data := await asyncio.wait_for(body.read(missing), BODY_TIMEOUT_SECONDS)):
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def _parts(start: int, end: int | None) -> Iterator[tuple[int, int | None]]:
+    if end is None or end - start <= PART_BYTES:
+        yield start, end
+        return
+    for first in range(start, end, PART_BYTES):
+        yield first, min(first + PART_BYTES, end)
+
+
+def _close(body: Any) -> None:
+    if body is not None:
+        body.close()
