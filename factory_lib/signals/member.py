@@ -1,0 +1,169 @@
+"""The bytes of one member of a sample, decoded at most once however many signals look at them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image says of itself before its pixels are decoded.
+
+    Attributes:
+        width: pixels, as stored (EXIF orientation not applied).
+        height: pixels, as stored.
+        format: Pillow's name of the format, such as `JPEG`.
+        mode: Pillow's pixel mode as stored, such as `RGB`, `L`, `CMYK`, `P`, `I;16`.
+        frames: pictures in the file; more than 1 for animations and multi-page files.
+        orientation: EXIF orientation, 1 to 8; 1 where there is none.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    frames: int
+    orientation: int
+
+
+class Member:
+    """Bytes of one member, with its header and its picture made on first use and kept.
+
+    Args:
+        data: the bytes of the member.
+        picture: the picture, for a member made from a picture that has no bytes.
+    """
+
+    __slots__ = ("_bytes", "_data", "_failure", "_opened", "_picture", "_truncated")
+
+    def __init__(self, data: bytes | memoryview, picture: Image.Image | None = None) -> None:
+        self._data = data
+        self._bytes: bytes | None = data if isinstance(data, bytes) else None
+        self._opened = picture
+        self._picture = _to_rgb(picture) if picture is not None else None
+        self._failure: Exception | None = None
+        self._truncated: Image.Image | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes as stored."""
+        if self._bytes is None:
+            self._bytes = bytes(self._data)
+        return self._bytes
+
+    @property
+    def mode(self) -> str:
+        """Pillow's pixel mode as stored; raises as `header` does."""
+        return str(self._open().mode)
+
+    def header(self) -> Header:
+        """Size, format, mode, frames and orientation; no pixel is decoded.
+
+        Raises:
+            PIL.UnidentifiedImageError: not an image that Pillow knows.
+            PIL.Image.DecompressionBombError: more pixels than Pillow's limit.
+        """
+        opened = self._open()
+        if getattr(opened, "n_frames", None) is not None and self._data:
+            # Counting frames seeks: done on a fresh handle, as the picture may already be loaded from this one.
+            opened = _open(self._data)
+        frames = int(getattr(opened, "n_frames", 1))
+        return Header(*opened.size, opened.format or "", opened.mode, frames, _orientation(opened))
+
+    def picture(self, truncated: bool = False) -> Image.Image:
+        """The decoded first frame as RGB: alpha dropped, 16-bit scaled to 8, EXIF orientation not applied.
+
+        All signals share it: don't write to it.
+
+        Args:
+            truncated: accept a file that ends early; what is missing is grey.
+
+        Raises:
+            OSError: the file is not an image, or broken.
+            PIL.Image.DecompressionBombError: more pixels than Pillow's limit.
+        """
+        if self._picture is not None:
+            return self._picture
+        if truncated:
+            if self._truncated is None:
+                with _truncated_allowed():
+                    self._truncated = _to_rgb(_open(self._data))
+            return self._truncated
+        if self._failure is None:
+            try:
+                self._picture = _to_rgb(self._open())
+            except Exception as error:
+                self._failure = error.with_traceback(None)
+            else:
+                return self._picture
+        raise self._failure
+
+    def _open(self) -> Image.Image:
+        if self._opened is None:
+            self._opened = _open(self._data)
+        return self._opened
+
+
+@contextmanager
+def silent_decoding() -> Iterator[None]:
+    """Keep Pillow's remarks on odd files (corrupt EXIF, many pixels) out of the log: errors are values here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")
+        yield
+
+
+def _open(data: bytes | memoryview) -> Image.Image:
+    from PIL import Image
+
+    return Image.open(BytesIO(data))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith("I"):
+        return _sixteen_bit(image)
+    return image.convert("RGB")
+
+
+def _sixteen_bit(image: Image.Image) -> Image.Image:
+    """Grey levels of 16 (or 32) bits scaled to 8: Pillow's own conversion clips at 255 and gives white."""
+    import numpy as np
+    from PIL import Image
+
+    levels: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
+    if image.mode.startswith("I;16") or levels.max(initial=0) > 255:
+        levels = levels >> 8
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block leaves the picture itself readable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+@contextmanager
+def _truncated_allowed() -> Iterator[None]:
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

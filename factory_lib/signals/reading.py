@@ -1,0 +1,168 @@
+"""Reading the members of a task: few large requests in byte order, errors kept to the samples they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import FactoryError, SignalError, StoreError, nearest
+from factory_lib.signals.signal import Signal
+from factory_lib.signals.task import IDENTITY, Read
+from factory_lib.storage.store import store
+
+TASK_ROWS = 256
+TASK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a computation needs of its rows.
+
+    Attributes:
+        members: pointer columns whose bytes are read.
+        columns: all columns that travel with a task.
+    """
+
+    members: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @staticmethod
+    def of(signals: Sequence[Signal], schema: pa.Schema) -> Plan:
+        """The plan for some signals over rows of a schema.
+
+        Raises:
+            SignalError: a column is missing, or is no pointer where bytes are read.
+        """
+        members = tuple(dict.fromkeys(name for one in signals for name in one.members))
+        for one in signals:
+            for given in one.inputs:
+                if given.column not in schema.names:
+                    raise SignalError(
+                        f"Signal {one.name!r} reads the column {given.column!r}, which the rows do not have.",
+                        f"{nearest(given.column, schema.names)} "
+                        f"To read another column: {one.name}.reading({given.parameter}=…).",
+                    )
+                if given.kind != "value" and not _is_pointer(schema.field(given.column).type):
+                    raise SignalError(
+                        f"Signal {one.name!r} reads the bytes that {given.column!r} points at, but that column is "
+                        f"{schema.field(given.column).type}.",
+                        "Pointer columns are structs of uri, offset and size.",
+                    )
+        wanted = dict.fromkeys([*IDENTITY, "key", *(name for one in signals for name in one.reads)])
+        return Plan(members, tuple(name for name in wanted if name in schema.names))
+
+
+def tasks(rows: Iterable[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
+    """Cut rows into tasks of neighbouring rows: at most `TASK_ROWS` of them and about `TASK_BYTES` to read.
+
+    Small incoming batches are put together, large ones are sliced without copying.
+    """
+    held: list[pa.RecordBatch] = []
+    held_rows = 0
+    for batch in rows:
+        narrow = batch.select(list(plan.columns))
+        start = 0
+        while start < narrow.num_rows:
+            piece = narrow.slice(start, TASK_ROWS - held_rows)
+            held.append(piece)
+            held_rows += piece.num_rows
+            start += piece.num_rows
+            if held_rows == TASK_ROWS:
+                yield from _by_bytes(held, plan)
+                held, held_rows = [], 0
+    if held:
+        yield from _by_bytes(held, plan)
+
+
+def read_members(
+    rows: pa.RecordBatch, members: Sequence[str], etags: Mapping[str, str] | None = None
+) -> dict[str, list[Read]]:
+    """The bytes of some members for every row, read file by file in byte order.
+
+    Args:
+        rows: rows with a pointer column for each member.
+        members: names of the pointer columns.
+        etags: uri -> etag that the file had when it was ingested; one that changed since is an error.
+
+    Returns:
+        For each member one item a row: bytes, the error, or None where the pointer is empty.
+    """
+    found: dict[str, list[Read]] = {name: [None] * rows.num_rows for name in members}
+    wanted: dict[str, list[tuple[int, int, str, int]]] = {}
+    for name in members:
+        uris, offsets, sizes = _pointers(rows.column(rows.schema.get_field_index(name)))
+        for row, uri in enumerate(uris):
+            if uri:
+                wanted.setdefault(uri, []).append((offsets[row], sizes[row], name, row))
+    for uri, places in wanted.items():
+        places.sort()
+        reads = _read_file(uri, [(offset, size) for offset, size, _, _ in places], (etags or {}).get(uri))
+        for (_, _, name, row), read in zip(places, reads, strict=True):
+            found[name][row] = read
+    return found
+
+
+def _read_file(uri: str, ranges: Sequence[tuple[int, int]], etag: str | None) -> Sequence[Read]:
+    try:
+        return store().read_ranges(uri, ranges, etag=etag)
+    except (FactoryError, OSError) as error:
+        return _each_on_its_own(uri, ranges, etag, error)
+
+
+def _each_on_its_own(uri: str, ranges: Sequence[tuple[int, int]], etag: str | None, error: Exception) -> Sequence[Read]:
+    """A file that cannot be read fails all its samples; one that ends early fails those beyond its end alone."""
+    try:
+        size = store().info(uri).size
+    except (FactoryError, OSError):
+        return [error] * len(ranges)
+    inside = [start + length <= size for start, length in ranges]
+    if all(inside):
+        return [error] * len(ranges)
+    beyond = StoreError(f"{uri} has {size} bytes and ends before this sample does.")
+    kept = [span for span, fits in zip(ranges, inside, strict=True) if fits]
+    try:
+        views = iter(store().read_ranges(uri, kept, etag=etag))
+    except (FactoryError, OSError) as again:
+        return [again if fits else beyond for fits in inside]
+    return [next(views) if fits else beyond for fits in inside]
+
+
+def _pointers(column: pa.Array) -> tuple[list[str | None], list[int], list[int]]:
+    uris = pc.struct_field(column, "uri")
+    if pa.types.is_dictionary(uris.type):
+        uris = uris.cast(uris.type.value_type)
+    offsets, sizes = (
+        pc.fill_null(pc.struct_field(column, name), 0).to_numpy(zero_copy_only=False).astype(np.int64).tolist()
+        for name in ("offset", "size")
+    )
+    return uris.to_pylist(), offsets, sizes
+
+
+def _by_bytes(held: Sequence[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
+    """One record batch, or several where its members are too many bytes to hold at once."""
+    rows = held[0] if len(held) == 1 else pa.concat_batches(list(held))
+    if not plan.members:
+        yield rows
+        return
+    sizes = np.zeros(rows.num_rows, dtype=np.int64)
+    for name in plan.members:
+        size = pc.struct_field(rows.column(rows.schema.get_field_index(name)), "size")
+        sizes += pc.fill_null(size, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if sizes.sum() <= TASK_BYTES:
+        yield rows
+        return
+    start, total = 0, 0
+    for row, size in enumerate(sizes.tolist()):
+        if row > start and total + size > TASK_BYTES:
+            yield rows.slice(start, row - start)
+            start, total = row, 0
+        total += size
+    yield rows.slice(start)
+
+
+def _is_pointer(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and {"uri", "offset", "size"} <= {field.name for field in kind}

@@ -1,0 +1,326 @@
+"""Signals: computed columns, declared with `@signal` on a function or on a class.
+
+```python
+@signal
+def caption_length(caption: str) -> int:
+    return len(caption)
+
+@signal(output=Vector(64), batch=True)
+class Embedding:
+    def setup(self) -> None: ...                       # once in each worker process
+    def prepare(self, image: Image.Image) -> Any: ...  # optional: each sample, right after its picture is decoded
+    def __call__(self, prepared: list[Any]) -> Any: ...
+```
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, overload
+
+from factory_lib.errors import SignalError, nearest
+from factory_lib.signals.inputs import Input, declared_inputs, resolve
+from factory_lib.signals.outputs import ERROR_TYPE, Output, output_of
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+DEFAULT_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A computed column: what it reads, what it returns, and what computes it.
+
+    Attributes:
+        name: name of the column; errors go to the column `<name>_error`.
+        target: the function, or the object whose `__call__` computes.
+        inputs: what it reads, in the order of the parameters.
+        output: type of the column.
+        batch: samples in one call; 0 for a function of single samples.
+        version: declared version; part of the fingerprint.
+        pinned: the version replaces the source code in the fingerprint (to carry values through a refactoring).
+        truncated: pictures from files that end early are accepted.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    output: Output
+    batch: int = 0
+    version: str = ""
+    pinned: bool = False
+    truncated: bool = False
+    _home: tuple[str, str] = field(default=("", ""), repr=False)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns it makes, with their ClickHouse types."""
+        return {self.name: self.output.clickhouse, f"{self.name}_error": ERROR_TYPE}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The pointer columns whose bytes it reads."""
+        return tuple(dict.fromkeys(given.column for given in self.inputs if given.kind != "value"))
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The columns whose values it reads."""
+        return tuple(dict.fromkeys(given.column for given in self.inputs if given.kind == "value"))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All columns it reads."""
+        return tuple(dict.fromkeys(given.column for given in self.inputs))
+
+    @property
+    def has_setup(self) -> bool:
+        """Whether a worker has to set it up (load a model) before the first sample."""
+        return callable(getattr(self.target, "setup", None))
+
+    @cached_property
+    def components(self) -> dict[str, str]:
+        """What its values depend on: dotted name -> short hash."""
+        from factory_lib.signals.fingerprint import components_of
+
+        return components_of(self)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest over all components: equal fingerprints mean equal values for equal inputs."""
+        from factory_lib.signals.fingerprint import digest
+
+        return digest(self.components)
+
+    def named(self, name: str) -> Signal:
+        """The same signal making a column of another name."""
+        return replace(self, name=_checked_name(name, f"signal {self.name!r}"), _home=("", ""))
+
+    def reading(self, **columns: str) -> Signal:
+        """The same signal reading other columns, for instance `phash.reading(image="thumbnail")`.
+
+        Raises:
+            SignalError: no such parameter.
+        """
+        known = [given.parameter for given in self.inputs]
+        for parameter in columns:
+            if parameter not in known:
+                raise SignalError(f"Signal {self.name!r} has no input {parameter!r}.", nearest(parameter, known))
+        inputs = tuple(replace(given, column=columns.get(given.parameter, given.column)) for given in self.inputs)
+        return replace(self, inputs=inputs, _home=("", ""))
+
+    def instance(self) -> Any:
+        """An object of its own that is ready to compute: for a class, a copy on which `setup()` was called.
+
+        Raises:
+            SignalError: `setup()` failed.
+        """
+        if not self.has_setup:
+            return self.target
+        ready: Any = copy.copy(self.target)
+        try:
+            ready.setup()
+        except Exception as error:
+            raise SignalError(
+                f"Signal {self.name!r}: setup() failed with {type(error).__name__}: {error}",
+                "Nothing was computed; setup() runs once in each worker process before the first sample.",
+            ) from error
+        return ready
+
+    def one(self, *values: Any) -> Any:
+        """Compute the value of one sample now.
+
+        Args:
+            values: one for each input, in order; for images and bytes a path, a URI, bytes or a PIL picture.
+
+        Returns:
+            The value: for a `Vector` a float32 array (of length 1 where its vectors are), else what the signal returns.
+
+        Raises:
+            SignalError: wrong number of values, an input that cannot be read, or the signal failed.
+        """
+        from factory_lib.signals.single import compute_one
+
+        return compute_one(self, values)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function (or a ready instance of the class) itself, with nothing converted."""
+        return self._ready(*args, **kwargs)
+
+    @cached_property
+    def _ready(self) -> Any:
+        return self.instance()
+
+    def __repr__(self) -> str:
+        reads = ", ".join(f"{given.column} ({given.kind})" for given in self.inputs)
+        return f"Signal({self.name}: {reads} -> {self.output.clickhouse})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by reference where its module can be imported and still holds it: workers import the same code."""
+        module, attribute = self._home
+        if module != "__main__" and getattr(sys.modules.get(module), attribute, None) is self:
+            return _imported, (module, attribute)
+        state = (
+            self.name,
+            self.target,
+            self.inputs,
+            self.output,
+            self.batch,
+            self.version,
+            self.pinned,
+            self.truncated,
+        )
+        return Signal, state
+
+
+@overload
+def signal(target: Callable[..., Any], /) -> Signal: ...
+@overload
+def signal(
+    target: None = None,
+    /,
+    *,
+    name: str | None = None,
+    output: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    batch: bool | int = False,
+    version: str = "",
+    pinned: bool = False,
+    truncated: bool = False,
+) -> Callable[[Callable[..., Any]], Signal]: ...
+@overload
+def signal(
+    target: Callable[..., Any],
+    /,
+    *,
+    name: str | None = None,
+    output: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    batch: bool | int = False,
+    version: str = "",
+    pinned: bool = False,
+    truncated: bool = False,
+) -> Signal: ...
+def signal(
+    target: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    output: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    batch: bool | int = False,
+    version: str = "",
+    pinned: bool = False,
+    truncated: bool = False,
+) -> Signal | Callable[[Callable[..., Any]], Signal]:
+    """Declare a signal: a function, a class (made without arguments) or an object with `__call__`.
+
+    Inputs are the parameters without a default: annotated `bytes` they get the bytes of the member of that name,
+    annotated `PIL.Image.Image` its decoded RGB picture, else the value of the column of that name. The output type is
+    the return annotation.
+
+    Args:
+        target: function, class or object; left out when used as `@signal(...)`.
+        name: name of the column; default the function's name, or the class's in snake_case.
+        output: type of the value where it is not annotated: a type or `Vector(n)`.
+        inputs: parameter -> column name, -> type, or -> (column name, type), overriding names and annotations.
+        batch: the function gets lists of samples and returns one value each; a number sets how many (default 64).
+        version: declared version, part of the fingerprint.
+        pinned: the version stands for the code: values stay valid while it does, however the code is rewritten.
+        truncated: accept pictures from files that end early.
+
+    Raises:
+        SignalError: the declaration cannot be used; the message says why.
+    """
+    if target is None:
+        return lambda given: _declare(given, name, output, inputs, batch, version, pinned, truncated)
+    return _declare(target, name, output, inputs, batch, version, pinned, truncated)
+
+
+def _declare(
+    target: Callable[..., Any],
+    name: str | None,
+    output: Any,
+    inputs: Mapping[str, Any] | None,
+    batch: bool | int,
+    version: str,
+    pinned: bool,
+    truncated: bool,
+) -> Signal:
+    if isinstance(target, Signal):
+        raise SignalError(f"{target.name!r} is a signal already.", "Use .named() or .reading() for a variant of it.")
+    if not callable(target):
+        raise SignalError(f"@signal needs a function or a class, not {type(target).__name__}.")
+    given = getattr(target, "__name__", type(target).__name__)
+    where = f"signal {name or given!r}"
+    if pinned and not version:
+        raise SignalError(f"{where}: pinned=True needs a version to pin.", 'Write version="1", pinned=True.')
+    if isinstance(target, type):
+        target = _made(target, where)
+    column = _checked_name(name or _snake_case(given), where)
+    prepare = getattr(target, "prepare", None)
+    if prepare is not None and not batch:
+        raise SignalError(f"{where}: prepare() is for batches.", "Add batch=True, or do it all in __call__.")
+    declared = declared_inputs(prepare or target, inputs, bool(batch) and prepare is None, where)
+    size = 0 if batch is False else DEFAULT_BATCH if batch is True else int(batch)
+    home = (getattr(target, "__module__", "") or "", given)
+    returned = _declared_output(target, output, bool(batch), where)
+    made = Signal(column, target, declared, returned, size, version, pinned, truncated, home)
+    object.__setattr__(made, "__doc__", target.__doc__)
+    return made
+
+
+def _made(kind: type, where: str) -> Callable[..., Any]:
+    if not callable(getattr(kind, "__call__", None)):  # noqa: B004 - asked of the class
+        raise SignalError(
+            f"{where}: the class has no __call__.", "Write __call__(self, …) with the inputs as parameters."
+        )
+    try:
+        made: Callable[..., Any] = kind()
+    except TypeError as error:
+        raise SignalError(
+            f"{where}: the class cannot be made without arguments ({error}).",
+            f"Decorate an object instead: signal({kind.__name__}(…), name=…).",
+        ) from None
+    return made
+
+
+def _declared_output(target: Callable[..., Any], output: Any, batch: bool, where: str) -> Output:
+    if output is not None:
+        return output_of(output, where)
+    annotation = inspect.signature(target).return_annotation
+    if isinstance(annotation, str):
+        annotation = resolve(annotation, target)
+    if annotation is inspect.Signature.empty or annotation is None:
+        raise SignalError(
+            f"{where}: it does not say what it returns.", "Annotate the return type (-> float) or give output=."
+        )
+    if isinstance(annotation, str):
+        raise SignalError(f"{where}: the return annotation {annotation!r} cannot be resolved.", "Give output= instead.")
+    if batch and getattr(annotation, "__origin__", None) is list:
+        annotation = annotation.__args__[0]
+    return output_of(annotation, where)
+
+
+def _checked_name(name: str, where: str) -> str:
+    if not _NAME.fullmatch(name):
+        hint = "Give name=, in lower case: letters, digits, underscores, a letter first."
+        raise SignalError(f"{where}: {name!r} cannot name a column.", hint)
+    if name.endswith("_error") or name in {"shard", "position", "sample_id", "key"}:
+        raise SignalError(f"{where}: the column name {name!r} is taken by the factory.", "Give another name=.")
+    return name
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _imported(module: str, attribute: str) -> Signal:
+    import importlib
+
+    found: Signal = getattr(importlib.import_module(module), attribute)
+    return found
