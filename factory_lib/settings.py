@@ -20,6 +20,7 @@ class Settings:
         workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core).
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
+        rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None unset.
     """
 
     home: Path
@@ -28,6 +29,8 @@ class Settings:
     workers: int
     source: str | None
     tars_per_shard: int
+    rank: int | None
+    world_size: int | None
 
 
 def settings() -> Settings:
@@ -43,7 +46,13 @@ def settings() -> Settings:
         workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
         source=os.environ.get("FACTORY_SOURCE") or None,
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+        rank=_whole("RANK"),
+        world_size=_whole("WORLD_SIZE"),
     )
+
+
+def _whole(variable: str) -> int | None:
+    return int(_number(variable, 0.0)) if os.environ.get(variable) else None
 
 
 def _number(variable: str, default: float, minimum: float = 0.0) -> float:
