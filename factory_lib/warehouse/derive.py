@@ -1,0 +1,342 @@
+"""Derivation: how the rows of a query become a table, as cheaply as the query allows.
+
+A filter becomes a row mask, a new column is written beside the parts of the parent, a union attaches parts. Rows are
+copied only where they are reordered, joined, aggregated, or so few are left that a copy costs less than carrying the
+masked ones along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from factory_lib.errors import QueryError
+from factory_lib.expressions import Column, Expr, has_window, is_deterministic
+from factory_lib.sql import ROW_ID, Block, JoinSource, Rendering, TableSource, UnionSource, source_columns
+from factory_lib.sqltext import quote
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.stage import Stage, clone, create_stage
+
+SYSTEM = {
+    "shard": "LowCardinality(String)",
+    "position": "UInt32",
+    "sample_id": "UInt64",
+    "key": "String",
+}
+"""Columns that every version has: the unit of work, the rank in it, a stable hash, the name of the sample."""
+
+SINGLE_SHARD = "all"
+"""The shard of rows that belong to none: of an ordered or aggregated query."""
+
+COPY_BELOW = 0.02
+"""Share of physical rows kept below which they are copied. A mask writes about half a byte for each physical row and
+every later scan steps over the masked ones; below 2 % the copy of rows of 60 bytes and more is the cheaper."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a query will be stored.
+
+    Attributes:
+        kind: clone, mask, columns, mask+columns, attach or copy.
+        reason: why it is a copy; empty otherwise.
+        computed: columns that are written, as expressions over the columns of the base table.
+        renamed: {old: new} columns of the base table.
+        dropped: columns of the base table that go.
+    """
+
+    kind: str
+    reason: str = ""
+    computed: Mapping[str, Expr] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+
+
+def with_system_columns(block: Block) -> Block:
+    """The block with the columns that every version has, in front, where its source has them."""
+    plain = block.group_by is None and not block.distinct
+    available = source_columns(block.source) if plain else {}
+    system = {n: block.columns.get(n, Column(n)) for n in SYSTEM if n in block.columns or n in available}
+    return replace(block, columns={**system, **{n: e for n, e in block.columns.items() if n not in system}})
+
+
+def plan(block: Block) -> Derivation:
+    """How the rows of a query are stored: the cheapest way that its verbs allow."""
+    if isinstance(block.source, UnionSource):
+        return _plan_union(block, block.source)
+    reason = _copy_reason(block)
+    if reason or not isinstance(block.source, TableSource):
+        return Derivation("copy", reason)
+    computed, renamed = _changed_columns(block)
+    kept = {n for n, e in block.columns.items() if n not in computed and n not in renamed.values()}
+    dropped = tuple(n for n in block.source.columns if n not in kept and n not in renamed)
+    parts = [*(["mask"] if block.where else []), *(["columns"] if computed else [])]
+    return Derivation("+".join(parts) or "clone", "", computed, renamed, dropped)
+
+
+def derive(warehouse: Warehouse, dataset: str, block: Block) -> tuple[Stage, Derivation, int]:
+    """Build the rows of a query as a staging table of a dataset.
+
+    Returns:
+        The table, how it was made, and the bytes on disk that it added.
+    """
+    block = with_system_columns(block)
+    derivation = plan(block)
+    if derivation.kind == "attach" and isinstance(block.source, UnionSource):
+        return _attach_union(warehouse, dataset, block, block.source)
+    if derivation.kind == "copy":
+        stage = _copy(warehouse, dataset, block)
+        return stage, derivation, stage.bytes()
+    return _share(warehouse, dataset, block, derivation)
+
+
+def _plan_union(block: Block, source: UnionSource) -> Derivation:
+    passing = all(isinstance(e, Column) and e.name == n for n, e in block.columns.items())
+    if block.where or not passing or len(block.columns) != len(source_columns(source)) or _shape(block):
+        return Derivation("copy", "rows of several queries are changed after their union")
+    for part in source.blocks:
+        inner = plan(with_system_columns(part))
+        if inner.kind == "copy":
+            return inner
+    return Derivation("attach")
+
+
+def _copy_reason(block: Block) -> str:
+    if isinstance(block.source, JoinSource):
+        return "rows are joined"
+    if isinstance(block.source, Block):
+        return "the query is nested: " + (_shape(block.source) or "its verbs do not fit into one SELECT")
+    if shape := _shape(block):
+        return shape
+    if not block.has_row_id():
+        return "shard or position is changed"
+    exprs = [*block.columns.values(), *block.where]
+    if any(has_window(e) for e in exprs):
+        return "a value depends on other rows"
+    if not all(is_deterministic(e) for e in exprs):
+        return "an expression is not deterministic"
+    return ""
+
+
+def _shape(block: Block) -> str:
+    if block.group_by is not None:
+        return "rows are aggregated"
+    if block.distinct or block.limit_by:
+        return "rows are made distinct"
+    if block.limit is not None or block.offset:
+        return "rows are limited"
+    return "rows are ordered" if block.order_by else ""
+
+
+def _changed_columns(block: Block) -> tuple[dict[str, Expr], dict[str, str]]:
+    """Columns to compute, and columns that are only renamed (old -> new)."""
+    uses = [e.name for e in block.columns.values() if isinstance(e, Column)]
+    computed: dict[str, Expr] = {}
+    renamed: dict[str, str] = {}
+    for name, expr in block.columns.items():
+        if isinstance(expr, Column) and expr.name == name:
+            continue
+        if isinstance(expr, Column) and uses.count(expr.name) == 1:
+            renamed[expr.name] = name
+        else:
+            computed[name] = expr
+    return computed, renamed
+
+
+def _share(warehouse: Warehouse, dataset: str, block: Block, how: Derivation) -> tuple[Stage, Derivation, int]:
+    """Clone the parent's parts, then mask rows and write columns there."""
+    assert isinstance(block.source, TableSource)
+    base = block.source
+    table = ".".join(quote(p) for p in base.name.split(".", 1))
+    stage = clone(warehouse, dataset, table, base.shards)
+    stage.optimize()
+    written = {name: f"_new_{i}" for i, name in enumerate(how.computed)}
+    if how.computed:
+        types = describe_columns(warehouse, Block(base, how.computed))
+        stage.add_columns({written[n]: t for n, t in types.items()})
+        values = {written[n]: Rendering(inline=True).expression(e, base) for n, e in how.computed.items()}
+        stage.update(values)
+    if block.where:
+        stage.mask(Rendering(inline=True).predicate(block))
+    added = stage.bytes([*written.values(), *(["_row_exists"] if block.where else [])])
+    stage.drop_columns(how.dropped)
+    stage.rename_columns({**how.renamed, **{temporary: name for name, temporary in written.items()}})
+    stage.order_columns(list(block.columns))
+    if block.where and (compacted := _compacted(warehouse, dataset, stage)):
+        return compacted, Derivation("copy", f"fewer than {COPY_BELOW:.0%} of the rows are kept"), compacted.bytes()
+    return stage, how, added
+
+
+def _compacted(warehouse: Warehouse, dataset: str, stage: Stage) -> Stage | None:
+    """A copy of the rows that are left when they are few, in place of the masked table."""
+    physical = warehouse.scalar(
+        "SELECT sum(rows) FROM system.parts WHERE active AND database = {d:String} AND table = {t:String}",
+        {"d": stage.database, "t": stage.table},
+    )
+    if sum(stage.shard_rows().values()) >= COPY_BELOW * int(physical or 0):
+        return None
+    compacted = create_stage(warehouse, dataset, {}, like=stage.name)
+    warehouse.execute(f"INSERT INTO {compacted.name} SELECT * FROM {stage.name}")
+    compacted.optimize()
+    stage.drop()
+    return compacted
+
+
+def _attach_union(
+    warehouse: Warehouse, dataset: str, block: Block, source: UnionSource
+) -> tuple[Stage, Derivation, int]:
+    """Attach the parts of each query of a union; shards that two of them have are copied."""
+    parts = [derive(warehouse, dataset, part) for part in source.blocks]
+    stages = [stage for stage, _, _ in parts]
+    added = sum(size for _, _, size in parts)
+    seen: set[str] = set()
+    overlap = False
+    for stage in stages:
+        shards = set(stage.shard_rows())
+        overlap |= bool(seen & shards)
+        seen |= shards
+    columns, unit = union_columns([s.source() for s in stages])
+    try:
+        for stage in stages:
+            conform(stage, columns, unit)
+        if overlap:
+            rows = Block.over(UnionSource(tuple(Block.over(s.source()) for s in stages)))
+            copied = _copy(warehouse, dataset, rows)
+            return copied, Derivation("copy", "queries of the union share shards"), copied.bytes()
+        result = create_stage(warehouse, dataset, {}, like=stages[0].name)
+        for stage in stages:
+            result.attach(stage.name)
+        return result, Derivation("attach"), added
+    finally:
+        for stage in stages:
+            stage.drop()
+
+
+def union_columns(sources: list[TableSource]) -> tuple[dict[str, str], frozenset[str]]:
+    """Columns that hold the rows of all these tables; what one of them lacks can be NULL.
+
+    Raises:
+        QueryError: two of them have a column of the same name with different types.
+    """
+    columns: dict[str, str] = {}
+    for source in sources:
+        for name, ch_type in source.columns.items():
+            known = columns.setdefault(name, ch_type)
+            if known != ch_type and _nullable(known) != _nullable(ch_type):
+                where = next(s.name for s in sources if s.columns.get(name) == known)
+                raise QueryError(
+                    f"Column {name!r} is {known} in {where} and {ch_type} in {source.name}.",
+                    f"Cast one of them: mutate({name}=C.{name}.cast({known!r})).",
+                )
+            if known != ch_type:
+                columns[name] = _nullable(known)
+    for name, ch_type in columns.items():
+        if any(name not in s.columns for s in sources):
+            columns[name] = _nullable(ch_type)
+    unit = frozenset().union(*(s.unit for s in sources))
+    return columns, unit
+
+
+def conform(stage: Stage, columns: Mapping[str, str], unit: frozenset[str] = frozenset()) -> None:
+    """Give a staging table exactly these columns: NULL (arrays: empty) in those that it lacks."""
+    own = stage.columns()
+    stage.add_columns({n: t for n, t in columns.items() if n not in own}, unit - own.keys())
+    stage.drop_columns(n for n in own if n not in columns)
+    changed = {n: t for n, t in columns.items() if n in own and own[n] != t}
+    if changed:
+        stage.modify_columns(changed)
+    stage.order_columns(list(columns))
+
+
+def _nullable(ch_type: str) -> str:
+    if ch_type.startswith(("Nullable(", "Array(", "Map(", "Tuple(", "LowCardinality(Nullable(")):
+        return ch_type
+    if ch_type.startswith("LowCardinality("):
+        return f"LowCardinality(Nullable({ch_type[len('LowCardinality(') : -1]}))"
+    return f"Nullable({ch_type})"
+
+
+def describe_columns(warehouse: Warehouse, block: Block) -> dict[str, str]:
+    """Column name -> ClickHouse type of a query, as the engine infers them."""
+    rendering = Rendering()
+    text = rendering.select(block)
+    rows = warehouse.rows(f"DESCRIBE ({text})", rendering.params, settings={"prefer_column_name_to_alias": 1})
+    types = {row["name"]: row["type"] for row in rows}
+    for name, ch_type in types.items():
+        if "Nothing" in ch_type:
+            raise QueryError(
+                f"Column {name!r} has no type: it is always NULL or empty.", "Cast it: cast('Nullable(String)')."
+            )
+    return types
+
+
+def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
+    """Write the rows of a query into a new table, with the columns that every version has."""
+    numbered, single_stream = _numbered(block)
+    rendering = Rendering()
+    inner = rendering.select(numbered)
+    types = {**SYSTEM, **{n: t for n, t in describe_columns(warehouse, numbered).items() if n not in SYSTEM}}
+    system = _system_expressions(numbered, types, single_stream)
+    columns = [f"CAST({system[n]}, '{SYSTEM[n]}') AS {quote(n)}" if n in system else quote(n) for n in types]
+    unit = [n for n in types if _is_unit(numbered, n)]
+    stage = create_stage(warehouse, dataset, types, unit)
+    settings: dict[str, Any] = {"prefer_column_name_to_alias": 1}
+    if single_stream:
+        settings["max_insert_threads"] = 1
+    target = ", ".join(quote(n) for n in types)
+    warehouse.execute(
+        f"INSERT INTO {stage.name} ({target}) SELECT {', '.join(columns)} FROM ({inner})", rendering.params, settings
+    )
+    stage.optimize()
+    return stage
+
+
+def _numbered(block: Block) -> tuple[Block, bool]:
+    """The block with shard and position as the copy will have them, and whether rows are numbered as they come."""
+    in_row_order = all(
+        isinstance(o.expr, Column) and o.expr.name == n and not o.descending
+        for o, n in zip(block.order_by, ROW_ID, strict=False)
+    )
+    if block.order_by and not in_row_order:
+        return block, True
+    if not all(n in block.columns for n in ROW_ID):
+        return block, True
+    return block, False
+
+
+def _system_expressions(block: Block, types: Mapping[str, str], single_stream: bool) -> dict[str, str]:
+    """SQL of the columns that every version has, over the rows of the query."""
+    position, shard = "position", "shard"
+    if single_stream:
+        shard, position = f"'{SINGLE_SHARD}'", "rowNumberInAllBlocks()"
+    elif not _unique_rows(block):
+        position = "row_number() OVER (PARTITION BY shard ORDER BY position) - 1"
+    key = "key" if "key" in types and "key" in block.columns else f"toString({position})"
+    pointer = next((n for n, t in types.items() if is_pointer(t)), None)
+    identity = (
+        f"concat(tupleElement({quote(pointer)}, 'uri'), '\\n', {key})" if pointer else f"concat({shard}, '\\n', {key})"
+    )
+    sample_id = "sample_id" if "sample_id" in block.columns else f"xxHash64({identity})"
+    return {"shard": shard, "position": position, "sample_id": sample_id, "key": key}
+
+
+def _unique_rows(block: Block) -> bool:
+    """Whether no two rows can have the same shard and position."""
+    if not block.has_row_id():
+        return False
+    return isinstance(block.source, TableSource) or (isinstance(block.source, Block) and _unique_rows(block.source))
+
+
+def _is_unit(block: Block, name: str) -> bool:
+    expr = block.columns.get(name)
+    if not isinstance(expr, Column):
+        return False
+    if isinstance(block.source, TableSource):
+        return expr.name in block.source.unit
+    return isinstance(block.source, Block) and _is_unit(block.source, expr.name)
+
+
+def is_pointer(ch_type: str) -> bool:
+    """Whether a column points at bytes in storage."""
+    return ch_type.startswith("Tuple(uri ") and " offset UInt64" in ch_type and " size UInt64" in ch_type

@@ -1,0 +1,247 @@
+"""The embedded engine from outside: find it, start it, stop it.
+
+One engine a data folder, however many processes ask at once:
+
+* the engine process holds `engine.lock` (flock) for its whole life, so a killed one frees it, zombie or not;
+* who wants to start one holds `engine.starting` (flock) meanwhile, the others wait and then find it;
+* `engine.json` (mode 0600, replaced atomically) says where it listens and holds the token; it is believed only if it belongs
+  to this user and the process behind the port answers `/ping` with the id in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from factory_lib.errors import EngineError
+
+STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "engine.log"
+START_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What `engine.json` says.
+
+    Attributes:
+        pid: process id.
+        started: when that process started, in the system's own units; tells it from a later one with its id.
+        host: machine it runs on.
+        port: port on 127.0.0.1.
+        token: the password.
+        instance: random id that `/ping` answers with.
+    """
+
+    pid: int
+    started: str
+    host: str
+    port: int
+    token: str
+    instance: str
+
+    @property
+    def url(self) -> str:
+        """Where to ask, token included."""
+        return f"http://default:{self.token}@127.0.0.1:{self.port}/"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `engine.json`."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, home: Path) -> EngineState | None:
+        """The state of a folder; None where there is none, or it is not this user's."""
+        try:
+            with open(home / STATE) as file:
+                if os.fstat(file.fileno()).st_uid != os.geteuid():
+                    return None
+                return cls(**json.load(file))
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            return None
+
+
+def engine_url(home: Path) -> str:
+    """Where the engine of a data folder answers; it is started when none runs.
+
+    Args:
+        home: the data folder, made with mode 0700 if missing.
+
+    Returns:
+        `http://default:TOKEN@127.0.0.1:PORT/`. The token must not be shown.
+
+    Raises:
+        EngineError: it cannot be started (the end of its log says why), or runs and does not answer.
+    """
+    state = _answering(home)
+    if state is None:
+        with _starting(home):
+            state = _answering(home) or _start(home)
+    return state.url
+
+
+def engine_status(home: Path) -> dict[str, Any] | None:
+    """Process id, port and log of the running engine; None when none runs. No token."""
+    state = _answering(home)
+    return None if state is None else {"pid": state.pid, "port": state.port, "log": str(home / LOG)}
+
+
+def stop_engine(home: Path) -> bool:
+    """Stop the engine of a data folder: asked first, killed after 15 s (committed tables are safe either way).
+
+    Returns:
+        Whether one ran.
+    """
+    if not _held(home):
+        return False
+    state = EngineState.read(home)
+    if state is None or process_started(state.pid) != state.started:
+        raise EngineError(
+            f"An engine holds {home / LOCK}, but {home / STATE} does not say which process it is.",
+            "It is starting or stopping, or runs in another container: try again, or stop it there.",
+        )
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state.pid, number)
+        if _wait(lambda: not _held(home), patience):
+            return True
+    raise EngineError(f"The engine of {home} (process {state.pid}) cannot be stopped.", "Is its disk hanging?")
+
+
+def process_started(pid: int) -> str:
+    """When a process started, as text to compare; empty when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return ""
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()
+
+
+def _answering(home: Path) -> EngineState | None:
+    """The running engine, or None; waits for one that is alive and slow."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        state = EngineState.read(home)
+        if state is None:
+            return None
+        try:
+            return state if _ping(state) == state.instance else None
+        except ConnectionRefusedError:
+            return None
+        except (TimeoutError, OSError, http.client.HTTPException):
+            if not _held(home):
+                return None
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"The engine of {home} (process {state.pid}) runs but does not answer.", f"See {home / LOG}; kill {state.pid} and try again."
+            )
+        time.sleep(0.1)
+
+
+def _ping(state: EngineState) -> str | None:
+    connection = http.client.HTTPConnection("127.0.0.1", state.port, timeout=5)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().getheader("X-Factory-Engine")
+    finally:
+        connection.close()
+
+
+def _held(home: Path) -> bool:
+    """Whether an engine process is alive, by its lock."""
+    try:
+        descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextlib.contextmanager
+def _starting(home: Path) -> Iterator[None]:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(home / STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EngineError(
+            f"The data folder {home} cannot be used: {error.strerror or error}.", "Set FACTORY_HOME to a folder that you can write to."
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start(home: Path) -> EngineState:
+    if not _wait(lambda: not _held(home), STOP_SECONDS):
+        state = EngineState.read(home)
+        where = f"process {state.pid} on {state.host}" if state else "another process"
+        raise EngineError(
+            f"The data folder {home} is held by an engine that does not answer here ({where}).",
+            f"Stop it there (this is {socket.gethostname()}), or set FACTORY_CLICKHOUSE_URL to a server that all can reach.",
+        )
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "factory_lib.warehouse.server", str(home), "--detach", "--ready", str(write_end)]
+    try:
+        log = os.open(home / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            begin = os.fstat(log).st_size
+            # its own session: Ctrl-C in the terminal that happened to start it must not end everybody's engine
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[write_end], start_new_session=True)
+        finally:
+            os.close(log)
+            os.close(write_end)
+        process.wait()
+        answer = _read(read_end, START_SECONDS)
+    except OSError as error:
+        raise EngineError(f"The engine of {home} cannot be started: {error.strerror or error}.") from None
+    finally:
+        os.close(read_end)
+    state = EngineState.read(home) if answer == b"ok" else None
+    if state is None:
+        raise EngineError(f"The engine of {home} did not start.\n{_tail(home / LOG, begin)}", f"The whole log: {home / LOG}.")
+    return state
+
+
+def _read(descriptor: int, patience: float) -> bytes:
+    ready, _, _ = select.select([descriptor], [], [], patience)
+    return os.read(descriptor, 16) if ready else b""
+
+
+def _tail(log: Path, begin: int, lines: int = 12) -> str:
+    with open(log, "rb") as file:
+        file.seek(begin)
+        text = file.read().decode(errors="replace").strip()
+    return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(its log is empty)"
+
+
+def _wait(done: Any, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

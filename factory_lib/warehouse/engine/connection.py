@@ -1,0 +1,192 @@
+"""chDB inside the engine process: connections, sessions, settings, cancelling.
+
+What chDB (4.4, core 26.9) does, and what follows:
+
+* One engine a process and one process a folder; connections to it are cheap (0.1 ms) and each has its own settings, current
+  database and temporary tables. So every request gets a connection of its own and nothing leaks into the next one; only
+  `session_id` keeps one. When the last connection closes, the engine shuts down: one stays open for the life of the process.
+* A connection runs one statement at a time; calls release the GIL, so threads run in parallel.
+* Never fork once chDB is loaded: its threads stay behind.
+* `import chdb` opens an engine in memory and installs handlers for SEGV & co. (they print a stack trace); SIGTERM stays free.
+* `send_query` encodes every block as a file of its own (a header each in Arrow, JSON, CSVWithNames, …), so it cannot stream
+  what a server would send. `INTO OUTFILE '/dev/fd/N' APPEND` into a pipe does: one well-formed result, back pressure, constant
+  memory. When the reader closes the pipe the query ends without an error.
+* A `?` or `*` in the path is taken for options or a glob, and the connection still opens: such folders are refused before.
+* There is no way to give a query its id. `log_comment`, a setting without effect, carries it, and `system.processes` shows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory_lib.warehouse.engine.failure import Failure, failure, from_engine
+
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
+# clickhouse-local's own habits that a server does not have.
+_AS_SERVER = {"implicit_select": "0"}
+
+
+def quote(value: str) -> str:
+    """A string literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+class Connection:
+    """One chDB connection. Not for two threads at once."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.set(_AS_SERVER)
+
+    def query(self, sql: str | bytes, format: str = "TabSeparated", params: Mapping[str, str] | None = None) -> Any:
+        """Run a statement to its end; the result holds `bytes()` and counts. Raises `Failure`."""
+        try:
+            return self._raw.query(sql, format, params=dict(params or {}))
+        except RuntimeError as error:
+            raise from_engine(error) from None
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Settings of this connection, all or none."""
+        if not settings:
+            return
+        for name in settings:
+            if not _NAME.match(name):
+                raise failure(115, "UNKNOWN_SETTING", f"Unknown setting '{name}'")
+        self.query("SET " + ", ".join(f"{name} = {quote(value)}" for name, value in settings.items()))
+
+    def use(self, database: str) -> None:
+        """The database that unqualified names refer to."""
+        self.query("USE `" + database.replace("\\", "\\\\").replace("`", "\\`") + "`")
+
+    def classify(self, sql: str | bytes) -> tuple[str, int]:
+        """What a statement would do (READ_ONLY, MUTATING, CONTROL, …, UNKNOWN when it does not parse) and how many there are."""
+        found = self._raw.classify_query(sql)
+        return found["query_class"].name, int(found["statement_count"])
+
+    def insert(self, head: str, format: str, chunks: Iterator[bytes]) -> tuple[int, int]:
+        """A streamed INSERT: rows and bytes written. An error, also one of `chunks`, takes it back (parts already written stay)."""
+        try:
+            stream = self._raw.send_insert(head, format)
+        except RuntimeError as error:
+            raise from_engine(error) from None
+        try:
+            for chunk in chunks:
+                self._raw.insert_append(stream, chunk)
+            result = self._raw.insert_done(stream)
+        except BaseException as error:
+            with contextlib.suppress(RuntimeError):
+                self._raw.insert_cancel(stream)
+            raise (from_engine(error) if isinstance(error, RuntimeError) else error) from None
+        return int(result.rows_written()), int(result.bytes_written())
+
+    @contextlib.contextmanager
+    def temporarily(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Settings for one statement of a session, put back afterwards."""
+        names = ", ".join(quote(name) for name in settings)
+        lines = ""
+        if settings:
+            found = self.query(f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})")
+            lines = found.bytes().decode()
+        before = [line.split("\t") for line in lines.splitlines()]
+        self.set(settings)
+        try:
+            yield
+        finally:
+            self.set({name: value for name, value, changed in before if changed == "1"})
+            defaults = [f"{name} = DEFAULT" for name, _, changed in before if changed != "1"]
+            if defaults:
+                self.query("SET " + ", ".join(defaults))
+
+    def close(self) -> None:
+        """Give the connection back to chDB."""
+        self._raw.close()
+
+
+@dataclass
+class _Session:
+    connection: Connection
+    expires: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Engine:
+    """The engine of this process.
+
+    Args:
+        path: folder of the tables, with chDB's options after a question mark.
+    """
+
+    def __init__(self, path: str) -> None:
+        from chdb import _chdb
+
+        self._connect = lambda: _chdb.connect(path)
+        self._first = self.connection()
+        self._sessions: dict[str, _Session] = {}
+        self._guard = threading.Lock()
+        answer = self._first.query("SELECT version(), timezone()").bytes().decode()
+        self.version, self.timezone = answer.rstrip("\n").split("\t")
+
+    def connection(self) -> Connection:
+        """A new connection; its user closes it."""
+        return Connection(self._connect())
+
+    @contextlib.contextmanager
+    def session(self, name: str, timeout: float, must_exist: bool) -> Iterator[Connection]:
+        """The connection of a session, kept for `timeout` seconds after its last use.
+
+        Raises:
+            Failure: another statement runs in it (373), or it should exist and does not (372).
+        """
+        with self._guard:
+            found = self._sessions.get(name)
+            if found is None:
+                if must_exist:
+                    raise failure(372, "SESSION_NOT_FOUND", f"Session {name} not found")
+                found = self._sessions[name] = _Session(self.connection(), 0.0)
+            if not found.lock.acquire(blocking=False):
+                raise failure(373, "SESSION_IS_LOCKED", f"Session {name} is locked by a concurrent client")
+        try:
+            yield found.connection
+        finally:
+            found.expires = time.monotonic() + timeout
+            found.lock.release()
+
+    def expire_sessions(self) -> int:
+        """Close the sessions whose time is over; how many are left."""
+        with self._guard:
+            for name, session in list(self._sessions.items()):
+                if session.expires < time.monotonic() and session.lock.acquire(blocking=False):
+                    del self._sessions[name]
+                    session.connection.close()
+            return len(self._sessions)
+
+    def kill(self, label: str) -> None:
+        """Cancel the statements that carry `label` as their log_comment."""
+        connection = self.connection()
+        try:
+            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(label)} ASYNC")
+        except Failure:
+            pass
+        finally:
+            connection.close()
+
+    def at_work(self) -> bool:
+        """Whether mutations or merges run in the background."""
+        sql = "SELECT (SELECT count() FROM system.mutations WHERE NOT is_done AND latest_fail_reason = '') + (SELECT count() FROM system.merges)"
+        connection = self.connection()
+        try:
+            return int(connection.query(sql).bytes()) > 0
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection, which shuts chDB down."""
+        for session in self._sessions.values():
+            session.connection.close()
+        self._first.close()

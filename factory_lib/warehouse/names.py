@@ -1,0 +1,76 @@
+"""Names: of datasets, of versions, of tags, and what each may look like."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from factory_lib.errors import InvalidName
+
+CATALOG = "factory"
+"""Database of the warehouse that holds provenance."""
+
+STAGING = "factory_staging"
+"""Database of the warehouse that holds values computed by runs that have not committed yet."""
+
+STAGE_PREFIX = "_stage_"
+"""Prefix of tables that are being built, in the database of their dataset."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = frozenset({"system", "information_schema", "default", CATALOG, STAGING})
+_REF = re.compile(r"(?P<dataset>[^.@]+)(?:\.v(?P<number>[1-9]\d*)|@(?P<tag>[a-z0-9][a-z0-9_.-]*))?")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """How a version is named: `laion` (the latest), `laion.v3`, `laion@icml`."""
+
+    dataset: str
+    number: int | None = None
+    tag: str | None = None
+
+    def __str__(self) -> str:
+        suffix = f".v{self.number}" if self.number else f"@{self.tag}" if self.tag else ""
+        return self.dataset + suffix
+
+
+def parse_ref(text: str) -> Ref:
+    """The parts of a version's name.
+
+    Raises:
+        InvalidName: the text is not of the form `name`, `name.vN` or `name@tag`.
+    """
+    match = _REF.fullmatch(text)
+    if match is None:
+        raise InvalidName(f"{text!r} does not name a dataset or version.", "Write laion, laion.v3 or laion@tag.")
+    number = int(match["number"]) if match["number"] else None
+    return Ref(check_dataset_name(match["dataset"]), number, match["tag"])
+
+
+def check_dataset_name(name: str) -> str:
+    """The name, when a dataset may have it.
+
+    Raises:
+        InvalidName: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        suggestion = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")
+        suggestion = suggestion if _NAME.fullmatch(suggestion) else f"d_{suggestion}".rstrip("_")
+        raise InvalidName(
+            f"{name!r} cannot name a dataset: names are lower-case letters, digits and _, and begin with a letter.",
+            f"Try {suggestion!r}.",
+        )
+    if name in _RESERVED:
+        raise InvalidName(f"{name!r} is a database of the warehouse itself.", f"Try '{name}_dataset'.")
+    return name
+
+
+def is_dataset_database(name: str) -> bool:
+    """Whether a database of the warehouse may be a dataset."""
+    return bool(_NAME.fullmatch(name)) and name not in _RESERVED
+
+
+def version_number(table: str) -> int | None:
+    """3 for the table `v3`, None for a table that is no version."""
+    match = re.fullmatch(r"v([1-9]\d*)", table)
+    return int(match[1]) if match else None

@@ -1,0 +1,232 @@
+"""Provenance: what each version was made of and what made it.
+
+Rows are keyed by the UUID of the version's table, which it keeps through the rename that publishes it: they are written
+before the rename and become visible with it. No secret enters: credentials are cut out of every URL.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import importlib.metadata
+import json
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG
+
+_TABLES = (
+    f"CREATE DATABASE IF NOT EXISTS {CATALOG}",
+    f"CREATE TABLE IF NOT EXISTS {CATALOG}.versions (uuid UUID, dataset String, created DateTime64(3, 'UTC'),"
+    " rows UInt64, record String) ENGINE = MergeTree ORDER BY uuid",
+    f"CREATE TABLE IF NOT EXISTS {CATALOG}.shards (uuid UUID, shard String, rows UInt64, origin UUID, made_by String,"
+    " source String) ENGINE = MergeTree ORDER BY (uuid, shard)",
+    f"CREATE TABLE IF NOT EXISTS {CATALOG}.files (source String, uri String, size UInt64, etag String)"
+    " ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
+    f"CREATE TABLE IF NOT EXISTS {CATALOG}.fingerprints (origin UUID, shard String, fingerprint String)"
+    " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a version was made of and what made it.
+
+    Attributes:
+        parents: versions that were read, `{"name": "laion.v3", "uuid": …}` each.
+        python: the query as it was written, as Python.
+        sql: the query as one SELECT, values written out.
+        signals: signals that were computed, `{"name", "fingerprint", "components"}` each.
+        sources: what was ingested, `{"uri", "format", "shards", "counts"}` each.
+        code: version of this package; git commit of the working folder and whether it was changed.
+        context: what the caller adds, such as Dagster's run id and asset key.
+        storage: how it was stored: clone, mask, columns, mask+columns, attach or copy; merged or new.
+        rows_in: rows of the parents that were read; rows: rows of the version.
+        bytes_added: bytes on disk that the version added.
+        seconds: from the start of the save to its publication.
+        reused, computed: number of signal values taken over and computed anew.
+    """
+
+    dataset: str
+    created: str
+    parents: list[dict[str, str]] = field(default_factory=list)
+    python: str = ""
+    sql: str = ""
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
+    context: dict[str, str] = field(default_factory=dict)
+    storage: str = ""
+    rows_in: int = 0
+    rows: int = 0
+    bytes_added: int = 0
+    seconds: float = 0.0
+    reused: int = 0
+    computed: int = 0
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard of a version.
+
+    Attributes:
+        rows: its rows.
+        origin: UUID of the version that made it; other versions carried it over unchanged.
+        made_by: fingerprint of what made it: query and signals.
+        source: fingerprint of the files that its samples point into; `files` says which they are.
+    """
+
+    shard: str
+    rows: int
+    origin: str
+    made_by: str
+    source: str
+
+
+_ready: set[int] = set()
+
+
+def ensure_tables(warehouse: Warehouse) -> None:
+    """Make the tables of provenance where they do not exist."""
+    if not warehouse.rows("SELECT 1 AS x FROM system.tables WHERE database = {d:String} LIMIT 1", {"d": CATALOG}):
+        _ready.discard(id(warehouse))
+    if id(warehouse) not in _ready:
+        for statement in _TABLES:
+            warehouse.execute(statement)
+        _ready.add(id(warehouse))
+
+
+def record(
+    warehouse: Warehouse,
+    uuid: str,
+    provenance: Provenance,
+    shards: Iterable[ShardRecord],
+    carried_from: str | None = None,
+    carried_except: Iterable[str] = (),
+) -> None:
+    """Write the provenance of a version that is about to be published.
+
+    Args:
+        shards: the shards that this version made.
+        carried_from: UUID of the version whose other shards it carries over.
+        carried_except: shards of that version that are not carried over.
+    """
+    ensure_tables(warehouse)
+    warehouse.execute(
+        f"INSERT INTO {CATALOG}.versions SELECT {{uuid:UUID}}, {{dataset:String}},"
+        " parseDateTime64BestEffort({created:String}, 3, 'UTC'), {rows:UInt64}, {record:String}",
+        {
+            "uuid": uuid,
+            "dataset": provenance.dataset,
+            "created": provenance.created,
+            "rows": provenance.rows,
+            "record": without_credentials(json.dumps(asdict(provenance), default=str)),
+        },
+    )
+    made = list(shards)
+    table = pa.table(
+        {
+            "uuid": pa.array([uuid] * len(made), pa.string()),
+            "shard": pa.array([s.shard for s in made], pa.string()),
+            "rows": pa.array([s.rows for s in made], pa.uint64()),
+            "origin": pa.array([s.origin for s in made], pa.string()),
+            "made_by": pa.array([s.made_by for s in made], pa.string()),
+            "source": pa.array([s.source for s in made], pa.string()),
+        }
+    )
+    if made:
+        warehouse.insert(f"{CATALOG}.shards", table)
+    if carried_from is not None:
+        warehouse.execute(
+            f"INSERT INTO {CATALOG}.shards SELECT {{new:UUID}}, shard, rows, origin, made_by, source"
+            f" FROM {CATALOG}.shards"
+            " WHERE uuid = {old:UUID} AND NOT has({gone:Array(String)}, shard)",
+            {"new": uuid, "old": carried_from, "gone": list(carried_except)},
+        )
+
+
+def read(warehouse: Warehouse, uuid: str) -> Provenance | None:
+    """Provenance of the version with this table UUID, or None where nothing was recorded."""
+    ensure_tables(warehouse)
+    rows = warehouse.rows(f"SELECT record FROM {CATALOG}.versions WHERE uuid = {{u:UUID}} LIMIT 1", {"u": uuid})
+    return Provenance(**json.loads(rows[0]["record"])) if rows else None
+
+
+def read_shards(warehouse: Warehouse, uuid: str) -> dict[str, ShardRecord]:
+    """Shards of the version with this table UUID."""
+    ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "SELECT shard, rows, toString(origin) AS origin, made_by, source"
+        f" FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} ORDER BY shard",
+        {"u": uuid},
+    )
+    return {row["shard"]: ShardRecord(**row) for row in rows}
+
+
+def record_files(warehouse: Warehouse, source: str, files: Iterable[tuple[str, int, str]]) -> None:
+    """Remember the files, (uri, size in bytes, etag) each, behind the fingerprint of a shard's source."""
+    ensure_tables(warehouse)
+    listed = [(source, without_credentials(uri), size, etag) for uri, size, etag in files]
+    if listed:
+        names = ("source", "uri", "size", "etag")
+        columns = dict(zip(names, map(list, zip(*listed, strict=True)), strict=True))
+        schema = pa.schema(
+            [("source", pa.string()), ("uri", pa.string()), ("size", pa.uint64()), ("etag", pa.string())]
+        )
+        warehouse.insert(f"{CATALOG}.files", pa.table(columns, schema=schema))
+
+
+def etags(warehouse: Warehouse, sources: Iterable[str]) -> dict[str, str]:
+    """uri -> etag of the files behind these source fingerprints."""
+    ensure_tables(warehouse)
+    rows = warehouse.rows(
+        f"SELECT uri, any(etag) AS etag FROM {CATALOG}.files WHERE has({{s:Array(String)}}, source) GROUP BY uri",
+        {"s": sorted(set(sources))},
+    )
+    return {row["uri"]: row["etag"] for row in rows}
+
+
+def now() -> str:
+    """The time, UTC, in ISO format."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def without_credentials(text: str) -> str:
+    """Text with user names and passwords cut out of its URLs, and with values of signature parameters blanked."""
+    text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1", text)
+    return re.sub(
+        r"(?i)([?&](?:[\w-]*(?:signature|token|secret|password|credential|key|sig)[\w-]*)=)[^&\s'\"\\]+", r"\1…", text
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def code_of(folder: str) -> dict[str, str]:
+    """Version of this package; git commit of a folder and whether its files differ from it ("yes"/"no")."""
+    code = {"package": _package_version()}
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return code
+    return {**code, "commit": commit, "changed": "yes" if dirty else "no"}
+
+
+def _package_version() -> str:
+    try:
+        return importlib.metadata.version("dataset-factory")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _git(folder: str, *args: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(Path(folder)), *args], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()

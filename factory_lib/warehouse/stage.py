@@ -1,0 +1,195 @@
+"""A table that is being built: what can be done to it before it is published as a version.
+
+Parts are shared between tables by hard link (`ATTACH PARTITION … FROM`), so all of this costs what it changes: a mask,
+a column, a shard. Nobody but the builder sees the table; a killed builder leaves a table that `sweep` finds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from factory_lib.sql import TableSource
+from factory_lib.sqltext import literal, quote
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import STAGE_PREFIX
+
+UNIT = "unit vectors"
+"""Comment of a column whose vectors have length 1."""
+
+SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
+# Masks and single-column mutations need wide parts. A table created read-only never runs a mutation, so the setting
+# is given explicitly: it would be inherited from the table that this one is made like.
+_ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
+_CODECS = {"position": "CODEC(Delta, LZ4)"}
+_MUTATION = {"mutations_sync": 2, "allow_nondeterministic_mutations": 1}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A staging table in the database of a dataset.
+
+    Attributes:
+        database: the dataset it is built for.
+        table: its name there.
+        uuid: the UUID that it keeps when it becomes a version.
+    """
+
+    warehouse: Warehouse
+    database: str
+    table: str
+    uuid: str
+
+    @property
+    def name(self) -> str:
+        """`database.table`, quoted."""
+        return f"{quote(self.database)}.{quote(self.table)}"
+
+    def columns(self) -> dict[str, str]:
+        """Column name -> ClickHouse type, in order."""
+        return table_columns(self.warehouse, self.database, self.table)[0]
+
+    def source(self) -> TableSource:
+        """The table as the source of a query."""
+        columns, unit = table_columns(self.warehouse, self.database, self.table)
+        return TableSource(f"{self.database}.{self.table}", columns, unit=unit)
+
+    def attach(self, table: str, shards: Iterable[str] | None = None) -> None:
+        """Take over the shards of another table with the same columns, by hard link."""
+        if shards is None:
+            self._alter("ATTACH PARTITION ALL FROM " + table)
+        else:
+            self._alter(*(f"ATTACH PARTITION {literal(s)} FROM {table}" for s in shards))
+
+    def drop_shards(self, shards: Iterable[str]) -> None:
+        """Remove shards."""
+        self._alter(*(f"DROP PARTITION {literal(s)}" for s in shards))
+
+    def mask(self, predicate: str) -> None:
+        """Keep only the rows for which a predicate (SQL text) holds, by a row mask."""
+        settings = {**_MUTATION, "lightweight_deletes_sync": 2}
+        self.warehouse.execute(f"DELETE FROM {self.name} WHERE NOT ifNull({predicate}, 0)", settings=settings)
+
+    def add_columns(self, columns: Mapping[str, str], unit: Iterable[str] = ()) -> None:
+        """Declare columns, name -> type, that have no values yet."""
+        comments = {name: f" COMMENT {literal(UNIT)}" for name in unit}
+        self._alter(*(f"ADD COLUMN {quote(n)} {t}{comments.get(n, '')}" for n, t in columns.items()))
+
+    def update(self, values: Mapping[str, str]) -> None:
+        """Set columns from expressions (SQL text) over the other columns."""
+        if values:
+            assignments = ", ".join(f"{quote(name)} = {text}" for name, text in values.items())
+            self.warehouse.execute(f"ALTER TABLE {self.name} UPDATE {assignments} WHERE 1", settings=_MUTATION)
+
+    def drop_columns(self, names: Iterable[str]) -> None:
+        """Remove columns."""
+        self._alter(*(f"DROP COLUMN {quote(n)}" for n in names))
+
+    def set_defaults(self, expressions: Mapping[str, str]) -> None:
+        """Have inserts compute columns that they do not bring, from expressions (SQL text)."""
+        types = self.columns()
+        self._alter(*(f"MODIFY COLUMN {quote(n)} {types[n]} DEFAULT {e}" for n, e in expressions.items()))
+
+    def remove_defaults(self, names: Iterable[str]) -> None:
+        """Undo `set_defaults`: tables share parts only when their columns are declared alike."""
+        self._alter(*(f"MODIFY COLUMN {quote(n)} REMOVE DEFAULT" for n in names))
+
+    def modify_columns(self, types: Mapping[str, str]) -> None:
+        """Change the types of columns; their values are converted."""
+        self._alter(*(f"MODIFY COLUMN {quote(n)} {t}" for n, t in types.items()))
+
+    def rename_columns(self, names: Mapping[str, str]) -> None:
+        """Rename columns, {old: new}; swaps are possible."""
+        direct = {old: new for old, new in names.items() if old != new}
+        passing = {old: f"_passing_{i}" for i, old in enumerate(direct)}
+        self._alter(*(f"RENAME COLUMN {quote(o)} TO {quote(p)}" for o, p in passing.items()))
+        self._alter(*(f"RENAME COLUMN {quote(passing[o])} TO {quote(n)}" for o, n in direct.items()))
+
+    def order_columns(self, names: Sequence[str]) -> None:
+        """Bring the columns into this order (metadata only)."""
+        if list(self.columns()) == list(names):
+            return
+        types = self.columns()
+        places = ["FIRST", *(f"AFTER {quote(n)}" for n in names)]
+        self._alter(*(f"MODIFY COLUMN {quote(n)} {types[n]} {p}" for n, p in zip(names, places, strict=False)))
+
+    def optimize(self) -> None:
+        """Merge the parts of each shard into one, so that masks, columns and attaches cost one part a shard."""
+        for row in self.warehouse.rows(
+            "SELECT partition FROM system.parts WHERE active AND database = {d:String} AND table = {t:String} "
+            "GROUP BY partition HAVING count() > 1",
+            {"d": self.database, "t": self.table},
+        ):
+            self.warehouse.execute(f"OPTIMIZE TABLE {self.name} PARTITION {literal(row['partition'])} FINAL")
+
+    def set_readonly(self) -> None:
+        """Have the engine itself refuse any further change."""
+        self._alter("MODIFY SETTING table_readonly = 1")
+
+    def shard_rows(self) -> dict[str, int]:
+        """Number of rows of each shard, masked rows not counted."""
+        rows = self.warehouse.rows(f"SELECT shard, count() AS n FROM {self.name} GROUP BY shard ORDER BY shard")
+        return {row["shard"]: row["n"] for row in rows}
+
+    def bytes(self, columns: Iterable[str] | None = None) -> int:
+        """Bytes on disk of the table, or of some of its columns; `_row_exists` is the mask."""
+        params: dict[str, object] = {"d": self.database, "t": self.table}
+        where = "active AND database = {d:String} AND table = {t:String}"
+        if columns is None:
+            return int(self.warehouse.scalar(f"SELECT sum(bytes_on_disk) FROM system.parts WHERE {where}", params) or 0)
+        names = list(columns)
+        if not names:
+            return 0
+        where += " AND column IN {c:Array(String)}"
+        query = f"SELECT sum(column_bytes_on_disk) FROM system.parts_columns WHERE {where}"
+        return int(self.warehouse.scalar(query, {**params, "c": names}) or 0)
+
+    def drop(self) -> None:
+        """Remove the table."""
+        self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
+
+    def _alter(self, *commands: str) -> None:
+        # Long lists of partitions go in pieces: the parser bounds the size of a statement.
+        for i in range(0, len(commands), 500):
+            self.warehouse.execute(f"ALTER TABLE {self.name} {', '.join(commands[i : i + 500])}", settings=_MUTATION)
+
+
+def create_stage(
+    warehouse: Warehouse, dataset: str, columns: Mapping[str, str], unit: Iterable[str] = (), like: str | None = None
+) -> Stage:
+    """An empty staging table for a dataset.
+
+    Args:
+        columns: column name -> ClickHouse type.
+        unit: columns that hold vectors of unit length.
+        like: take the columns from this table instead.
+    """
+    warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
+    stage = Stage(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
+    comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
+    declared = (f"{quote(n)} {t} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items())
+    body = f"AS {like}" if like else f"({', '.join(declared)})"
+    owner = literal(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+    warehouse.execute(f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {owner}")
+    return stage
+
+
+def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> Stage:
+    """A staging table that shares the parts of another table."""
+    stage = create_stage(warehouse, dataset, {}, like=table)
+    stage.attach(table, shards)
+    return stage
+
+
+def table_columns(warehouse: Warehouse, database: str, table: str) -> tuple[dict[str, str], frozenset[str]]:
+    """Columns (name -> type) of a table and the names of those that hold unit vectors."""
+    rows = warehouse.rows(
+        "SELECT name, type, comment FROM system.columns WHERE database = {d:String} AND table = {t:String} "
+        "ORDER BY position",
+        {"d": database, "t": table},
+    )
+    return {r["name"]: r["type"] for r in rows}, frozenset(r["name"] for r in rows if r["comment"] == UNIT)

@@ -1,0 +1,207 @@
+"""Versions: finding them, reading what is known of them, and the commit.
+
+A commit is a rename: `RENAME TABLE laion._stage_… TO laion.v4` fails when `v4` exists, which makes it the
+compare-and-set that lets any number of writers publish at once without losing a version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+
+from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, VersionNotFound, nearest
+from factory_lib.sql import TableSource
+from factory_lib.sqltext import quote
+from factory_lib.warehouse import provenance as provenance_
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref, version_number
+from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.stage import Stage, table_columns
+
+_TABLE_EXISTS = 57
+
+
+@dataclass(frozen=True)
+class Version:
+    """An immutable version of a dataset: a table.
+
+    Attributes:
+        dataset: name of the dataset.
+        number: 3 for `laion.v3`.
+        uuid: UUID of the table.
+    """
+
+    dataset: str
+    number: int
+    uuid: str
+    warehouse: Warehouse = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}.v{self.number}"
+
+    @property
+    def table(self) -> str:
+        """The table's name in SQL."""
+        return f"{quote(self.dataset)}.v{self.number}"
+
+    @cached_property
+    def source(self) -> TableSource:
+        """The table as the source of a query."""
+        columns, unit = table_columns(self.warehouse, self.dataset, f"v{self.number}")
+        return TableSource(str(self), columns, unit=unit)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column name -> ClickHouse type."""
+        return self.source.columns
+
+    @cached_property
+    def shards(self) -> Mapping[str, ShardRecord]:
+        """What is recorded of each shard."""
+        known = provenance_.read_shards(self.warehouse, self.uuid)
+        if known:
+            return known
+        rows = self.warehouse.rows(f"SELECT shard, count() AS n FROM {self.table} GROUP BY shard ORDER BY shard")
+        return {r["shard"]: ShardRecord(r["shard"], r["n"], self.uuid, "", "") for r in rows}
+
+    def shard_rows(self) -> dict[str, int]:
+        """Number of rows of each shard."""
+        return {name: shard.rows for name, shard in self.shards.items()}
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(shard.rows for shard in self.shards.values())
+
+    @cached_property
+    def provenance(self) -> Provenance | None:
+        """What it was made of and what made it; None when nothing was recorded."""
+        return provenance_.read(self.warehouse, self.uuid)
+
+    def fingerprints(self, shards: Iterable[str] | None = None) -> dict[str, str]:
+        """Content fingerprint of shards: of their rows, and of the files that the rows point into.
+
+        Two shards with the same columns, rows and files have the same fingerprint, whatever made them. It is computed
+        once and remembered, as shards never change.
+
+        Returns:
+            shard name -> 16 hexadecimal digits.
+        """
+        wanted = [s for s in (self.shards if shards is None else shards) if s in self.shards]
+        known = self._known_fingerprints(wanted)
+        missing = [s for s in wanted if s not in known]
+        if missing:
+            known |= self._compute_fingerprints(missing)
+        return {name: known[name] for name in wanted}
+
+    def _known_fingerprints(self, shards: list[str]) -> dict[str, str]:
+        origins = sorted({self.shards[s].origin for s in shards})
+        rows = self.warehouse.rows(
+            f"SELECT toString(origin) AS origin, shard, any(fingerprint) AS f FROM {CATALOG}.fingerprints"
+            " WHERE has({o:Array(UUID)}, origin) GROUP BY origin, shard",
+            {"o": origins},
+        )
+        found = {(r["origin"], r["shard"]): r["f"] for r in rows}
+        return {s: found[key] for s in shards if (key := (self.shards[s].origin, s)) in found}
+
+    def _compute_fingerprints(self, shards: list[str]) -> dict[str, str]:
+        names = sorted(self.columns)
+        # A hash of arguments is NULL when one of them is: inside a tuple a NULL is hashed like any value.
+        row_hash = f"cityHash64({', '.join(f'tuple({quote(n)})' for n in names)})"
+        rows = self.warehouse.rows(
+            f"SELECT shard, sum({row_hash}) AS h, count() AS n FROM {self.table}"
+            " WHERE has({s:Array(String)}, shard) GROUP BY shard",
+            {"s": shards},
+        )
+        hashes = {r["shard"]: (r["h"], r["n"]) for r in rows}
+        schema = ",".join(f"{n} {self.columns[n]}" for n in names)
+        computed = {}
+        for shard in shards:
+            content = (schema, *hashes.get(shard, (0, 0)), self.shards[shard].source)
+            computed[shard] = hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
+        table = {
+            "origin": [self.shards[s].origin for s in shards],
+            "shard": shards,
+            "fingerprint": [computed[s] for s in shards],
+        }
+        self.warehouse.insert(f"{CATALOG}.fingerprints", pa.table(table))
+        return computed
+
+
+def datasets(warehouse: Warehouse) -> dict[str, list[Version]]:
+    """All datasets with their versions, oldest first."""
+    provenance_.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "SELECT database, name, toString(uuid) AS uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$')"
+    )
+    found: dict[str, list[Version]] = {}
+    for row in rows:
+        if is_dataset_database(row["database"]):
+            version = Version(row["database"], int(row["name"][1:]), row["uuid"], warehouse)
+            found.setdefault(row["database"], []).append(version)
+    return {name: sorted(found[name], key=lambda v: v.number) for name in sorted(found)}
+
+
+def versions(warehouse: Warehouse, dataset: str) -> list[Version]:
+    """Versions of a dataset, oldest first; none when there is no such dataset."""
+    provenance_.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "SELECT name, toString(uuid) AS uuid FROM system.tables WHERE database = {d:String}", {"d": dataset}
+    )
+    numbered = ((version_number(row["name"]), row["uuid"]) for row in rows)
+    found = [Version(dataset, number, uuid, warehouse) for number, uuid in numbered if number]
+    return sorted(found, key=lambda v: v.number)
+
+
+def latest(warehouse: Warehouse, dataset: str) -> Version | None:
+    """The newest version of a dataset, if it has any."""
+    found = versions(warehouse, dataset)
+    return found[-1] if found else None
+
+
+def resolve(warehouse: Warehouse, ref: str | Ref) -> Version:
+    """The version that a name means.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        VersionNotFound: the dataset has no such version or tag.
+    """
+    ref = parse_ref(ref) if isinstance(ref, str) else ref
+    known = versions(warehouse, ref.dataset)
+    if not known:
+        hint = nearest(ref.dataset, datasets(warehouse)) or "Nothing was saved yet: factory ingest URI --name NAME."
+        raise DatasetNotFound(f"There is no dataset {ref.dataset!r}.", hint)
+    if ref.tag is not None:
+        raise VersionNotFound(f"{ref.dataset!r} has no tag {ref.tag!r}.", f"Its latest version is {known[-1]}.")
+    if ref.number is None:
+        return known[-1]
+    for version in known:
+        if version.number == ref.number:
+            return version
+    numbers = f"v{known[0].number} to v{known[-1].number}" if len(known) > 1 else f"v{known[0].number}"
+    raise VersionNotFound(f"There is no version {ref}.", f"{ref.dataset} has {numbers}.")
+
+
+class LostRaceError(FactoryError):
+    """Another writer took the version's number first; the caller takes what it brought and tries again."""
+
+
+def publish(stage: Stage, number: int) -> Version:
+    """Make a staging table version `number` of its dataset, atomically.
+
+    Raises:
+        LostRaceError: that version exists already.
+    """
+    stage.set_readonly()
+    target = f"{quote(stage.database)}.v{number}"
+    try:
+        stage.warehouse.execute(f"RENAME TABLE {stage.name} TO {target}")
+    except EngineError as error:
+        if error.code == _TABLE_EXISTS:
+            raise LostRaceError(f"{stage.database}.v{number} was published by another writer.") from None
+        raise
+    return Version(stage.database, number, stage.uuid, stage.warehouse)
