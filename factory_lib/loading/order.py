@@ -173,7 +173,7 @@ class Order:
         return _another(position, self.key.rows, word + attempt)
 
     def sample_seed(self, position: int) -> int:
-        """A 64-bit seed for augmenting the sample at a position: the same on any rank and worker, and after a resume."""
+        """A 64-bit seed for augmenting the sample at a position: the same on any rank, and after a resume."""
         return int(self._words(1, _SAMPLE, position)[0])
 
     def _words(self, count: int, purpose: int, *place: int) -> NDArray[np.uint64]:

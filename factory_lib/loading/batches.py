@@ -1,0 +1,317 @@
+"""One batch of one rank, from its position in the sequence to ready tensors. This is what a worker process runs.
+
+Neither the warehouse nor dagster is imported here: a worker needs the index, the store and torch.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from factory_lib.errors import LoaderError, StoreError
+from factory_lib.loading import collate
+from factory_lib.loading.decode import Decode, Decoder, decoder, square
+from factory_lib.loading.index import Index, Pointers
+from factory_lib.loading.order import Order, OrderKey, Rows, Tail, rank_positions
+from factory_lib.loading.reading import SampleReader
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ATTEMPTS = 32  # rows of a window tried in place of a broken one
+
+OnError = Literal["substitute", "raise"]
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch to make: the part of rank `rank` of `world` of the global batch at `start` of an epoch."""
+
+    epoch: int
+    start: int
+    rank: int
+    world: int
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the user plugs in; runs in the workers.
+
+    Attributes:
+        transform: from a picture (PIL, RGB) to an array or tensor. Random augmentation is repeatable: torch's and
+            Python's generators are seeded for each sample from (seed, epoch, position).
+        tokenizer: from the texts of a column to a tensor, which takes the column's place, or to a mapping of tensors,
+            which joins the batch.
+        collate: from the ready batch to what the loader yields.
+    """
+
+    transform: Callable[[Image.Image], Any] | None = None
+    tokenizer: Mapping[str, Callable[[list[str]], Any]] = field(default_factory=dict)
+    collate: Callable[[Batch], Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Lambdas and functions of a notebook must reach spawned workers, too.
+        import cloudpickle
+
+        return _load_hooks, (cloudpickle.dumps((self.transform, dict(self.tokenizer), self.collate)),)
+
+
+def _load_hooks(data: bytes) -> Hooks:
+    import cloudpickle
+
+    return Hooks(*cloudpickle.loads(data))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How batches are made of rows.
+
+    Attributes:
+        decoders: member to decoder; ``"raw"`` delivers bytes.
+        image_size: pixels of the square that pictures are scaled and cropped to, or None.
+    """
+
+    index: Index
+    key: OrderKey
+    global_batch_size: int
+    tail: Tail
+    decoders: Mapping[str, Decoder]
+    image_size: int | None
+    on_error: OnError
+    hooks: Hooks
+
+
+class BatchMaker:
+    """Makes batches; as a map-style dataset it is indexed by `Task`. Cheap to pickle; opens its files in the process
+    that uses it.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._order: Order | None = None
+        self._reader: SampleReader | None = None
+
+    def __getstate__(self) -> Recipe:
+        return self.recipe
+
+    def __setstate__(self, recipe: Recipe) -> None:
+        self.__init__(recipe)  # type: ignore[misc]
+
+    def __getitem__(self, task: Task) -> tuple[Any, dict[str, float]] | Exception:
+        """The batch and counters of making it; an error is returned, so that it reaches the user as it was raised."""
+        try:
+            return self.make(task)
+        except Exception as error:
+            if torch.utils.data.get_worker_info() is None:
+                raise
+            return error
+
+    def make(self, task: Task) -> tuple[Any, dict[str, float]]:
+        """The batch of a task, and the counters of making it.
+
+        Raises:
+            LoaderError: a sample is broken and none may, or can, take its place.
+            StoreError: bytes cannot be read, or are no longer those that were indexed.
+        """
+        key = self.recipe.key
+        positions = rank_positions(key, task.start, self.recipe.global_batch_size, task.rank, task.world)
+        made = _Batch(self, task.epoch, positions, self._order_of(task.epoch).rows(positions))
+        batch = made.build()
+        if self.recipe.tail == "mask":
+            batch["mask"] = torch.from_numpy((positions < key.rows) & ~made.replaced)
+        hook = self.recipe.hooks.collate
+        counters = self._counters(made)
+        return (hook(batch) if hook else batch), counters
+
+    def rows(self, epoch: int, rows: Rows) -> Any:
+        """A batch of the given rows in their order; a broken one is replaced as if the sequence were storage order."""
+        made = _Batch(self, epoch, rows, rows, storage=True)
+        batch = made.build()
+        hook = self.recipe.hooks.collate
+        return hook(batch) if hook else batch
+
+    def _order_of(self, epoch: int) -> Order:
+        if self._order is None or self._order.epoch != epoch:
+            self._order = Order(self.recipe.key, epoch, self.recipe.index.cuts)
+        return self._order
+
+    @property
+    def reader(self) -> SampleReader:
+        """This process's reader."""
+        if self._reader is None:
+            self._reader = SampleReader(self.recipe.index.files)
+        return self._reader
+
+    def _counters(self, made: _Batch) -> dict[str, float]:
+        counters = dict(self.reader.counters)
+        self.reader.counters.clear()
+        return {**counters, **made.counters}
+
+
+class _Batch:
+    """One batch in the making."""
+
+    def __init__(self, maker: BatchMaker, epoch: int, positions: Rows, rows: Rows, storage: bool = False) -> None:
+        self.recipe, self.reader = maker.recipe, maker.reader
+        self.order = Order(_storage_key(maker.recipe.key), epoch) if storage else maker._order_of(epoch)
+        self.positions, self.rows = positions, rows.copy()
+        self.replaced = np.zeros(len(rows), np.bool_)
+        self.counters: dict[str, float] = {"samples": len(rows), "substituted": 0}
+
+    def build(self) -> Batch:
+        """Decoded members first: they may replace rows; then raw members and columns of the rows as they are now."""
+        decoders = self.recipe.decoders
+        decoded = {m: decoder(kind, self.recipe.image_size) for m, kind in decoders.items() if kind != "raw"}
+        stacks = {member: collate.Stack(len(self.rows)) for member in decoded}
+        clock = time.perf_counter()
+        pointers = {member: self.recipe.index.pointers(member, self.rows) for member in decoders}
+        missing = np.zeros(len(self.rows), np.bool_)
+        for member in decoders:
+            missing |= pointers[member].missing
+        with _kept_generators():
+            self._decode(decoded, stacks, {m: pointers[m] for m in decoded}, missing)
+        self._count("make_seconds", clock)
+        batch: Batch = {}
+        for member, kind in decoders.items():
+            batch[member] = stacks[member].value() if kind != "raw" else self._raw(member, pointers[member])
+        names = list(self.recipe.index.columns)
+        for name, values in zip(names, self.recipe.index.take(self.rows, names), strict=True):
+            batch[name] = collate.column(values, name)
+        self._tokenize(batch)
+        return batch
+
+    def _decode(
+        self,
+        decoded: Mapping[str, Decode],
+        stacks: Mapping[str, collate.Stack],
+        pointers: Mapping[str, Pointers],
+        missing: NDArray[np.bool_],
+    ) -> None:
+        """Decode every member of every sample; a sample of which one is broken is replaced as a whole."""
+        present = np.flatnonzero(~missing)
+        bytes_of = {member: self._read(pointers[member].at(present)) for member in decoded}
+        place = np.full(len(self.rows), -1)
+        place[present] = np.arange(len(present))
+        clock = time.perf_counter()
+        for index in range(len(self.rows)) if decoded else np.flatnonzero(missing).tolist():
+            at = int(place[index])
+            if at >= 0:
+                try:
+                    pictures = {m: decode(self._one(bytes_of[m], at)) for m, decode in decoded.items()}
+                except Exception as error:
+                    self._refuse(index, error)
+                    pictures = self._substitute(index, decoded)
+            else:
+                self._refuse(index, LoaderError("a member is missing."))
+                pictures = self._substitute(index, decoded)
+            for member, picture in pictures.items():
+                stacks[member].put(index, self._pixels(picture, index))
+        self._count("decode_seconds", clock)
+
+    def _substitute(self, index: int, decoded: Mapping[str, Decode]) -> dict[str, Image.Image]:
+        """Replace a row by the next whole one of its window; the pictures of that one."""
+        position = int(self.positions[index])
+        self.replaced[index] = True
+        self.counters["substituted"] += 1
+        for attempt in range(ATTEMPTS):
+            self.rows[index] = self.order.substitute(position, attempt)
+            row = self.rows[index : index + 1]
+            pointers = {member: self.recipe.index.pointers(member, row) for member in self.recipe.decoders}
+            if any(p.missing[0] for p in pointers.values()):
+                continue
+            try:
+                return {m: decode(self._one(self._read(pointers[m]), 0)) for m, decode in decoded.items()}
+            except StoreError:
+                raise
+            except Exception:  # whatever a decoder raises on broken bytes: the next row is tried
+                continue
+        raise LoaderError(
+            f"No sample of {self.recipe.key.identity!r} near position {position} is whole: {ATTEMPTS} were tried.",
+            "Filter broken samples out of the version: add the image_header signal and keep what decodes.",
+        )
+
+    def _refuse(self, index: int, error: Exception) -> None:
+        if self.recipe.on_error == "raise":
+            place = self._place(int(self.rows[index]))
+            raise LoaderError(
+                f"Sample {place} is broken: {type(error).__name__}: {error}",
+                'Filter it out, or use on_error="substitute".',
+            ) from error
+
+    def _place(self, row: int) -> str:
+        index = self.recipe.index
+        places = []
+        for member in index.members:
+            pointer = index.pointers(member, np.array([row]))
+            if not pointer.missing[0]:
+                places.append(f"{member} at byte {pointer.offset[0]} of {index.files[int(pointer.file[0])].uri}")
+        return f"{row} of {index.identity} ({', '.join(places) or 'no member'})"
+
+    def _pixels(self, picture: Image.Image, index: int) -> Any:
+        transform, size = self.recipe.hooks.transform, self.recipe.image_size
+        if transform is None:
+            return square(picture, size) if size is not None else np.asarray(picture)
+        seed = self.order.sample_seed(int(self.positions[index]))
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        try:
+            return transform(picture)
+        except Exception as error:
+            place = self._place(int(self.rows[index]))
+            raise LoaderError(f"transform failed on sample {place}: {type(error).__name__}: {error}") from error
+
+    def _raw(self, member: str, pointers: Pointers) -> collate.Ragged:
+        if self.replaced.any():
+            pointers = self.recipe.index.pointers(member, self.rows)
+        blob, offsets = self._read(pointers)
+        return collate.ragged(blob, offsets)
+
+    def _read(self, pointers: Pointers) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        clock = time.perf_counter()
+        offsets = np.concatenate([[0], np.cumsum(pointers.size)]).astype(np.int64)
+        blob = collate.empty((int(offsets[-1]),), torch.uint8)
+        self.reader.read(pointers, blob.numpy(), offsets[:-1])
+        self._count("read_seconds", clock)
+        return blob, offsets
+
+    def _one(self, read: tuple[torch.Tensor, NDArray[np.int64]], index: int) -> memoryview:
+        blob, offsets = read
+        return blob.numpy().data[int(offsets[index]) : int(offsets[index + 1])]
+
+    def _tokenize(self, batch: Batch) -> None:
+        for name, tokenizer in self.recipe.hooks.tokenizer.items():
+            tokens = tokenizer(batch[name])
+            if isinstance(tokens, Mapping):
+                batch.update(tokens)
+            else:
+                batch[name] = tokens
+
+    def _count(self, name: str, since: float) -> None:
+        self.counters[name] = self.counters.get(name, 0.0) + time.perf_counter() - since
+
+
+@contextmanager
+def _kept_generators() -> Iterator[None]:
+    """In the calling process, transforms must not disturb the random state of the training script."""
+    if torch.utils.data.get_worker_info() is not None:
+        yield
+        return
+    kept = torch.get_rng_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept[0])
+        random.setstate(kept[1])
+
+
+def _storage_key(key: OrderKey) -> OrderKey:
+    return OrderKey(key.identity, key.rows, key.seed, shuffle=False)

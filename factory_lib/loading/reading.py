@@ -1,0 +1,101 @@
+"""Sample bytes into one buffer: local files by `pread` straight into their place, all others through the store."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory_lib.errors import FileChanged, StoreError
+from factory_lib.loading.index import Pointers
+from factory_lib.storage.store import FileInfo, is_local, store
+
+OPEN_FILES = 128
+
+Bytes = NDArray[np.uint8]
+
+
+class SampleReader:
+    """Reads samples of the files that an index numbers.
+
+    Args:
+        files: with the etags that reads are pinned to.
+
+    Attributes:
+        counters: bytes by where they came from, for the loader's statistics.
+    """
+
+    def __init__(self, files: Sequence[FileInfo]) -> None:
+        self._files = files
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self.counters: dict[str, float] = {}
+
+    def read(self, pointers: Pointers, out: Bytes, starts: NDArray[np.int64]) -> None:
+        """Read the samples that `pointers` names; sample i to ``out[starts[i] : starts[i] + size[i]]``.
+
+        Raises:
+            StoreError: a shard is gone, was replaced since it was indexed, or ends too early; it is named.
+        """
+        order = np.lexsort((pointers.offset, pointers.file))
+        edges = np.flatnonzero(np.diff(pointers.file[order].astype(np.int64), prepend=-1, append=-1))
+        view = out.data
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            chosen = order[first:last]
+            number = int(pointers.file[chosen[0]])
+            offsets, sizes = pointers.offset[chosen].tolist(), pointers.size[chosen].tolist()
+            places = [view[a : a + n] for a, n in zip(starts[chosen].tolist(), sizes, strict=True)]
+            if is_local(self._files[number].uri):
+                self._read_local(number, offsets, places)
+                tier = "local"
+            else:
+                self._read_remote(number, offsets, places)
+                tier = "origin"
+            key = f"bytes_{tier}"
+            self.counters[key] = self.counters.get(key, 0) + sum(sizes)
+
+    def close(self) -> None:
+        """Close the files that are kept open."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _read_local(self, number: int, offsets: list[int], places: list[memoryview]) -> None:
+        descriptor = self._descriptor(number)
+        for offset, place in zip(offsets, places, strict=True):
+            if os.preadv(descriptor, [place], offset) != len(place):
+                file = self._files[number]
+                raise StoreError(
+                    f"{file.uri} ends before byte {offset + len(place)}.",
+                    "The file was truncated since it was ingested; ingest the shard again.",
+                )
+
+    def _read_remote(self, number: int, offsets: list[int], places: list[memoryview]) -> None:
+        file = self._files[number]
+        ranges = [(offset, len(place)) for offset, place in zip(offsets, places, strict=True)]
+        for place, part in zip(places, store().read_ranges(file.uri, ranges, etag=file.etag or None), strict=True):
+            place[:] = part
+
+    def _descriptor(self, number: int) -> int:
+        """An open file, checked to be the one indexed: a replaced file has another inode, an overwritten one another
+        time.
+        """
+        file = self._files[number]
+        descriptor = self._open.pop(number, None)
+        if descriptor is None:
+            try:
+                descriptor = os.open(file.uri, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                store().info(file.uri)  # raises the error that explains
+                raise
+            if len(self._open) >= OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        self._open[number] = descriptor
+        found = os.fstat(descriptor)
+        if file.etag and file.etag != f"{found.st_mtime_ns}-{found.st_size}":
+            raise FileChanged(
+                f"{file.uri} was overwritten since it was indexed for loading.",
+                "Ingest the shard again and load the new version; pointers of the older version are void.",
+            )
+        return descriptor
