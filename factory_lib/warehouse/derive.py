@@ -279,7 +279,7 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
     types = {**SYSTEM, **{n: t for n, t in describe_columns(warehouse, numbered).items() if n not in SYSTEM}}
     system = _system_expressions(numbered, types, single_stream)
     columns = [f"CAST({system[n]}, '{SYSTEM[n]}') AS {quote(n)}" if n in system else quote(n) for n in types]
-    unit = [n for n in types if _is_unit(numbered, n)]
+    unit = [n for n in types if is_unit(numbered, n)]
     stage = create_stage(warehouse, dataset, types, unit)
     settings: dict[str, Any] = {"prefer_column_name_to_alias": 1}
     if single_stream:
@@ -328,13 +328,14 @@ def _unique_rows(block: Block) -> bool:
     return isinstance(block.source, TableSource) or (isinstance(block.source, Block) and _unique_rows(block.source))
 
 
-def _is_unit(block: Block, name: str) -> bool:
+def is_unit(block: Block, name: str) -> bool:
+    """Whether a column of a query passes through vectors of unit length."""
     expr = block.columns.get(name)
     if not isinstance(expr, Column):
         return False
     if isinstance(block.source, TableSource):
         return expr.name in block.source.unit
-    return isinstance(block.source, Block) and _is_unit(block.source, expr.name)
+    return isinstance(block.source, Block) and is_unit(block.source, expr.name)
 
 
 def is_pointer(ch_type: str) -> bool:
