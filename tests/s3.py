@@ -1,4 +1,4 @@
-"""A real S3 API for tests: moto's server on a free loopback port, reached the way users reach theirs (AWS_* variables)."""
+"""A real S3 API for tests: moto's server on a free loopback port, reached as users reach theirs (AWS_* variables)."""
 
 from __future__ import annotations
 

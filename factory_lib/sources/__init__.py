@@ -1,0 +1,7 @@
+"""Sources: whatever holds samples, read as Arrow batches of pointers and attributes."""
+
+from factory_lib.sources.detect import open_source
+from factory_lib.sources.reading import read_shards
+from factory_lib.sources.shards import POINTER, ShardReport, Source, SourceShard
+
+__all__ = ["POINTER", "ShardReport", "Source", "SourceShard", "open_source", "read_shards"]

@@ -1,0 +1,176 @@
+"""What the members of a source's tars become: settled once, from its first tars, so that all shards have one schema."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from factory_lib.sources.columns import TYPES, json_type, name_columns
+from factory_lib.sources.members import split_names
+from factory_lib.sources.shards import POINTER
+from factory_lib.sources.sidecars import json_objects
+from factory_lib.sources.tar import TarBlock
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
+"""Extensions of what becomes `image`; when a sample has several, the first in this order."""
+INTEGERS = frozenset({"cls", "cls2", "class", "index", "inx", "id", "count"})
+"""Extensions of members that hold one integer as text."""
+TEXTS = frozenset({"txt", "text", "caption", "transcript"})
+"""Extensions, also at the end of a dotted one (`url.txt`), of members that hold text."""
+
+Kind = Literal["image", "pointer", "text", "integer", "json", "json_text", "ignored"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What members of one extension become.
+
+    Attributes:
+        extension: lower-case, dots included.
+        kind: `image` and `pointer` stay where they are, `json` becomes one column a field, `json_text` one text.
+        column: name; of an `image` the column for a second image of a sample, empty when no sample has one.
+    """
+
+    extension: str
+    kind: Kind
+    column: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the samples' JSON objects and the column that it becomes."""
+
+    name: str
+    column: str
+    type: pa.DataType
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Extensions and JSON fields of a source with the columns that they become."""
+
+    slots: tuple[Slot, ...] = ()
+    fields: tuple[Field, ...] = ()
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What `Members.codes` index."""
+        return tuple(slot.extension for slot in self.slots)
+
+    @property
+    def textual(self) -> frozenset[str]:
+        """Extensions whose contents are read."""
+        return frozenset(slot.extension for slot in self.slots if slot.kind in {"text", "integer", "json", "json_text"})
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an `image` column."""
+        return any(slot.kind == "image" for slot in self.slots)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`key`, pointers, then attributes."""
+        columns: dict[str, pa.DataType] = {"key": pa.string()}
+        if self.has_image:
+            columns["image"] = POINTER
+        of_kind = {"text": pa.string(), "integer": pa.int64(), "json_text": pa.string()}
+        columns |= {slot.column: POINTER for slot in self.slots if slot.kind in {"image", "pointer"} and slot.column}
+        columns |= {slot.column: of_kind[slot.kind] for slot in self.slots if slot.kind in of_kind}
+        for found in self.fields:
+            columns.setdefault(found.column, found.type)
+        return pa.schema(columns)
+
+
+@dataclass
+class LayoutBuilder:
+    """Collects what the first tars hold.
+
+    Args:
+        parse_json: whether fields of `.json` members become columns; not where a table beside the tar says the same.
+    """
+
+    parse_json: bool = True
+    extensions: dict[str, None] = field(default_factory=dict)
+    values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    second_images: set[str] = field(default_factory=set)
+
+    def add(self, block: TarBlock) -> None:
+        """Take the extensions and JSON fields of a block into account."""
+        keys, encoded = split_names(block.names)
+        self.extensions |= dict.fromkeys(name for name in encoded.dictionary.to_pylist() if name)
+        self._find_second_images(keys.to_pylist(), encoded.to_pylist())
+        if self.parse_json and "json" in self.extensions:
+            rows = [row for row, name in enumerate(encoded.to_pylist()) if name == "json"]
+            for found in json_objects(block.payloads(np.asarray(rows, np.int64)), None, None):
+                for name, value in found.items():
+                    self.values[name].append(value)
+
+    def build(self) -> Layout:
+        """Settle names and types."""
+        roles = [(extension, _kind(extension)) for extension in self.extensions]
+        if not self.parse_json:
+            roles = [(extension, "ignored" if kind == "json" else kind) for extension, kind in roles]
+        named = [e for e, kind in roles if kind not in {"image", "json", "ignored"} or e in self.second_images]
+        named.sort(key=lambda extension: extension != "txt")  # txt is the caption, whatever else is called so
+        columns = name_columns(named, taken={"image"} if any(kind == "image" for _, kind in roles) else ())
+        roles.sort(key=lambda role: IMAGES.index(role[0]) if role[1] == "image" else -1)
+        slots = tuple(Slot(extension, kind, columns.get(extension, "")) for extension, kind in roles)
+        return Layout(slots, self._fields(slots))
+
+    def _fields(self, slots: Sequence[Slot]) -> tuple[Field, ...]:
+        # A field called as a text member supplements it; img2dataset writes the caption both ways.
+        texts = {slot.column for slot in slots if slot.kind == "text"}
+        pointers = {slot.column for slot in slots if slot.kind not in {"text", "json"}} | {"image"}
+        names = name_columns((name for name in self.values if name != "key"), taken=pointers)
+        return tuple(
+            Field(name, column, pa.string() if column in texts else _type(column, self.values[name]))
+            for name, column in names.items()
+        )
+
+    def _find_second_images(self, keys: list[str | None], extensions: list[str | None]) -> None:
+        previous: tuple[str | None, str] | None = None
+        for key, extension in zip(keys, extensions, strict=True):
+            if extension not in IMAGES:
+                continue
+            if previous is not None and previous[0] == key and previous[1] != extension:
+                self.second_images.add(max(previous[1], extension, key=IMAGES.index))
+            previous = (key, extension)
+
+
+def _kind(extension: str) -> Kind:
+    last = extension.rsplit(".", 1)[-1]
+    if extension in IMAGES:
+        return "image"
+    if extension == "json":
+        return "json"
+    if last == "json":
+        return "json_text"
+    if last in TEXTS:
+        return "text"
+    return "integer" if extension in INTEGERS else "pointer"
+
+
+def _type(column: str, values: list[Any]) -> pa.DataType:
+    """The known type of a column where all values fit it, else what the values say."""
+    kind = json_type(values)
+    known = TYPES.get(column)
+    if known is None or (
+        pa.types.is_string(kind) and not pa.types.is_string(known) and any(v is not None for v in values)
+    ):
+        return kind
+    return known
+
+
+def first_blocks(blocks: Iterable[TarBlock], members: int) -> Iterable[TarBlock]:
+    """The first blocks, until they hold `members` members."""
+    seen = 0
+    for block in blocks:
+        yield block
+        seen += len(block.names)
+        if seen >= members:
+            return

@@ -1,0 +1,120 @@
+"""From members of a tar to samples: keys and extensions, and which members belong together.
+
+The rule is WebDataset's (https://github.com/webdataset/webdataset): a sample is a run of consecutive members with the
+same key; the key is the path up to the first dot of the file name; the rest, in lower case, is the extension. Names
+without a dot, and hidden ones, belong to no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.sources.tar import TarBlock
+
+_KEY = r"^(?:\./)*(?P<key>(?:[^/]*/)*[^/.]+)\.(?P<extension>[^/]+)$"
+_MEMBERS_AT_ONCE = 60_000
+_TEXT_BYTES_AT_ONCE = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Members:
+    """Members that belong to samples, in their order.
+
+    Attributes:
+        keys: string array, without nulls.
+        codes: int32, the index of each member's extension in the list that it was read with; -1 where it is not in it.
+        offsets, sizes: uint64, where the bytes are.
+        texts: contents of the members that were asked for; None for all others, and for those too large to be read.
+    """
+
+    keys: pa.StringArray
+    codes: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.uint64]
+    texts: list[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def rows(self, start: int, stop: int | None = None) -> Members:
+        """A range of members."""
+        part = slice(start, stop)
+        return Members(self.keys[part], self.codes[part], self.offsets[part], self.sizes[part], self.texts[part])
+
+    def group_starts(self) -> npt.NDArray[np.int64]:
+        """The first member of each sample."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        changed = pc.not_equal(self.keys[1:], self.keys[:-1]).to_numpy(zero_copy_only=False)
+        return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(changed) + 1])
+
+
+def split_names(names: pa.StringArray) -> tuple[pa.StringArray, pa.DictionaryArray]:
+    """Keys and lower-case extensions of member names; both null where a name belongs to no sample."""
+    found = pc.extract_regex(names, _KEY)
+    extensions = pc.dictionary_encode(pc.struct_field(found, "extension"))
+    lower = pc.utf8_lower(extensions.dictionary)
+    return pc.struct_field(found, "key"), pa.DictionaryArray.from_arrays(extensions.indices, lower)
+
+
+def members_of(block: TarBlock, extensions: Sequence[str], textual: frozenset[str]) -> Members:
+    """Members of one block.
+
+    Args:
+        extensions: what `codes` index.
+        textual: extensions whose contents are taken along.
+    """
+    keys, encoded = split_names(block.names)
+    known = {extension: code for code, extension in enumerate(extensions)}
+    named = encoded.dictionary.to_pylist()
+    rows = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
+    complete = len(rows) == len(keys)
+    indices = (encoded.indices if complete else encoded.indices.take(pa.array(rows))).to_numpy()
+    codes = np.array([known.get(name, -1) for name in named] or [-1], np.int32)[indices]
+    texts: list[bytes | None] = [None] * len(rows)
+    wanted = np.flatnonzero(np.array([name in textual for name in named] or [False])[indices])
+    for row, text in zip(wanted.tolist(), block.payloads(rows[wanted]), strict=True):
+        texts[row] = text
+    if complete:
+        return Members(keys, codes, block.offsets, block.sizes, texts)
+    return Members(keys.take(pa.array(rows)), codes, block.offsets[rows], block.sizes[rows], texts)
+
+
+def whole_samples(parts: Iterable[Members]) -> Iterator[Members]:
+    """Gather members until there are many, cut where a sample ends: no sample is in two of the yielded pieces."""
+    held: list[Members] = []
+    members = text_bytes = 0
+    for part in parts:
+        held.append(part)
+        members += len(part)
+        text_bytes += sum(map(len, filter(None, part.texts)))
+        if members < _MEMBERS_AT_ONCE and text_bytes < _TEXT_BYTES_AT_ONCE:
+            continue
+        gathered = _concatenated(held)
+        last = int(gathered.group_starts()[-1])
+        if last:
+            yield gathered.rows(0, last)
+        held = [gathered.rows(last)]
+        members = text_bytes = 0
+    if held:
+        gathered = _concatenated(held)
+        if len(gathered):
+            yield gathered
+
+
+def _concatenated(parts: list[Members]) -> Members:
+    if len(parts) == 1:
+        return parts[0]
+    return Members(
+        pa.concat_arrays([part.keys for part in parts]),
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
+        [text for part in parts for text in part.texts],
+    )

@@ -1,0 +1,130 @@
+"""What a source is: shards of files, and a way to read each as Arrow batches with a report of what was odd."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from factory_lib.errors import SourceError, nearest
+from factory_lib.storage.retry import redact
+from factory_lib.storage.store import FileInfo
+
+PROBLEMS_KEPT = 50
+POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
+"""Where the bytes of a member are; an absent member is `('', 0, 0)`."""
+
+
+@dataclass(frozen=True)
+class SourceShard:
+    """The unit of work: one tar or a few, with every other file that its rows depend on.
+
+    Attributes:
+        name: unique in the source, `^[A-Za-z0-9][A-Za-z0-9_.-]*$`.
+        files: as listed; the tars first, in the order of their rows.
+    """
+
+    name: str
+    files: tuple[FileInfo, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any file of the shard is added, removed, renamed or overwritten: 32 hex digits."""
+        lines = (f"{file.uri}\t{file.etag}\t{file.size}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
+
+
+@dataclass
+class ShardReport:
+    """What reading a shard found.
+
+    Attributes:
+        shard: name of the shard.
+        samples: rows yielded.
+        counts: how often each kind of oddity occurred, such as `{"failed_rows": 8, "no_image": 3}`.
+        problems: messages that say where; the first `PROBLEMS_KEPT` of them.
+    """
+
+    shard: str
+    samples: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Add to a count; nothing happens when `number` is 0."""
+        if number:
+            self.counts[kind] = self.counts.get(kind, 0) + number
+
+    def problem(self, message: str) -> None:
+        """Keep a message, unless there are too many already."""
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(message)
+        else:
+            self.count("problems_not_shown")
+
+
+class Source(Protocol):
+    """Samples of one storage format."""
+
+    @property
+    def uri(self) -> str:
+        """The file or folder."""
+
+    @property
+    def format(self) -> str:
+        """Which reader this is, such as `webdataset`."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch of every shard."""
+
+    def shards(self) -> list[SourceShard]:
+        """All shards, by name."""
+
+    def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """Rows of a shard in byte order."""
+
+
+def group_files(root: str, files: Sequence[FileInfo], per_shard: int = 1) -> list[SourceShard]:
+    """Make shards of `per_shard` consecutive files each.
+
+    A shard is named after its first file, so that names stay when files are appended; shards of several files end in
+    `.xN`.
+    """
+    if per_shard < 1:
+        raise SourceError(f"tars_per_shard is {per_shard}.", "It is how many tars make one shard: 1 or more.")
+    groups = [tuple(files[at : at + per_shard]) for at in range(0, len(files), per_shard)]
+    suffix = f".x{per_shard}" if per_shard > 1 else ""
+    return name_shards(root, [(group[0].uri, group) for group in groups], suffix)
+
+
+def name_shards(root: str, groups: Iterable[tuple[str, tuple[FileInfo, ...]]], suffix: str = "") -> list[SourceShard]:
+    """Name groups of files after a URI each, relative to `root`, without its extension."""
+    shards: list[SourceShard] = []
+    taken: set[str] = set()
+    for uri, files in groups:
+        relative = uri.removeprefix(root.rstrip("/") + "/") if uri != root else uri.rsplit("/", 1)[-1]
+        stem = re.sub(r"\.[A-Za-z0-9]{1,8}$", "", relative)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem.replace("/", ".")).lstrip("_.-") or "shard"
+        name += suffix
+        if name in taken:
+            name += "-" + hashlib.sha256(uri.encode()).hexdigest()[:8]
+        taken.add(name)
+        shards.append(SourceShard(name, files))
+    return sorted(shards, key=lambda shard: shard.name)
+
+
+def find_shard(source: Source, name: str) -> SourceShard:
+    """The shard of that name.
+
+    Raises:
+        SourceError: there is none; the hint names the nearest.
+    """
+    by_name = {shard.name: shard for shard in source.shards()}
+    if name not in by_name:
+        raise SourceError(f"{redact(source.uri)} has no shard {name!r}.", nearest(name, by_name))
+    return by_name[name]

@@ -1,0 +1,215 @@
+"""WebDataset tars: samples are runs of members with one key; images are pointed at, small members become columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import SourceError
+from factory_lib.sources.layout import Layout, Slot
+from factory_lib.sources.members import Members, members_of, whole_samples
+from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
+from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column
+from factory_lib.sources.tar import TarReader
+from factory_lib.storage.store import FileInfo, Store, store
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    """A folder of WebDataset tars, or one of them.
+
+    Attributes:
+        uri: the folder or file.
+        tars: sorted by uri.
+        layout: what extensions and JSON fields become.
+        tars_per_shard: how many consecutive tars make a shard.
+    """
+
+    uri: str
+    tars: tuple[FileInfo, ...]
+    layout: Layout
+    tars_per_shard: int = 1
+    format: str = "webdataset"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        return self.layout.schema
+
+    def shards(self) -> list[SourceShard]:
+        """Groups of consecutive tars."""
+        return group_files(self.uri, self.tars, self.tars_per_shard)
+
+    def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """Rows of a shard in byte order."""
+        for tar in shard.files:
+            yield from read_tar(store(), tar, self.layout, report)
+
+
+def read_tar(origin: Store, tar: FileInfo, layout: Layout, report: ShardReport) -> Iterator[pa.RecordBatch]:
+    """Samples of one tar, in one pass over its bytes.
+
+    What is wrong with the tar is reported and ends the pass; what was read before it is kept.
+    """
+    name = tar.uri.rsplit("/", 1)[-1]
+
+    def problem(message: str) -> None:
+        report.problem(f"{name}: {message}")
+
+    reader = TarReader(origin, tar, problem)
+    parts = (members_of(block, layout.extensions, layout.textual) for block in reader.blocks())
+    try:
+        for members in whole_samples(parts):
+            batch = build_samples(members, tar.uri, layout, report)
+            report.samples += len(batch)
+            yield batch
+    except SourceError as error:
+        report.problem(str(error))
+        report.count("unreadable_tars")
+    if reader.links:
+        report.count("links", reader.links)
+        problem(f"{reader.links} links are left out: they have no bytes of their own to point at")
+    report.count("damaged_tars", int(reader.damaged))
+
+
+def build_samples(members: Members, uri: str, layout: Layout, report: ShardReport) -> pa.RecordBatch:
+    """One row a sample.
+
+    Args:
+        members: of whole samples.
+        uri: of the file that holds their bytes.
+    """
+    starts = members.group_starts()
+    sample = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(members)))
+    keys = members.keys.take(pa.array(starts))
+    first = _first_of_kind(members, sample, len(layout.slots), keys, report)
+    repeated = len(keys) - pc.count_distinct(keys).as_py()
+    if repeated:
+        report.count("repeated_keys", repeated)
+        report.problem(f"{repeated} samples have a key that occurred before, in {uri.rsplit('/', 1)[-1]}")
+    columns: dict[str, pa.Array] = {"key": keys}
+    columns |= _pointer_columns(members, sample, first, keys, uri, layout, report)
+    for code, slot in enumerate(layout.slots):
+        if slot.kind not in {"text", "integer", "json", "json_text"}:
+            continue
+        rows = np.flatnonzero(first & (members.codes == code))
+        contents = _contents(members, rows, sample[rows], len(starts), slot, report)
+        if slot.kind == "integer":
+            columns[slot.column] = integer_column(contents, keys, report)
+        elif slot.kind == "json":
+            objects = json_objects(contents, keys, report)
+            _compare_keys(objects, keys, report)
+            fields = [(found.name, found.type) for found in layout.fields]
+            for found, column in zip(layout.fields, json_columns(objects, fields, keys, report), strict=True):
+                known = columns.get(found.column)
+                columns[found.column] = column if known is None else pc.coalesce(known, column)
+        else:
+            texts = text_column(contents, keys, report)
+            known = columns.get(slot.column)
+            columns[slot.column] = texts if known is None else pc.coalesce(texts, known)
+    schema = layout.schema
+    for name in schema.names:
+        if name not in columns:
+            columns[name] = pa.nulls(len(starts), schema.field(name).type)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def pointers(
+    uri: str, present: npt.NDArray[np.bool_], offsets: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]
+) -> pa.StructArray:
+    """Pointers into one file, `('', 0, 0)` where there is none."""
+    uris = pa.repeat(pa.scalar(uri), len(present)) if present.all() else pc.if_else(pa.array(present), uri, "")
+    return pa.StructArray.from_arrays([uris, pa.array(offsets), pa.array(sizes)], fields=list(POINTER))
+
+
+def _pointer_columns(
+    members: Members,
+    sample: npt.NDArray[np.int64],
+    first: npt.NDArray[np.bool_],
+    keys: pa.StringArray,
+    uri: str,
+    layout: Layout,
+    report: ShardReport,
+) -> dict[str, pa.Array]:
+    count = len(keys)
+    found: dict[str, pa.Array] = {}
+
+    def place(column: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        at = sample[rows]
+        present, offsets, sizes = np.zeros(count, np.bool_), np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+        present[at], offsets[at], sizes[at] = True, members.offsets[rows], members.sizes[rows]
+        found[column] = pointers(uri, present, offsets, sizes)
+        return present
+
+    chosen: list[npt.NDArray[np.int64]] = []
+    taken = np.zeros(count, np.bool_)
+    for code, slot in enumerate(layout.slots):
+        if slot.kind not in {"image", "pointer"}:
+            continue
+        rows = np.flatnonzero(first & (members.codes == code))
+        if slot.kind == "image":
+            second = taken[sample[rows]]
+            chosen.append(rows[~second])
+            taken[sample[rows]] = True
+            rows = rows[second]
+        if slot.column:
+            place(slot.column, rows)
+        elif len(rows):
+            report.count("extra_images", len(rows))
+    if layout.has_image:
+        present = place("image", np.concatenate(chosen))
+        report.count("no_image", int((~present).sum()))
+    return found
+
+
+def _first_of_kind(
+    members: Members, sample: npt.NDArray[np.int64], kinds: int, keys: pa.StringArray, report: ShardReport
+) -> npt.NDArray[np.bool_]:
+    """Which members count: of several with the same key and extension the first, and none of an unknown extension."""
+    unknown = members.codes < 0
+    if unknown.any():
+        report.count("unknown_members", int(unknown.sum()))
+    pairs = sample * (kinds + 1) + members.codes
+    first = np.zeros(len(members), np.bool_)
+    first[np.unique(pairs, return_index=True)[1]] = True
+    repeated = np.flatnonzero(~first & ~unknown)
+    if len(repeated):
+        report.count("duplicate_members", len(repeated))
+        shown = ", ".join(repr(keys[int(sample[row])].as_py()) for row in repeated[:3])
+        report.problem(
+            f"{len(repeated)} members have the key and extension of one before them (samples {shown}): the first counts"
+        )
+    return first & ~unknown
+
+
+def _contents(
+    members: Members,
+    rows: npt.NDArray[np.int64],
+    at: npt.NDArray[np.int64],
+    count: int,
+    slot: Slot,
+    report: ShardReport,
+) -> list[bytes | None]:
+    contents: list[bytes | None] = [None] * count
+    texts = members.texts
+    for row, position in zip(rows.tolist(), at.tolist(), strict=True):
+        contents[position] = texts[row]
+    missing = sum(texts[row] is None for row in rows.tolist())
+    if missing:
+        report.count("oversized_members", missing)
+        report.problem(f"{missing} .{slot.extension} members are larger than 1 MiB and were not read")
+    return contents
+
+
+def _compare_keys(objects: list[dict[str, object]], keys: pa.StringArray, report: ShardReport) -> None:
+    different = sum(1 for found, key in zip(objects, keys.to_pylist(), strict=True) if found.get("key", key) != key)
+    if different:
+        report.count("different_keys", different)
+        report.problem(
+            f"{different} samples have another key in their json than in the name of their members, which counts"
+        )
