@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -96,6 +97,8 @@ def _serve(ready: int) -> None:
         await server.serve(sockets=[listener])
         idle.cancel()
 
+    # uvicorn stops on SIGTERM and then raises it again, for whoever handled it before: nobody, but not to die of it
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         asyncio.run(run())
     finally:

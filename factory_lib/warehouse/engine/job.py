@@ -139,7 +139,7 @@ class Job:
             raise _get_is_readonly()
         if self.outcome.read_only:
             piped = query.piped(f"/dev/fd/{self.pipe}", self.request.format).encode("latin-1")
-            if connection.classify(piped)[0] == "READ_ONLY":
+            if connection.classify(piped)[0] != "UNKNOWN":
                 text = piped
         result = connection.query(text, self.request.format, params)
         self.outcome.result = result.bytes()
