@@ -1,0 +1,102 @@
+"""Stages: a function from datasets to a dataset becomes an asset of the graph.
+
+The body gets its inputs as `DatasetQuery` and returns one; nothing has run yet when it returns. The IO manager saves the
+query as a new version of the dataset that bears the asset's name. Everything that all stages have in common (partitions,
+code version, automation, one run per change) is decided here, so that a body says only what its dataset is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from factory_lib.orchestration.conditions import shard_condition, whole_condition
+from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
+from factory_lib.query import DatasetQuery
+from factory_lib.signals.fingerprint import fingerprint
+
+IO_MANAGER_KEY = "versions"
+"""Resource key under which stages look for the IO manager."""
+
+
+def stage(
+    *,
+    group: str,
+    partitions: dg.PartitionsDefinition[str] | None = None,
+    deps: Sequence[dg.AssetKey | str] = (),
+    kinds: Sequence[str] = (),
+    owners: Sequence[str] = ("team:curation",),
+    automatic: bool = True,
+) -> Callable[[Callable[..., DatasetQuery]], dg.AssetsDefinition]:
+    """Make a stage of a function that returns the query of its dataset.
+
+    Parameters of the function are read as follows: `context` is Dagster's; one annotated with a resource is that
+    resource; every other one is the upstream stage of that name, as a `DatasetQuery`.
+
+    Args:
+        group: group of the asset in the graph.
+        partitions: the shards, for a stage whose rows depend on rows of the same shard alone (signals, row by row
+            filters): it runs for the shards that changed. None for a stage that needs to see the whole dataset
+            (duplicates, thresholds over everything): it runs once when any shard changed.
+        deps: assets it comes after without loading them.
+        kinds: icons in the graph, besides the warehouse's.
+        owners: as Dagster wants them, `team:name` or an e-mail address.
+        automatic: run when something upstream or the code changed; otherwise only when asked to.
+
+    Returns:
+        A decorator that gives the `AssetsDefinition`.
+    """
+
+    def decorate(body: Callable[..., DatasetQuery]) -> dg.AssetsDefinition:
+        parameters = _parameters(body)
+        condition = whole_condition() if partitions is None else shard_condition()
+        return dg.asset(
+            name=body.__name__,
+            ins={name: dg.AssetIn() for name, kind in parameters.items() if kind is DatasetQuery},
+            deps=list(deps),
+            description=inspect.getdoc(body),
+            group_name=group,
+            kinds={"clickhouse", *kinds},
+            owners=list(owners),
+            partitions_def=partitions,
+            backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
+            code_version=fingerprint(body),
+            automation_condition=condition if automatic else None,
+            io_manager_key=IO_MANAGER_KEY,
+        )(_compute(body, parameters))
+
+    return decorate
+
+
+def _parameters(body: Callable[..., DatasetQuery]) -> dict[str, Any]:
+    """Parameter name to its type; parameters without annotation are upstream datasets."""
+    hints = typing.get_type_hints(body)
+    return {name: hints.get(name, DatasetQuery) for name in inspect.signature(body).parameters}
+
+
+def _compute(body: Callable[..., DatasetQuery], parameters: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function that Dagster calls: the body, with its result checked and marked."""
+
+    def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
+        result = body(**({"context": context} if "context" in parameters else {}), **inputs)
+        if not isinstance(result, DatasetQuery):
+            raise TypeError(
+                f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
+                "Return the query itself: it is saved for you."
+            )
+        return dg.Output(result, metadata={RECORDED_BY_IO_MANAGER: True})
+
+    names = {name: kind for name, kind in parameters.items() if name != "context"}
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    shown: dict[str, Any] = {"context": dg.AssetExecutionContext}
+    shown |= {name: Any if annotation is DatasetQuery else annotation for name, annotation in names.items()}
+    compute.__name__ = body.__name__
+    compute.__annotations__ = shown
+    compute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in shown.items()]
+    )
+    return compute
