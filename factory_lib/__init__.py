@@ -1,0 +1,57 @@
+"""Dataset Factory: curate image-text datasets of millions to billions of samples.
+
+A dataset is a table of pointers into storage plus attributes; every step of curation makes a new immutable version.
+Names are loaded when they are first used, so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from factory_lib.errors import FactoryError
+    from factory_lib.expressions import C, case, cosine_distance, fn, sql
+    from factory_lib.query import DatasetQuery
+    from factory_lib.signals import Vector, clip, signal
+    from factory_lib.sources import open_source
+
+_HOMES = {
+    "C": "expressions",
+    "DatasetQuery": "query",
+    "FactoryError": "errors",
+    "Vector": "signals",
+    "case": "expressions",
+    "clip": "signals",
+    "cosine_distance": "expressions",
+    "fn": "expressions",
+    "open_source": "sources",
+    "signal": "signals",
+    "sql": "expressions",
+}
+
+__all__ = [
+    "C",
+    "DatasetQuery",
+    "FactoryError",
+    "Vector",
+    "case",
+    "clip",
+    "cosine_distance",
+    "fn",
+    "open_source",
+    "signal",
+    "sql",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    # A name may also be a submodule of its home (signals.signal): the home's own attribute is meant.
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

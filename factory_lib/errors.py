@@ -1,7 +1,7 @@
 """The tree of errors.
 
-Every error that a user can meet derives from `FactoryError`. Its message says what went wrong and where (dataset, version,
-shard, sample); its hint says what to do next, with the nearest valid value where there is one.
+Every error that a user can meet derives from `FactoryError`. Its message says what went wrong and where (dataset,
+version, shard, sample); its hint says what to do next, with the nearest valid value where there is one.
 """
 
 from __future__ import annotations

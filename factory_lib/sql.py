@@ -361,15 +361,16 @@ class Rendering:
             return "(" + " UNION ALL ".join(self.select(b.select({n: Column(n) for n in names})) for b in aligned) + ")"
         if isinstance(source, JoinSource):
             return self._join(source)
+        if self.inline and isinstance(source, PendingSource):
+            text: str = source.origin.sql(self)
+            return text
         raise QueryError(
             f"The rows of {describe(source)} exist only once the query runs.", "Save it, or call a terminal."
         )
 
     def _join(self, source: JoinSource) -> str:
         sides = {"l": source.left, "r": source.right}
-        columns = ", ".join(
-            _named(f"{side}.{quote(name)}", out, always=True) for out, (side, name) in source.columns.items()
-        )
+        columns = ", ".join(f"{s}.{quote(name)} AS {quote(out)}" for out, (s, name) in source.columns.items())
         on = " AND ".join(f"l.{quote(a)} = r.{quote(b)}" for a, b in source.on)
         left, right = (f"({self.select(sides[s])}) AS {s}" for s in "lr")
         # Without join_use_nulls a row without a partner gets zeros and empty strings that look like values.
@@ -447,7 +448,7 @@ def sampled(block: Block, n: int | None, fraction: float | None, seed: int) -> B
         if not 0 <= fraction <= 1:
             raise QueryError(f"sample(fraction={fraction}): the fraction lies between 0 and 1.")
         # 2**64 is not a UInt64: 53 bits of the hash are compared instead.
-        return block.filter(Call("bitShiftRight", (rank, lift(11))) < int(fraction * 2**53))
+        return block.filter(Call("bitShiftRight", (rank, Literal(11))) < int(fraction * 2**53))
     if n is None or n < 0:
         raise QueryError(f"sample({n}): the number of rows is not negative.")
     smallest = block.nested().select({"h": rank}).sort([Column("h")]).head(n)

@@ -101,11 +101,11 @@ class Version:
     def _known_fingerprints(self, shards: list[str]) -> dict[str, str]:
         origins = sorted({self.shards[s].origin for s in shards})
         rows = self.warehouse.rows(
-            f"SELECT toString(origin) AS origin, shard, any(fingerprint) AS f FROM {CATALOG}.fingerprints"
+            f"SELECT toString(origin) AS id, shard, any(fingerprint) AS f FROM {CATALOG}.fingerprints"
             " WHERE has({o:Array(UUID)}, origin) GROUP BY origin, shard",
             {"o": origins},
         )
-        found = {(r["origin"], r["shard"]): r["f"] for r in rows}
+        found = {(r["id"], r["shard"]): r["f"] for r in rows}
         return {s: found[key] for s in shards if (key := (self.shards[s].origin, s)) in found}
 
     def _compute_fingerprints(self, shards: list[str]) -> dict[str, str]:

@@ -1,0 +1,267 @@
+"""Rows that exist only once a query runs: an Arrow table, a source of shards, the values of signals.
+
+Each kind knows how to write its rows into a staging table. The table is kept as long as the object: a query that is
+counted, shown and saved reads its source and computes its signals once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from factory_lib.errors import EngineError, QueryError, nearest
+from factory_lib.progress import track
+from factory_lib.sql import Block, PendingSource, Rendering, map_sources
+from factory_lib.sqltext import quote
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.arrow_types import POINTER_TYPE, clickhouse_type
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
+from factory_lib.warehouse.names import STAGING
+from factory_lib.warehouse.stage import Stage, create_stage
+
+INSERT_ROWS = 1 << 18
+
+
+@dataclass
+class Ledger:
+    """What happened while pending rows were written: for provenance.
+
+    Attributes:
+        signals: signals that were computed, `{"name", "fingerprint", "components"}`.
+        sources: what was ingested.
+        shard_sources: shard -> fingerprint of the files that its rows point into.
+        reused, computed: signal values taken over and computed.
+        bytes: bytes on disk that were written.
+        storage: how they were stored.
+        finish: called after the commit.
+    """
+
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    shard_sources: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
+    computed: int = 0
+    bytes: int = 0
+    storage: list[str] = field(default_factory=list)
+    finish: list[Callable[[], None]] = field(default_factory=list)
+
+    def add(self, other: Ledger) -> None:
+        """Take over what another ledger says."""
+        self.signals += other.signals
+        self.sources += other.sources
+        self.shard_sources |= other.shard_sources
+        self.reused += other.reused
+        self.computed += other.computed
+        self.bytes += other.bytes
+        self.storage += other.storage
+        self.finish += other.finish
+
+
+class Origin:
+    """Where pending rows come from. Subclasses write them into a staging table of `factory_staging`."""
+
+    _stage: Stage | None = None
+    _ledger: Ledger
+
+    def stage(self, ledger: Ledger) -> Stage:
+        """The rows as a table, written at the first call; the table goes when this object goes."""
+        if self._stage is None:
+            self._ledger = Ledger()
+            self._stage = self.write(self._ledger)
+            weakref.finalize(self, _drop_quietly, self._stage)
+        ledger.add(self._ledger)
+        return self._stage
+
+    def write(self, ledger: Ledger) -> Stage:
+        """Write the rows into a new staging table."""
+        raise NotImplementedError
+
+    def sql(self, rendering: Rendering) -> str:
+        """What stands for the rows where a query is shown, not run."""
+        return f"/* {self} */"
+
+
+def _drop_quietly(stage: Stage) -> None:
+    # When the engine is gone, what it left is swept with other stale staging tables.
+    with contextlib.suppress(EngineError):
+        stage.drop()
+
+
+def settle(block: Block, ledger: Ledger) -> Block:
+    """The query with all its pending rows written, so that only tables are left as sources."""
+
+    def change(source: Any) -> Any:
+        return source.origin.stage(ledger).source() if isinstance(source, PendingSource) else source
+
+    return map_sources(block, change)
+
+
+class ArrowRows(Origin):
+    """An Arrow table, or a reader of batches.
+
+    Args:
+        data: what has a schema and gives record batches.
+        shard: the column that says which shard a row belongs to; without it all rows are one shard.
+    """
+
+    def __init__(self, data: Any, shard: str | None) -> None:
+        self.reader = _as_reader(data)
+        if shard is not None and shard not in self.reader.schema.names:
+            raise QueryError(f"The table has no column {shard!r}.", nearest(shard, self.reader.schema.names))
+        self.shard = shard
+        fields = {f.name: f for f in self.reader.schema}
+        reserved = {"shard": SYSTEM["shard"], "position": SYSTEM["position"], "sample_id": SYSTEM["sample_id"]}
+        values = {n: clickhouse_type(f) for n, f in fields.items() if n not in reserved and n != shard}
+        self.columns: dict[str, str] = {**reserved, "key": SYSTEM["key"], **values}
+        self.columns["key"] = SYSTEM["key"]
+
+    def __str__(self) -> str:
+        return f"an Arrow table with columns {', '.join(self.reader.schema.names[:8])}"
+
+    def write(self, ledger: Ledger) -> Stage:
+        stage = create_stage(warehouse(), STAGING, self.columns)
+        write_batches(stage, (self._with_shard(batch) for batch in self.reader), str(self))
+        ledger.bytes += stage.bytes()
+        ledger.storage.append("insert")
+        return stage
+
+    def _with_shard(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self.shard is None:
+            shard = pa.array([SINGLE_SHARD] * batch.num_rows, pa.string())
+            return batch if "shard" in batch.schema.names else batch.append_column("shard", shard)
+        values = batch.column(self.shard).cast(pa.string())
+        index = batch.schema.get_field_index(self.shard)
+        return batch.set_column(index, "shard", values)
+
+
+class ShardRows(Origin):
+    """Shards of a source of samples (see `factory_lib.sources`)."""
+
+    def __init__(self, source: Any, shards: Sequence[str] | None) -> None:
+        self.source = source
+        known = {shard.name: shard for shard in source.shards()}
+        for name in shards or ():
+            if name not in known:
+                raise QueryError(f"{source.uri} has no shard {name!r}.", nearest(name, known))
+        self.shards = [known[name] for name in (known if shards is None else shards)]
+        schema: pa.Schema = source.schema()
+        self.columns = {**SYSTEM, **{f.name: clickhouse_type(f) for f in schema if f.name not in SYSTEM}}
+
+    def __str__(self) -> str:
+        return f"{self.source.uri} ({self.source.format})"
+
+    def write(self, ledger: Ledger) -> Stage:
+        from factory_lib.sources import ShardReport, read_shards
+
+        reports: dict[str, ShardReport] = {}
+        stage = create_stage(warehouse(), STAGING, self.columns)
+        batches = (
+            batch.append_column("shard", pa.array([shard] * batch.num_rows, pa.string()))
+            for shard, batch in read_shards(self.source, self.shards, reports=reports)
+        )
+        write_batches(stage, batches, f"ingesting {self.source.uri}")
+        for shard in self.shards:
+            files = [(f.uri, f.size, f.etag) for f in shard.files]
+            provenance.record_files(stage.warehouse, shard.fingerprint, files)
+            ledger.shard_sources[shard.name] = shard.fingerprint
+        ledger.sources.append(self._summary(reports))
+        ledger.bytes += stage.bytes()
+        ledger.storage.append("ingest")
+        return stage
+
+    def _summary(self, reports: Mapping[str, Any]) -> dict[str, Any]:
+        counts: dict[str, int] = {}
+        for report in reports.values():
+            for name, n in report.counts.items():
+                counts[name] = counts.get(name, 0) + n
+        return {
+            "uri": self.source.uri,
+            "format": self.source.format,
+            "samples": sum(r.samples for r in reports.values()),
+            "counts": counts,
+            "shards": {s.name: s.fingerprint for s in self.shards},
+            "problems": [f"{name}: {p}" for name, r in sorted(reports.items()) for p in r.problems][:100],
+        }
+
+
+def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) -> int:
+    """Write batches with a column `shard` into a staging table; position, sample_id and key are filled in.
+
+    Position is the running number of a row in its shard. The sample's id is a hash of where it is stored and its key.
+
+    Returns:
+        Number of rows.
+    """
+    defaults = {"sample_id": _sample_id_expression(stage.columns())}
+    stage.set_defaults(defaults)
+    counters: dict[str, int] = {}
+    rows = 0
+    with track(what) as progress:
+        for batch in _gathered(batches):
+            table = _with_positions(batch, counters)
+            if "key" not in table.schema.names:
+                table = table.append_column("key", table.column("position").cast(pa.string()))
+            stage.warehouse.insert(stage.name, table)
+            rows += table.num_rows
+            progress.advance(table.num_rows)
+    stage.remove_defaults(defaults)
+    stage.optimize()
+    return rows
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Small batches together: each insert makes a part a shard."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= INSERT_ROWS:
+            yield pa.Table.from_batches(held)
+            held, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(held)
+
+
+def _with_positions(table: pa.Table, counters: dict[str, int]) -> pa.Table:
+    if "position" in table.schema.names:
+        return table
+    encoded = table.column("shard").combine_chunks().dictionary_encode()
+    codes = np.asarray(encoded.indices)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(encoded.dictionary)))
+    rank = np.empty(len(codes), np.int64)
+    rank[order] = np.arange(len(codes)) - starts[codes[order]]
+    names = encoded.dictionary.to_pylist()
+    rank += np.array([counters.get(name, 0) for name in names], np.int64)[codes]
+    for name, count in zip(names, np.bincount(codes, minlength=len(names)), strict=True):
+        counters[name] = counters.get(name, 0) + int(count)
+    return table.append_column("position", pa.array(rank.astype(np.uint32)))
+
+
+def _sample_id_expression(columns: Mapping[str, str]) -> str:
+    pointer = next((name for name, t in columns.items() if t == POINTER_TYPE), None)
+    place = f"tupleElement({quote(pointer)}, 'uri')" if pointer else "toString(shard)"
+    return f"xxHash64(concat({place}, '\\n', key))"
+
+
+def _as_reader(data: Any) -> pa.RecordBatchReader:
+    if isinstance(data, pa.RecordBatchReader):
+        return data
+    if isinstance(data, pa.Table):
+        return data.to_reader()
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data]).to_reader()
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(data)
+    raise QueryError(
+        f"from_arrow() takes an Arrow table or reader, not {type(data).__name__}.",
+        "pandas: pyarrow.Table.from_pandas(df); rows: pyarrow.Table.from_pylist(rows).",
+    )

@@ -1,0 +1,107 @@
+"""Progress of whatever takes longer than two seconds: a bar in a terminal, lines in a log.
+
+Code that works through many things reports to `track`; who runs it decides with `reporting` where reports go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Report = Callable[[str, int, int | None], None]
+"""Called with what is going on, how much is done, and how much there is (None when not known)."""
+
+QUIET_SECONDS = 2.0
+_LOG_SECONDS = 10.0
+_report: contextvars.ContextVar[Report | None] = contextvars.ContextVar("factory_report", default=None)
+
+
+@dataclass
+class Tracked:
+    """One thing going on."""
+
+    what: str
+    total: int | None
+    report: Report
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def advance(self, n: int = 1) -> None:
+        """Say that n more are done."""
+        self.done += n
+        if time.monotonic() - self.started >= QUIET_SECONDS:
+            self.report(self.what, self.done, self.total)
+
+
+@contextlib.contextmanager
+def track(what: str, total: int | None = None) -> Iterator[Tracked]:
+    """Report on something of known or unknown length while it goes on.
+
+    Args:
+        what: a few words, such as "computing clip for laion".
+    """
+    given = _report.get()
+    if given is not None:
+        yield Tracked(what, total, given)
+    elif sys.stderr.isatty():
+        with _terminal_bar() as report:
+            yield Tracked(what, total, report)
+    else:
+        yield Tracked(what, total, lambda *_: None)
+
+
+def current() -> Report | None:
+    """Where reports go now, or None when nothing was said."""
+    return _report.get()
+
+
+@contextlib.contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Send all progress within this block to a function."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
+def log_lines(write: Callable[[str], None]) -> Report:
+    """A report that writes a line every ten seconds, for logs that people read later."""
+    last: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - last.get(what, 0.0) >= _LOG_SECONDS or done == total:
+            last[what] = now
+            share = f" of {total:,} ({done / total:.0%})" if total else ""
+            write(f"{what}: {done:,}{share}")
+
+    return report
+
+
+@contextlib.contextmanager
+def _terminal_bar() -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = None
+
+        def report(what: str, done: int, total: int | None) -> None:
+            nonlocal task
+            if task is None:
+                task = bar.add_task(what, total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield report

@@ -1,0 +1,445 @@
+"""DatasetQuery: what a user writes, in notebooks and in assets.
+
+A query is immutable; every verb returns a new one and nothing runs until a terminal (`count`, `show`, `to_arrow`, …) or
+`save` asks for rows. Rows and columns stay in the warehouse: what crosses into Python is Arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from factory_lib.errors import QueryError
+from factory_lib.expressions import Call, Column, Expr, Field, InQuery, Ordering, SqlText, lift, ordering
+from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle
+from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource, sampled
+from factory_lib.sqltext import literal
+from factory_lib.warehouse import derive
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import Version, resolve
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from factory_lib.signals.signal import Signal
+    from factory_lib.sources import Source
+
+SELECT_SETTINGS = {"prefer_column_name_to_alias": 1}
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class DatasetQuery:
+    """A query over a dataset.
+
+    Args:
+        name: `laion` (its latest version), `laion.v3`, or `laion@tag`. The version is fixed when the query is made.
+        shards: read these shards alone.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such dataset or version.
+    """
+
+    block: Block
+    python: str
+
+    def __init__(self, name: str | Version, shards: Sequence[str] | None = None) -> None:
+        version = name if isinstance(name, Version) else resolve(warehouse(), name)
+        source = replace(version.source, shards=None if shards is None else tuple(shards))
+        argument = "" if shards is None else f", shards={list(shards)!r}"
+        object.__setattr__(self, "block", Block.over(source))
+        object.__setattr__(self, "python", f"DatasetQuery({str(version)!r}{argument})")
+
+    @classmethod
+    def from_arrow(cls, data: Any, shard: str | None = None) -> DatasetQuery:
+        """A query over an Arrow table, record batch or reader, which is read once, when rows are first asked for.
+
+        Args:
+            data: pyarrow table, batch or reader, or whatever speaks Arrow's stream protocol (polars, duckdb, …).
+            shard: the column that says which shard a row belongs to; without it all rows are one shard, `all`.
+        """
+        rows = ArrowRows(data, shard)
+        return cls._of(Block.over(PendingSource(rows, rows.columns)), f"DatasetQuery.from_arrow(…, shard={shard!r})")
+
+    @classmethod
+    def from_source(cls, source: Source | str, shards: Sequence[str] | None = None) -> DatasetQuery:
+        """A query over samples in storage: their pointers and attributes, read when rows are first asked for.
+
+        Args:
+            source: a source, or the path or URI of one (see `factory_lib.sources.open_source`).
+            shards: read these shards alone.
+        """
+        if isinstance(source, str):
+            from factory_lib.sources import open_source
+
+            source = open_source(source)
+        rows = ShardRows(source, shards)
+        argument = "" if shards is None else f", shards={list(shards)!r}"
+        python = f"DatasetQuery.from_source({source.uri!r}{argument})"
+        return cls._of(Block.over(PendingSource(rows, rows.columns)), python)
+
+    # Verbs -----------------------------------------------------------------------------------------------------
+
+    def select(self, *columns: str | Expr, **named: Any) -> DatasetQuery:
+        """Exactly these columns: names, or `name=expression`."""
+        chosen = {_column_name(c): _as_expr(c) for c in columns} | {n: _value(e) for n, e in named.items()}
+        return self._step(self.block.select(chosen), "select", columns, named)
+
+    def drop(self, *columns: str) -> DatasetQuery:
+        """All columns but these."""
+        return self._step(self.block.drop(columns), "drop", columns)
+
+    def rename(self, **names: str) -> DatasetQuery:
+        """Columns under other names: `rename(new="old")`."""
+        return self._step(self.block.rename({old: new for new, old in names.items()}), "rename", (), names)
+
+    def filter(self, *predicates: Expr | str | bool) -> DatasetQuery:
+        """Keep the rows for which all predicates hold: expressions, or SQL text such as `"size > 5000"`."""
+        block = self.block
+        for predicate in predicates:
+            block = block.filter(SqlText(predicate) if isinstance(predicate, str) else lift(predicate))
+        return self._step(block, "filter", predicates)
+
+    def mutate(self, **columns: Any) -> DatasetQuery:
+        """Add or replace columns: `mutate(ratio=C.width / C.height)`. Text is a value; for SQL write `sql("…")`."""
+        block = self.block.with_columns({name: _value(e) for name, e in columns.items()})
+        return self._step(block, "mutate", (), columns)
+
+    def order_by(self, *keys: Expr | Ordering | str) -> DatasetQuery:
+        """Order rows: `order_by(C.dist)`, `order_by("-score")`, `order_by(C.score.desc())`; nulls last.
+
+        A query that is saved in an order reads back in it, as one shard.
+        """
+        return self._step(self.block.sort([ordering(k) for k in keys]), "order_by", keys)
+
+    def limit(self, n: int) -> DatasetQuery:
+        """The first n rows: in the order asked for, else by shard and position."""
+        return self._step(self.block.head(_count(n, "limit")), "limit", (n,))
+
+    def offset(self, n: int) -> DatasetQuery:
+        """All rows but the first n."""
+        return self._step(self.block.skip(_count(n, "offset")), "offset", (n,))
+
+    def sample(self, n: int | None = None, *, fraction: float | None = None, seed: int = 0) -> DatasetQuery:
+        """A random sample of n rows, or of a fraction of them; the same rows for the same seed."""
+        return self._step(
+            sampled(self.block, n, fraction, seed), "sample", (), _given(n=n, fraction=fraction, seed=seed)
+        )
+
+    def distinct(self, *columns: str) -> DatasetQuery:
+        """Distinct rows; with columns, the first row for each distinct value of them."""
+        return self._step(self.block.unique(columns), "distinct", columns)
+
+    def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:
+        """Groups of rows, to be followed by `agg`."""
+        chosen = {_column_name(k): _as_expr(k) for k in keys} | {n: _value(e) for n, e in named.items()}
+        return Grouped(self, chosen)
+
+    def agg(self, **values: Any) -> DatasetQuery:
+        """One row of aggregates over all rows: `agg(n=fn.count(), mean=fn.avg(C.score))`."""
+        return Grouped(self, {}).agg(**values)
+
+    def join(
+        self,
+        other: DatasetQuery,
+        on: str | Sequence[str] | Mapping[str, str],
+        how: Literal["inner", "left", "right", "full", "semi", "anti"] = "inner",
+        suffix: str = "_right",
+    ) -> DatasetQuery:
+        """Rows side by side with those of another query.
+
+        Args:
+            on: column names that both have, or {name here: name there}.
+            how: "semi" and "anti" keep the rows that have, or lack, a partner; they are filters and stored as masks.
+            suffix: put behind names of the other's columns that are taken here.
+        """
+        pairs = _pairs(on)
+        for left, right in pairs:
+            self.block.column(left)
+            other.block.column(right)
+        if how in ("semi", "anti"):
+            keys = tuple(Column(a) for a, _ in pairs)
+            left_keys: Expr = keys[0] if len(keys) == 1 else Call("tuple", keys)
+            right_keys = other.block.select({b: Column(b) for _, b in pairs})
+            block = self.block.filter(InQuery(left_keys, right_keys, negated=how == "anti"))
+        elif how in ("inner", "left", "right", "full"):
+            block = Block.over(_join_source(self.block, other.block, how, pairs, suffix))
+        else:
+            raise QueryError(f"join(how={how!r}): there is no such join.", "inner, left, right, full, semi or anti.")
+        named = {"on": on, **({} if how == "inner" else {"how": how})}
+        return self._step(block, "join", (other,), named)
+
+    def union(self, *others: DatasetQuery) -> DatasetQuery:
+        """The rows of all queries; a column that one of them lacks is NULL there."""
+        blocks = (self.block, *(o.block for o in others))
+        return self._step(Block.over(UnionSource(blocks)), "union", others)
+
+    def add_signals(self, *signals: Signal, on_error: Literal["null", "raise"] = "null") -> DatasetQuery:
+        """Compute signals over the samples: one column each, and `<name>_error` beside it.
+
+        Args:
+            on_error: "null": a sample that fails gets NULL (a vector: empty) and the reason in `<name>_error`;
+                "raise": it ends the run.
+        """
+        from factory_lib.computing import SignalRows
+        from factory_lib.signals.signal import Signal
+
+        for signal in signals:
+            if not isinstance(signal, Signal):
+                raise QueryError(f"{signal!r} is not a signal.", "Decorate the function with @signal.")
+            for name in signal.reads:
+                self.block.column(name)
+        rows = SignalRows(derive.with_system_columns(self.block), signals, on_error)
+        types = {name: ch_type for s in signals for name, ch_type in s.columns.items()}
+        columns = {**{n: t for n, t in self.columns.items() if n not in types}, **types}
+        unit = frozenset(s.name for s in signals if getattr(s.output, "unit", False)) | self._unit(columns)
+        named = {} if on_error == "null" else {"on_error": on_error}
+        return self._step(Block.over(PendingSource(rows, columns, unit)), "add_signals", signals, named)
+
+    # Saving ----------------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        name: str,
+        mode: Literal["new", "merge"] = "new",
+        *,
+        removed: Sequence[str] = (),
+        evolve: bool = False,
+        context: Mapping[str, str] | None = None,
+    ) -> Version:
+        """Make the next version of a dataset.
+
+        Args:
+            name: the dataset.
+            mode: "new": exactly these rows; "merge": their shards replace or join those of the latest version, the
+                rest is carried over. A query restricted to shards replaces these, also where no row of them is left.
+            removed: with "merge", shards that are not carried over.
+            evolve: with "merge", the columns may differ from the latest version's: NULL where one side lacks them.
+            context: what to add to provenance.
+
+        Returns:
+            The version; `str(version) == "name.v1"`.
+
+        Raises:
+            InvalidName, QueryError, CommitError
+        """
+        from factory_lib.saving import Request, save
+
+        shards = self.restricted_to() if mode == "merge" else None
+        python = f"{self.python}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
+        return save(Request(name, self.block, python, mode, shards, tuple(removed), evolve, context or {}))
+
+    def restricted_to(self) -> tuple[str, ...] | None:
+        """The shards that the query was restricted to, or None."""
+        found: list[tuple[str, ...]] = []
+
+        def visit(source: Any) -> None:
+            if isinstance(source, TableSource) and source.shards is not None:
+                found.append(source.shards)
+            elif isinstance(source, PendingSource) and isinstance(source.origin, ShardRows):
+                found.append(tuple(s.name for s in source.origin.shards))
+            elif isinstance(source, PendingSource) and hasattr(source.origin, "block"):
+                visit(source.origin.block)
+            elif isinstance(source, Block):
+                visit(source.source)
+            elif isinstance(source, UnionSource):
+                for block in source.blocks:
+                    visit(block)
+            elif isinstance(source, JoinSource):
+                visit(source.left)
+
+        visit(self.block)
+        return tuple(dict.fromkeys(s for shards in found for s in shards)) if found else None
+
+    # Terminals -------------------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column name -> ClickHouse type."""
+        source = self.block.source
+        if isinstance(source, TableSource | PendingSource) and all(
+            isinstance(e, Column) for e in self.block.columns.values()
+        ):
+            return {n: source.columns[e.name] for n, e in self.block.columns.items() if isinstance(e, Column)}
+        return derive.describe_columns(warehouse(), _typed(self.block))
+
+    def describe(self) -> pa.Table:
+        """Columns and their types."""
+        columns = self.columns
+        return pa.table({"column": list(columns), "type": list(columns.values())})
+
+    def count(self) -> int:
+        """Number of rows."""
+        block = self._settled()
+        plain = block.group_by is None and not (block.distinct or block.limit_by or block.offset)
+        counted = replace(block, columns={}, order_by=()) if plain else block
+        rendering = Rendering()
+        text = rendering.select(counted)
+        return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, SELECT_SETTINGS))
+
+    def to_batches(self) -> pa.RecordBatchReader:
+        """The rows as a stream of Arrow record batches, in constant memory."""
+        rendering = Rendering()
+        text = rendering.select(_readable(self._settled().exposed()))
+        return warehouse().stream(text, rendering.params, SELECT_SETTINGS)
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table: in the order asked for, else by shard and position."""
+        rendering = Rendering()
+        text = rendering.select(_readable(self._settled().exposed()))
+        return warehouse().query(text, rendering.params, SELECT_SETTINGS)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a pandas data frame."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows as a polars data frame."""
+        import polars
+
+        frame = polars.from_arrow(self.to_arrow())
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def show(self, n: int = 10) -> None:
+        """Print the first n rows."""
+        from factory_lib.tables import print_table
+
+        print_table(self.limit(n).to_arrow())
+
+    def sql(self) -> str:
+        """The query as one SELECT, values written out."""
+        return Rendering(inline=True).select(self.block.exposed())
+
+    def explain(self) -> str:
+        """How a save would store the rows, and the SQL."""
+        how = derive.plan(derive.with_system_columns(self.block))
+        lines = [f"storage: {how.kind}" + (f" ({how.reason})" if how.reason else "")]
+        lines += [f"writes column {name}" for name in how.computed]
+        lines += [f"renames {old} to {new}" for old, new in how.renamed.items()]
+        lines += [f"drops {name}" for name in how.dropped]
+        return "\n".join([*lines, f"sql: {self.sql()}"])
+
+    def __repr__(self) -> str:
+        return self.python
+
+    # Inside ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _of(cls, block: Block, python: str) -> DatasetQuery:
+        query = object.__new__(cls)
+        object.__setattr__(query, "block", block)
+        object.__setattr__(query, "python", python)
+        return query
+
+    def _step(
+        self, block: Block, verb: str, args: Sequence[Any] = (), named: Mapping[str, Any] | None = None
+    ) -> DatasetQuery:
+        words = [*map(_python, args), *(f"{n}={_python(v)}" for n, v in (named or {}).items())]
+        return self._of(block, f"{self.python}.{verb}({', '.join(words)})")
+
+    def _settled(self) -> Block:
+        return settle(self.block, Ledger())
+
+    def _unit(self, columns: Mapping[str, str]) -> frozenset[str]:
+        return frozenset(n for n in columns if n in self.block.columns and derive.is_unit(self.block, n))
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Groups of rows; `agg` makes a row of each."""
+
+    query: DatasetQuery
+    keys: Mapping[str, Expr]
+
+    def agg(self, **values: Any) -> DatasetQuery:
+        """One row a group: the keys and these aggregates, `agg(n=fn.count(), best=fn.max(C.score))`."""
+        block = self.query.block.aggregate(self.keys, {n: _value(e) for n, e in values.items()})
+        keys = ", ".join(_python(e) if isinstance(e, Expr) else n for n, e in self.keys.items())
+        before = self.query if not keys else self.query._of(self.query.block, f"{self.query.python}.group_by({keys})")
+        return before._step(block, "agg", (), values)
+
+
+def _readable(block: Block) -> Block:
+    """BFloat16 has no Arrow type: such columns are read as Float32."""
+    source = block.source
+    if not isinstance(source, TableSource):
+        return block
+    wide = {
+        name: e.cast("Array(Float32)")
+        for name, e in block.columns.items()
+        if isinstance(e, Column) and source.columns.get(e.name) == "Array(BFloat16)"
+    }
+    return replace(block, columns={**block.columns, **wide}) if wide else block
+
+
+def _typed(block: Block) -> Block:
+    """The query with typed empty rows in place of pending ones, so that the engine can tell its column types."""
+    from factory_lib.sql import map_sources
+
+    def change(source: Any) -> Any:
+        if not isinstance(source, PendingSource):
+            return source
+        columns = {n: SqlText(f"defaultValueOfTypeName({literal(t)})") for n, t in source.columns.items()}
+        return Block(TableSource("system.one", {}), columns)
+
+    return map_sources(block, change)
+
+
+def _join_source(left: Block, right: Block, how: str, pairs: Sequence[tuple[str, str]], suffix: str) -> JoinSource:
+    columns = {name: ("l", name) for name in left.columns}
+    shared = {b for a, b in pairs if a == b}
+    for name in right.columns:
+        if name in shared or (name in derive.SYSTEM and name in left.columns):
+            continue
+        out = name if name not in columns else f"{name}{suffix}"
+        if out in columns:
+            raise QueryError(f"Both sides of the join have a column {out!r}.", "Choose another suffix=.")
+        columns[out] = ("r", name)
+    return JoinSource(left, right, how, tuple(pairs), columns)
+
+
+def _pairs(on: str | Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]]:
+    if isinstance(on, str):
+        return [(on, on)]
+    pairs = list(on.items()) if isinstance(on, Mapping) else [(name, name) for name in on]
+    if not pairs:
+        raise QueryError("join() needs at least one column to join on.")
+    return pairs
+
+
+def _column_name(column: str | Expr) -> str:
+    if isinstance(column, str):
+        return column
+    if isinstance(column, Column | Field):
+        return column.name
+    raise QueryError("An expression needs a name here.", "Write name=expression.")
+
+
+def _as_expr(column: str | Expr) -> Expr:
+    return Column(column) if isinstance(column, str) else column
+
+
+def _value(value: Any) -> Expr:
+    return lift(value)
+
+
+def _count(n: int, verb: str) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise QueryError(f"{verb}({n!r}): the number of rows is a whole number, not negative.")
+    return n
+
+
+def _given(**named: Any) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _python(value: Any) -> str:
+    """A value as it was, or could have been, written in Python."""
+    from factory_lib.writing import python_of
+
+    return python_of(value)

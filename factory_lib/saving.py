@@ -1,0 +1,237 @@
+"""Saving: a query becomes the next version of a dataset.
+
+The rows are built under a staging name, together with what is carried over from the latest version, and published by
+one rename. When another writer was faster, what it brought is taken in and the next number is tried: nothing is lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from factory_lib.errors import CommitError, QueryError
+from factory_lib.pending import Ledger, settle
+from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.derive import conform, derive, union_columns
+from factory_lib.warehouse.names import check_dataset_name
+from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.stage import Stage, clone, create_stage
+from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish, resolve
+
+Mode = Literal["new", "merge"]
+MAX_RACES = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be saved, and how.
+
+    Attributes:
+        dataset: name of the dataset.
+        block: the query.
+        python: the query as it was written.
+        mode: "new": a version of exactly these rows; "merge": their shards replace or join those of the latest version.
+        shards: with "merge", the shards that are replaced, also where no row of them is left; None: those of the rows.
+        removed: with "merge", shards of the latest version that are not carried over.
+        evolve: with "merge", columns may differ from the latest version's; what one side lacks is NULL there.
+        context: what the caller adds to provenance.
+    """
+
+    dataset: str
+    block: Block
+    python: str
+    mode: Mode = "new"
+    shards: tuple[str, ...] | None = None
+    removed: tuple[str, ...] = ()
+    evolve: bool = False
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+def save(request: Request) -> Version:
+    """Build and publish the version.
+
+    Raises:
+        InvalidName: the dataset cannot be called that.
+        QueryError: the query is wrong, or its columns do not fit those of the version it is merged into.
+        CommitError: the version could not be published.
+    """
+    started = time.monotonic()
+    check_dataset_name(request.dataset)
+    if request.mode not in ("new", "merge"):
+        raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'merge'.")
+    wh = warehouse()
+    ledger = Ledger()
+    parents = _parents(wh, request.block)
+    block = settle(request.block, ledger)
+    rows, derivation, added = derive(wh, request.dataset, block)
+    try:
+        made = rows.shard_rows()
+        draft = Provenance(
+            dataset=request.dataset,
+            created=provenance.now(),
+            parents=[{"name": str(v), "uuid": v.uuid} for v in parents],
+            python=request.python,
+            sql=Rendering(inline=True).select(request.block),
+            signals=ledger.signals,
+            sources=ledger.sources,
+            code=provenance.code_of(os.getcwd()),
+            context=dict(request.context),
+            storage="+".join([*ledger.storage, *([derivation.kind] if derivation.kind != "clone" else [])]) or "clone",
+            rows_in=_rows_in(wh, block),
+            bytes_added=ledger.bytes + added,
+            reused=ledger.reused,
+            computed=ledger.computed,
+        )
+        sources = {**_sources(parents), **ledger.shard_sources}
+        records = [ShardRecord(s, n, "", _made_by(draft), sources.get(s, "")) for s, n in made.items()]
+        version = _commit(wh, request, rows, records, draft, started)
+    finally:
+        rows.drop()
+    for finish in ledger.finish:
+        finish()
+    return version
+
+
+def _commit(
+    wh: Warehouse, request: Request, rows: Stage, made: Sequence[ShardRecord], draft: Provenance, started: float
+) -> Version:
+    """Publish the rows as the next version, as often as it takes to win the race for its number."""
+    replaced = set(request.shards or ()) | {s.shard for s in made} | set(request.removed)
+    for attempt in range(MAX_RACES):
+        base = latest(wh, request.dataset)
+        number = base.number + 1 if base else 1
+        carried = base if request.mode == "merge" else None
+        built, changed = _assemble(wh, request, rows, carried, replaced)
+        try:
+            origin_rows = built.shard_rows() if changed else {s.shard: s.rows for s in made}
+            records = [dataclasses.replace(s, origin=built.uuid) for s in made]
+            if changed and carried:
+                # Carried shards got other columns: this version made them.
+                records += [
+                    dataclasses.replace(s, origin=built.uuid)
+                    for name, s in carried.shards.items()
+                    if name not in replaced and name in origin_rows
+                ]
+                keep = None
+            else:
+                keep = carried
+            total = sum(s.rows for s in records)
+            if keep:
+                total += sum(s.rows for name, s in keep.shards.items() if name not in replaced)
+            done = dataclasses.replace(draft, rows=total, seconds=round(time.monotonic() - started, 4))
+            provenance.record(wh, built.uuid, done, records, keep.uuid if keep else None, sorted(replaced))
+            return publish(built, number)
+        except LostRaceError:
+            built.drop()
+            time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
+        except BaseException:
+            built.drop()
+            raise
+    raise CommitError(f"{request.dataset}: {MAX_RACES} other writers were faster.", "Are many jobs saving in a loop?")
+
+
+def _assemble(
+    wh: Warehouse, request: Request, rows: Stage, carried: Version | None, replaced: Iterable[str]
+) -> tuple[Stage, bool]:
+    """A new table with the rows, and with the carried shards of the latest version.
+
+    Returns:
+        The table, and whether the carried shards had to be given other columns.
+    """
+    if carried is None:
+        return clone(wh, request.dataset, rows.name), False
+    keep = [s for s in carried.shards if s not in set(replaced)]
+    if not keep:
+        return clone(wh, request.dataset, rows.name), False
+    own = rows.source()
+    if dict(own.columns) != dict(carried.columns):
+        if set(own.columns.items()) != set(carried.columns.items()):
+            return _evolved(wh, request, rows, carried, keep), True
+        rows.order_columns(list(carried.columns))
+    built = create_stage(wh, request.dataset, {}, like=rows.name)
+    if len(keep) > len(carried.shards) // 2:
+        built.attach(carried.table)
+        built.drop_shards(s for s in carried.shards if s not in set(keep))
+    else:
+        built.attach(carried.table, keep)
+    built.attach(rows.name)
+    return built, False
+
+
+def _evolved(wh: Warehouse, request: Request, rows: Stage, carried: Version, keep: Sequence[str]) -> Stage:
+    """A table for rows and carried shards whose columns differ: what one side lacks is NULL there."""
+    own, old = rows.source(), carried.source
+    if not request.evolve:
+        raise QueryError(_difference(own, carried))
+    columns, unit = union_columns([old, own])
+    conform(rows, columns, unit)
+    carried_rows = clone(wh, request.dataset, carried.table, keep)
+    try:
+        conform(carried_rows, columns, unit)
+        built = create_stage(wh, request.dataset, {}, like=rows.name)
+        built.attach(carried_rows.name)
+        built.attach(rows.name)
+        return built
+    finally:
+        carried_rows.drop()
+
+
+def _difference(own: TableSource, carried: Version) -> str:
+    new = sorted(own.columns.keys() - carried.columns.keys())
+    gone = sorted(carried.columns.keys() - own.columns.keys())
+    types = [
+        f"{n} is {own.columns[n]}, in {carried} {carried.columns[n]}"
+        for n in own.columns
+        if n in carried.columns and own.columns[n] != carried.columns[n]
+    ]
+    says = [f"new: {', '.join(new)}"] * bool(new) + [f"missing: {', '.join(gone)}"] * bool(gone) + types
+    return (
+        f"The columns of these shards differ from those of {carried}, into which they are merged ({'; '.join(says)})."
+        " Save all shards again, or merge with evolve=True: columns that one side lacks are NULL there."
+    )
+
+
+def _parents(wh: Warehouse, block: Block) -> list[Version]:
+    from factory_lib.computing import SignalRows, is_version
+    from factory_lib.sql import PendingSource, map_sources
+
+    found: dict[str, Version] = {}
+
+    def visit(source: object) -> object:
+        if isinstance(source, PendingSource) and isinstance(source.origin, SignalRows):
+            found.update({str(v): v for v in _parents(wh, source.origin.block)})
+        return source
+
+    map_sources(block, visit)
+    for table in tables(block):
+        if is_version(table):
+            found.setdefault(table.name, resolve(wh, table.name))
+    return list(found.values())
+
+
+def _sources(parents: Sequence[Version]) -> dict[str, str]:
+    return {name: s.source for version in reversed(parents) for name, s in version.shards.items() if s.source}
+
+
+def _rows_in(wh: Warehouse, block: Block) -> int:
+    """Rows of the tables that the query reads, in the shards that it reads."""
+    total = 0
+    for table in tables(block.source):
+        everything = Rendering()
+        text = everything.select(Block(table, {}))
+        total += int(wh.scalar(f"SELECT count() FROM ({text})", everything.params))
+    return total
+
+
+def _made_by(draft: Provenance) -> str:
+    """Fingerprint of what makes the rows of a shard: the query and the signals, not the data."""
+    signals = sorted((s["name"], s["fingerprint"]) for s in draft.signals)
+    return hashlib.blake2b(repr((draft.sql, signals)).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,74 @@
+"""Expressions and values as Python text, for provenance: what was written, or could have been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from factory_lib.expressions import (
+    Call,
+    Cast,
+    Column,
+    CosineDistance,
+    Expr,
+    Field,
+    Infix,
+    InQuery,
+    Item,
+    Length,
+    Literal,
+    Ordering,
+    SqlText,
+    Window,
+)
+
+_OPERATORS = {"=": "==", "AND": "&", "OR": "|"}
+_LONG = 8
+
+
+def python_of(value: Any) -> str:
+    """A value as Python text. Long vectors are shortened: their values stand in the SQL beside it."""
+    if isinstance(value, Ordering):
+        return python_of(value.expr) + (".desc()" if value.descending else "")
+    if isinstance(value, Expr):
+        return _expression(value)
+    if isinstance(value, np.ndarray):
+        return f"<vector of {len(value)}>" if value.ndim == 1 and len(value) > _LONG else repr(value.tolist())
+    if isinstance(value, list | tuple) and len(value) > _LONG:
+        return f"<{len(value)} values>"
+    if hasattr(value, "reads") and hasattr(value, "fingerprint"):
+        return str(value.name)
+    return repr(value)
+
+
+def _expression(e: Expr) -> str:
+    match e:
+        case Column(name):
+            return f"C.{name}" if name.isidentifier() else f"C[{name!r}]"
+        case Literal(value):
+            return python_of(value)
+        case Infix(op, left, right):
+            return f"({_expression(left)} {_OPERATORS.get(op, op)} {_expression(right)})"
+        case Call(name, args, parameters):
+            extra = [f"parameters=[{', '.join(map(_expression, parameters))}]"] if parameters else []
+            return f"fn.{name}({', '.join([*map(_expression, args), *extra])})"
+        case Field(base, name):
+            return f"{_expression(base)}.{name}"
+        case Item(base, key):
+            return f"{_expression(base)}[{_expression(key)}]"
+        case Length(base):
+            return f"{_expression(base)}.length()"
+        case Cast(base, ch_type):
+            return f"{_expression(base)}.cast({ch_type!r})"
+        case Window(base, partition_by, order_by):
+            partition, order = (", ".join(map(python_of, part)) for part in (partition_by, order_by))
+            return f"{_expression(base)}.over([{partition}], [{order}])"
+        case CosineDistance(left, right):
+            return f"cosine_distance({_expression(left)}, {_expression(right)})"
+        case SqlText(text):
+            return f"sql({text!r})"
+        case InQuery(base, _):
+            return f"{_expression(base)}.isin(<query>)"
+        case _:
+            return "<query>"
