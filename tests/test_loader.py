@@ -322,7 +322,7 @@ def test_a_shard_changed_since_is_an_error_that_names_it(tmp_path, change, match
 def test_etags_of_the_ingest_refuse_a_file_replaced_before_loading(tmp_path):
     rows = write_shards(tmp_path / "shards", [50])
     uri = rows.column("image")[0]["uri"].as_py()
-    with pytest.raises(FileChanged, match="00000.tar"):
+    with pytest.raises(FileChanged, match=r"00000\.tar"):
         list(load(rows, etags={uri: "another"}))
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
+from factory_lib.loading.convert import to_numpy
 
 SMALL_BYTES = 1 << 16  # below this a tensor travels in the message itself: a shared one costs a file descriptor
 
@@ -89,7 +90,7 @@ def column(array: pa.Array, name: str) -> Any:
 
 
 def _lists(array: pa.Array, name: str) -> Any:
-    lengths = np.asarray(array.value_lengths().fill_null(0)) if not pa.types.is_fixed_size_list(array.type) else None
+    lengths = to_numpy(array.value_lengths().fill_null(0)) if not pa.types.is_fixed_size_list(array.type) else None
     values = _numbers(array.flatten(), name)
     if lengths is None:
         if array.null_count:
@@ -117,8 +118,7 @@ def _numbers(array: pa.Array, name: str) -> NDArray[Any]:
                 f"Filter them (C.{name}.is_not_null()) or fill them (fn.ifNull(C.{name}, 0)).",
             )
         array = array.fill_null(float("nan"))
-    numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return numbers
+    return to_numpy(array)
 
 
 def _tensor(values: NDArray[Any]) -> torch.Tensor:

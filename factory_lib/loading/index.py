@@ -24,6 +24,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, nearest
+from factory_lib.loading.convert import to_arrow, to_numpy
 from factory_lib.loading.order import Rows
 from factory_lib.storage.store import FileInfo, store
 
@@ -102,22 +103,22 @@ class Index:
     def pointers(self, member: str, rows: Rows) -> Pointers:
         """Where a member's bytes of `rows` lie, in their order."""
         taken = self.take(rows, [f"{member}.{part}" for part in ("file", "offset", "size")])
-        file, offset, size = (column.to_numpy(zero_copy_only=False) for column in taken)
+        file, offset, size = map(to_numpy, taken)
         return Pointers(file, offset.astype(np.int64), size.astype(np.int64))
 
     def take(self, rows: Rows, names: Sequence[str]) -> list[pa.Array]:
         """The values of columns at `rows` (int64, any order), one array a name."""
         batches = self._open()
         if len(batches) == 1:
-            chosen = pa.array(rows)
+            chosen = to_arrow(rows)
             return [batches[0].column(name).take(chosen) for name in names]
         number, at = np.divmod(rows, batches[0].num_rows)
         order = np.argsort(number, kind="stable")
         edges = np.flatnonzero(np.diff(number[order], prepend=-1, append=-1))
-        back = pa.array(np.argsort(order, kind="stable"))
+        back = to_arrow(np.argsort(order, kind="stable"))
         parts: list[list[pa.Array]] = [[] for _ in names]
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            batch, chosen = batches[int(number[order[start]])], pa.array(at[order[start:stop]])
+            batch, chosen = batches[int(number[order[start]])], to_arrow(at[order[start:stop]])
             for part, name in zip(parts, names, strict=True):
                 part.append(batch.column(name).take(chosen))
         return [pa.concat_arrays(part).take(back) for part in parts]
@@ -204,7 +205,7 @@ def _write(
             starts, shard = _shard_starts(batch.column("shard"), shard)
             cuts += (starts + rows).tolist()
             rows += batch.num_rows
-            total += sum(int(batch.column(f"{m}.size").to_numpy().sum()) for m in members)
+            total += sum(int(to_numpy(batch.column(f"{m}.size")).sum()) for m in members)
             kept = batch.drop_columns(["shard"]) if "shard" not in columns else batch
             if writer is None:
                 writer = pa.ipc.new_file(str(path / "rows.arrow"), kept.schema)
@@ -240,7 +241,7 @@ def _rows_of(
         for member in members:
             pointer = batch.column(member)
             uri, offset, size = (pa.compute.struct_field(pointer, part) for part in ("uri", "offset", "size"))
-            arrays[f"{member}.file"] = pa.array(_file_numbers(uri, files), pa.uint32())
+            arrays[f"{member}.file"] = to_arrow(_file_numbers(uri, files))
             arrays[f"{member}.offset"] = offset.fill_null(0).cast(pa.uint64())
             arrays[f"{member}.size"] = size.fill_null(0).cast(pa.uint64())
         for column in columns:
@@ -256,7 +257,7 @@ def _file_numbers(uri: pa.Array, files: dict[str, int]) -> NDArray[np.uint32]:
     if not pa.types.is_dictionary(uri.type):
         uri = uri.dictionary_encode()
     numbers = [files.setdefault(u, len(files)) if u else int(MISSING) for u in uri.dictionary.to_pylist()]
-    codes = uri.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+    codes = to_numpy(uri.indices.cast(pa.int64()).fill_null(len(numbers)))
     result: NDArray[np.uint32] = np.array([*numbers, int(MISSING)], np.uint32)[codes]
     return result
 
@@ -281,7 +282,7 @@ def _evenly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _shard_starts(shard: pa.Array, before: str | None) -> tuple[Rows, str]:
     codes = shard.dictionary_encode()
-    changes = np.flatnonzero(np.diff(codes.indices.to_numpy())) + 1
+    changes = np.flatnonzero(np.diff(to_numpy(codes.indices))) + 1
     if shard[0].as_py() != before:
         changes = np.concatenate([[0], changes])
     return changes.astype(np.int64), shard[-1].as_py()
