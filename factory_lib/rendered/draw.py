@@ -163,7 +163,7 @@ def _mask(shape: str, side: int) -> Image.Image:
 
 
 def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, middle: float) -> None:
-    """Draw one shape around (middle, middle), inside a circle of 96 % of `middle`, so that it may be turned."""
+    """Draw one shape around (middle, middle), with room to be turned by 0.2 radians."""
 
     def at(x: float, y: float) -> tuple[float, float]:
         return middle * (1 + x), middle * (1 + y)
@@ -181,7 +181,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, middle: float) -> None:
         disc(0, 0, 0.94)
         disc(0, 0, 0.55, fill=0)
     elif shape == "square":
-        draw.polygon(corners([(45, 0.95), (135, 0.95), (225, 0.95), (315, 0.95)]), fill=255)
+        draw.polygon(corners([(45, 1.16), (135, 1.16), (225, 1.16), (315, 1.16)]), fill=255)
     elif shape == "triangle":
         draw.polygon(corners([(0, 0.96), (120, 0.96), (240, 0.96)]), fill=255)
     elif shape == "diamond":

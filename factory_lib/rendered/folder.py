@@ -50,7 +50,7 @@ METADATA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-"""Columns of a shard's parquet; `width`, `height` are of the stored picture, `original_*` and `sha256` of the download."""
+"""Columns of a shard's parquet: width and height are of the stored picture, original_* and sha256 of the download."""
 
 TRUTH = pa.schema(
     [
