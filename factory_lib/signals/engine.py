@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import pyarrow as pa
 
 from factory_lib.errors import SignalError
+from factory_lib.settings import settings
+from factory_lib.signals.pool import Task, borrowed_pool
 from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import IDENTITY, Running, compute_task
+from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task
+from factory_lib.signals.wire import Program
+
+TASK_ROWS = 256
+LIGHT_TASK_ROWS = 2048
+SMALL_ROWS = 128
+"""Up to so many rows are computed in this process: starting processes takes longer."""
+LIGHT_SECONDS = 0.6
+"""Signals of columns alone are computed in this process until they have taken so long, then by processes."""
 
 
 def compute(
@@ -48,14 +63,104 @@ def compute(
     if first is None:
         return
     plan = Plan.of(checked, first.schema)
-    running = [Running(one) for one in checked]
-    for task in tasks(_chain(first, batches), plan):
-        done = compute_task(running, task, read_members(task, plan.members, etags))
+    for task, done in _computed(checked, plan, _chain([first], batches), workers, ordered, dict(etags or {})):
         if on_error == "raise":
-            raise_first_error(checked, task, done)
+            _raise_first_error(checked, task, done)
         if progress is not None:
             progress(done.num_rows)
         yield done
+
+
+def _computed(
+    signals: Sequence[Signal],
+    plan: Plan,
+    rows: Iterator[pa.RecordBatch],
+    workers: int | None,
+    ordered: bool,
+    etags: Mapping[str, str],
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Tasks with their values, computed here while that is cheaper than having processes, then by processes."""
+    size = settings().workers if workers is None else workers
+    heavy = bool(plan.members) or any(one.has_setup for one in signals)
+    waiting = tasks(rows, plan, TASK_ROWS if heavy else LIGHT_TASK_ROWS)
+    if size > 1 and heavy:
+        held, few = _peek(waiting, SMALL_ROWS)
+        waiting = _chain(held, waiting)
+        size = 1 if few else size
+    if size > 1 and heavy:
+        yield from _by_processes(signals, plan, waiting, size, ordered, etags)
+        return
+    running = [Running(one) for one in signals]
+    started = time.perf_counter()
+    for task, data in _read_ahead(waiting, plan, etags):
+        yield task, compute_task(running, task, data)
+        if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
+            yield from _by_processes(signals, plan, waiting, size, ordered, etags)
+            return
+
+
+def _read_ahead(
+    waiting: Iterator[pa.RecordBatch], plan: Plan, etags: Mapping[str, str]
+) -> Iterator[tuple[pa.RecordBatch, Mapping[str, Sequence[Read]]]]:
+    """Tasks with what their members hold; the next task is read while one is computed."""
+    if not plan.members:
+        yield from ((task, {}) for task in waiting)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        held: deque[tuple[pa.RecordBatch, Future[dict[str, list[Read]]]]] = deque()
+        for task in waiting:
+            held.append((task, reader.submit(read_members, task, plan.members, etags)))
+            if len(held) > 1:
+                rows, future = held.popleft()
+                yield rows, future.result()
+        for rows, future in held:
+            yield rows, future.result()
+
+
+def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordBatch], bool]:
+    """The first tasks, and whether they are all there is: no more than `rows` rows."""
+    held: list[pa.RecordBatch] = []
+    total = 0
+    for task in waiting:
+        held.append(task)
+        total += task.num_rows
+        if total > rows:
+            return held, False
+    return held, True
+
+
+def _by_processes(
+    signals: Sequence[Signal],
+    plan: Plan,
+    waiting: Iterator[pa.RecordBatch],
+    size: int,
+    ordered: bool,
+    etags: Mapping[str, str],
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    program = _program(signals, plan, etags)
+    with borrowed_pool() as pool:
+        numbered = (Task(rows, (number,)) for number, rows in enumerate(waiting))
+        with contextlib.closing(pool.run(program, numbered, size, ordered=ordered)) as finished:
+            for one in finished:
+                yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason)
+
+
+def _program(signals: Sequence[Signal], plan: Plan, etags: Mapping[str, str]) -> Program:
+    import cloudpickle
+
+    blobs = []
+    for one in signals:
+        try:
+            blob = cloudpickle.dumps(one)
+        except Exception as error:
+            raise SignalError(
+                f"Signal {one.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}",
+                "Open files, connections and models in setup() of a class, or compute with workers=1.",
+            ) from error
+        key = hashlib.sha256(blob + one.fingerprint.encode()).hexdigest()
+        blobs.append((key, blob))
+    digest = hashlib.sha256(repr((sorted(etags.items()), plan, [key for key, _ in blobs])).encode())
+    return Program(digest.hexdigest(), tuple(blobs), plan.members, etags)
 
 
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:
@@ -68,7 +173,7 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def raise_first_error(signals: Sequence[Signal], rows: pa.RecordBatch, done: pa.RecordBatch) -> None:
+def _raise_first_error(signals: Sequence[Signal], rows: pa.RecordBatch, done: pa.RecordBatch) -> None:
     """End the run when a sample of a finished task failed.
 
     Raises:
@@ -105,6 +210,6 @@ def _checked(signals: Sequence[Signal], on_error: str) -> list[Signal]:
     return list(signals)
 
 
-def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
+def _chain(first: Iterable[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from first
     yield from rest

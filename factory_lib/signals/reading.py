@@ -14,7 +14,6 @@ from factory_lib.signals.signal import Signal
 from factory_lib.signals.task import IDENTITY, Read
 from factory_lib.storage.store import store
 
-TASK_ROWS = 256
 TASK_BYTES = 16 * 2**20
 
 
@@ -56,8 +55,8 @@ class Plan:
         return Plan(members, tuple(name for name in wanted if name in schema.names))
 
 
-def tasks(rows: Iterable[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
-    """Cut rows into tasks of neighbouring rows: at most `TASK_ROWS` of them and about `TASK_BYTES` to read.
+def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int) -> Iterator[pa.RecordBatch]:
+    """Cut rows into tasks of neighbouring rows: at most `most` of them and about `TASK_BYTES` to read.
 
     Small incoming batches are put together, large ones are sliced without copying.
     """
@@ -67,11 +66,11 @@ def tasks(rows: Iterable[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch
         narrow = batch.select(list(plan.columns))
         start = 0
         while start < narrow.num_rows:
-            piece = narrow.slice(start, TASK_ROWS - held_rows)
+            piece = narrow.slice(start, most - held_rows)
             held.append(piece)
             held_rows += piece.num_rows
             start += piece.num_rows
-            if held_rows == TASK_ROWS:
+            if held_rows == most:
                 yield from _by_bytes(held, plan)
                 held, held_rows = [], 0
     if held:

@@ -179,6 +179,17 @@ def compute_task(
     return pa.RecordBatch.from_arrays([rows.column(name) for name in present] + arrays, names=present + names)
 
 
+def failed_task(signals: Sequence[Signal], rows: pa.RecordBatch, reason: str) -> pa.RecordBatch:
+    """What `compute_task` gives, for rows that no process survived: no values, the same error for all."""
+    present = [name for name in IDENTITY if name in rows.schema.names]
+    arrays = [rows.column(name) for name in present]
+    names = list(present)
+    for one in signals:
+        arrays += [one.output.array([None] * rows.num_rows), pa.array([reason] * rows.num_rows, pa.string())]
+        names += [one.name, f"{one.name}_error"]
+    return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
 def single_values(column: pa.Array, given: Input) -> Sequence[Any]:
     """The values of a column one by one: Python objects, or numpy or Arrow arrays as annotated."""
     if given.form == "python":

@@ -1,0 +1,72 @@
+"""What the engine and its worker processes say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Program:
+    """The signals of one computation, as sent to a worker.
+
+    Attributes:
+        id: digest of all that follows: a worker sets up a program once.
+        signals: one pickle a signal, with a digest that changes with its fingerprint.
+        members: pointer columns to read.
+        etags: uri -> etag that its reads are pinned to.
+    """
+
+    id: str
+    signals: tuple[tuple[str, bytes], ...]
+    members: tuple[str, ...]
+    etags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task: rows as an Arrow IPC stream."""
+
+    id: int
+    program: str
+    rows: bytes
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Answer: all signals of a program are set up."""
+
+    program: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Answer: a program cannot be set up."""
+
+    program: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """Answer: the values of a task as an Arrow IPC stream."""
+
+    id: int
+    values: bytes
+
+
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """A record batch as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def from_ipc(data: bytes) -> pa.RecordBatch:
+    """The record batch of an Arrow IPC stream; its buffers stay where they are."""
+    return pa.ipc.open_stream(data).read_next_batch()

@@ -1,0 +1,128 @@
+"""A worker process: reads ahead, computes, answers.
+
+Three threads share the work of one process: one receives tasks and reads their members from storage, one computes, one
+sends results; so that neither storage nor the receiver keeps the processor waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal as signals_of_the_system
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from factory_lib.signals.wire import Done, Failed, Program, Ready, from_ipc, to_ipc
+
+if TYPE_CHECKING:
+    from factory_lib.signals.task import Running
+
+IDLE_SECONDS = 300.0
+KEPT_SIGNALS = 16
+
+
+def main(descriptor: int) -> None:
+    """Serve the process at the other end of a socket until it hangs up or stays silent."""
+    signals_of_the_system.signal(signals_of_the_system.SIGINT, signals_of_the_system.SIG_IGN)
+    # Numerical libraries read this when they load: a thread a core in each of many processes makes all of them slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    connection = Connection(descriptor)
+    received: queue.Queue[object] = queue.Queue(maxsize=2)
+    # Room for all tasks under way: computing never waits for a reader that itself waits to send the next task.
+    answers: queue.Queue[object] = queue.Queue()
+    _preload()
+    threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
+    threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
+    with contextlib.suppress(queue.Empty):
+        _serve(received, answers)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The threads may be inside the storage's libraries: nothing is left to wait for.
+    os._exit(0)
+
+
+def _preload() -> None:
+    import numpy  # noqa: F401
+    import PIL.Image
+    import pyarrow  # noqa: F401
+
+    import factory_lib.signals.task  # noqa: F401
+
+    PIL.Image.preinit()
+
+
+def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
+    from factory_lib.errors import FactoryError
+    from factory_lib.signals.task import compute_task
+
+    kept: OrderedDict[str, Running] = OrderedDict()
+    programs: dict[str, Sequence[Running]] = {}
+    while True:
+        message = received.get(timeout=IDLE_SECONDS)
+        if message is None:
+            return
+        if isinstance(message, BaseException):
+            raise message
+        if isinstance(message, Program):
+            try:
+                programs = {message.id: _set_up(message, kept)}
+                answers.put(Ready(message.id))
+            except Exception as error:
+                hint = error.hint if isinstance(error, FactoryError) else ""
+                text = error.message if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
+                answers.put(Failed(message.id, text, hint))
+        elif isinstance(message, tuple):
+            work, rows, data = message
+            if work.program in programs:
+                answers.put(Done(work.id, to_ipc(compute_task(programs[work.program], rows, data))))
+
+
+def _set_up(program: Program, kept: OrderedDict[str, Running]) -> list[Running]:
+    from factory_lib.signals.task import Running
+
+    running = []
+    for key, blob in program.signals:
+        if key not in kept:
+            kept[key] = Running(pickle.loads(blob))
+        kept.move_to_end(key)
+        running.append(kept[key])
+    while len(kept) > max(KEPT_SIGNALS, len(program.signals)):
+        kept.popitem(last=False)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+    return running
+
+
+def _receive(connection: Connection, received: queue.Queue[object]) -> None:
+    """Take messages and read what their rows point at, so that the bytes are there when the task's turn comes."""
+    from factory_lib.signals.reading import read_members
+
+    program: Program | None = None
+    try:
+        while True:
+            message = pickle.loads(connection.recv_bytes())
+            if isinstance(message, Program):
+                program = message
+                received.put(message)
+            elif program is not None and message.program == program.id:
+                rows = from_ipc(message.rows)
+                received.put((message, rows, read_members(rows, program.members, program.etags)))
+    except (EOFError, OSError):
+        received.put(None)
+    except BaseException as error:
+        received.put(error)
+
+
+def _send(connection: Connection, answers: queue.Queue[object]) -> None:
+    while True:
+        try:
+            connection.send_bytes(pickle.dumps(answers.get()))
+        except OSError:
+            os._exit(0)
