@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-RESERVED = frozenset({"shard", "position", "sample_id", "key"})
+RESERVED = frozenset({"shard", "position", "sample_id"})
 """Columns that every version has; a column of a source that is called so gets an underscore behind its name."""
 
 ALIASES: Mapping[str, str] = {

@@ -3,49 +3,187 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from factory_lib.errors import SourceError
+import pyarrow as pa
+
+from factory_lib.errors import SourceError, nearest
+from factory_lib.settings import settings
+from factory_lib.sources.datacomp import JoinedSource
+from factory_lib.sources.folder import open_folder
+from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
+from factory_lib.sources.keyindex import KeyedTables
 from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
+from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.shards import Source
+from factory_lib.sources.tables import ARRAY_SUFFIXES, KEYS, TablePair, pair_files, settle_schema
 from factory_lib.sources.tar import TarReader
 from factory_lib.sources.webdataset import WebDataset
 from factory_lib.storage.retry import redact
-from factory_lib.storage.store import FileInfo, Store, store
+from factory_lib.storage.store import FileInfo, store
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
+_STATS = "_stats.json"
 
 
-def open_source(uri: str, *, tars_per_shard: int | None = None, schema_tars: int = 3) -> Source:
-    """Open whatever is at `uri`: the format is found out.
+def open_source(
+    uri: str,
+    *,
+    format: str | None = None,
+    metadata: str | None = None,
+    on: str | None = None,
+    vectors: Sequence[str] | None = None,
+    tars_per_shard: int | None = None,
+    schema_tars: int = 3,
+) -> Source:
+    """Open whatever is at `uri`.
+
+    Formats, in the order in which they are looked for: `datacomp` (folders `shards/` and `metadata/`), `img2dataset`
+    (tars with parquet files beside them), `webdataset` (tars), `tables` (parquet, npz, npy), `folder` (image files).
+
+    All shards have one schema, settled from the first tars and tables: what comes later and does not fit it is null
+    and counted in the report of its shard.
 
     Args:
         uri: a file or folder; a local path, `s3://…`, or what else fsspec opens.
+        format: one of the above; None to find out.
+        metadata: parquet, npz or npy files, or a folder of them, whose columns are joined to the samples.
+        on: column of samples and metadata to join by; None for the first of key, uid, hash, url that both have.
+        vectors: arrays of npz files that become columns, by their names in the file; None for all.
         tars_per_shard: how many consecutive tars make one shard; None for `FACTORY_TARS_PER_SHARD`.
-        schema_tars: how many tars, from the first, are looked into to settle the columns of all of them.
+        schema_tars: how many tars (or tables), from the first, are looked into for the schema.
 
     Raises:
         FileMissing: nothing is there.
         SourceError: what is there is of no known format, or none of it can be read.
     """
-    from factory_lib.settings import settings
-
-    origin = store()
-    uri = origin.resolve(uri)
-    files = [file for file in origin.list(uri) if not _hidden(uri, file.uri)]
+    if format is not None and format not in _OPENERS:
+        raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS))
+    uri = store().resolve(uri)
     per_shard = settings().tars_per_shard if tars_per_shard is None else tars_per_shard
-    tars = tuple(file for file in files if file.uri.lower().endswith(TAR_SUFFIXES))
-    if tars:
-        return WebDataset(uri, tars, settle_layout(origin, tars[:], schema_tars), per_shard)
-    raise SourceError(f"{redact(uri)} holds no samples of a known format: {_contents(files)}.", _KNOWN)
+    found = _Found(uri, tuple(_listed(uri)), vectors, per_shard, max(schema_tars, 1))
+    for name, opener in _OPENERS.items():
+        if format in (None, name) and (source := opener(found)) is not None:
+            return source if metadata is None else join_metadata(source, metadata, on, vectors)
+    wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"
+    raise SourceError(
+        f"{redact(uri)} holds no {wanted}: {_contents(found.files)}.",
+        "Known: WebDataset tars, img2dataset output, DataComp pools (shards/ and metadata/), parquet and npz tables, "
+        "folders of images.",
+    )
 
 
-_KNOWN = "Known: WebDataset tars."
+def join_metadata(source: Source, metadata: str, on: str | None = None, vectors: Sequence[str] | None = None) -> Source:
+    """Join the columns of tables to the samples of a source, by a column of both.
+
+    Raises:
+        SourceError: there are no tables at `metadata`, or nothing to join by.
+    """
+    uri = store().resolve(metadata)
+    pairs = tuple(pair_files(_listed(uri)))
+    if not pairs:
+        raise SourceError(f"{redact(uri)} holds no parquet, npz or npy: {_contents(_listed(uri))}.")
+    schema = settle_schema(pairs[:3], vectors)
+    shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
+    if on is None and not shared:
+        raise SourceError(
+            f"{redact(uri)} has none of the columns {', '.join(KEYS)} in common with {redact(source.uri)}.",
+            f"Name a column with on=…; the tables have {', '.join(schema.names)}.",
+        )
+    on = on or shared[0]
+    for where, names in ((uri, schema.names), (source.uri, source.schema.names)):
+        if on not in names:
+            raise SourceError(f"{redact(where)} has no column {on!r} to join by.", nearest(on, names))
+    return JoinedSource(source.uri, source, KeyedTables(pairs, on, schema, settings().home / "sources"))
 
 
-def settle_layout(origin: Store, tars: Sequence[FileInfo], schema_tars: int, parse_json: bool = True) -> Layout:
+@dataclass(frozen=True)
+class _Found:
+    """What is at a URI, and how it is to be opened."""
+
+    uri: str
+    files: tuple[FileInfo, ...]
+    vectors: Sequence[str] | None
+    tars_per_shard: int
+    schema_tars: int
+
+    @cached_property
+    def tars(self) -> tuple[FileInfo, ...]:
+        return tuple(file for file in self.files if file.uri.lower().endswith(TAR_SUFFIXES))
+
+    def below(self, folder: str) -> _Found:
+        """Only what is in a folder of it."""
+        root = f"{self.uri}/{folder}"
+        files = tuple(file for file in self.files if file.uri.startswith(root + "/"))
+        return _Found(root, files, self.vectors, self.tars_per_shard, self.schema_tars)
+
+
+def _open_datacomp(found: _Found) -> Source | None:
+    samples = found.below("shards")
+    if not samples.tars or not found.below("metadata").files:
+        return None
+    opened = _open_img2dataset(samples) or _open_webdataset(samples)
+    assert opened is not None
+    joined = join_metadata(opened, f"{found.uri}/metadata", "uid", found.vectors)
+    assert isinstance(joined, JoinedSource)
+    return JoinedSource(found.uri, joined.samples, joined.metadata)
+
+
+def _open_img2dataset(found: _Found) -> Source | None:
+    by_stem = {pair.files[0].uri.rsplit(".", 1)[0]: pair for pair in pair_files(found.files)}
+    stats = {file.uri.removesuffix(_STATS): file for file in found.files if file.uri.endswith(_STATS)}
+    tars = [
+        TarWithTables(tar, by_stem[stem], stats.get(stem))
+        for tar in found.tars
+        if (stem := tar.uri.rsplit(".", 1)[0]) in by_stem and by_stem[stem].parquet is not None
+    ]
+    if not tars:
+        return None
+    table_schema = _first_schema([tar.table for tar in tars], found)
+    if "key" not in table_schema.names:
+        raise SourceError(
+            f"{tars[0].table.name} has no column 'key', by which its rows belong to samples of the tar beside it.",
+            f"It has {', '.join(table_schema.names)}. Join it with metadata=… and on=… from another folder.",
+        )
+    layout = settle_layout(found, parse_json=False)
+    with_tables = {tar.tar.uri: tar for tar in tars}
+    every = tuple(with_tables.get(tar.uri, TarWithTables(tar, TablePair(None, None), None)) for tar in found.tars)
+    return Img2Dataset(found.uri, every, layout, table_schema, found.tars_per_shard)
+
+
+def _open_webdataset(found: _Found) -> Source | None:
+    if not found.tars:
+        return None
+    return WebDataset(found.uri, found.tars, settle_layout(found), found.tars_per_shard)
+
+
+def _open_tables(found: _Found) -> Source | None:
+    files = [file for file in found.files if file.uri.lower().endswith((".parquet", *ARRAY_SUFFIXES))]
+    if not files:
+        return None
+    pairs = pair_files(files)
+    schema = _first_schema(pairs, found)
+    return MetadataTables(found.uri, tuple(pairs), schema, key_column(schema))
+
+
+def _open_folder(found: _Found) -> Source | None:
+    return open_folder(found.uri, found.files)
+
+
+_OPENERS: dict[str, Callable[[_Found], Source | None]] = {
+    "datacomp": _open_datacomp,
+    "img2dataset": _open_img2dataset,
+    "webdataset": _open_webdataset,
+    "tables": _open_tables,
+    "folder": _open_folder,
+}
+
+
+def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
     """Look into the first tars that can be read.
 
     Raises:
@@ -54,34 +192,51 @@ def settle_layout(origin: Store, tars: Sequence[FileInfo], schema_tars: int, par
     builder = LayoutBuilder(parse_json)
     problems: list[str] = []
     looked_into = 0
-    for tar in tars:
-        reader = TarReader(origin, tar, problems.append)
-        seen = len(builder.extensions)
+    for tar in found.tars:
         try:
-            for block in first_blocks(reader.blocks(), SCHEMA_MEMBERS):
+            for block in first_blocks(TarReader(store(), tar, problems.append).blocks(), SCHEMA_MEMBERS):
                 builder.add(block)
         except SourceError as error:
             problems.append(str(error))
             continue
-        looked_into += bool(seen or builder.extensions)
-        if looked_into >= schema_tars:
+        looked_into += 1
+        if looked_into >= found.schema_tars and builder.extensions:
             break
     if not builder.extensions:
-        reason = problems[0] if problems else f"{redact(tars[0].uri)} has no members with an extension."
-        raise SourceError(reason, f"No sample was found in {len(tars)} tar{'s' * (len(tars) > 1)}.")
+        number = len(found.tars)
+        reason = problems[0] if problems else f"{redact(found.tars[0].uri)} has no members with an extension."
+        raise SourceError(reason, f"No sample was found in {number} tar{'s' * (number > 1)}.")
     return builder.build()
 
 
-def _hidden(root: str, uri: str) -> bool:
-    return any(part.startswith(".") for part in uri.removeprefix(root).split("/"))
+def _first_schema(pairs: Sequence[TablePair], found: _Found) -> pa.Schema:
+    """The schema of the first tables that can be read; the error of the first when none can."""
+    readable: list[TablePair] = []
+    errors: list[SourceError] = []
+    for pair in pairs:
+        try:
+            settle_schema([pair])
+        except SourceError as error:
+            errors.append(error)
+            continue
+        readable.append(pair)
+        if len(readable) == found.schema_tars:
+            break
+    if not readable:
+        raise errors[0]
+    return settle_schema(readable, found.vectors)
+
+
+def _listed(uri: str) -> list[FileInfo]:
+    """Files that are not hidden."""
+    files = store().list(uri)
+    return [file for file in files if not any(part.startswith(".") for part in file.uri.removeprefix(uri).split("/"))]
 
 
 def _contents(files: Sequence[FileInfo]) -> str:
     """What is there, by extension."""
     if not files:
         return "it is empty"
-    endings = Counter(
-        f".{name.rsplit('.', 1)[1]}" if "." in (name := file.uri.rsplit("/", 1)[-1]) else "without extension"
-        for file in files
-    )
+    names = [file.uri.rsplit("/", 1)[-1] for file in files]
+    endings = Counter(f".{name.rsplit('.', 1)[1]}" if "." in name else "without extension" for name in names)
     return ", ".join(f"{number} x {ending}" for ending, number in endings.most_common(6))

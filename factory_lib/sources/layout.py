@@ -103,12 +103,27 @@ class LayoutBuilder:
         """Take the extensions and JSON fields of a block into account."""
         keys, encoded = split_names(block.names)
         self.extensions |= dict.fromkeys(name for name in encoded.dictionary.to_pylist() if name)
-        self._find_second_images(keys.to_pylist(), encoded.to_pylist())
+        names = encoded.to_pylist()
+        self.add_images(keys.to_pylist(), names)
         if self.parse_json and "json" in self.extensions:
-            rows = [row for row, name in enumerate(encoded.to_pylist()) if name == "json"]
-            for found in json_objects(block.payloads(np.asarray(rows, np.int64)), None, None):
-                for name, value in found.items():
-                    self.values[name].append(value)
+            rows = [row for row, name in enumerate(names) if name == "json"]
+            self.add_json(block.payloads(np.asarray(rows, np.int64)))
+
+    def add_images(self, keys: Sequence[str | None], extensions: Sequence[str | None]) -> None:
+        """Note which image extensions come second in a sample that has several."""
+        previous: tuple[str | None, str] | None = None
+        for key, extension in zip(keys, extensions, strict=True):
+            if extension not in IMAGES:
+                continue
+            if previous is not None and previous[0] == key and previous[1] != extension:
+                self.second_images.add(max(previous[1], extension, key=IMAGES.index))
+            previous = (key, extension)
+
+    def add_json(self, documents: Sequence[bytes | None]) -> None:
+        """Take the fields of JSON documents into account."""
+        for found in json_objects(documents, None, None):
+            for name, value in found.items():
+                self.values[name].append(value)
 
     def build(self) -> Layout:
         """Settle names and types."""
@@ -117,7 +132,8 @@ class LayoutBuilder:
             roles = [(extension, "ignored" if kind == "json" else kind) for extension, kind in roles]
         named = [e for e, kind in roles if kind not in {"image", "json", "ignored"} or e in self.second_images]
         named.sort(key=lambda extension: extension != "txt")  # txt is the caption, whatever else is called so
-        columns = name_columns(named, taken={"image"} if any(kind == "image" for _, kind in roles) else ())
+        taken = {"key", "image"} if any(kind == "image" for _, kind in roles) else {"key"}
+        columns = name_columns(named, taken)
         roles.sort(key=lambda role: IMAGES.index(role[0]) if role[1] == "image" else -1)
         slots = tuple(Slot(extension, kind, columns.get(extension, "")) for extension, kind in roles)
         return Layout(slots, self._fields(slots))
@@ -125,21 +141,12 @@ class LayoutBuilder:
     def _fields(self, slots: Sequence[Slot]) -> tuple[Field, ...]:
         # A field called as a text member supplements it; img2dataset writes the caption both ways.
         texts = {slot.column for slot in slots if slot.kind == "text"}
-        pointers = {slot.column for slot in slots if slot.kind not in {"text", "json"}} | {"image"}
+        pointers = {slot.column for slot in slots if slot.kind not in {"text", "json"}} | {"key", "image"}
         names = name_columns((name for name in self.values if name != "key"), taken=pointers)
         return tuple(
             Field(name, column, pa.string() if column in texts else _type(column, self.values[name]))
             for name, column in names.items()
         )
-
-    def _find_second_images(self, keys: list[str | None], extensions: list[str | None]) -> None:
-        previous: tuple[str | None, str] | None = None
-        for key, extension in zip(keys, extensions, strict=True):
-            if extension not in IMAGES:
-                continue
-            if previous is not None and previous[0] == key and previous[1] != extension:
-                self.second_images.add(max(previous[1], extension, key=IMAGES.index))
-            previous = (key, extension)
 
 
 def _kind(extension: str) -> Kind:

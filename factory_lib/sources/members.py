@@ -31,6 +31,7 @@ class Members:
         codes: int32, the index of each member's extension in the list that it was read with; -1 where it is not in it.
         offsets, sizes: uint64, where the bytes are.
         texts: contents of the members that were asked for; None for all others, and for those too large to be read.
+        uris: file of each member; None where all are in one file.
     """
 
     keys: pa.StringArray
@@ -38,6 +39,7 @@ class Members:
     offsets: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.uint64]
     texts: list[bytes | None]
+    uris: pa.StringArray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -45,7 +47,8 @@ class Members:
     def rows(self, start: int, stop: int | None = None) -> Members:
         """A range of members."""
         part = slice(start, stop)
-        return Members(self.keys[part], self.codes[part], self.offsets[part], self.sizes[part], self.texts[part])
+        uris = None if self.uris is None else self.uris[part]
+        return Members(self.keys[part], self.codes[part], self.offsets[part], self.sizes[part], self.texts[part], uris)
 
     def group_starts(self) -> npt.NDArray[np.int64]:
         """The first member of each sample."""

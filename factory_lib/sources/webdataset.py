@@ -82,7 +82,7 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
 
     Args:
         members: of whole samples.
-        uri: of the file that holds their bytes.
+        uri: of the file that holds their bytes, where they are in one.
     """
     starts = members.group_starts()
     sample = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(members)))
@@ -119,12 +119,20 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def pointers(
-    uri: str, present: npt.NDArray[np.bool_], offsets: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]
-) -> pa.StructArray:
-    """Pointers into one file, `('', 0, 0)` where there is none."""
-    uris = pa.repeat(pa.scalar(uri), len(present)) if present.all() else pc.if_else(pa.array(present), uri, "")
-    return pa.StructArray.from_arrays([uris, pa.array(offsets), pa.array(sizes)], fields=list(POINTER))
+def _pointers(
+    members: Members, rows: npt.NDArray[np.int64], at: npt.NDArray[np.int64], count: int, uri: str
+) -> tuple[pa.StructArray, npt.NDArray[np.bool_]]:
+    """Pointers to some members at some of `count` samples, `('', 0, 0)` at the others; and where they are."""
+    row = np.full(count, -1, np.int64)
+    row[at] = rows
+    present = row >= 0
+    offsets = np.where(present, members.offsets[row], np.uint64(0))
+    sizes = np.where(present, members.sizes[row], np.uint64(0))
+    if members.uris is not None:
+        uris = pc.fill_null(members.uris.take(pa.array(row, mask=~present)), "")
+    else:
+        uris = pa.repeat(pa.scalar(uri), count) if present.all() else pc.if_else(pa.array(present), uri, "")
+    return pa.StructArray.from_arrays([uris, pa.array(offsets), pa.array(sizes)], fields=list(POINTER)), present
 
 
 def _pointer_columns(
@@ -139,13 +147,6 @@ def _pointer_columns(
     count = len(keys)
     found: dict[str, pa.Array] = {}
 
-    def place(column: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        at = sample[rows]
-        present, offsets, sizes = np.zeros(count, np.bool_), np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-        present[at], offsets[at], sizes[at] = True, members.offsets[rows], members.sizes[rows]
-        found[column] = pointers(uri, present, offsets, sizes)
-        return present
-
     chosen: list[npt.NDArray[np.int64]] = []
     taken = np.zeros(count, np.bool_)
     for code, slot in enumerate(layout.slots):
@@ -158,11 +159,12 @@ def _pointer_columns(
             taken[sample[rows]] = True
             rows = rows[second]
         if slot.column:
-            place(slot.column, rows)
+            found[slot.column], _ = _pointers(members, rows, sample[rows], count, uri)
         elif len(rows):
             report.count("extra_images", len(rows))
     if layout.has_image:
-        present = place("image", np.concatenate(chosen))
+        rows = np.concatenate(chosen)
+        found["image"], present = _pointers(members, rows, sample[rows], count, uri)
         report.count("no_image", int((~present).sum()))
     return found
 

@@ -1,0 +1,157 @@
+"""Output of img2dataset: tars with a parquet, a `_stats.json` and perhaps an npz beside each, joined by key.
+
+The parquet holds every row that was tried, in the order in which downloads ended; the tar holds the successes, in
+another order. So position means nothing. Rows whose download failed are no samples; they are counted by their error.
+Format: https://github.com/rom1504/img2dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import SourceError, StoreError
+from factory_lib.sources.layout import Layout
+from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
+from factory_lib.sources.tables import TablePair, check_keys
+from factory_lib.sources.webdataset import read_tar
+from factory_lib.storage.store import FileInfo, store
+
+ERRORS_KEPT = 20
+_STATS_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class TarWithTables:
+    """One tar and what lies beside it."""
+
+    tar: FileInfo
+    table: TablePair
+    stats: FileInfo | None
+
+    @property
+    def files(self) -> tuple[FileInfo, ...]:
+        """All that the rows depend on, the tar first."""
+        return (self.tar, *self.table.files, *([self.stats] if self.stats else []))
+
+
+@dataclass(frozen=True)
+class Img2Dataset:
+    """A folder that img2dataset wrote.
+
+    Attributes:
+        uri: the folder.
+        tars: sorted by uri.
+        layout: what members become; json members are not parsed, the table says the same.
+        table_schema: columns of the tables, `key` among them.
+        tars_per_shard: how many consecutive tars make a shard.
+    """
+
+    uri: str
+    tars: tuple[TarWithTables, ...]
+    layout: Layout
+    table_schema: pa.Schema
+    tars_per_shard: int = 1
+    format: str = "img2dataset"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        return joined_schema(self.layout.schema, self.table_schema)
+
+    def shards(self) -> list[SourceShard]:
+        """Groups of consecutive tars with the tables beside them."""
+        groups = []
+        for at in range(0, len(self.tars), self.tars_per_shard):
+            group = self.tars[at : at + self.tars_per_shard]
+            groups.append((group[0].tar.uri, tuple(file for tar in group for file in tar.files)))
+        return name_shards(self.uri, groups, f".x{self.tars_per_shard}" if self.tars_per_shard > 1 else "")
+
+    def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """Rows of a shard in byte order."""
+        for file in shard.files:
+            if file.uri in self._by_uri:
+                yield from self._read_tar(self._by_uri[file.uri], report)
+
+    @cached_property
+    def _by_uri(self) -> dict[str, TarWithTables]:
+        return {one.tar.uri: one for one in self.tars}
+
+    def _read_tar(self, one: TarWithTables, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        table = self._successes(one.table.fresh(), report)
+        before = report.samples
+        matched = 0
+        for batch in read_tar(store(), one.tar, self.layout, report):
+            found = pc.index_in(batch.column("key"), value_set=table.column("key"))
+            report.count("no_metadata", found.null_count)
+            matched += len(found) - found.null_count
+            yield join_rows(batch, table.take(found), self.schema)
+        missing = len(table) - matched
+        if missing > 0 and not report.counts.get("damaged_tars"):
+            report.count("missing_members", missing)
+            report.problem(f"{one.table.name}: {missing} rows say success but are not in the tar")
+        _compare_stats(one, report.samples - before, report)
+
+    def _successes(self, table: TablePair, report: ShardReport) -> pa.Table:
+        """Rows of downloads that succeeded, each key once."""
+        try:
+            found = table.read(self.table_schema, report)
+        except (SourceError, StoreError) as error:
+            report.count("unreadable_tables")
+            report.problem(str(error))
+            return self.table_schema.empty_table()
+        if "status" in found.column_names:
+            failed = pc.fill_null(pc.not_equal(found.column("status"), "success"), False)
+            _count_failures(found.filter(failed), report)
+            found = found.filter(pc.invert(failed))
+        check_keys(found.column("key"), table.name, report)
+        return found.filter(pc.is_valid(found.column("key")))
+
+
+def joined_schema(samples: pa.Schema, table: pa.Schema) -> pa.Schema:
+    """Columns of samples, then those that only the table has."""
+    return pa.schema([*samples, *(field for field in table if field.name not in samples.names)])
+
+
+def join_rows(batch: pa.RecordBatch, rows: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+    """Put columns of a table beside those of samples, row by row. A value that the sample has itself counts; the table
+    fills its nulls."""
+    columns: list[pa.Array] = []
+    for field in schema:
+        theirs = rows.column(field.name).combine_chunks() if field.name in rows.column_names else None
+        if field.name not in batch.schema.names:
+            columns.append(theirs)
+            continue
+        ours = batch.column(field.name)
+        fills = theirs is not None and ours.null_count and theirs.type.equals(ours.type)
+        columns.append(pc.coalesce(ours, theirs) if fills else ours)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _count_failures(failed: pa.Table, report: ShardReport) -> None:
+    report.count("failed_rows", len(failed))
+    if not len(failed) or "error_message" not in failed.column_names:
+        return
+    reasons = pc.fill_null(failed.column("error_message"), "unknown")
+    counted = sorted(pc.value_counts(reasons).to_pylist(), key=lambda entry: -entry["counts"])
+    for entry in counted[:ERRORS_KEPT]:
+        report.count(f"failed: {str(entry['values'])[:100]}", entry["counts"])
+
+
+def _compare_stats(one: TarWithTables, samples: int, report: ShardReport) -> None:
+    """Hold the number of samples against what the writer counted."""
+    if one.stats is None:
+        return
+    try:
+        said = json.loads(store().read(one.stats.uri, 0, _STATS_BYTES)).get("successes")
+    except (ValueError, AttributeError, StoreError):
+        report.problem(f"{one.stats.uri.rsplit('/', 1)[-1]} is not a JSON object")
+        return
+    if isinstance(said, int) and said != samples:
+        report.count("different_stats")
+        report.problem(f"{one.stats.uri.rsplit('/', 1)[-1]} says {said} successes, the tar has {samples} samples")

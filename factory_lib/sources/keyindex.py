@@ -1,0 +1,274 @@
+"""Finds rows of many tables by key, without loading the tables for each shard.
+
+Samples and their metadata often don't share shards (DataComp's are shuffled), so the rows of one tar lie in any of the
+tables. The index is built once for a set of files, under `FACTORY_HOME/sources`, and memory-mapped by whoever reads:
+`hashes.npy` (sorted 64-bit hashes of the keys), `places.npy` (table << 32 | row of each) and, a table, its attributes
+as uncompressed Arrow IPC, from which rows are taken at random. Vectors stay where they are: an uncompressed npz is read
+by byte range.
+
+Cost: 16 bytes a row for the index, the parquet's uncompressed size for the attributes, and while building about 40
+bytes of memory a row. It is meant for up to `MAX_ROWS` rows; larger pools are joined in the warehouse instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import SourceError
+from factory_lib.sources.keyhash import hash_strings
+from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.tables import TablePair
+
+MAX_ROWS = 200_000_000
+_FORMAT = 1
+_ROWS_AT_ONCE = 100_000
+_OLD_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class KeyedTables:
+    """Tables whose rows are found by a key.
+
+    Attributes:
+        pairs: the tables.
+        on: column that holds the key.
+        schema: settled columns of all tables, `on` among them.
+        home: folder in which indexes are kept.
+    """
+
+    pairs: tuple[TablePair, ...]
+    on: str
+    schema: pa.Schema
+    home: Path
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Columns that stay in their npz."""
+        kinds = {field.name: field.type for field in self.schema}
+        return tuple(name for name, kind in kinds.items() if pa.types.is_fixed_size_list(kind))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files, the columns and the format of the index: 32 hex digits."""
+        lines = [f"{_FORMAT} {self.on} {self.schema.to_string(show_schema_metadata=False)}"]
+        lines += [f"{file.uri}\t{file.etag}\t{file.size}" for pair in self.pairs for file in pair.files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    def find(self, keys: pa.StringArray, report: ShardReport) -> pa.Table:
+        """The row of each key, all null for a key that is nowhere (counted as `no_metadata`).
+
+        Builds the index when it is not there yet. Of several rows with one key the first counts.
+
+        Raises:
+            SourceError: a table cannot be read.
+        """
+        opened = open_index(self)
+        tables, rows = opened.places(keys)
+        report.count("no_metadata", int((tables < 0).sum()))
+        return opened.take(tables, rows)
+
+
+def open_index(tables: KeyedTables) -> KeyIndex:
+    """The index of these tables, built if need be."""
+    return _opened(tables.home / _folder_name(tables), tables)
+
+
+@dataclass(frozen=True)
+class KeyIndex:
+    """An index on disk."""
+
+    folder: Path
+    tables: KeyedTables
+
+    @cached_property
+    def _hashes(self) -> npt.NDArray[np.uint64]:
+        return np.load(self.folder / "hashes.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.uint64]:
+        return np.load(self.folder / "places.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _attributes(self) -> list[_Attributes]:
+        return [_Attributes(self.folder / f"{number:05d}.arrow") for number in range(len(self.tables.pairs))]
+
+    @cached_property
+    def _pairs(self) -> list[TablePair]:
+        return [pair.fresh() for pair in self.tables.pairs]
+
+    def places(self, keys: pa.StringArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Number of the table and row in it of each key; -1 where it is in none."""
+        hashes = hash_strings(keys)
+        at = np.searchsorted(self._hashes, hashes)
+        table = np.full(len(keys), -1, np.int64)
+        row = np.full(len(keys), -1, np.int64)
+        open_ = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
+        while len(open_):
+            # Equal hashes stand next to each other, in the order of their rows: look at one after the other.
+            inside = at[open_] < len(self._hashes)
+            open_ = open_[inside]
+            open_ = open_[self._hashes[at[open_]] == hashes[open_]]
+            place = self._places[at[open_]]
+            candidates = (place >> np.uint64(32)).astype(np.int64), (place & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            equal = self._keys_equal(keys, open_, *candidates)
+            table[open_[equal]], row[open_[equal]] = candidates[0][equal], candidates[1][equal]
+            open_ = open_[~equal]
+            at[open_] += 1
+        return table, row
+
+    def take(self, tables: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Rows by table and number; null where the table is -1."""
+        order = np.argsort(tables, kind="stable")
+        bounds = np.searchsorted(tables[order], np.arange(-1, len(self._pairs) + 1))
+        parts = [self._nulls(int(bounds[1] - bounds[0]))]
+        for number in range(len(self._pairs)):
+            wanted = rows[order[bounds[number + 1] : bounds[number + 2]]]
+            if len(wanted):
+                parts.append(self._take_from(number, wanted))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(parts).combine_chunks().take(pa.array(back))
+
+    def _take_from(self, number: int, rows: npt.NDArray[np.int64]) -> pa.Table:
+        attributes = self._attributes[number].take(rows)
+        pair = self._pairs[number]
+        columns = []
+        for field in self.tables.schema:
+            if field.name in attributes.column_names:
+                columns.append(attributes.column(field.name))
+            elif field.name in pair.fields:
+                columns.append(_vectors(pair, pair.fields[field.name][0], rows).cast(field.type))
+            else:
+                columns.append(pa.nulls(len(rows), field.type))
+        return pa.Table.from_arrays(columns, schema=self.tables.schema)
+
+    def _keys_equal(
+        self,
+        keys: pa.StringArray,
+        wanted: npt.NDArray[np.int64],
+        tables: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        equal = np.zeros(len(wanted), np.bool_)
+        for number in np.unique(tables).tolist():
+            here = np.flatnonzero(tables == number)
+            theirs = self._attributes[number].take(rows[here], [self.tables.on]).column(0)
+            ours = keys.take(pa.array(wanted[here]))
+            same = pc.fill_null(pc.equal(theirs.combine_chunks().cast(pa.string()), ours), False)
+            equal[here] = same.to_numpy(zero_copy_only=False)
+        return equal
+
+    def _nulls(self, rows: int) -> pa.Table:
+        schema = self.tables.schema
+        return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
+class _Attributes:
+    """Rows of one table, memory-mapped: taking some of them reads only their pages."""
+
+    def __init__(self, path: Path) -> None:
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._schema = file.schema
+        self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+        self._ends = np.cumsum([len(batch) for batch in self._batches])
+
+    def take(self, rows: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Rows by number, in any order."""
+        schema = self._schema if columns is None else pa.schema([self._schema.field(name) for name in columns])
+        batch_of = np.searchsorted(self._ends, rows, side="right")
+        order = np.argsort(batch_of, kind="stable")
+        parts = []
+        for number in np.unique(batch_of).tolist():
+            batch = self._batches[number].select(schema.names)
+            first = int(self._ends[number]) - len(batch)
+            parts.append(batch.take(pa.array(rows[order[batch_of[order] == number]] - first)))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.Table.from_batches(parts, schema).combine_chunks().take(pa.array(back))
+
+
+@lru_cache(maxsize=8)
+def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
+    if not (folder / "places.npy").exists():
+        _build(folder, tables)
+    return KeyIndex(folder, tables)
+
+
+def _build(folder: Path, tables: KeyedTables) -> None:
+    """Build in a folder of its own and rename it: of several builders at once the first one's stays."""
+    total = sum(pair.fresh().rows for pair in tables.pairs)
+    if total > MAX_ROWS:
+        raise SourceError(
+            f"The tables have {total} rows; an index holds {MAX_ROWS}.",
+            "Ingest the metadata as a dataset of its own and join in the warehouse, or name fewer files.",
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    try:
+        hashes = np.empty(total, np.uint64)
+        places = np.empty(total, np.uint64)
+        start = 0
+        for number, pair in enumerate(tables.pairs):
+            found = _write_attributes(building / f"{number:05d}.arrow", pair.fresh(), tables)
+            rows = slice(start, start + len(found))
+            hashes[rows], places[rows] = (
+                found,
+                np.arange(len(found), dtype=np.uint64) + (np.uint64(number) << np.uint64(32)),
+            )
+            start += len(found)
+        order = np.argsort(hashes, kind="stable")
+        np.save(building / "hashes.npy", hashes[order])
+        np.save(building / "places.npy", places[order])
+        try:
+            os.rename(building, folder)
+        except OSError:
+            if not (folder / "places.npy").exists():
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    _remove_older(folder)
+
+
+def _write_attributes(path: Path, pair: TablePair, tables: KeyedTables) -> npt.NDArray[np.uint64]:
+    """Write all columns but vectors; returns the hashes of the keys."""
+    if tables.on not in pair.fields:
+        raise SourceError(f"{pair.name} has no column {tables.on!r} to join by.", f"It has {', '.join(pair.fields)}.")
+    schema = pa.schema([field for field in tables.schema if field.name not in tables.vectors])
+    hashes = []
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for batch in pair.batches(schema, _ROWS_AT_ONCE, ShardReport(pair.name)):
+            writer.write_batch(batch)
+            hashes.append(hash_strings(batch.column(tables.on).cast(pa.string())))
+    return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+
+
+def _vectors(pair: TablePair, name: str, rows: npt.NDArray[np.int64]) -> Any:
+    order = np.argsort(rows, kind="stable")
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return pair.vectors(name, rows[order]).take(pa.array(back))
+
+
+def _folder_name(tables: KeyedTables) -> str:
+    uris = "\n".join(file.uri for pair in tables.pairs for file in pair.files)
+    return f"{hashlib.sha256(uris.encode()).hexdigest()[:12]}-{tables.fingerprint}"
+
+
+def _remove_older(folder: Path) -> None:
+    """Remove indexes of the same files as they were before, unless somebody may still read them."""
+    for other in folder.parent.glob(f"{folder.name[:12]}-*"):
+        if other != folder and time.time() - other.stat().st_mtime > _OLD_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)

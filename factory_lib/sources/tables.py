@@ -1,0 +1,256 @@
+"""Tables of metadata: a parquet, an npz or npy with vectors, or both, row i of one being row i of the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import SourceError, nearest
+from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, settled_type
+from factory_lib.sources.columns import name_columns
+from factory_lib.sources.npz import ArrayMember, array_members, read_rows
+from factory_lib.sources.shards import ShardReport
+from factory_lib.storage.retry import redact
+from factory_lib.storage.store import FileInfo, is_local, store
+
+KEYS = ("key", "uid", "hash", "source_id", "url")
+"""Columns that can name a row, in order of preference."""
+ARRAY_SUFFIXES = (".npz", ".npy")
+
+
+@dataclass(frozen=True)
+class TablePair:
+    """Files with one stem, that is one table.
+
+    What is read of the files' headers is kept with the object: use a `fresh` one for each use, or files stay open.
+
+    Attributes:
+        parquet: attributes; None when there are only arrays.
+        arrays: an npz or npy; None when there is only a parquet. Row i of it belongs to row i of the parquet, unless
+            both name their rows by a column of `KEYS`: then that decides.
+    """
+
+    parquet: FileInfo | None
+    arrays: FileInfo | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parquet": self.parquet, "arrays": self.arrays}
+
+    def fresh(self) -> TablePair:
+        """The same table with nothing open."""
+        return replace(self)
+
+    @property
+    def files(self) -> tuple[FileInfo, ...]:
+        """Those that are there."""
+        return tuple(file for file in (self.parquet, self.arrays) if file is not None)
+
+    @property
+    def name(self) -> str:
+        """For messages: the file names."""
+        return " + ".join(redact(file.uri).rsplit("/", 1)[-1] for file in self.files)
+
+    @cached_property
+    def members(self) -> dict[str, ArrayMember]:
+        """Arrays by their names in the file; scalars are none."""
+        found = array_members(store(), self.arrays) if self.arrays else {}
+        return {name: member for name, member in found.items() if member.shape}
+
+    @cached_property
+    def _parquet(self) -> Any:
+        return open_parquet(self.parquet) if self.parquet else None
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the table.
+
+        Raises:
+            SourceError: its files disagree.
+        """
+        counts = {name: member.rows for name, member in self.members.items()}
+        if self._parquet is None:
+            if len(set(counts.values())) != 1:
+                raise SourceError(f"{self.name} is no table: its arrays have these lengths: {counts}.")
+            return next(iter(counts.values()))
+        rows = int(self._parquet.metadata.num_rows)
+        different = [f"{count} in {name!r}" for name, count in counts.items() if count != rows]
+        if different and self._shared_key is None:
+            parquet, arrays = (redact(file.uri) for file in self.files)
+            raise SourceError(
+                f"{parquet} has {rows} rows, but {arrays} has {', '.join(different)}: row i of one must be row i of "
+                "the other.",
+                "They are not of the same run, or one of them was cut off.",
+            )
+        return rows
+
+    @cached_property
+    def fields(self) -> dict[str, tuple[str, pa.DataType]]:
+        """Column -> (name in the file, type in the file); raw bytes and pandas' index are left out."""
+        found: dict[str, pa.DataType] = {}
+        if self._parquet is not None:
+            for field in self._parquet.schema_arrow:
+                if not is_bytes(field.type) and not re.fullmatch(r"__index_level_\d+__", field.name):
+                    found[field.name] = field.type
+        for name, member in self.members.items():
+            if name not in found and member.dtype.kind in "biufSU":
+                found[name] = array_type(member.dtype, member.shape)
+        return {column: (name, found[name]) for name, column in name_columns(found).items()}
+
+    def read(self, schema: pa.Schema, report: ShardReport) -> pa.Table:
+        """Columns of the whole table (see `batches`)."""
+        return pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema=schema)
+
+    def batches(self, schema: pa.Schema, size: int, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """The table in pieces of at most `size` rows.
+
+        Args:
+            schema: columns by their settled names and types; one that the table lacks is null.
+
+        Raises:
+            SourceError: a file is damaged, or the files disagree.
+        """
+        wanted = {column: self.fields[column][0] for column in schema.names if column in self.fields}
+        names = [name for name in wanted.values() if self._is_in_parquet(name)]
+        start = 0
+        for piece in self._pieces(names, size):
+            columns = []
+            for field in schema:
+                name = wanted.get(field.name)
+                if name is None:
+                    columns.append(pa.nulls(len(piece), field.type))
+                    continue
+                if self._is_in_parquet(name):
+                    column = piece.column(name)
+                else:
+                    column = self.vectors(name, np.arange(start, start + len(piece)))
+                columns.append(fitted(column, field, self.name, report))
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            start += len(piece)
+
+    def vectors(self, name: str, rows: npt.NDArray[np.int64]) -> pa.Array:
+        """Some rows of an array as a column; null where the array has no row of that key."""
+        assert self.arrays is not None
+        order = self._order
+        if order is None:
+            return array_column(read_rows(store(), self.arrays, self.members[name], rows))
+        present = order[rows] >= 0
+        return array_column(read_rows(store(), self.arrays, self.members[name], np.maximum(order[rows], 0)), present)
+
+    def _is_in_parquet(self, name: str) -> bool:
+        return self._parquet is not None and name in self._parquet.schema_arrow.names
+
+    def _pieces(self, names: list[str], size: int) -> Iterator[Any]:
+        """Parquet columns piece by piece; without a parquet, only the number of rows of each."""
+        if self._parquet is None or not names:
+            for start in range(0, self.rows, size):
+                yield range(start, min(start + size, self.rows))
+            return
+        assert self.parquet is not None
+        # Arrow takes a dot in a name for a path into a struct; such a name is asked for with all others.
+        columns = None if any("." in name for name in names) else names
+        try:
+            yield from self._parquet.iter_batches(size, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.parquet, error) from error
+
+    @cached_property
+    def _shared_key(self) -> str | None:
+        return next((name for name in KEYS if name in self.members and self._is_in_parquet(name)), None)
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.int64] | None:
+        """Row of the arrays for each row of the parquet, -1 for none; None when they are the same."""
+        key = self._shared_key
+        if key is None or self.arrays is None:
+            return None
+        theirs = array_column(read_rows(store(), self.arrays, self.members[key]))
+        ours = pa.chunked_array([piece.column(key) for piece in self._pieces([key], 2**20)])
+        ours = coerced(ours, theirs.type)[0]
+        if ours.equals(theirs):
+            return None
+        found = pc.fill_null(pc.index_in(ours, value_set=theirs), -1)
+        return np.asarray(found, np.int64)
+
+
+def open_parquet(file: FileInfo) -> Any:
+    """A `ParquetFile`; only its footer is read.
+
+    Raises:
+        SourceError: the file is no parquet, or is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    # On a local disk Arrow opens the path itself, which is faster; elsewhere it asks the store for ranges.
+    where: Any = file.uri if is_local(file.uri) else pa.PythonFile(store().open(file), mode="r")
+    try:
+        return pq.ParquetFile(where, pre_buffer=not is_local(file.uri))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def pair_files(files: Sequence[FileInfo]) -> list[TablePair]:
+    """Pair parquet and array files by their path without extension; sorted by it."""
+    parquets = {_stem(file.uri): file for file in files if file.uri.lower().endswith(".parquet")}
+    arrays = {_stem(file.uri): file for file in files if file.uri.lower().endswith(ARRAY_SUFFIXES)}
+    return [TablePair(parquets.get(stem), arrays.get(stem)) for stem in sorted(parquets.keys() | arrays.keys())]
+
+
+def settle_schema(pairs: Sequence[TablePair], vectors: Sequence[str] | None = None) -> pa.Schema:
+    """One schema for tables of the same kind.
+
+    Args:
+        pairs: those to look into.
+        vectors: which arrays become columns, by their names; None for all.
+
+    Raises:
+        SourceError: an array in `vectors` is in none of them; or one of them cannot be read.
+    """
+    kinds: dict[str, list[pa.DataType]] = {}
+    arrays: set[str] = set()
+    for pair in map(TablePair.fresh, pairs):
+        arrays |= pair.members.keys()
+        for column, (name, kind) in pair.fields.items():
+            if vectors is None or name in vectors or name not in pair.members:
+                kinds.setdefault(column, []).append(kind)
+    for name in vectors or ():
+        if name not in arrays:
+            raise SourceError(f"There is no array {name!r} in {pairs[0].name}.", nearest(name, arrays))
+    return pa.schema([(column, settled_type(column, found)) for column, found in kinds.items()])
+
+
+def fitted(column: Any, field: pa.Field, where: str, report: ShardReport) -> pa.Array:
+    """A column in the type of its field; what does not fit is counted."""
+    found, misfits = coerced(column, field.type)
+    if misfits:
+        report.count("misfit_values", misfits)
+        report.problem(f"{where}: {misfits} values of {field.name!r} do not fit {field.type}: left null")
+    return found
+
+
+def check_keys(keys: Any, where: str, report: ShardReport) -> None:
+    """Count rows without a key, and keys that occur twice."""
+    missing = keys.null_count
+    repeated = len(keys) - missing - pc.count_distinct(keys).as_py()
+    report.count("rows_without_key", missing)
+    report.count("repeated_rows", repeated)
+    if missing:
+        report.problem(f"{where}: {missing} rows have no key")
+    if repeated:
+        report.problem(f"{where}: {repeated} rows have the key of a row before them, which counts")
+
+
+def _unreadable(file: FileInfo, error: Exception) -> SourceError:
+    reason = " ".join(str(error).split())[:200]
+    return SourceError(f"{redact(file.uri)} cannot be read as parquet: {reason}", "Was its upload interrupted?")
+
+
+def _stem(uri: str) -> str:
+    return uri.rsplit(".", 1)[0]
