@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from factory_lib.errors import FactoryError
     from factory_lib.expressions import C, case, cosine_distance, fn, sql
     from factory_lib.query import DatasetQuery
-    from factory_lib.signals import Vector, clip, signal
+    from factory_lib.signals import Vector, signal
+    from factory_lib.signals import clip as clip
     from factory_lib.sources import open_source
 
 _HOMES = {
@@ -22,7 +23,7 @@ _HOMES = {
     "FactoryError": "errors",
     "Vector": "signals",
     "case": "expressions",
-    "clip": "signals",
+    "clip": "signals.clip",
     "cosine_distance": "expressions",
     "fn": "expressions",
     "open_source": "sources",
@@ -49,8 +50,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    # A name may also be a submodule of its home (signals.signal): the home's own attribute is meant.
-    return getattr(home, name)
+    return home if _HOMES[name].endswith(f".{name}") else getattr(home, name)
 
 
 def __dir__() -> list[str]:

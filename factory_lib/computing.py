@@ -16,14 +16,14 @@ import pyarrow as pa
 from factory_lib.errors import CommitError
 from factory_lib.pending import Ledger, Origin, settle
 from factory_lib.progress import track
-from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.sql import Block, Rendering, tables
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
-from factory_lib.warehouse.names import STAGING, is_dataset_database, version_number
+from factory_lib.warehouse.filling import ShardValues, fill_columns
+from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage
-from factory_lib.warehouse.filling import fill_columns
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Staged:
             return f"{values} LIMIT 1 BY position"
 
         names = {self.signal.name: "value", f"{self.signal.name}_error": "error"}
-        fill_columns(stage, rows, names, self._sizes())
+        fill_columns(stage, rows, names, {s: ShardValues(n) for s, n in self._sizes().items()})
 
     def forget(self) -> None:
         """Drop the staged values, once a version holds them."""
@@ -217,17 +217,11 @@ def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
     """Shard -> fingerprint of the files that its rows point into, of all versions that a query reads."""
     found: dict[str, str] = {}
     for table in tables(block):
-        if is_version(table):
+        if is_version_name(table.name):
             for name, shard in resolve(wh, table.name).shards.items():
                 if shard.source:
                     found.setdefault(name, shard.source)
     return found
-
-
-def is_version(table: TableSource) -> bool:
-    """Whether a table is a published version, not one of staging."""
-    database, _, name = table.name.partition(".")
-    return is_dataset_database(database) and version_number(name) is not None
 
 
 def _identity(stage: Stage, signal: Signal, shard_sources: dict[str, str]) -> str:

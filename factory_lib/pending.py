@@ -112,7 +112,7 @@ class ArrowRows(Origin):
     """
 
     def __init__(self, data: Any, shard: str | None) -> None:
-        self.reader = _as_reader(data)
+        self.reader = as_reader(data)
         if shard is not None and shard not in self.reader.schema.names:
             raise QueryError(f"The table has no column {shard!r}.", nearest(shard, self.reader.schema.names))
         self.shard = shard
@@ -151,7 +151,7 @@ class ShardRows(Origin):
             if name not in known:
                 raise QueryError(f"{source.uri} has no shard {name!r}.", nearest(name, known))
         self.shards = [known[name] for name in (known if shards is None else shards)]
-        schema: pa.Schema = source.schema()
+        schema: pa.Schema = source.schema
         self.columns = {**SYSTEM, **{f.name: clickhouse_type(f) for f in schema if f.name not in SYSTEM}}
 
     def __str__(self) -> str:
@@ -252,7 +252,12 @@ def _sample_id_expression(columns: Mapping[str, str]) -> str:
     return f"xxHash64(concat({place}, '\\n', key))"
 
 
-def _as_reader(data: Any) -> pa.RecordBatchReader:
+def as_reader(data: Any) -> pa.RecordBatchReader:
+    """An Arrow table, batch, reader, or whatever speaks Arrow's stream protocol, as a reader of batches.
+
+    Raises:
+        QueryError: it is none of these.
+    """
     if isinstance(data, pa.RecordBatchReader):
         return data
     if isinstance(data, pa.Table):

@@ -6,25 +6,28 @@ A query is immutable; every verb returns a new one and nothing runs until a term
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
 from factory_lib.errors import QueryError
 from factory_lib.expressions import Call, Column, Expr, Field, InQuery, Ordering, SqlText, lift, ordering
 from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle
-from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource, sampled
+from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource, sampled, tables
 from factory_lib.sqltext import literal
-from factory_lib.warehouse import derive
+from factory_lib.warehouse import derive, provenance
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from factory_lib.loading.dataset import BatchDataset
     from factory_lib.signals.signal import Signal
     from factory_lib.sources import Source
 
@@ -199,6 +202,21 @@ class DatasetQuery:
         named = {} if on_error == "null" else {"on_error": on_error}
         return self._step(Block.over(PendingSource(rows, columns, unit)), "add_signals", signals, named)
 
+    def add_columns(self, data: Any, on: str | Sequence[str] = "sample_id") -> DatasetQuery:
+        """Add or replace columns with values from Arrow; rows that it does not mention get NULL.
+
+        Args:
+            data: pyarrow table or reader, or whatever speaks Arrow's stream protocol.
+            on: what tells which row a value is for: `sample_id`, `key`, or, the fastest, `("shard", "position")`.
+        """
+        from factory_lib.given import GivenColumns
+
+        keys = (on,) if isinstance(on, str) else tuple(on)
+        rows = GivenColumns(derive.with_system_columns(self.block), data, keys)
+        columns = {**{n: t for n, t in self.columns.items() if n not in rows.types}, **rows.types}
+        block = Block.over(PendingSource(rows, columns, self._unit(columns) - rows.types.keys()))
+        return self._step(block, "add_columns", (), {"on": on})
+
     # Saving ----------------------------------------------------------------------------------------------------
 
     def save(
@@ -305,6 +323,32 @@ class DatasetQuery:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
+    def to_torch(
+        self, *, members: Sequence[str] | None = None, columns: Sequence[str] = (), **options: Any
+    ) -> BatchDataset:
+        """The samples as batches for training: an iterable dataset for PyTorch, Lightning, accelerate.
+
+        Args:
+            members: pointer columns whose bytes are read, decoded where they are pictures; default: `image`.
+            columns: other columns to deliver.
+            options: of `factory_lib.loading.dataset.to_torch`, such as `global_batch_size`, `shuffle`, `seed`,
+                `image_size`, `num_workers`, `rank`, `world_size`, `map_style`.
+
+        Raises:
+            LoaderError: no rows, unknown names, impossible numbers.
+        """
+        from factory_lib.loading.dataset import to_torch
+
+        block = self._settled()
+        members = [n for n in ("image",) if n in block.columns] if members is None else members
+        wanted = ["shard", "position", *members, *columns]
+        rows = self._of(block.exposed().select({n: Column(n) for n in wanted}), self.python)
+        identity, etags = identity_of(block)
+        return cast(
+            "BatchDataset",
+            to_torch(rows.to_batches, identity, members=members, columns=columns, etags=etags, **options),
+        )
+
     def show(self, n: int = 10) -> None:
         """Print the first n rows."""
         from factory_lib.tables import print_table
@@ -362,6 +406,20 @@ class Grouped:
         keys = ", ".join(_python(e) if isinstance(e, Expr) else n for n, e in self.keys.items())
         before = self.query if not keys else self.query._of(self.query.block, f"{self.query.python}.group_by({keys})")
         return before._step(block, "agg", (), values)
+
+
+def identity_of(block: Block) -> tuple[str, dict[str, str]]:
+    """What the rows of a query depend on, as a string, and the etags of the files that they point into.
+
+    Two queries with the same identity have the same rows: it holds the UUIDs of the tables that are read.
+    """
+    wh = warehouse()
+    names = sorted({table.name for table in tables(block)})
+    found = [resolve(wh, name) for name in names if is_version_name(name)]
+    uuids = {str(v): v.uuid for v in found}
+    text = "\n".join([Rendering(inline=True).select(block), *(f"{n} {uuids.get(n, '')}" for n in names)])
+    sources = {shard.source for v in found for shard in v.shards.values() if shard.source}
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), provenance.etags(wh, sources)
 
 
 def _readable(block: Block) -> Block:

@@ -21,7 +21,7 @@ from factory_lib.sql import Block, Rendering, TableSource, tables
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import conform, derive, union_columns
-from factory_lib.warehouse.names import check_dataset_name
+from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish, resolve
@@ -200,7 +200,7 @@ def _difference(own: TableSource, carried: Version) -> str:
 
 
 def _parents(wh: Warehouse, block: Block) -> list[Version]:
-    from factory_lib.computing import SignalRows, is_version
+    from factory_lib.computing import SignalRows
     from factory_lib.sql import PendingSource, map_sources
 
     found: dict[str, Version] = {}
@@ -212,7 +212,7 @@ def _parents(wh: Warehouse, block: Block) -> list[Version]:
 
     map_sources(block, visit)
     for table in tables(block):
-        if is_version(table):
+        if is_version_name(table.name):
             found.setdefault(table.name, resolve(wh, table.name))
     return list(found.values())
 

@@ -151,7 +151,8 @@ def _share(warehouse: Warehouse, dataset: str, block: Block, how: Derivation) ->
     table = ".".join(quote(p) for p in base.name.split(".", 1))
     stage = clone(warehouse, dataset, table, base.shards)
     stage.optimize()
-    written = {name: f"_new_{i}" for i, name in enumerate(how.computed)}
+    taken = base.columns.keys() | how.renamed.keys()
+    written = {name: f"_new_{i}" if name in taken else name for i, name in enumerate(how.computed)}
     if how.computed:
         types = describe_columns(warehouse, Block(base, how.computed))
         stage.add_columns({written[n]: t for n, t in types.items()})

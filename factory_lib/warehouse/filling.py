@@ -8,25 +8,50 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.stage import Stage
 
 _WAVE_BYTES = 1 << 30
+_SUBMITTERS = 4
+# Two values for one position would shift all that follow.
+_TWICE = "a row has more than one value"
 
 
-def fill_columns(stage: Stage, rows: Callable[[str], str], names: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+@dataclass(frozen=True)
+class ShardValues:
+    """What is known of the values of one shard.
+
+    Attributes:
+        bytes: their size, which bounds how many shards are held in memory at once.
+        complete: every position up to the last has a value, and none is NULL: the cheapest case.
+    """
+
+    bytes: int
+    complete: bool = False
+
+
+def fill_columns(
+    stage: Stage, rows: Callable[[str], str], names: Mapping[str, str], shards: Mapping[str, ShardValues]
+) -> None:
     """Set columns of a staging table from rows found by position.
 
     Args:
         rows: SELECT (SQL text) that gives, for a shard, `position` and the values; at most one row a position.
         names: column of the stage -> column of those rows. Positions without a row get NULL (arrays: empty).
-        sizes: shards to fill -> bytes of their values, which bound how many are held in memory at once.
+        shards: shards to fill.
+
+    Raises:
+        EngineError: a position has more than one value, or the engine failed.
     """
-    for wave in _waves(sizes):
-        for shard in wave:
-            _update_shard(stage, shard, rows(shard), names)
+    for wave in _waves(shards):
+        with ThreadPoolExecutor(_SUBMITTERS) as pool:
+            done = [pool.submit(_update_shard, stage, s, rows(s), names, shards[s].complete) for s in wave]
+        for one in done:
+            one.result()
         wait_for_mutations(stage)
 
 
@@ -53,22 +78,41 @@ def wait_for_mutations(stage: Stage) -> None:
         pause = min(2 * pause, 0.1)
 
 
-def _update_shard(stage: Stage, shard: str, rows: str, names: Mapping[str, str]) -> None:
-    picked = ", ".join(quote(n) for n in names.values())
-    # groupArray skips NULLs, but not tuples with a NULL inside: the array keeps one element a position.
-    filled = f"SELECT tuple({picked}) AS v FROM ({rows}) ORDER BY position WITH FILL FROM 0"
-    lookup = f"(SELECT groupArray(v) FROM ({filled}))[position + 1]"
-    assignments = ", ".join(f"{quote(name)} = {lookup}.{i}" for i, name in enumerate(names, start=1))
+def _update_shard(stage: Stage, shard: str, rows: str, names: Mapping[str, str], complete: bool) -> None:
+    lookups = _complete(rows, names) if complete else _with_gaps(rows, names)
+    assignments = ", ".join(f"{quote(name)} = {lookup}" for name, lookup in lookups.items())
     stage.warehouse.execute(
         f"ALTER TABLE {stage.name} UPDATE {assignments} IN PARTITION {literal(shard)} WHERE 1",
-        settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0},
+        # Validation would evaluate the lookup once more.
+        settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0, "validate_mutation_query": 0},
     )
 
 
-def _waves(sizes: Mapping[str, int]) -> Iterable[list[str]]:
+def _complete(rows: str, names: Mapping[str, str]) -> dict[str, str]:
+    """For each column, SQL of its value at `position`, out of an array of plain values."""
+    check = f"HAVING throwIf(groupArray(position) != range(toUInt32(count())), '{_TWICE}') = 0"
+    lookups = {}
+    for name, value in names.items():
+        ordered = f"SELECT position, assumeNotNull({quote(value)}) AS v FROM ({rows}) ORDER BY position"
+        lookups[name] = f"(SELECT groupArray(v) FROM ({ordered}) {check})[position + 1]"
+    return lookups
+
+
+def _with_gaps(rows: str, names: Mapping[str, str]) -> dict[str, str]:
+    """For each column, SQL of its value at `position`, where values may be NULL or missing."""
+    picked = ", ".join(quote(n) for n in names.values())
+    # groupArray skips NULLs, but not tuples with a NULL inside: the array keeps one element a position.
+    filled = f"SELECT position, tuple({picked}) AS v FROM ({rows}) ORDER BY position WITH FILL FROM 0"
+    check = f"HAVING throwIf(count() != max(position) + 1, '{_TWICE}') = 0"
+    lookup = f"(SELECT groupArray(v) FROM ({filled}) {check})[position + 1]"
+    return {name: f"{lookup}.{i}" for i, name in enumerate(names, start=1)}
+
+
+def _waves(shards: Mapping[str, ShardValues]) -> Iterable[list[str]]:
     wave: list[str] = []
     total = 0
-    for shard, size in sizes.items():
+    for shard, values in shards.items():
+        size = values.bytes
         if wave and total + size > _WAVE_BYTES:
             yield wave
             wave, total = [], 0

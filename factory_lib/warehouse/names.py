@@ -70,6 +70,12 @@ def is_dataset_database(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and name not in _RESERVED
 
 
+def is_version_name(name: str) -> bool:
+    """Whether a table's name is that of a published version, such as `laion.v3`, and not of staging."""
+    database, _, table = name.partition(".")
+    return is_dataset_database(database) and version_number(table) is not None
+
+
 def version_number(table: str) -> int | None:
     """3 for the table `v3`, None for a table that is no version."""
     match = re.fullmatch(r"v([1-9]\d*)", table)

@@ -105,9 +105,11 @@ class Stage:
     def rename_columns(self, names: Mapping[str, str]) -> None:
         """Rename columns, {old: new}; swaps are possible."""
         direct = {old: new for old, new in names.items() if old != new}
-        passing = {old: f"_passing_{i}" for i, old in enumerate(direct)}
-        self._alter(*(f"RENAME COLUMN {quote(o)} TO {quote(p)}" for o, p in passing.items()))
-        self._alter(*(f"RENAME COLUMN {quote(passing[o])} TO {quote(n)}" for o, n in direct.items()))
+        if direct.keys() & set(direct.values()):
+            passing = {old: f"_passing_{i}" for i, old in enumerate(direct)}
+            self._alter(*(f"RENAME COLUMN {quote(o)} TO {quote(p)}" for o, p in passing.items()))
+            direct = {passing[old]: new for old, new in direct.items()}
+        self._alter(*(f"RENAME COLUMN {quote(o)} TO {quote(n)}" for o, n in direct.items()))
 
     def order_columns(self, names: Sequence[str]) -> None:
         """Bring the columns into this order (metadata only)."""
@@ -158,6 +160,11 @@ class Stage:
             self.warehouse.execute(f"ALTER TABLE {self.name} {', '.join(commands[i : i + 500])}", settings=_MUTATION)
 
 
+def owner() -> str:
+    """Who builds a table, for its comment: a table whose builder is gone may be swept."""
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+
+
 def create_stage(
     warehouse: Warehouse, dataset: str, columns: Mapping[str, str], unit: Iterable[str] = (), like: str | None = None
 ) -> Stage:
@@ -173,8 +180,9 @@ def create_stage(
     comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
     declared = (f"{quote(n)} {t} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items())
     body = f"AS {like}" if like else f"({', '.join(declared)})"
-    owner = literal(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-    warehouse.execute(f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {owner}")
+    warehouse.execute(
+        f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
+    )
     return stage
 
 

@@ -1,0 +1,119 @@
+"""What may be removed: what killed runs left behind, and versions that a policy does not keep.
+
+Dropping is always safe for other versions: parts that they share are hard links.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from factory_lib.sqltext import quote
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, is_dataset_database
+
+ABANDONED_HOURS = 24.0
+"""A staging table of another machine counts as abandoned when it is this old."""
+
+STAGED_VALUES_DAYS = 7.0
+"""Values that a run staged and no later run took up are kept this long."""
+
+
+@dataclass(frozen=True)
+class Sweepable:
+    """A table that may go.
+
+    Attributes:
+        table: `database.table`.
+        reason: why.
+        bytes: on disk, shared parts included.
+    """
+
+    table: str
+    reason: str
+    bytes: int
+
+
+def find_sweepable(warehouse: Warehouse) -> list[Sweepable]:
+    """Tables that killed runs left: staging tables without a living builder, staged values that nobody took up."""
+    rows = warehouse.rows(
+        "SELECT database, name, comment, total_bytes AS bytes,"
+        " dateDiff('second', metadata_modification_time, now()) / 3600 AS hours FROM system.tables"
+        " WHERE startsWith(name, {stage:String}) OR (database = {staging:String} AND startsWith(name, 'values_'))"
+        " ORDER BY database, name",
+        {"stage": STAGE_PREFIX, "staging": STAGING},
+    )
+    found = []
+    for row in rows:
+        if not is_dataset_database(row["database"]) and row["database"] != STAGING:
+            continue
+        reason = _reason(warehouse, row["database"], row["name"], row["comment"], row["hours"])
+        if reason:
+            found.append(Sweepable(f"{row['database']}.{row['name']}", reason, row["bytes"] or 0))
+    return found
+
+
+def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
+    """Drop these tables, and provenance of versions that were never published."""
+    for table in tables:
+        database, _, name = table.table.partition(".")
+        warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)} SYNC")
+    forget_unpublished(warehouse)
+
+
+def forget_unpublished(warehouse: Warehouse) -> None:
+    """Remove provenance whose table does not exist: of commits that lost a race or were killed, and of dropped versions.
+
+    Rows younger than an hour stay: they may belong to a commit that is about to publish.
+    """
+    provenance.ensure_tables(warehouse)
+    alive = "SELECT uuid FROM system.tables"
+    gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
+    for table in ("shards", "versions"):
+        warehouse.execute(
+            f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})", settings={"lightweight_deletes_sync": 2}
+        )
+
+
+def drop_versions(warehouse: Warehouse, names: Sequence[str]) -> None:
+    """Drop versions, given as `dataset.vN`."""
+    for name in names:
+        database, _, table = name.partition(".")
+        warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(table)} SYNC")
+
+
+def _reason(warehouse: Warehouse, database: str, table: str, comment: str, hours: float) -> str:
+    if table.startswith("values_"):
+        idle = _idle_hours(warehouse, database, table, hours)
+        return f"staged values, not taken up for {idle / 24:.1f} days" if idle > STAGED_VALUES_DAYS * 24 else ""
+    try:
+        builder = json.loads(comment)
+        host, pid = str(builder["host"]), int(builder["pid"])
+    except (ValueError, KeyError, TypeError):
+        host, pid = "", 0
+    if host == socket.gethostname() and warehouse.is_embedded:
+        return "" if _is_alive(pid) else f"its builder, process {pid}, is gone"
+    return f"left {hours:.0f} hours ago" if hours > ABANDONED_HOURS else ""
+
+
+def _idle_hours(warehouse: Warehouse, database: str, table: str, otherwise: float) -> float:
+    age = warehouse.scalar(
+        "SELECT dateDiff('second', max(modification_time), now()) / 3600 FROM system.parts"
+        " WHERE active AND database = {d:String} AND table = {t:String} HAVING count() > 0",
+        {"d": database, "t": table},
+    )
+    return otherwise if age is None else float(age)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
