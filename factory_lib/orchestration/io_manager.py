@@ -7,6 +7,7 @@ and recorded, then the step fails and names the bad ones.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib import progress
-from factory_lib.errors import CommitError, EngineError
-from factory_lib.orchestration.partition_events import EMPTY, combined_data_version, record_partitions
+from factory_lib.errors import CommitError, EngineError, NotFound
+from factory_lib.orchestration.partition_events import (
+    EMPTY,
+    combined_data_version,
+    latest_data_versions,
+    record_partitions,
+)
 from factory_lib.orchestration.restricting import restricted
 from factory_lib.orchestration.version_metadata import shard_metadata, version_metadata
 from factory_lib.query import DatasetQuery
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
     from dagster._core.events import DagsterEvent
@@ -38,11 +46,17 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
     """
 
     def load_input(self, context: dg.InputContext) -> DatasetQuery:
-        """The upstream dataset, restricted to the partitions that the run needs of it."""
+        """The upstream dataset, restricted to the partitions that the run needs of it.
+
+        Raises:
+            NotFound: a partition of it was never made. One that was made and has no rows is none to worry about.
+        """
         name = dataset_name(context.asset_key)
-        if context.has_asset_partitions and context.has_partition_key:
-            return DatasetQuery(name, shards=sorted(context.asset_partition_keys))
-        return DatasetQuery(name)
+        if not (context.has_asset_partitions and _runs_for_partitions(context)):
+            return DatasetQuery(name)
+        query = DatasetQuery(name, shards=sorted(context.asset_partition_keys))
+        _check_made(context, name)
+        return query
 
     def handle_output(self, context: dg.OutputContext, obj: DatasetQuery) -> Iterator[DagsterEvent]:  # type: ignore[override]
         """Save the query, and record one materialization a partition.
@@ -66,6 +80,25 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             raise _failure(name, saved)
 
 
+def _runs_for_partitions(context: dg.InputContext) -> bool:
+    """Whether the asset that wants the input has partitions, or whoever loads it outside of a run named one."""
+    if context._step_context is None:
+        return context.has_partition_key
+    layer = context.step_context.job_def.asset_layer
+    return any(layer.get(key).is_partitioned for key in context.step_context.get_output_asset_keys())
+
+
+def _check_made(context: dg.InputContext, name: str) -> None:
+    there = resolve(warehouse(), name).shards
+    absent = sorted(key for key in context.asset_partition_keys if key not in there)
+    made = latest_data_versions(context.instance, context.asset_key, absent) if absent else {}
+    if never := [key for key in absent if key not in made]:
+        raise NotFound(
+            f"{len(never)} shards of {name!r} were never made: {', '.join(never[:10])}.",
+            f"Materialize them in {context.asset_key.to_user_string()!r} first.",
+        )
+
+
 @dataclass(frozen=True)
 class Saved:
     """What came of a stage's query.
@@ -85,7 +118,8 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
     """Save the shards of a query as one version of a dataset, without those that fail.
 
     An error that names its shard (`error.shard`) takes that shard out, and the rest is saved again; what was computed
-    for it is taken up, not computed anew. Shards behind an error that names none are halved until the bad one is alone.
+    for it is taken up, not computed anew. Behind an error that names none the shards are halved until the bad one is
+    alone, or until the error turns out to be the same whatever the shards.
 
     Args:
         shards: the shards that the run is to make; those that the query does not read are removed from the dataset.
@@ -102,28 +136,56 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
             "Build it from the stage's inputs, which hold the right shards."
         )
     failed: dict[str, Exception] = {}
-    good = tuple(shards)
-    while good:
-        removed = [shard for shard in good if shard not in read]
+    version: Version | None = None
+    made: list[str] = []
+    waiting = [tuple(shards)]
+    messages: Counter[str] = Counter()
+    while waiting:
+        part = waiting.pop(0)
+        removed = [shard for shard in part if shard not in read]
+        some = query if len(part) == len(shards) else restricted(query, part)
         try:
-            part = query if len(good) == len(shards) else restricted(query, good)
-            version = part.save(name, mode="merge", removed=removed, evolve=True, context=origin)
-            return Saved(version, good, failed)
-        except (EngineError, CommitError):
-            raise
+            version = some.save(name, mode="merge", removed=removed, evolve=True, context=origin)
+            made += part
         except Exception as error:
-            bad = getattr(error, "shard", None) if len(good) > 1 else good[0]
-            if bad not in good:
-                halves = [
-                    save_shards(restricted(query, half), name, half, origin)
-                    for half in (good[: len(good) // 2], good[len(good) // 2 :])
-                ]
-                version_ = next((half.version for half in reversed(halves) if half.version is not None), None)
-                made = tuple(shard for half in halves for shard in half.shards)
-                return Saved(version_, made, {**failed, **halves[0].failed, **halves[1].failed})
-            failed[str(bad)] = error
-            good = tuple(shard for shard in good if shard != bad)
-    return Saved(None, (), failed)
+            if _is_warehouse_down(error):
+                raise
+            messages[str(error)] += 1
+            everywhere = not made and messages[str(error)] > 3  # halves and quarters alike: no shard's fault
+            bad, rest = (part, []) if everywhere else _blame(part, error)
+            failed |= dict.fromkeys(bad, error)
+            waiting += rest
+    return Saved(version, tuple(sorted(made)), failed)
+
+
+def _is_warehouse_down(error: Exception) -> bool:
+    """Whether an error has nothing to do with the shards: no choice of them would mend it."""
+    return isinstance(error, CommitError) or (isinstance(error, EngineError) and error.code in _SYSTEMIC)
+
+
+_SYSTEMIC = {
+    0,  # not reached
+    159,  # timeout
+    202,  # too many queries
+    209,  # socket timeout
+    210,  # network
+    236,  # aborted
+    241,  # memory limit
+    243,  # disk full
+    394,  # query was cancelled
+}
+"""ClickHouse's error codes that say something of the engine, not of the rows."""
+
+
+def _blame(part: tuple[str, ...], error: Exception) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The shards that an error is blamed on, and the pieces in which the others are tried again."""
+    named = getattr(error, "shard", None)
+    if named in part or len(part) == 1:
+        bad = named if named in part else part[0]
+        rest = tuple(shard for shard in part if shard != bad)
+        return (bad,), [rest] if rest else []
+    middle = len(part) // 2
+    return (), [part[:middle], part[middle:]]
 
 
 def _events(

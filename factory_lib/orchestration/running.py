@@ -7,10 +7,9 @@ the source, run the stages that are behind for the partitions that are behind, a
 from __future__ import annotations
 
 import importlib
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -105,15 +104,15 @@ def run_graph(
     chosen = None if stages is None else [dg.AssetKey(stage) for stage in stages]
     tried: set[tuple[dg.AssetKey, str | None]] = set()
     while True:
-        behind = [_without(one, tried) for one in unsynced(instance, graph, chosen)]
-        todo = _next_run(graph, [one for one in behind if one.partitions])
+        behind = unsynced(instance, graph, chosen)
+        todo = _next_run(instance, graph, behind, tried)
         if todo is None:
-            outcome.behind = unsynced(instance, graph, chosen)
+            outcome.behind = behind
             return outcome
         keys, partitions = todo
         names = tuple(key.to_user_string() for key in keys)
         for part in _ranges(instance, graph.get(keys[0]).partitions_def, partitions):
-            tried |= {(key, partition) for key in keys for partition in part or (None,)}
+            tried |= {(key, one) for key in keys for one in part or (None,)}
             if on_run is not None:
                 on_run(names, part)
             outcome.runs.append(_run(instance, definitions, keys, part, report))
@@ -139,48 +138,56 @@ def _announce(
     return changes
 
 
-def _without(behind: Behind, tried: set[tuple[dg.AssetKey, str | None]]) -> Behind:
-    left = tuple(partition for partition in behind.partitions if (behind.asset, partition) not in tried)
-    return Behind(behind.asset, behind.reason, left)
-
-
 def _next_run(
-    graph: AssetGraph, behind: Sequence[Behind]
-) -> tuple[list[dg.AssetKey], tuple[str | None, ...]] | None:
-    """The first stage that is behind, with those after it that need the same partitions for the first time.
+    instance: dg.DagsterInstance, graph: AssetGraph, behind: Sequence[Behind], tried: set[tuple[dg.AssetKey, str | None]]
+) -> tuple[list[dg.AssetKey], set[str | None]] | None:
+    """The first stage that can run, with those after it that need the same partitions for the first time.
 
     Stages that are merely out of date run one by one: what comes after them runs only if their data really changed.
     """
-    if not behind:
-        return None
-    partitions: dict[dg.AssetKey, set[str | None]] = {}
+    wanted: dict[dg.AssetKey, set[str | None]] = {}
     never: dict[dg.AssetKey, set[str | None]] = {}
     for one in behind:
-        partitions.setdefault(one.asset, set()).update(one.partitions)
+        wanted.setdefault(one.asset, set()).update(one.partitions)
         if one.reason == MISSING:
             never.setdefault(one.asset, set()).update(one.partitions)
-    first = behind[0].asset
-    wanted = partitions[first]
-    keys = [first]
+    chosen: list[dg.AssetKey] = []
+    partitions: set[str | None] = set()
     for key in graph.toposorted_asset_keys:
-        alike = graph.get(key).partitions_def == graph.get(first).partitions_def
-        if key != first and alike and never.get(key) == wanted and _follows(graph, key, keys, partitions):
-            keys.append(key)
-    return keys, tuple(wanted)
+        if not chosen:
+            partitions = {one for one in wanted.get(key, set()) if (key, one) not in tried}
+            partitions -= _without_input(instance, graph, key, partitions, never)
+            if partitions:
+                chosen.append(key)
+        elif never.get(key) == partitions and graph.get(key).partitions_def == graph.get(chosen[0]).partitions_def:
+            if all(parent in chosen or parent not in wanted for parent in graph.get(key).parent_keys):
+                chosen.append(key)
+    return (chosen, partitions) if chosen else None
 
 
-def _follows(
+def _without_input(
+    instance: dg.DagsterInstance,
     graph: AssetGraph,
     key: dg.AssetKey,
-    chosen: Sequence[dg.AssetKey],
-    behind: Mapping[dg.AssetKey, set[str | None]],
-) -> bool:
-    """Whether all inputs of a stage are there or made in the same run."""
-    return all(parent in chosen or parent not in behind for parent in graph.get(key).parent_keys)
+    partitions: set[str | None],
+    never: Mapping[dg.AssetKey, set[str | None]],
+) -> set[str | None]:
+    """Of these partitions of a stage, those of which an input was never made."""
+    lacking: set[str | None] = set()
+    for parent in graph.get(key).parent_keys:
+        missing = never.get(parent, set())
+        definition = graph.get(parent).partitions_def
+        if definition is not None and graph.get(key).partitions_def is None:
+            # a stage over all shards makes do with those that are there
+            made = set(definition.get_partition_keys(dynamic_partitions_store=instance)) - missing
+            lacking |= set() if made else partitions
+        else:
+            lacking |= partitions & missing
+    return lacking
 
 
 def _ranges(
-    instance: dg.DagsterInstance, definition: dg.PartitionsDefinition[str] | None, partitions: Sequence[str | None]
+    instance: dg.DagsterInstance, definition: dg.PartitionsDefinition[str] | None, partitions: Collection[str | None]
 ) -> Iterator[tuple[str, ...]]:
     """Partitions in pieces that are neighbours: Dagster runs one partition, or a range of them."""
     if definition is None:
@@ -205,14 +212,16 @@ def _run(
     report: Report | None,
 ) -> GraphRun:
     started = time.monotonic()
-    ranged = len(partitions) > 1
-    tags = {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
-    with reporting(report) if report else nullcontext(), _quiet():
+    tags: dict[str, str] = {}
+    if len(partitions) > 1:
+        tags = {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
+    with reporting(report) if report else nullcontext():
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
             asset_selection=list(keys),
             partition_key=partitions[0] if len(partitions) == 1 else None,
-            tags=tags if ranged else None,
+            tags=tags,
+            run_config=_QUIET,
             raise_on_error=False,
         )
     names = tuple(key.to_user_string() for key in keys)
@@ -233,13 +242,5 @@ def _error(result: dg.ExecuteInProcessResult) -> str:
     return "" if result.success else "failed without saying why"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dagster's debug lines off the terminal; they are in the event log."""
-    logger = logging.getLogger("dagster")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Run configuration that keeps Dagster's lines off the terminal; they are in the event log."""

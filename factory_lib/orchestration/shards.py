@@ -19,6 +19,7 @@ from factory_lib.errors import SettingsError
 from factory_lib.orchestration.partition_events import EMPTY, latest_data_versions
 
 if TYPE_CHECKING:
+    from factory_lib.query import DatasetQuery
     from factory_lib.sources import Source, SourceShard
 
 REMOVED = "removed"
@@ -51,6 +52,19 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if not self.uri:
             raise SettingsError("No source of shards is configured.", "Set FACTORY_SOURCE to a path or URI of tars.")
         return open_source(self.uri, tars_per_shard=self.tars_per_shard)
+
+    def query(self, shards: Sequence[str]) -> DatasetQuery:
+        """The samples of these shards; one that the source no longer has contributes none."""
+        from factory_lib.query import DatasetQuery
+
+        source = self.open()
+        there = {shard.name for shard in source.shards()}
+        return DatasetQuery.from_source(source, shards=[shard for shard in shards if shard in there])
+
+
+def observe_shards(source: ShardSource) -> dg.DataVersionsByPartition:
+    """The fingerprints of all shards, for an observable source asset."""
+    return dg.DataVersionsByPartition({shard.name: shard.fingerprint for shard in source.open().shards()})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Curation: which samples are kept. Every stage is a mask over rows that exist already."""
+
+from factory_assets.partitions import SHARDS
+from factory_lib.curation.alignment import AlignmentFilter, clip_score
+from factory_lib.curation.basic import BasicFilter, all_of
+from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
+from factory_lib.expressions import C, case, fn
+from factory_lib.orchestration.stage import stage
+from factory_lib.query import DatasetQuery
+
+BASIC = BasicFilter()
+ALIGNMENT = AlignmentFilter()
+TEST_SHARE = 0.1
+
+
+@stage(group="curation", partitions=SHARDS)
+def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
+    """Samples whose image decodes, is large enough and not too narrow, is not unsafe, and whose caption says something."""
+    return clip_embeddings.filter(all_of(BASIC.rules(clip_embeddings.columns)))
+
+
+@stage(group="curation")
+def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
+    """Samples that are near-duplicates of a better one, and which: pHash or dHash differ in at most 6 bits."""
+    return find_near_duplicates(basic_filter)
+
+
+@stage(group="curation")
+def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> DatasetQuery:
+    """One sample of every group of near-duplicates: the one with most pixels."""
+    return basic_filter.join(near_duplicates, on="sample_id", how="anti")
+
+
+@stage(group="curation")
+def clip_score_filter(deduplicated: DatasetQuery) -> DatasetQuery:
+    """Samples whose caption fits their image: cosine of their CLIP vectors."""
+    scored = deduplicated.mutate(clip_score=clip_score())
+    return scored.filter(all_of(ALIGNMENT.rules()))
+
+
+@stage(group="curation")
+def training_set(clip_score_filter: DatasetQuery) -> DatasetQuery:
+    """What training reads: image, caption and score, split into train and test by a hash of the image's hash."""
+    # equal pictures would fall on the same side even if the filters before had kept both
+    draw = fn.sipHash64(C.phash, "split") / 2.0**64
+    split = case((draw < TEST_SHARE, "test"), default="train")
+    return clip_score_filter.select("key", "image", "caption", "phash", "clip_score", split=split)

@@ -1,0 +1,79 @@
+"""The funnel: how many samples each stage was given and kept, and why the others went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from factory_lib.expressions import C, Expr, case, fn
+from factory_lib.query import DatasetQuery
+
+if TYPE_CHECKING:
+    from factory_lib.warehouse.versions import Version
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a funnel.
+
+    Attributes:
+        version: name of the version that the stage made.
+        rows_in: samples it was given.
+        rows: samples it kept.
+        bytes_added: what its version added on disk.
+        storage: how it is stored.
+        reasons: why samples went -> how many, where the stage has rules.
+    """
+
+    version: str
+    rows_in: int
+    rows: int
+    bytes_added: int
+    storage: str
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> float:
+        """Share of the samples that was kept, 0 to 1."""
+        return self.rows / self.rows_in if self.rows_in else 0.0
+
+
+def rejections(samples: DatasetQuery, rules: Mapping[str, Expr]) -> dict[str, int]:
+    """How many samples each rule rejects; a sample that breaks several counts for the first of them.
+
+    Args:
+        rules: reason -> predicate that a sample has to meet, never NULL.
+
+    Returns:
+        reason -> samples, in the order of the rules; rules that reject none included.
+    """
+    if not rules:
+        return {}
+    blamed = case(*((~rule, reason) for reason, rule in rules.items()), default="")
+    counted = samples.group_by(reason=blamed).agg(n=fn.count()).filter(C.reason != "").to_arrow()
+    found = dict(zip(counted["reason"].to_pylist(), counted["n"].to_pylist(), strict=True))
+    return {reason: int(found.get(reason, 0)) for reason in rules}
+
+
+def funnel(versions: Iterable[Version], reasons: Mapping[str, Mapping[str, int]] | None = None) -> list[Step]:
+    """The funnel of a chain of versions, from what provenance recorded of each.
+
+    Args:
+        versions: in the order of the stages; the rows of each are compared with those of the one before.
+        reasons: dataset -> why samples went, see `rejections`.
+    """
+    steps: list[Step] = []
+    for version in versions:
+        recorded = version.provenance
+        steps.append(
+            Step(
+                version=str(version),
+                rows_in=steps[-1].rows if steps else version.rows,
+                rows=version.rows,
+                bytes_added=recorded.bytes_added if recorded else 0,
+                storage=recorded.storage if recorded else "",
+                reasons=(reasons or {}).get(version.dataset, {}),
+            )
+        )
+    return steps

@@ -1,0 +1,161 @@
+"""What runs by itself, and what does not: the automation conditions on a real graph, real tars and a real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from factory_lib import C, DatasetQuery, fn
+from factory_lib.orchestration.partition_events import EMPTY
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import resolve, versions
+from tests.dagster_graph import Code, Daemon, data_version, graph, look, write_tar
+
+SHARDS = ("a", "b", "c")
+CAPTIONS = {"a": ["one", "three"], "b": ["seventeen"], "c": ["four", "six"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, captions in CAPTIONS.items():
+        write_tar(tmp_path / f"{name}.tar", captions)
+    return tmp_path
+
+
+@pytest.fixture
+def daemon(folder: Path, engine: None) -> Iterator[Daemon]:
+    """A daemon that has seen the source, with nothing made yet."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        look(instance, folder)
+        yield Daemon(instance)
+
+
+def _measures(dataset: str) -> dict[str, list[int]]:
+    rows = DatasetQuery(dataset).group_by("shard").agg(m=fn.arraySort(fn.groupArray(C.measure))).to_arrow()
+    return dict(sorted(zip(rows["shard"].to_pylist(), rows["m"].to_pylist(), strict=True)))
+
+
+def test_everything_is_made_at_first_in_two_runs_and_then_nothing(folder: Path, daemon: Daemon) -> None:
+    seen = daemon.settle(graph(folder))
+    assert seen == [{"samples": SHARDS, "measured": SHARDS, "kept": SHARDS}, {"chosen": ()}]
+    assert daemon.runs == [(("samples", "measured", "kept"), SHARDS), (("chosen",), ())]
+    assert _measures("kept") == {"a": [3, 5], "b": [9], "c": [3, 4]}
+    assert DatasetQuery("chosen").count() == 4  # measures 3, 4, 5, 9
+
+
+def test_a_new_shard_goes_through_all_stages_in_one_run_and_touches_no_other(folder: Path, daemon: Daemon) -> None:
+    daemon.settle(graph(folder))
+    before = {shard: data_version(daemon.instance, "kept", shard) for shard in SHARDS}
+    daemon.runs.clear()
+    write_tar(folder / "d.tar", ["sixteen chars ok"])
+    look(daemon.instance, folder)
+    daemon.settle(graph(folder))
+    assert daemon.runs == [(("samples", "measured", "kept"), ("d",)), (("chosen",), ())]
+    assert {shard: data_version(daemon.instance, "kept", shard) for shard in SHARDS} == before
+    assert _measures("kept")["d"] == [16]
+    assert [str(v) for v in versions(warehouse(), "kept")] == ["kept.v1", "kept.v2"]
+
+
+def test_a_changed_stage_runs_for_all_shards_and_what_follows_only_where_the_data_changed(
+    folder: Path, daemon: Daemon
+) -> None:
+    daemon.settle(graph(folder))
+    # rows of 4 and more: only shards a and c lose a row
+    assert daemon.settle(graph(folder, Code(least=4))) == [{"kept": SHARDS}, {"chosen": ()}]
+    assert _measures("kept") == {"a": [5], "b": [9], "c": [4]}
+    # twice the measure: all shards change, the stage after it runs for all
+    changed = Code(least=4, unit=2)
+    assert daemon.settle(graph(folder, changed)) == [{"measured": SHARDS}, {"kept": SHARDS}, {"chosen": ()}]
+    assert _measures("kept") == {"a": [6, 10], "b": [18], "c": [6, 8]}
+
+
+def test_a_change_that_yields_the_same_data_stops_there(folder: Path, daemon: Daemon) -> None:
+    daemon.settle(graph(folder))
+    assert daemon.settle(graph(folder, Code(note="refactored"))) == [{"measured": SHARDS}]
+
+
+def test_a_stage_that_is_added_later_is_made_for_all_shards_and_nothing_else_runs(
+    folder: Path, daemon: Daemon
+) -> None:
+    daemon.settle(graph(folder))
+    assert daemon.settle(graph(folder, Code(extra=True))) == [{"extra": SHARDS}]
+
+
+def test_a_changed_shard_runs_alone(folder: Path, daemon: Daemon) -> None:
+    definitions = graph(folder)
+    daemon.settle(definitions)
+    write_tar(folder / "b.tar", ["other"])
+    look(daemon.instance, folder)
+    assert daemon.settle(definitions) == [
+        {"samples": ("b",)},
+        {"measured": ("b",)},
+        {"kept": ("b",)},
+        {"chosen": ()},
+    ]
+    assert _measures("kept") == {"a": [3, 5], "b": [5], "c": [3, 4]}
+
+
+def test_a_removed_shard_leaves_every_stage_and_then_its_partition_goes(folder: Path, daemon: Daemon) -> None:
+    definitions = graph(folder)
+    daemon.settle(definitions)
+    (folder / "b.tar").unlink()
+    look(daemon.instance, folder)
+    daemon.settle(definitions)
+    assert _measures("kept") == {"a": [3, 5], "c": [3, 4]}
+    assert sorted(resolve(warehouse(), "samples").shards) == ["a", "c"]
+    assert DatasetQuery("chosen").count() == 3
+    assert data_version(daemon.instance, "kept", "b") == EMPTY
+    assert _measures("kept.v1")["b"] == [9]  # old versions are what they were
+    look(daemon.instance, folder)
+    assert daemon.instance.get_dynamic_partitions("shards") == ["a", "c"]
+    assert daemon.settle(definitions) == []
+    # it comes back under its name
+    write_tar(folder / "b.tar", ["back again"])
+    look(daemon.instance, folder)
+    daemon.settle(definitions)
+    assert _measures("kept") == {"a": [3, 5], "b": [10], "c": [3, 4]}
+
+
+def test_a_run_that_fails_after_a_change_of_code_is_tried_once_more_not_for_ever(
+    folder: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.settle(graph(folder))
+    changed = graph(folder, Code(unit=3))
+    with monkeypatch.context() as broken:
+        broken.setattr(DatasetQuery, "save", _no_space)
+        assert daemon.tick(changed) == {"measured": SHARDS}
+    assert daemon.settle(changed)[0] == {"measured": SHARDS}  # once more, and it works now
+    assert _measures("kept") == {"a": [9, 15], "b": [27], "c": [9, 12]}
+    with monkeypatch.context() as broken:
+        broken.setattr(DatasetQuery, "save", _no_space)
+        again = graph(folder, Code(unit=4))
+        assert daemon.settle(again) == [{"measured": SHARDS}, {"measured": SHARDS}]
+
+
+def _no_space(*args: object, **kwargs: object) -> None:
+    from factory_lib.errors import CommitError
+
+    raise CommitError("no space left")
+
+
+def test_a_bad_shard_holds_up_no_other(folder: Path, daemon: Daemon) -> None:
+    write_tar(folder / "b.tar", ["bad"])
+    look(daemon.instance, folder)
+    definitions = graph(folder)
+    daemon.settle(definitions)
+    assert _measures("kept") == {"a": [3, 5], "c": [3, 4]}
+    assert DatasetQuery("chosen").count() == 3
+    # another shard comes: the bad one is not tried again and is in nobody's way
+    daemon.runs.clear()
+    write_tar(folder / "d.tar", ["twenty characters ok"])
+    look(daemon.instance, folder)
+    daemon.settle(definitions)
+    assert daemon.runs == [(("samples", "measured", "kept"), ("d",)), (("chosen",), ())]
+    # the bad one is mended
+    write_tar(folder / "b.tar", ["good"])
+    look(daemon.instance, folder)
+    daemon.settle(definitions)
+    assert _measures("kept") == {"a": [3, 5], "b": [4], "c": [3, 4], "d": [20]}
