@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -83,34 +84,54 @@ class Img2Dataset:
         return {one.tar.uri: one for one in self.tars}
 
     def _read_tar(self, one: TarWithTables, report: ShardReport) -> Iterator[pa.RecordBatch]:
-        table = self._successes(one.table.fresh(), report)
+        rows = _Successes(one.table.fresh(), self.table_schema, report)
         before = report.samples
         matched = 0
         for batch in read_tar(store(), one.tar, self.layout, report):
-            found = pc.index_in(batch.column("key"), value_set=table.column("key"))
+            found = pc.index_in(batch.column("key"), value_set=rows.keys)
             report.count("no_metadata", found.null_count)
             matched += len(found) - found.null_count
-            yield join_rows(batch, table.take(found), self.schema)
-        missing = len(table) - matched
+            yield join_rows(batch, rows.take(found), self.schema)
+        missing = len(rows.keys) - rows.keys.null_count - matched
         if missing > 0 and not report.counts.get("damaged_tars"):
             report.count("missing_members", missing)
             report.problem(f"{one.table.name}: {missing} rows say success but are not in the tar")
         _compare_stats(one, report.samples - before, report)
 
-    def _successes(self, table: TablePair, report: ShardReport) -> pa.Table:
-        """Rows of downloads that succeeded, each key once."""
+
+class _Successes:
+    """Rows of a table whose download succeeded, found by key. A table that cannot be read has none, and is reported.
+
+    Attributes:
+        keys: string array, null where the download failed.
+    """
+
+    def __init__(self, table: TablePair, schema: pa.Schema, report: ShardReport) -> None:
+        self._table = table
         try:
-            found = table.read(self.table_schema, report)
+            arrays = table.array_columns(schema)
+            self._attributes = table.read(pa.schema([field for field in schema if field.name not in arrays]), report)
+            self._arrays = [schema.field(name) for name in arrays]
         except (SourceError, StoreError) as error:
             report.count("unreadable_tables")
             report.problem(str(error))
-            return self.table_schema.empty_table()
-        if "status" in found.column_names:
-            failed = pc.fill_null(pc.not_equal(found.column("status"), "success"), False)
-            _count_failures(found.filter(failed), report)
-            found = found.filter(pc.invert(failed))
-        check_keys(found.column("key"), table.name, report)
-        return found.filter(pc.is_valid(found.column("key")))
+            self._attributes, self._arrays = schema.empty_table(), []
+        keys = self._attributes.column("key").combine_chunks()
+        check_keys(keys, table.name, report)
+        if "status" in self._attributes.column_names:
+            status = self._attributes.column("status").combine_chunks()
+            failed = pc.fill_null(pc.not_equal(status, "success"), False)
+            _count_failures(self._attributes.filter(failed), report)
+            keys = pc.if_else(failed, pa.scalar(None, pa.string()), keys)
+        self.keys = keys
+
+    def take(self, rows: pa.Array) -> pa.Table:
+        """Rows by number; a null number gives nulls."""
+        taken = self._attributes.take(rows)
+        numbers = pc.fill_null(rows, -1).to_numpy().astype(np.int64)
+        for field in self._arrays:
+            taken = taken.append_column(field, self._table.take_array(field, numbers))
+        return taken
 
 
 def joined_schema(samples: pa.Schema, table: pa.Schema) -> pa.Schema:

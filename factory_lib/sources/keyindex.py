@@ -20,7 +20,6 @@ import time
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +149,7 @@ class KeyIndex:
             if field.name in attributes.column_names:
                 columns.append(attributes.column(field.name))
             elif field.name in pair.fields:
-                columns.append(_vectors(pair, pair.fields[field.name][0], rows).cast(field.type))
+                columns.append(pair.take_array(field, rows))
             else:
                 columns.append(pa.nulls(len(rows), field.type))
         return pa.Table.from_arrays(columns, schema=self.tables.schema)
@@ -253,13 +252,6 @@ def _write_attributes(path: Path, pair: TablePair, tables: KeyedTables) -> npt.N
             writer.write_batch(batch)
             hashes.append(hash_strings(batch.column(tables.on).cast(pa.string())))
     return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
-
-
-def _vectors(pair: TablePair, name: str, rows: npt.NDArray[np.int64]) -> Any:
-    order = np.argsort(rows, kind="stable")
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    return pair.vectors(name, rows[order]).take(pa.array(back))
 
 
 def _folder_name(tables: KeyedTables) -> str:

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from factory_lib.sources.tar import TarBlock
 
-_KEY = r"^(?:\./)*(?P<key>(?:[^/]*/)*[^/.]+)\.(?P<extension>[^/]+)$"
 _MEMBERS_AT_ONCE = 60_000
 _TEXT_BYTES_AT_ONCE = 64 * 2**20
 
@@ -59,11 +58,49 @@ class Members:
 
 
 def split_names(names: pa.StringArray) -> tuple[pa.StringArray, pa.DictionaryArray]:
-    """Keys and lower-case extensions of member names; both null where a name belongs to no sample."""
-    found = pc.extract_regex(names, _KEY)
-    extensions = pc.dictionary_encode(pc.struct_field(found, "extension"))
-    lower = pc.utf8_lower(extensions.dictionary)
-    return pc.struct_field(found, "key"), pa.DictionaryArray.from_arrays(extensions.indices, lower)
+    """Keys and lower-case extensions of member names; both null where a name belongs to no sample.
+
+    Works on the bytes of all names at once, which is several times faster than a regular expression for each.
+    """
+    if pc.any(pc.starts_with(names, "./")).as_py():
+        names = pc.replace_substring_regex(names, r"^(\./+)+", "")
+    offsets = np.frombuffer(names.buffers()[1], np.int32, len(names) + 1, names.offset * 4).astype(np.int64)
+    data = np.frombuffer(names.buffers()[2] or b"", np.uint8)
+    starts, ends = offsets[:-1], offsets[1:]
+    # The file name begins behind the last slash, the extension behind the first dot of the file name.
+    bases = np.maximum(_last_before(np.flatnonzero(data == ord("/")), ends) + 1, starts)
+    dots = _first_from(np.flatnonzero(data == ord(".")), bases)
+    valid = (dots > bases) & (dots + 1 < ends)
+    dots = np.where(valid, dots, starts)
+    keys = _cut(data, starts, dots, valid)
+    extensions = pc.dictionary_encode(
+        _cut(data, np.where(valid, dots + 1, starts), np.where(valid, ends, starts), valid)
+    )
+    return keys, pa.DictionaryArray.from_arrays(extensions.indices, pc.utf8_lower(extensions.dictionary))
+
+
+def _last_before(places: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The last of the sorted places below each end, -1 for none."""
+    return np.concatenate([np.full(1, -1), places])[np.searchsorted(places, ends)]
+
+
+def _first_from(places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The first of the sorted places at or behind each start, a huge number for none."""
+    return np.append(places, np.iinfo(np.int32).max)[np.searchsorted(places, starts)]
+
+
+def _cut(
+    data: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    valid: npt.NDArray[np.bool_],
+) -> pa.StringArray:
+    """Strings from ranges of bytes, null where not valid."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - starts)])
+    places = np.repeat(starts - offsets[:-1], ends - starts) + np.arange(int(offsets[-1]))
+    buffers = [pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data[places])]
+    mask = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.StringArray.from_buffers(len(starts), *buffers, mask)
 
 
 def members_of(block: TarBlock, extensions: Sequence[str], textual: frozenset[str]) -> Members:

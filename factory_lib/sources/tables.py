@@ -106,7 +106,7 @@ class TablePair:
 
     def read(self, schema: pa.Schema, report: ShardReport) -> pa.Table:
         """Columns of the whole table (see `batches`)."""
-        return pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema=schema)
+        return pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema).combine_chunks()
 
     def batches(self, schema: pa.Schema, size: int, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """The table in pieces of at most `size` rows.
@@ -128,21 +128,29 @@ class TablePair:
                     columns.append(pa.nulls(len(piece), field.type))
                     continue
                 if self._is_in_parquet(name):
-                    column = piece.column(name)
+                    columns.append(fitted(piece.column(name), field, self.name, report))
                 else:
-                    column = self.vectors(name, np.arange(start, start + len(piece)))
-                columns.append(fitted(column, field, self.name, report))
+                    columns.append(self.take_array(field, np.arange(start, start + len(piece))))
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
             start += len(piece)
 
-    def vectors(self, name: str, rows: npt.NDArray[np.int64]) -> pa.Array:
-        """Some rows of an array as a column; null where the array has no row of that key."""
+    def array_columns(self, schema: pa.Schema) -> list[str]:
+        """Columns of `schema` that are in the npz or npy."""
+        return [name for name in schema.names if name in self.fields and not self._is_in_parquet(self.fields[name][0])]
+
+    def take_array(self, field: pa.Field, rows: npt.NDArray[np.int64]) -> pa.Array:
+        """Some rows of an array as a column.
+
+        Args:
+            rows: of the table; -1 for none, which gives null. So does a row whose key the array does not have.
+        """
         assert self.arrays is not None
-        order = self._order
-        if order is None:
-            return array_column(read_rows(store(), self.arrays, self.members[name], rows))
-        present = order[rows] >= 0
-        return array_column(read_rows(store(), self.arrays, self.members[name], np.maximum(order[rows], 0)), present)
+        if self._order is not None:
+            rows = np.where(rows < 0, -1, self._order[rows])
+        present = None if (rows >= 0).all() else rows >= 0
+        member = self.members[self.fields[field.name][0]]
+        wanted = rows if present is None else np.maximum(rows, 0)
+        return array_column(read_rows(store(), self.arrays, member, wanted), present).cast(field.type)
 
     def _is_in_parquet(self, name: str) -> bool:
         return self._parquet is not None and name in self._parquet.schema_arrow.names

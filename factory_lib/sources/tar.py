@@ -10,6 +10,7 @@ Format: POSIX.1-2017 "pax", section "ustar Interchange Format", and the GNU tar 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,17 +21,21 @@ import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
 from factory_lib.storage.retry import redact
-from factory_lib.storage.store import FileInfo, Store
+from factory_lib.storage.store import FileInfo, Store, is_local
 
 BLOCK = 512
-WINDOW_BYTES = 4 * 2**20
-"""How much of the tar is looked at in one go."""
+LOCAL_WINDOW_BYTES = 2**20
+REMOTE_WINDOW_BYTES = 4 * 2**20
+"""How much of the tar is looked at in one go: locally what stays in the processor's cache."""
 SKIP_BYTES = 2 * 2**20
 """A payload that reaches further than this beyond the window is not read but skipped, by a new request behind it."""
 INLINE_BYTES = 2**20
 """Members up to this size are guaranteed to lie in the window of their header, so that sidecars can be parsed there."""
 
+_FIELDS = struct.Struct("B 123x 11s B 20x B")
+"""Of a header: the first byte of the name, the size without its terminator, the terminator, the type."""
 _ZEROS = bytes(BLOCK)
+_TERMINATORS = frozenset(b"\0 ")
 _REGULAR = frozenset(b"07\0")
 _WITHOUT_PAYLOAD = frozenset(b"123456")
 _LINKS = frozenset(b"12")
@@ -81,6 +86,7 @@ class _Hop:
     sizes: list[int] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)  # index of the member -> name that replaces the header's
     next: int = 0
+    needed: int = BLOCK
     damage: str = ""
 
 
@@ -132,9 +138,9 @@ class TarReader:
 
     def _blocks(self) -> Iterator[TarBlock]:
         self._refuse_other_formats(self._window.move(0, BLOCK))
-        position = 0
+        position, needed = 0, BLOCK
         while position < self._size:
-            data = self._window.move(position, BLOCK)
+            data = self._window.move(position, needed)
             if not data[:BLOCK].strip(b"\0"):
                 position = self._skip_zeros(position)
                 continue
@@ -161,7 +167,7 @@ class TarReader:
             if hop.damage:
                 self._damage(hop.damage)
                 return
-            position += hop.next
+            position, needed = position + hop.next, hop.needed
         if self._marker_at is None:
             self._problem(f"no end marker at offset {self._size}: the writer may have been interrupted")
 
@@ -170,11 +176,12 @@ class TarReader:
         hop = _Hop()
         heads, members, sizes = hop.heads, hop.members, hop.sizes
         at, end = 0, len(data)
+        fields = _FIELDS.unpack_from
         while at + BLOCK <= end:
-            if data[at] == 0 and data[at : at + BLOCK] == _ZEROS:
+            first, digits, terminator, kind = fields(data, at)
+            if first == 0 and data[at : at + BLOCK] == _ZEROS:
                 break
-            kind = data[at + 156]
-            size = _size_field(data, at)
+            size = _size(digits, terminator)
             if size is None:
                 heads.append(at)
                 hop.damage = f"corrupt header at offset {base + at}: its size is not a number; what follows is left out"
@@ -194,6 +201,7 @@ class TarReader:
                     )
                     break
                 if at > 0 and (start > end or (size <= INLINE_BYTES and start + size > end)):
+                    hop.needed = start + size - at
                     break  # the next window starts at this header and holds all of it
             heads.append(at)
             if not plain:
@@ -292,18 +300,17 @@ class _Window:
         self.data = b""
 
     def move(self, position: int, need: int) -> bytes:
-        """Make the window start at `position` and hold `WINDOW_BYTES`, or at least `need` where a chunk ends."""
+        """Make the window start at `position` and hold at least `need` bytes, or all that is left."""
         kept = self.data[position - self._at :] if position < self._at + len(self.data) else b""
         behind = position + len(kept)
         if self._stream_at < 0 or behind - self._stream_at > SKIP_BYTES:
             self.close()
-            self._stream = self._origin.chunks(
-                self._file.uri, WINDOW_BYTES, offset=behind, etag=self._file.etag or None
-            )
+            size = LOCAL_WINDOW_BYTES if is_local(self._file.uri) else REMOTE_WINDOW_BYTES
+            self._stream = self._origin.chunks(self._file.uri, size, offset=behind, etag=self._file.etag or None)
             self._stream_at = behind
         parts = [kept]
         have = len(kept)
-        while have < max(need, INLINE_BYTES + 2 * BLOCK):
+        while have < need:
             chunk = next(self._stream, b"")
             if not chunk:
                 break
@@ -396,15 +403,15 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-def _size_field(data: bytes, at: int) -> int | None:
-    """The size in the header at `at`, or None when the field holds no number."""
-    if data[at + 135] in b"\0 ":
+def _size(digits: bytes, terminator: int) -> int | None:
+    """The size in a header, from the first 11 bytes of its field and the last; None when they are no number."""
+    if terminator in _TERMINATORS:
         try:
-            size = int(data[at + 124 : at + 135], 8)
+            size = int(digits, 8)
         except ValueError:
-            return _number(data[at + 124 : at + 136])
+            return _number(digits + bytes([terminator]))
         return size if size >= 0 else None
-    return _number(data[at + 124 : at + 136])
+    return _number(digits + bytes([terminator]))
 
 
 def _number(value: bytes) -> int | None:
