@@ -14,13 +14,21 @@ class Settings:
     """What the environment says, with defaults.
 
     Attributes:
-        home: `FACTORY_HOME`, the data folder of the embedded engine and of everything kept locally (default `.factory`).
+        home: `FACTORY_HOME`, the data folder of the embedded engine and of everything kept locally (default
+            `.factory`).
         clickhouse_url: `FACTORY_CLICKHOUSE_URL`, a ClickHouse server; unset, the embedded engine of `home` is used.
-        engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default 900).
+        engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default
+            900).
         workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core).
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
-        rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None unset.
+        rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None
+            unset.
+        cache: `FACTORY_CACHE`, the folder of the cache of remote files (default `cache` in `home`).
+        cache_bytes: `FACTORY_CACHE_BYTES`, how large it may become (default 20 GB, and at most 90 % of the free
+            disk); 0 for none.
+        shared_cache: `FACTORY_SHARED_CACHE`, a folder or bucket prefix that all machines of a cluster reach; unset
+            for none.
     """
 
     home: Path
@@ -31,6 +39,9 @@ class Settings:
     tars_per_shard: int
     rank: int | None
     world_size: int | None
+    cache: Path
+    cache_bytes: int
+    shared_cache: str | None
 
 
 def settings() -> Settings:
@@ -39,8 +50,9 @@ def settings() -> Settings:
     Raises:
         SettingsError: a variable has a value of the wrong kind.
     """
+    home = Path(os.environ.get("FACTORY_HOME") or ".factory").expanduser().absolute()
     return Settings(
-        home=Path(os.environ.get("FACTORY_HOME") or ".factory").expanduser().absolute(),
+        home=home,
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
         workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
@@ -48,6 +60,9 @@ def settings() -> Settings:
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
         rank=_whole("RANK"),
         world_size=_whole("WORLD_SIZE"),
+        cache=Path(os.environ.get("FACTORY_CACHE") or home / "cache").expanduser().absolute(),
+        cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
+        shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
     )
 
 

@@ -14,8 +14,9 @@ class FileInfo:
     Attributes:
         uri: an absolute path, or a URI such as ``s3://bucket/key``.
         size: bytes.
-        etag: identity of the content. On S3 the ETag; on a local disk ``mtime_ns-size``, which is weak (a file that was
-            rewritten in place within the clock's resolution and kept its size looks unchanged); empty where unknown.
+        etag: identity of the content. On S3 the ETag; on a local disk ``mtime_ns-size``, which is weak (a file that
+            was rewritten in place within the clock's resolution and kept its size looks unchanged); empty where
+            unknown.
     """
 
     uri: str
@@ -40,6 +41,11 @@ class Files(Protocol):
 
     def write(self, uri: str, data: bytes) -> None:
         """Write one file whole: readers see the old bytes or the new ones, never a mixture."""
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write one file unless there is one of that name; whether it was written. At most one of several writers is
+        told so.
+        """
 
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`, for the hint of an error."""

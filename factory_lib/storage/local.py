@@ -74,6 +74,21 @@ class LocalFiles:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write to a temporary name, then link: that fails where the name is taken."""
+        folder = os.path.dirname(uri)
+        os.makedirs(folder, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            os.link(temporary, uri)
+        except FileExistsError:
+            return False
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return True
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the nearest folder above `uri` that exists."""
         folder = os.path.dirname(uri)

@@ -65,6 +65,16 @@ class RemoteFiles:
         self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)
         with_retries(lambda: self.filesystem.pipe_file(path, data))
 
+    def create(self, uri: str, data: bytes) -> bool:
+        """Put one object unless there is one; storages without conditional writes may tell two writers that they
+        wrote.
+        """
+        path = self._path(uri)
+        if with_retries(lambda: self.filesystem.exists(path)):
+            return False
+        self.write(uri, data)
+        return True
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`."""
         found = self.filesystem.ls(self.filesystem._parent(self._path(uri)), detail=False)

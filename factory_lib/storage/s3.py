@@ -8,7 +8,7 @@ from typing import Any
 
 from factory_lib.storage.files import ChangedError
 from factory_lib.storage.remote import RemoteFiles
-from factory_lib.storage.retry import ATTEMPTS, error_code, http_status, is_transient, wait_seconds
+from factory_lib.storage.retry import ATTEMPTS, error_code, http_status, is_transient, wait_seconds, with_retries
 
 AT_ONCE = 8
 """Range requests in flight for one call."""
@@ -132,6 +132,18 @@ class S3Files(RemoteFiles):
             _close(answer["Body"])
             raise ChangedError(uri)
         return answer["Body"], found
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Put one object with ``If-None-Match: *``; a store that ignores it may tell two writers that they wrote."""
+        bucket, key, _ = self.filesystem.split_path(uri)
+        request = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
+        try:
+            with_retries(lambda: self._run(self.filesystem._call_s3("put_object", **request)))
+        except Exception as error:
+            if http_status(error) in {409, 412} or error_code(error) in {"412", "PreconditionFailed"}:
+                return False
+            raise
+        return True
 
     def _start(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.filesystem.loop)

@@ -152,6 +152,16 @@ class Store:
         uri = self.resolve(uri)
         self._guarded(uri, lambda files: files.write(uri, data))
 
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write one file whole unless there is one of that name; whether it was written."""
+        uri = self.resolve(uri)
+        return self._guarded(uri, lambda files: files.create(uri, data))
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is such a file."""
+        uri = self.resolve(uri)
+        return self._guarded(uri, lambda files: _is_there(files, uri))
+
     def _guarded(self, uri: str, action: Callable[[Files], T]) -> T:
         try:
             return action(_files(uri))
@@ -239,6 +249,14 @@ _store = Store()
 def store() -> Store:
     """The store of this process."""
     return _store
+
+
+def _is_there(files: Files, uri: str) -> bool:
+    try:
+        files.info(uri)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _files(uri: str) -> Files:

@@ -1,0 +1,419 @@
+"""The local cache of remote files: read-through from local pages to the shared tier to the origin.
+
+Any number of processes use one folder at once. Each file has a sparse mirror (`storage.mirror`) under the key of its
+uri, etag and size, so a replaced file is another mirror and nothing is ever invalidated. The bytes allocated are
+bounded; who knows the future (a loader does) says what is needed last, and that goes first. Trouble with the folder
+(full, read-only, gone) switches the cache off for a while and is counted; it never fails a read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import struct
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory_lib.errors import StoreError
+from factory_lib.settings import settings
+from factory_lib.storage.files import FileInfo
+from factory_lib.storage.mirror import PAGE, Mirror
+from factory_lib.storage.shared import SharedTier, content_key
+from factory_lib.storage.spans import plan_spans
+from factory_lib.storage.store import store
+
+OPEN_MIRRORS = 128
+MAX_GAP_BYTES = 256 << 10
+MAX_SPAN_BYTES = 8 << 20
+FETCHES, PREFETCHES = 8, 12  # requests in flight of one process
+OFF_SECONDS = 60.0
+FULL_SECONDS = 1.0  # between attempts to make room
+IN_USE_SECONDS = 600.0  # a mirror used this recently belongs to a job that is running
+EVICT_SHARE = 32  # at least this part of the capacity is freed at once
+FREE_SHARE = 0.9  # of the disk's free space, at most
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where and how large.
+
+    Attributes:
+        folder: of the mirrors.
+        capacity: bytes on disk at most.
+        shared: URL of the shared tier, or None.
+    """
+
+    folder: Path
+    capacity: int
+    shared: str | None = None
+
+
+def cache_options() -> CacheOptions | None:
+    """The cache that the settings describe; None where `FACTORY_CACHE_BYTES` is 0."""
+    now = settings()
+    return CacheOptions(now.cache, now.cache_bytes, now.shared_cache) if now.cache_bytes else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ranges of one file and where their bytes go: offsets and sizes (n,) in bytes, and n writable buffers of these
+    sizes.
+    """
+
+    file: FileInfo
+    offsets: Ints
+    sizes: Ints
+    places: Sequence[memoryview]
+
+
+class Foresight(Protocol):
+    """Knows what will be read, and when."""
+
+    def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
+        """(file, first page, page after the last), what is needed furthest ahead or never first; nothing that is
+        needed soon.
+        """
+
+    def knows(self, key: str) -> bool:
+        """Whether a mirror, by its key, is of a file it will read."""
+
+
+class BlockCache:
+    """One process's view of the cache; threads may share it.
+
+    Args:
+        options: where and how large.
+        foresight: what to evict; without one, the mirrors used longest ago.
+
+    Attributes:
+        counters: bytes_cache, bytes_shared, bytes_origin (delivered from or fetched from each tier), corrupt_pages,
+            evicted_bytes, bypassed_bytes (read past a full cache), cache_errors, and those of `SharedTier`.
+    """
+
+    def __init__(self, options: CacheOptions, foresight: Foresight | None = None) -> None:
+        self.options = options
+        self.foresight = foresight
+        self.counters: Counter[str] = Counter()
+        self._shared = SharedTier(options.shared) if options.shared else None
+        self._mirrors: OrderedDict[str, Mirror] = OrderedDict()
+        self._stamps: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._off_until = self._full_until = 0.0
+        self._usage: int | None = None
+        self._capacity = options.capacity
+        self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
+        self._prefetching = ThreadPoolExecutor(PREFETCHES, "prefetch")
+
+    def read(self, requests: Sequence[Request]) -> None:
+        """Fill the places of all requests.
+
+        Raises:
+            StoreError: the origin cannot be read, or a file is no longer what its etag says.
+        """
+        waiting: list[tuple[Request, list[int], Future[memoryview], int]] = []
+        for request in requests:
+            left = self._read_local(request)
+            ranges = [(int(request.offsets[i]), int(request.sizes[i])) for i in left]
+            for span in plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
+                work = self._fetching.submit(self._bring, request.file, span.start, span.end)
+                waiting.append((request, [left[i] for i in span.ranges], work, span.start))
+        for request, indices, work, start in waiting:
+            data = work.result()
+            for index in indices:
+                at, size = int(request.offsets[index]) - start, int(request.sizes[index])
+                request.places[index][:] = data[at : at + size]
+
+    def prefetch(self, file: FileInfo, start: int, stop: int) -> None:
+        """Bring a range into the cache soon, in the background; trouble shows when it is read."""
+        self._prefetching.submit(self._bring_quietly, file, start, stop)
+
+    def present(self, file: FileInfo, pages: Ints) -> NDArray[np.bool_]:
+        """Which pages of a file are kept; nothing is made for a file that has no mirror."""
+        if not (self._folder(content_key(file)) / "sums").exists():
+            return np.zeros(len(pages), np.bool_)
+        mirror = self._mirror(file)
+        if mirror is None or not mirror.pages:
+            return np.zeros(len(pages), np.bool_)
+        kept: NDArray[np.bool_] = mirror.sums[np.minimum(pages, mirror.pages - 1)] != 0
+        return kept
+
+    def take_counters(self) -> Counter[str]:
+        """The counters since the last call."""
+        with self._lock:
+            taken, self.counters = self.counters, Counter()
+            if self._shared is not None:
+                taken += self._shared.counters
+                self._shared.counters = Counter()
+        return taken
+
+    def close(self) -> None:
+        """Stop its threads and close its files."""
+        self._prefetching.shutdown(cancel_futures=True)
+        self._fetching.shutdown(cancel_futures=True)
+        with self._lock:
+            while self._mirrors:
+                self._mirrors.popitem()
+            if self._usage is not None:
+                os.close(self._usage)
+                self._usage = None
+
+    # Reading
+
+    def _read_local(self, request: Request) -> list[int]:
+        """Copy what is kept; returns the indices of what is not."""
+        mirror = self._mirror(request.file)
+        if mirror is None:
+            return list(range(len(request.offsets)))
+        try:
+            done, corrupt = mirror.read(request.offsets, request.sizes, request.places)
+        except OSError:
+            self._switch_off()
+            return list(range(len(request.offsets)))
+        self._count("bytes_cache", int(request.sizes[done].sum()))
+        self._count("corrupt_pages", corrupt)
+        left: list[int] = np.flatnonzero(~done).tolist()
+        return left
+
+    def _bring_quietly(self, file: FileInfo, start: int, stop: int) -> None:
+        try:
+            mirror = self._mirror(file)
+            if mirror is not None and mirror.missing(start, min(stop, file.size)):
+                self._bring(file, start, stop)
+        except StoreError:
+            self._count("failed_prefetches", 1)
+
+    def _bring(self, file: FileInfo, start: int, stop: int) -> memoryview:
+        """The bytes ``[start, stop)`` from wherever they are; kept where there is room."""
+        mirror = self._mirror(file)
+        if mirror is None or stop > file.size:
+            return memoryview(self._fetch(file, start, stop))
+        first, last = start // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, file.size)
+        with mirror.claimed(first, last):
+            gaps = mirror.missing(first, last)
+            if gaps and sum(b - a for a, b in gaps) < (last - first) // 2:
+                for a, b in gaps:
+                    self._keep(mirror, a, self._fetch(file, a, b))
+                gaps = mirror.missing(first, last)
+            if not gaps:
+                data = memoryview(bytearray(stop - start))
+                done, corrupt = mirror.read(np.array([start]), np.array([stop - start]), [data])
+                self._count("corrupt_pages", corrupt)
+                if done[0]:
+                    self._count("bytes_cache", stop - start)
+                    return data
+            whole = self._fetch(file, first, last)
+            self._keep(mirror, first, whole)
+        return memoryview(whole)[start - first : stop - first]
+
+    def _fetch(self, file: FileInfo, start: int, stop: int) -> bytes:
+        def origin(a: int, b: int) -> bytes:
+            return bytes(store().read_ranges(file.uri, [(a, b - a)], etag=file.etag or None)[0])
+
+        if self._shared is not None:
+            first, last = start // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, file.size)
+            if stop <= file.size:
+                return self._shared.read(file, first, last, origin)[start - first : stop - first]
+        self._count("bytes_origin", stop - start)
+        return origin(start, stop)
+
+    def _keep(self, mirror: Mirror, start: int, data: bytes) -> None:
+        new = sum(b - a for a, b in mirror.missing(start, start + len(data)))
+        size = -(-new // PAGE) * PAGE
+        try:
+            if size and not self._reserve(size):
+                self._count("bypassed_bytes", len(data))
+                return
+            mirror.write(start, data)
+        except OSError:
+            self._switch_off()
+
+    def _mirror(self, file: FileInfo) -> Mirror | None:
+        """The mirror of a file, opened; None while the cache is off."""
+        if time.monotonic() < self._off_until:
+            return None
+        key = content_key(file)
+        with self._lock:
+            found = self._mirrors.get(key)
+            try:
+                if found is None:
+                    folder = self._folder(key)
+                    new = not (folder / "sums").exists()
+                    found = self._mirrors[key] = Mirror(folder, file)
+                    if new:
+                        self._reserve(found.pages * 8)
+                    if len(self._mirrors) > OPEN_MIRRORS:
+                        self._retire()
+                if time.monotonic() - self._stamps.get(key, -IN_USE_SECONDS) > IN_USE_SECONDS / 10:
+                    os.utime(found.folder / "about.json")
+                    self._stamps[key] = time.monotonic()
+            except OSError:
+                self._mirrors.pop(key, None)
+                self._switch_off()
+                return None
+            self._mirrors.move_to_end(key)
+            return found
+
+    def _retire(self) -> None:
+        """Let go of the mirror used longest ago; a thread that still reads it keeps it open."""
+        key, _ = self._mirrors.popitem(last=False)
+        self._stamps.pop(key, None)
+
+    def _folder(self, key: str) -> Path:
+        return self.options.folder / key[:2] / key
+
+    def _switch_off(self) -> None:
+        with self._lock:
+            self._off_until = time.monotonic() + OFF_SECONDS
+            self._mirrors.clear()
+            self._stamps.clear()
+        self._count("cache_errors", 1)
+
+    def _count(self, name: str, amount: int) -> None:
+        with self._lock:
+            self.counters[name] += amount
+
+    # Room
+
+    def _reserve(self, size: int) -> bool:
+        """Take `size` bytes of the capacity, evicting for them; False when everything kept is needed sooner."""
+        if self._take(size):
+            return True
+        if time.monotonic() < self._full_until:
+            return False
+        with _locked(self.options.folder / "evict.lock"):
+            if self._take(size):  # another process made room
+                return True
+            self._recount()
+            goal = max(size, self._capacity // EVICT_SHARE)
+            freed = self._drop_unused(goal)
+            if freed < goal:
+                freed += self._drop_last_needed(goal - freed)
+            self._add(-freed)
+            if self._take(size):
+                return True
+        self._full_until = time.monotonic() + FULL_SECONDS
+        return False
+
+    def _drop_unused(self, goal: int) -> int:
+        """Remove mirrors that no running job uses, the oldest first."""
+        freed = 0
+        for mirror in sorted(mirrors_of(self.options.folder), key=lambda kept: kept.used):
+            known = self.foresight is not None and self.foresight.knows(mirror.folder.name)
+            if freed >= goal or known or time.time() - mirror.used < IN_USE_SECONDS:
+                continue
+            _remove(self.options.folder, mirror.folder)
+            freed += mirror.bytes
+        return freed
+
+    def _drop_last_needed(self, goal: int) -> int:
+        freed = 0
+        for file, first, last in self.foresight.last_needed(self) if self.foresight is not None else ():
+            if freed >= goal:
+                break
+            mirror = self._mirror(file)
+            if mirror is not None:
+                freed += mirror.drop(first, last)
+        self._count("evicted_bytes", freed)
+        return freed
+
+    def _take(self, size: int) -> bool:
+        with self._used() as used:
+            if used[0] + size > self._capacity:
+                return False
+            used[0] += size
+        return True
+
+    def _add(self, size: int) -> None:
+        with self._used() as used:
+            used[0] = max(0, used[0] + size)
+
+    def _recount(self) -> None:
+        """Make the books right: processes that were killed leave entries for bytes that they never wrote."""
+        with self._used() as used:
+            used[0] = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
+
+    @contextmanager
+    def _used(self) -> Iterator[list[int]]:
+        """The bytes in use, for all processes, to be read and changed."""
+        with self._lock:
+            if self._usage is None:
+                self.options.folder.mkdir(parents=True, exist_ok=True)
+                self._usage = os.open(self.options.folder / "used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                free = shutil.disk_usage(self.options.folder).free
+                kept = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
+                self._capacity = min(self.options.capacity, int((free + kept) * FREE_SHARE))
+            fcntl.flock(self._usage, fcntl.LOCK_EX)
+            try:
+                raw = os.pread(self._usage, 8, 0)
+                used = [struct.unpack("<q", raw)[0] if len(raw) == 8 else 0]
+                before = used[0]
+                yield used
+                if used[0] != before:
+                    os.pwrite(self._usage, struct.pack("<q", used[0]), 0)
+            finally:
+                fcntl.flock(self._usage, fcntl.LOCK_UN)
+
+
+@dataclass(frozen=True)
+class KeptMirror:
+    """A mirror on disk: which file it is of, bytes allocated, and when it was last used (seconds since 1970)."""
+
+    folder: Path
+    uri: str
+    bytes: int
+    used: float
+
+
+def mirrors_of(folder: Path) -> list[KeptMirror]:
+    """All mirrors in a cache folder."""
+    found = []
+    for about in folder.glob("??/*/about.json"):
+        try:
+            size = sum(entry.stat().st_blocks * 512 for entry in about.parent.iterdir())
+            uri = str(json.loads(about.read_text())["uri"])
+            found.append(KeptMirror(about.parent, uri, size, about.stat().st_mtime))
+        except (OSError, ValueError, KeyError):  # removed meanwhile, or damaged: then nobody can use it
+            found.append(KeptMirror(about.parent, "", 0, 0.0))
+    return found
+
+
+def clear(folder: Path) -> int:
+    """Remove everything that is kept in a cache folder; safe while jobs run. Returns bytes."""
+    kept = mirrors_of(folder)
+    for mirror in kept:
+        _remove(folder, mirror.folder)
+    if (folder / "used").exists():
+        (folder / "used").write_bytes(struct.pack("<q", 0))
+    return sum(mirror.bytes for mirror in kept)
+
+
+def _remove(folder: Path, mirror: Path) -> None:
+    """Take a mirror away: renamed first, so that nobody opens half of it; who has it open goes on reading."""
+    trash = folder / "trash" / f"{mirror.name}.{os.getpid()}.{time.monotonic_ns()}"
+    trash.parent.mkdir(exist_ok=True)
+    try:
+        mirror.rename(trash)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
