@@ -355,13 +355,13 @@ def test_a_damaged_shared_object_is_made_anew(origin, tmp_path):
 
 def test_a_dead_claimant_is_not_waited_for_forever(origin, tmp_path):
     file = origin.infos()[0]
-    for age, writes in ((0, 0), (1000, 1)):  # claimed just now: read past; long ago: taken over
+    for age in (0, 1000):  # claimed just now, or long ago
         tier = SharedTier(str(tmp_path / str(age)), wait_seconds=0.1)
         assert store().create(f"{tier._name(file, 0)}.claim", repr(time.time() - age).encode())
         data = tier.read(file, 0, SIZE, lambda a, b: bytes(origin.read_ranges(file.uri, [(a, b - a)])[0]))
         assert data == content(0)
         assert tier.counters["shared_timeouts"] == 1
-        assert tier.counters["shared_writes"] == writes
+        assert tier.counters["shared_writes"] == 1
 
 
 def test_an_unusable_shared_tier_is_read_past(origin, tmp_path):

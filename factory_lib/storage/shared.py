@@ -40,7 +40,7 @@ class SharedTier:
 
     Args:
         url: of the folder: a path that all machines mount, or what fsspec opens.
-        wait_seconds: how long another machine's claim is waited for, before the origin is read after all.
+        wait_seconds: how long another machine's claim is waited for, before it is taken over.
 
     Attributes:
         counters: bytes_shared (read from here), bytes_origin (fetched to fill it or past it), shared_writes,
@@ -84,7 +84,7 @@ class SharedTier:
     def _from_object(self, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes | None:
         """The bytes from the object, made here if nobody did; None when waiting for another machine took too long."""
         name = self._name(file, block)
-        deadline, pause = time.monotonic() + self._wait, 0.02
+        deadline, pause = time.monotonic() + 2 * self._wait, 0.02  # the clocks of machines may differ
         while True:
             sums = self._sums(name, file, block)
             if sums is not None:
