@@ -1,22 +1,22 @@
 """The warehouse: SQL and Arrow to a ClickHouse server or the embedded engine. The only user of clickhouse-connect.
 
-Arrow types that results arrive with (ClickHouse -> Arrow): String, LowCardinality(String) -> string; FixedString, IPv6,
-(U)Int128/256 -> fixed_size_binary; BFloat16 -> float32, alone and in arrays, tuples and maps; Date -> date32; DateTime64 ->
-timestamp with its zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal; UUID -> arrow.uuid;
-Tuple -> struct; Map -> map; Nullable -> nullable. A large `Array(BFloat16)` is quicker as `v::Array(Float32)` in the SELECT:
-ClickHouse writes it ten times as fast as the two-byte strings that this module otherwise widens.
+Types of results (ClickHouse -> Arrow): String, LowCardinality(String) -> string; FixedString, IPv6, (U)Int128/256 ->
+fixed_size_binary; BFloat16 -> float32, alone and in arrays, tuples and maps; Date, Date32 -> date32; DateTime64 -> timestamp with its
+zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal; UUID -> arrow.uuid; Tuple -> struct;
+Map -> map; Nullable -> nullable. Much BFloat16 is quicker as `v::Array(Float32)` in the SELECT: ClickHouse writes that ten times as
+fast as the two-byte strings that are otherwise widened here.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from factory_lib.errors import EngineError, SettingsError
+from factory_lib.errors import EngineError
 from factory_lib.settings import settings as read_settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ _ARROW = {
     "output_format_arrow_low_cardinality_as_dictionary": 0,
     "output_format_arrow_unsupported_types_as_binary": 1,
 }
-_INSERT_ROWS = 1 << 16
+_IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
+_READ_SECONDS = 6 * 3600
 _Result = TypeVar("_Result")
 
 
@@ -45,7 +46,7 @@ class Warehouse:
             raise ValueError("Warehouse needs either a url or a home")
         self._url = url
         self._home = home
-        self._client: Any = None
+        self._clients: dict[bool, Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -58,28 +59,26 @@ class Warehouse:
 
         Args:
             sql: one statement; `{name:Type}` stands for a parameter, bound on the server.
-            params: values of the parameters: str, int, float, bool, None, datetime, lists and arrays.
+            params: values of the parameters: str, int, float, bool, None, date, datetime, lists, tuples, mappings, NumPy arrays.
+                A server takes values of up to 128 KiB (its `http_max_field_value_size`): put longer lists into a table.
             settings: ClickHouse settings for this statement.
 
         Raises:
             EngineError: the engine refused it, or was lost while it ran (then it may have been applied, and the message says so).
         """
-        self._once(lambda client: client.raw_query(sql, parameters=_bound(params), settings=dict(settings or {})), sql)
+        self._once(lambda: self._send("raw_query", sql, params, settings), sql)
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.Table:
         """The whole result of a SELECT. Arguments and errors as for `execute`."""
-
-        def read(client: Any) -> pa.Table:
-            return self._open(client, sql, params, settings).read_all()
-
-        return self._read(read)
+        return self._reading(lambda: self._open(sql, params, settings).read_all())
 
     def stream(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
-        """The result of a SELECT as it comes, in constant memory; closing the reader ends the query.
+        """The result of a SELECT as it comes, in constant memory. Arguments as for `execute`.
 
-        Errors in the middle are raised by the reader as `EngineError`. Arguments as for `execute`.
+        Dropping the reader ends the query (pyarrow's `close()` alone lets go of nothing). Errors in the middle are raised by the
+        reader as `EngineError`.
         """
-        return self._read(lambda client: self._open(client, sql, params, settings))
+        return self._reading(lambda: self._open(sql, params, settings))
 
     def scalar(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> Any:
         """First column of the first row as a Python value; None when there is no row."""
@@ -96,7 +95,7 @@ class Warehouse:
 
         Args:
             table: `database.table`, as in SQL.
-            data: columns by name; columns the data lacks get their defaults. Floats may go into BFloat16 (rounded to nearest),
+            data: columns by name; columns that the data lacks get their defaults. Floats may go into BFloat16 (rounded to nearest),
                 lists into Array, structs into Tuple, dictionaries into what they stand for.
             settings: ClickHouse settings for this insert.
 
@@ -104,127 +103,125 @@ class Warehouse:
             Rows sent.
 
         Raises:
-            EngineError: as for `execute`. An insert that fails after its first part of rows may leave those.
+            EngineError: as for `execute`. An insert of more than a million rows that fails may leave a part of them.
         """
-        import pyarrow as pa
+        from factory_lib.warehouse.uploads import Upload, as_reader
 
-        from factory_lib.warehouse.values import narrow_columns, outgoing
+        def types() -> dict[str, str]:
+            return {row["name"]: row["type"] for row in self.rows(f"DESCRIBE TABLE {table}")}
 
-        reader = pa.RecordBatchReader.from_batches(data.schema, [data]) if isinstance(data, pa.RecordBatch) else data
-        if isinstance(reader, pa.Table):
-            reader = reader.to_reader(max_chunksize=_INSERT_ROWS)
-        names = list(reader.schema.names)
-        narrow: frozenset[str] = frozenset()
-        if any("float" in str(field.type) or "double" in str(field.type) for field in reader.schema):
-            narrow = narrow_columns({row["name"]: row["type"] for row in self.rows(f"DESCRIBE TABLE {table}")})
-        sent = 0
-
-        def blocks() -> Iterator[bytes]:
-            nonlocal sent
-            sink = _Sink()
-            writer: Any = None
-            for batch in reader:
-                for start in range(0, batch.num_rows, _INSERT_ROWS):
-                    piece = outgoing(batch.slice(start, _INSERT_ROWS), narrow)
-                    writer = writer or pa.ipc.new_stream(sink, piece.schema)
-                    writer.write_batch(piece)
-                    sent += piece.num_rows
-                    yield sink.take()
-            if writer is not None:
-                writer.close()
-                yield sink.take()
-
-        first = next(stream := blocks(), None)
-        if first is None:
+        upload = Upload(as_reader(data), types)
+        if upload.empty:
             return 0
 
-        def whole() -> Iterator[bytes]:
-            yield first
-            yield from stream
+        def send() -> Any:
+            client = self._client()
+            return client.raw_insert(table, upload.names, iter(upload), settings=dict(settings or {}), fmt="ArrowStream")
 
-        columns = ", ".join(_quoted(name) for name in names)
-        statement = f"INSERT INTO {table} ({columns}) FORMAT ArrowStream"
-        values = {"query": statement}
-        self._once(
-            lambda client: client.raw_insert(
-                insert_block=whole(), settings=dict(settings or {}), transport_settings=None, fmt="ArrowStream", table=table, column_names=names
-            ),
-            values["query"],
-        )
-        return sent
+        self._once(send, f"INSERT INTO {table}", lambda: not upload.started)
+        return upload.rows
 
     def close(self) -> None:
         """Drop the connections; the next call makes new ones."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            self._clients.clear()
 
-    def _open(self, client: Any, sql: str, params: Mapping[str, Any] | None, settings: Mapping[str, Any] | None) -> pa.RecordBatchReader:
+    def _send(self, method: str, sql: str, params: Mapping[str, Any] | None, settings: Mapping[str, Any] | None, **more: Any) -> Any:
+        from factory_lib.warehouse.parameters import bound
+
+        values = bound(params)
+        form = sum(map(len, values.values())) > _IN_URL
+        # without any placeholder clickhouse-connect would take the SQL for a Python format string
+        given = {name: _Text(text) for name, text in values.items()} if any(f"{{{name}:" in sql for name in values) else None
+        return getattr(self._client(form), method)(sql, parameters=given, settings=dict(settings or {}), **more)
+
+    def _open(self, sql: str, params: Mapping[str, Any] | None, settings: Mapping[str, Any] | None) -> pa.RecordBatchReader:
         from factory_lib.warehouse.results import open_result
 
         asked = {**_ARROW, "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame", **(settings or {})}
-        response = client.raw_stream(sql, parameters=_bound(params), settings=asked, fmt="ArrowStream")
-        return open_result(response)
+        return open_result(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
 
-    def _connected(self) -> Any:
+    def _client(self, form: bool = False) -> Any:
         with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
+            if form not in self._clients:
+                self._clients[form] = self._connect(form)
+            return self._clients[form]
 
-    def _connect(self) -> Any:
+    def _connect(self, form: bool) -> Any:
         import clickhouse_connect
         from clickhouse_connect import common
+        from clickhouse_connect.driver.httputil import get_pool_manager
 
+        from factory_lib.warehouse.address import client_arguments
         from factory_lib.warehouse.embedded import engine_url
 
-        # what the server does not know it refuses itself
+        # the server knows best which settings it has
         common.set_setting("invalid_setting_action", "send")
+        # its warnings repeat the errors that are raised
+        logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
         url = engine_url(self._home) if self._home is not None else self._url
         assert url is not None
-        return clickhouse_connect.get_client(**_arguments(url, embedded=self.is_embedded))
+        # A pool of its own keeps the embedded engine away from http_proxy in the environment, token and all.
+        pool = {"pool_mgr": get_pool_manager(maxsize=32)} if self.is_embedded else {}
+        return clickhouse_connect.get_client(
+            **client_arguments(url),
+            **pool,
+            # a session would allow one statement at a time
+            autogenerate_session_id=False,
+            compress=False,
+            send_receive_timeout=_READ_SECONDS,
+            client_name="dataset-factory",
+            form_encode_query_params=form,
+        )
 
-    def _read(self, call: Callable[[Any], _Result]) -> _Result:
+    def _reading(self, call: Callable[[], _Result]) -> _Result:
         """A call that changes nothing: tried once more when the connection, or the embedded engine, was lost."""
-        try:
-            return self._call(call)
-        except _Lost:
-            self.close()
-        try:
-            return self._call(call)
-        except _Lost as error:
-            raise EngineError(error.message, error.hint) from None
+        return self._twice(call, lambda lost: True, "")
 
-    def _once(self, call: Callable[[Any], _Result], sql: str) -> _Result:
+    def _once(self, call: Callable[[], _Result], sql: str, repeatable: Callable[[], bool] = lambda: True) -> _Result:
         """A call that may change something: repeated only when it cannot have been received."""
+        return self._twice(call, lambda lost: not lost.sent and repeatable(), sql)
+
+    def _twice(self, call: Callable[[], _Result], again: Callable[[_Lost], bool], sql: str) -> _Result:
         try:
-            return self._call(call)
-        except _Lost as error:
+            return self._translating(call)
+        except _Lost as lost:
             self.close()
-            if error.sent:
-                raise EngineError(
-                    f"{error.message} This statement may or may not have been applied: {_short(sql)}", "Look before you run it again."
-                ) from None
+            if not again(lost):
+                shown = " ".join(sql.split())[:200]
+                message = f"{lost.message} The statement may or may not have been applied: {shown}"
+                raise EngineError(message, "Look before you run it again.") from None
         try:
-            return self._call(call)
-        except _Lost as error:
-            raise EngineError(error.message, error.hint) from None
+            return self._translating(call)
+        except _Lost as lost:
+            raise EngineError(lost.message, lost.hint) from None
 
-    def _call(self, call: Callable[[Any], _Result]) -> _Result:
-        from clickhouse_connect.driver.exceptions import Error as DriverError
+    def _translating(self, call: Callable[[], _Result]) -> _Result:
+        from clickhouse_connect.driver.exceptions import Error
 
         try:
-            client = self._connected()
-            return call(client)
-        except DriverError as error:
-            raise _translated(error, self._where()) from None
+            return call()
+        except Error as error:
+            raise self._translated(error) from None
 
-    def _where(self) -> str:
-        if self._home is not None:
-            return f"the embedded engine of {self._home}"
-        parts = urlsplit(self._url or "")
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(":")
+    def _translated(self, error: Exception) -> EngineError:
+        from factory_lib.warehouse.address import shown
+        from factory_lib.warehouse.results import engine_error
+
+        text = str(error)
+        if "Code: " in text and "DB::Exception" in text:
+            return engine_error(text)
+        names = set()
+        cause: BaseException | None = error
+        while cause is not None:
+            names.add(type(cause).__name__)
+            cause = cause.__cause__ or cause.__context__
+        where = f"The embedded engine of {self._home}" if self.is_embedded else f"The ClickHouse server at {shown(self._url or '')}"
+        if names & {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}:
+            return _Lost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
+        if not names & {"OperationalError", "HTTPError"}:
+            return EngineError(f"{where}: {text.splitlines()[0][:500]}")
+        return _Lost(f"{where} closed the connection before it answered.", "See its log.", sent=True)
 
 
 class _Lost(EngineError):
@@ -235,101 +232,14 @@ class _Lost(EngineError):
         super().__init__(message, hint)
 
 
-class _Sink:
-    """A file that keeps what is written until it is taken."""
+class _Text:
+    """A parameter already in ClickHouse's form; clickhouse-connect takes the text of what it does not know."""
 
-    closed = False
+    def __init__(self, text: str) -> None:
+        self._text = text
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        taken = b"".join(self._parts)
-        self._parts.clear()
-        return taken
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _translated(error: Exception, where: str) -> EngineError:
-    from factory_lib.warehouse.results import engine_error
-
-    text = str(error)
-    if "Code: " in text and "DB::Exception" in text:
-        return engine_error(text)
-    cause: BaseException | None = error
-    names = []
-    while cause is not None:
-        names.append(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__
-    refused = any(name in ("NewConnectionError", "ConnectionRefusedError", "NameResolutionError") for name in names)
-    kind = "cannot be reached" if refused else "closed the connection"
-    return _Lost(f"The connection to {where} failed: it {kind}.", "Is it running?", sent=not refused)
-
-
-def _bound(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not params:
-        return None
-    from factory_lib.warehouse.values import bound
-
-    return {name: bound(value) for name, value in params.items()}
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def _short(sql: str, limit: int = 120) -> str:
-    line = " ".join(sql.split())
-    return line if len(line) <= limit else line[:limit] + "…"
-
-
-def _arguments(url: str, *, embedded: bool) -> dict[str, Any]:
-    """clickhouse-connect's arguments for a URL."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            "FACTORY_CLICKHOUSE_URL is not the address of a ClickHouse server.", "It looks like https://user:password@host:8443/database?setting=value"
-        )
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    database = given.pop("database", "") or unquote(parts.path.strip("/"))
-    user = given.pop("user", "") or unquote(parts.username or "") or "default"
-    password = given.pop("password", "") or unquote(parts.password or "")
-    return {
-        "interface": parts.scheme,
-        "host": parts.hostname,
-        "port": port or (8443 if parts.scheme == "https" else 8123),
-        "username": user,
-        "password": password,
-        "database": database or "__default__",
-        "settings": given,
-        # sessions would forbid two statements at once
-        "autogenerate_session_id": False,
-        "compress": False,
-        "query_limit": 0,
-        "send_receive_timeout": 24 * 3600 if embedded else 3600,
-        "client_name": "dataset-factory",
-        "form_encode_query_params": False,
-    }
+    def __str__(self) -> str:
+        return self._text
 
 
 _warehouses: dict[tuple[str, int], Warehouse] = {}
@@ -350,6 +260,7 @@ def warehouse() -> Warehouse:
 
 
 def _after_fork() -> None:
+    """A lock that another thread held at the moment of the fork would stay held in the child."""
     global _warehouses_lock
     _warehouses_lock = threading.Lock()
 

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from factory_lib.errors import EngineError
-from factory_lib.warehouse.values import has_binary, widened, widened_schema
+from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
 
 _CODE = re.compile(r"Code: (\d+)\.\s*(?:DB::Exception: )?(.*)", re.DOTALL)
 _SUFFIX = re.compile(r"(?:\s*\(version [^()]*(?:\([^()]*\))?\))?(?:\s*\(for url [^()]*\))?\s*$")
+_HINTS = {
+    194: "Give user and password in FACTORY_CLICKHOUSE_URL.",
+    516: "Check user and password in FACTORY_CLICKHOUSE_URL.",
+    241: "The query needs more memory than the engine may use: restrict it, or raise the setting max_memory_usage.",
+    243: "The disk of the engine is full.",
+}
 _MARK = b"__exception__\r\n"
-_KEPT = 1 << 16
+_KEPT = 1 << 16  # an appended error is at most 16 KiB
 
 
 def engine_error(text: str) -> EngineError:
     """ClickHouse's message as our error: its code, and the first line."""
     match = _CODE.search(text)
     code = int(match[1]) if match else 0
-    line = (match[2] if match else text).strip().splitlines()[0] if text.strip() else "unknown error"
-    return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line)[:1000]}", code=code)
+    line = next(iter((match[2] if match else text).strip().splitlines()), "no message")
+    return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS.get(code, ""), code=code)
 
 
 def open_result(response: Any) -> pa.RecordBatchReader:
-    """A reader of an ArrowStream response; it owns the response and ends the query when closed or dropped.
+    """A reader of an ArrowStream response. It owns the response: dropped before the end, it ends the query.
+
+    Args:
+        response: urllib3's, not read yet.
 
     Raises:
         EngineError: the result broke off; with the engine's message where it sent one.
@@ -37,35 +46,36 @@ def open_result(response: Any) -> pa.RecordBatchReader:
     except BaseException:
         body.close()
         raise
-    wide = has_binary(source.schema)
-    schema = widened_schema(source.schema) if wide else source.schema
-    return pa.RecordBatchReader.from_batches(schema, _batches(source, body, schema if wide else None))
+    if not has_binary(source.schema):
+        return pa.RecordBatchReader.from_batches(source.schema, _batches(source, body))
+    schema = widened_schema(source.schema)
+    return pa.RecordBatchReader.from_batches(schema, (widened(batch, schema) for batch in _batches(source, body)))
 
 
-def _batches(source: Any, body: _Body, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
+def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
     try:
         while True:
             try:
                 batch = _guarded(body, source.read_next_batch)
             except StopIteration:
                 # the end of the Arrow data is not yet the end of the answer: an error may follow
-                _guarded(body, body.drain)
+                _guarded(body, body.finish)
                 return
-            yield batch if schema is None else widened(batch, schema)
+            yield batch
     finally:
         body.close()
 
 
-def _guarded(body: _Body, call: Any) -> Any:
+def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
     from urllib3.exceptions import HTTPError
 
     try:
         return call()
     except (HTTPError, OSError, pa.ArrowException) as error:
-        message = body.error()
+        message = body.message()
         if message:
             raise engine_error(message) from None
-        raise EngineError(f"The result broke off: {type(error).__name__}.", "The engine may have been stopped; run the query again.") from None
+        raise EngineError(f"The result broke off ({type(error).__name__}).", "The engine may have been stopped; run the query again.") from None
 
 
 class _Body:
@@ -75,41 +85,34 @@ class _Body:
 
     def __init__(self, response: Any) -> None:
         self._response = response
-        self._tag = response.headers.get("X-ClickHouse-Exception-Tag", "")
+        self._tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
         self._end = b""
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._response.read(None if size < 0 else size)
-        self._end = (self._end + data)[-_KEPT:] if len(data) < _KEPT else data[-_KEPT:]
+        self._end = data[-_KEPT:] if len(data) >= _KEPT else (self._end + data)[-_KEPT:]
         return data
 
-    def drain(self) -> None:
-        """Read what is left, so that an error in it is raised and the connection can be used again."""
-        while self.read(1 << 20):
-            pass
-        if self.error():
-            raise OSError("error after the data")
+    def finish(self) -> None:
+        """Read to the end, so that the connection can be used again; an error there is raised."""
+        if self.read():
+            raise OSError("something follows the Arrow data")
 
-    def error(self) -> str:
+    def message(self) -> str:
         """The message that ClickHouse appended to the data, or nothing."""
         from urllib3.exceptions import HTTPError
 
         try:
-            while self._response.read(1 << 16) and False:
+            while self.read(_KEPT):
                 pass
-            while data := self._response.read(1 << 16):
-                self._end = (self._end + data)[-_KEPT:]
         except (HTTPError, OSError):
             pass
-        mark = _MARK + self._tag.encode()
-        if self._tag and mark in self._end:
-            return self._end.rpartition(mark)[2].strip().decode(errors="replace") if self._end.count(_MARK) == 0 else self._between(mark)
-        if b"DB::Exception" in self._end:
-            return self._end[self._end.rfind(b"Code: ") :].decode(errors="replace")
-        return ""
-
-    def _between(self, mark: bytes) -> str:
-        return self._end.partition(mark)[2].strip().decode(errors="replace")
+        _, found, rest = self._end.partition(_MARK + self._tag)
+        if self._tag and found:
+            return rest.strip().decode(errors="replace")
+        # servers before 25.11 append the message without marks
+        begin = self._end.rfind(b"Code: ")
+        return self._end[begin:].decode(errors="replace") if begin >= 0 and b"DB::Exception" in self._end[begin:] else ""
 
     def readable(self) -> bool:
         return True
@@ -121,7 +124,8 @@ class _Body:
         return False
 
     def close(self) -> None:
+        """Give the connection back after a whole answer; cut it otherwise, which ends the query."""
         if not self.closed:
             self.closed = True
-            # an answer read to its end gives its connection back; any other is cut, which ends the query
-            self._response.release_conn() if self._response.isclosed() else self._response.close()
+            self._response.close()
+            self._response.release_conn()

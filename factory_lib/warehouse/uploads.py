@@ -1,0 +1,107 @@
+"""Arrow data on its way into a table, as the bytes of one ArrowStream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from factory_lib.warehouse.bfloat16 import narrowed
+
+_ROWS = 1 << 16
+
+
+def as_reader(data: pa.Table | pa.RecordBatch | pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Any Arrow data as batches of moderate size."""
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    return data.to_reader(max_chunksize=_ROWS) if isinstance(data, pa.Table) else data
+
+
+class Upload:
+    """The bytes of one insert, made while they are sent.
+
+    Args:
+        reader: the rows.
+        types: asked for the target's column types (name -> ClickHouse type) when floats may go into BFloat16.
+
+    Attributes:
+        started: whether any byte was taken; from then on the data cannot be sent again.
+        rows: how many rows were taken.
+    """
+
+    def __init__(self, reader: pa.RecordBatchReader, types: Callable[[], dict[str, str]]) -> None:
+        self._reader = reader
+        self.names = list(reader.schema.names)
+        floats = any("float" in str(field.type) or "double" in str(field.type) for field in reader.schema)
+        self._narrow = frozenset(name for name, type_ in types().items() if "BFloat16" in type_) if floats else frozenset()
+        self.started = False
+        self.rows = 0
+        self._parts = self._blocks()
+        self._first = next(self._parts, None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no rows at all."""
+        return self._first is None
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first is not None and not self.started:
+            self.started = True
+            yield self._first
+            yield from self._parts
+
+    def _blocks(self) -> Iterator[bytes]:
+        sink = _Sink()
+        writer: Any = None
+        for batch in self._reader:
+            for start in range(0, batch.num_rows, _ROWS):
+                piece = _plain(batch.slice(start, _ROWS), self._narrow)
+                writer = writer or pa.ipc.new_stream(sink, piece.schema)
+                writer.write_batch(piece)
+                self.rows += piece.num_rows
+                yield sink.take()
+        if writer is not None:
+            writer.close()
+            yield sink.take()
+
+
+def _plain(batch: pa.RecordBatch, narrow: frozenset[str]) -> pa.RecordBatch:
+    """A batch as ClickHouse reads it: dictionaries decoded, floats for BFloat16 columns rounded."""
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        columns.append(narrowed(decoded) if name in narrow else decoded)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+class _Sink:
+    """A file that keeps what is written until it is taken."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return taken
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
