@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3 import s3, s3_endpoint
+from tests.s3 import relay, relay_server, s3, s3_client, s3_endpoint
 
-__all__ = ["s3", "s3_endpoint"]
+__all__ = ["relay", "relay_server", "s3", "s3_client", "s3_endpoint"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -40,6 +40,11 @@ def engine(factory_home: Path) -> Iterator[None]:
     for row in warehouse().rows("SELECT name FROM system.databases"):
         if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
             warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
+
+
+@pytest.fixture(scope="module")
+def engine_for_all(factory_home: Path) -> None:
+    """A running warehouse for tests that publish nothing."""
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import threading
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +68,120 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """An empty bucket, with the environment set so that `s3://` URIs reach it."""
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Any:
+    """boto3's client for that server."""
     import boto3
-    import httpx
 
-    from factory_lib.storage import store as store_module
+    return boto3.client(
+        "s3",
+        endpoint_url=s3_endpoint,
+        region_name=VARIABLES["AWS_DEFAULT_REGION"],
+        aws_access_key_id=VARIABLES["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=VARIABLES["AWS_SECRET_ACCESS_KEY"],
+    )
 
+
+@pytest.fixture
+def s3(s3_endpoint: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, with the environment set so that `s3://` URIs reach it."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    httpx.post(f"{s3_endpoint}/moto-api/reset", trust_env=False).raise_for_status()
-    store_module._clients.clear()
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    client.create_bucket(Bucket="shards")
-    yield Bucket("s3://shards", s3_endpoint, client)
-    store_module._clients.clear()
+    _connect_store(s3_endpoint, monkeypatch)
+    request = urllib.request.Request(f"{s3_endpoint}/moto-api/reset", method="POST")
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
+    s3_client.create_bucket(Bucket="shards")
+    return Bucket("s3://shards", s3_endpoint, s3_client)
+
+
+def _connect_store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the store at a server; its client for that server is kept, because making one takes a second."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setattr("factory_lib.storage.store._clients", _clients.setdefault(endpoint, {}))
+
+
+_clients: dict[str, dict[Any, Any]] = {}
+
+
+@dataclass
+class Relay:
+    """A server in front of the S3 server that counts what passes, and does what real ones do on bad days.
+
+    Attributes:
+        url: to be used as the endpoint.
+        gets: the `Range` header of each GET of an object, empty where there was none.
+        faults: what happens to the next GETs of objects, in order: `ok`, a status such as `503`, or `cut`, which closes
+            the connection after half of the body.
+    """
+
+    url: str
+    gets: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def relay(s3: Bucket, relay_server: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    """A relay that all requests of the store go through."""
+    relay_server.gets.clear()
+    relay_server.faults.clear()
+    _connect_store(relay_server.url, monkeypatch)
+    return relay_server
+
+
+@pytest.fixture(scope="session")
+def relay_server(s3_endpoint: str) -> Iterator[Relay]:
+    """One relay for the test process."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            fault = "ok"
+            if self.path.count("/") > 1 and "?" not in self.path:
+                with lock:
+                    found.gets.append(self.headers.get("Range", ""))
+                    fault = found.faults.pop(0) if found.faults else "ok"
+            self.forward(fault)
+
+        def do_HEAD(self) -> None:
+            self.forward("ok")
+
+        do_PUT = do_POST = do_DELETE = do_HEAD  # noqa: N815
+
+        def forward(self, fault: str) -> None:
+            if fault.isdigit():
+                code = {"403": "AccessDenied", "500": "InternalError"}.get(fault, "SlowDown")
+                body = f"<Error><Code>{code}</Code><Message>As asked for.</Message></Error>".encode()
+                self.send_response(int(fault))
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                return
+            connection = http.client.HTTPConnection(s3_endpoint.removeprefix("http://"))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            connection.request(self.command, self.path, sent, dict(self.headers))
+            answer = connection.getresponse()
+            body = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in {"transfer-encoding", "connection", "date", "server", "content-length"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+            self.close_connection = fault == "cut"
+            connection.close()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    found = Relay(f"http://127.0.0.1:{server.server_address[1]}")
+    yield found
+    server.shutdown()
+    server.server_close()

@@ -191,7 +191,8 @@ class BlockCache:
     def _bring_quietly(self, file: FileInfo, start: int, stop: int) -> None:
         try:
             mirror = self._mirror(file)
-            if mirror is not None and mirror.missing(start, min(stop, file.size)):
+            full = time.monotonic() < self._full_until  # what is fetched now could not be kept
+            if mirror is not None and not full and mirror.missing(start, min(stop, file.size)):
                 self._bring(file, start, stop)
         except StoreError:
             self._count("failed_prefetches", 1)

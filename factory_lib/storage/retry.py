@@ -25,6 +25,10 @@ _TRANSIENT_NAMES = {
     "ConnectTimeoutError", "ContentLengthError", "EndpointConnectionError", "FSTimeoutError", "HTTPClientError",
     "IncompleteRead", "ReadTimeoutError", "ResponseParserError", "ResponseStreamingError", "ServerDisconnectedError",
 }  # fmt: skip
+_SECRET = re.compile(
+    r"""(?ix) ([\w-]*(?:secret|passw|token|signature|credential|access_?key|authorization)[\w-]*['"]?\s*[=:]\s*)
+    ['"]?[^\s,'"&)]+"""
+)
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, ChangedError)
 
 
@@ -104,12 +108,7 @@ def redact(text: str) -> str:
     text = re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", r"\1", text)
     text = re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
     text = re.sub(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "***", text)
-    return re.sub(
-        r"(?i)\b(secret|password|passwd|token|signature|credential|access_?key(?:_?id)?|authorization)"
-        r"(['\"]?\s*[=:]\s*)['\"]?[^\s,'\"&)]+",
-        r"\1\2***",
-        text,
-    )
+    return _SECRET.sub(r"\1***", text)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
