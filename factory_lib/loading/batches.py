@@ -5,6 +5,7 @@ Neither the warehouse nor dagster is imported here: a worker needs the index, th
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, StoreError
 from factory_lib.loading import collate
+from factory_lib.loading.ahead import Ahead
 from factory_lib.loading.decode import Decode, Decoder, decoder, square
 from factory_lib.loading.index import Index, Pointers
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, rank_positions
 from factory_lib.loading.reading import SampleReader
+from factory_lib.storage.cache import BlockCache, CacheOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,6 +81,7 @@ class Recipe:
     Attributes:
         decoders: member to decoder; ``"raw"`` delivers bytes.
         image_size: pixels of the square that pictures are scaled and cropped to, or None.
+        cache: of remote files, or None.
     """
 
     index: Index
@@ -88,6 +92,7 @@ class Recipe:
     image_size: int | None
     on_error: OnError
     hooks: Hooks
+    cache: CacheOptions | None
 
 
 class BatchMaker:
@@ -97,8 +102,10 @@ class BatchMaker:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._order: Order | None = None
+        self._orders: dict[int, Order] = {}
         self._reader: SampleReader | None = None
+        self._ahead: tuple[Ahead, BlockCache] | None = None
+        self._process = 0
 
     def __getstate__(self) -> Recipe:
         return self.recipe
@@ -124,12 +131,15 @@ class BatchMaker:
         """
         key = self.recipe.key
         positions = rank_positions(key, task.start, self.recipe.global_batch_size, task.rank, task.world)
-        made = _Batch(self, task.epoch, positions, self._order_of(task.epoch).rows(positions))
+        made = _Batch(self, task.epoch, positions, self.order(task.epoch).rows(positions))
+        if self._ahead is not None:
+            ahead, cache = self._ahead
+            ahead.advance(cache, task.epoch, task.start, positions)
         batch = made.build()
         if self.recipe.tail == "mask":
             batch["mask"] = torch.from_numpy((positions < key.rows) & ~made.replaced)
         hook = self.recipe.hooks.collate
-        counters = self._counters(made)
+        counters = {**self.reader.take_counters(), **made.counters}
         return (hook(batch) if hook else batch), counters
 
     def rows(self, epoch: int, rows: Rows) -> Any:
@@ -139,22 +149,26 @@ class BatchMaker:
         hook = self.recipe.hooks.collate
         return hook(batch) if hook else batch
 
-    def _order_of(self, epoch: int) -> Order:
-        if self._order is None or self._order.epoch != epoch:
-            self._order = Order(self.recipe.key, epoch, self.recipe.index.cuts)
-        return self._order
+    def order(self, epoch: int) -> Order:
+        """The order of an epoch; that of the epoch before is forgotten."""
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}
+            self._orders[epoch] = Order(self.recipe.key, epoch, self.recipe.index.cuts)
+        return self._orders[epoch]
 
     @property
     def reader(self) -> SampleReader:
-        """This process's reader."""
-        if self._reader is None:
-            self._reader = SampleReader(self.recipe.index.files)
+        """This process's reader, with its cache where files are remote."""
+        if self._reader is None or self._process != os.getpid():
+            index, cache = self.recipe.index, None
+            worker = torch.utils.data.get_worker_info()
+            share = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+            ahead = Ahead(index, list(self.recipe.decoders), self.order, share)
+            if self.recipe.cache is not None and ahead.useful:
+                cache = BlockCache(self.recipe.cache, ahead)
+                self._ahead = (ahead, cache)
+            self._reader, self._process = SampleReader(index.files, cache), os.getpid()
         return self._reader
-
-    def _counters(self, made: _Batch) -> dict[str, float]:
-        counters = dict(self.reader.counters)
-        self.reader.counters.clear()
-        return {**counters, **made.counters}
 
 
 class _Batch:
@@ -162,7 +176,7 @@ class _Batch:
 
     def __init__(self, maker: BatchMaker, epoch: int, positions: Rows, rows: Rows, storage: bool = False) -> None:
         self.recipe, self.reader = maker.recipe, maker.reader
-        self.order = Order(_storage_key(maker.recipe.key), epoch) if storage else maker._order_of(epoch)
+        self.order = Order(_storage_key(maker.recipe.key), epoch) if storage else maker.order(epoch)
         self.positions, self.rows = positions, rows.copy()
         self.replaced = np.zeros(len(rows), np.bool_)
         self.counters: dict[str, float] = {"samples": len(rows), "substituted": 0}

@@ -21,6 +21,7 @@ from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
 from factory_lib.loading.order import OrderKey, Tail, batch_count, default_units
 from factory_lib.settings import settings
+from factory_lib.storage.cache import CacheOptions, cache_options
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 RESTARTS = 3  # times that killed workers are replaced in one epoch
@@ -308,6 +309,7 @@ def to_torch(
     start_method: StartMethod = "forkserver",
     pin_memory: bool = False,
     etags: Mapping[str, str] | None = None,
+    cache: CacheOptions | Literal["settings"] | None = "settings",
     map_style: bool = False,
 ) -> Any:
     """Load rows for training.
@@ -339,6 +341,7 @@ def to_torch(
         start_method: of the workers.
         pin_memory: page-locked tensors, for copying to an accelerator.
         etags: uri to etag as ingested, to refuse files replaced since.
+        cache: of remote files; by default what the settings say, None for none.
         map_style: a `SampleDataset` of single samples in place of a `BatchDataset` of batches.
 
     Returns:
@@ -374,6 +377,7 @@ def to_torch(
         image_size=image_size,
         on_error=on_error,
         hooks=Hooks(transform, _tokenizers(tokenizer, index), collate),
+        cache=cache_options() if cache == "settings" else cache,
     )
     if map_style:
         return SampleDataset(recipe)

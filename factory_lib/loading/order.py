@@ -83,6 +83,9 @@ class Order:
         epoch: 0, 1, …
         cuts: int64, ascending row numbers at which a shard starts (0 and `key.rows` may be left out). No unit crosses
             a cut.
+
+    Attributes:
+        window: rows of a lane that are shuffled among themselves; `key.window_rows`, or fewer where a lane is shorter.
     """
 
     def __init__(self, key: OrderKey, epoch: int = 0, cuts: Rows | None = None) -> None:
@@ -97,7 +100,7 @@ class Order:
         self._lane_start = lanes * short + np.minimum(lanes, longer)
         self._lane_rows = short + (lanes < longer).astype(np.int64)
         window = min(key.window_rows, short + 1)
-        self._window = window
+        self.window = window
         self._shift = lanes * window // key.lanes  # lanes enter their next window one after the other, not all at once
         self._loaded = np.full(key.lanes, -1, np.int64)
         self._table = np.zeros((key.lanes, window), np.int64)
@@ -119,8 +122,8 @@ class Order:
         if not self.key.shuffle:
             return position
         lane, at = position % self.key.lanes, position // self.key.lanes
-        window = (at + self._shift[lane]) // self._window
-        offset = at - np.maximum(0, window * self._window - self._shift[lane])
+        window = (at + self._shift[lane]) // self.window
+        offset = at - np.maximum(0, window * self.window - self._shift[lane])
         result = np.empty(len(position), np.int64)
         waiting = np.arange(len(position))
         while len(waiting):
@@ -147,13 +150,33 @@ class Order:
 
     def window_span(self, lane: int, window: int) -> tuple[int, int]:
         """Positions ``[start, stop)`` within the lane that a window covers."""
-        start = window * self._window - int(self._shift[lane])
+        start = window * self.window - int(self._shift[lane])
         length = int(self._lane_rows[lane])
-        return min(max(0, start), length), min(max(0, start + self._window), length)
+        return min(max(0, start), length), min(max(0, start + self.window), length)
 
     def window_of(self, lane: int, at: int) -> int:
         """The number of the window that position `at` of a lane belongs to."""
-        return (at + int(self._shift[lane])) // self._window
+        return (at + int(self._shift[lane])) // self.window
+
+    def unit_bounds(self) -> Rows:
+        """First rows (int64) of all units in storage order, and the number of rows at the end."""
+        return self._starts
+
+    def unit_uses(self) -> tuple[Rows, Rows, Rows]:
+        """Of all units, in storage order: the lane, and positions within it before which and after which no row is
+        used.
+
+        A unit at the border of two lanes counts to the first.
+        """
+        start = self._ends - np.diff(self._starts)[self._units]
+        lane = np.searchsorted(self._lane_start, start, side="right") - 1
+        first = start - self._lane_start[lane]
+        last = np.minimum(self._ends - self._lane_start[lane], self._lane_rows[lane])
+        shift = self._shift[lane]
+        first = np.maximum(0, (first + shift) // self.window * self.window - shift)
+        last = -(-(last + shift) // self.window) * self.window - shift
+        place = np.argsort(self._units, kind="stable")
+        return lane[place], first[place], last[place]
 
     def substitute(self, position: int, attempt: int) -> int:
         """The row that takes the place of a broken one: another one of the same window of the same lane, so it is

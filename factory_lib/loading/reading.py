@@ -1,16 +1,18 @@
-"""Sample bytes into one buffer: local files by `pread` straight into their place, all others through the store."""
+"""Sample bytes into one buffer: local files by `pread` straight into their place, all others through the cache."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.loading.index import Pointers
+from factory_lib.storage.cache import FETCHES, BlockCache, Request
 from factory_lib.storage.store import FileInfo, is_local, store
 
 OPEN_FILES = 128
@@ -23,15 +25,18 @@ class SampleReader:
 
     Args:
         files: with the etags that reads are pinned to.
+        cache: of remote files; None reads them from where they live each time.
 
     Attributes:
         counters: bytes by where they came from, for the loader's statistics.
     """
 
-    def __init__(self, files: Sequence[FileInfo]) -> None:
+    def __init__(self, files: Sequence[FileInfo], cache: BlockCache | None = None) -> None:
         self._files = files
+        self._cache = cache
+        self._remote = np.array([not is_local(file.uri) for file in files])
         self._open: OrderedDict[int, int] = OrderedDict()
-        self.counters: dict[str, float] = {}
+        self.counters: Counter[str] = Counter()
 
     def read(self, pointers: Pointers, out: Bytes, starts: NDArray[np.int64]) -> None:
         """Read the samples that `pointers` names; sample i to ``out[starts[i] : starts[i] + size[i]]``.
@@ -42,19 +47,27 @@ class SampleReader:
         order = np.lexsort((pointers.offset, pointers.file))
         edges = np.flatnonzero(np.diff(pointers.file[order].astype(np.int64), prepend=-1, append=-1))
         view = out.data
+        remote: list[Request] = []
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             chosen = order[first:last]
             number = int(pointers.file[chosen[0]])
-            offsets, sizes = pointers.offset[chosen].tolist(), pointers.size[chosen].tolist()
-            places = [view[a : a + n] for a, n in zip(starts[chosen].tolist(), sizes, strict=True)]
-            if is_local(self._files[number].uri):
-                self._read_local(number, offsets, places)
-                tier = "local"
+            offsets, sizes = pointers.offset[chosen], pointers.size[chosen]
+            places = [view[a : a + n] for a, n in zip(starts[chosen].tolist(), sizes.tolist(), strict=True)]
+            if self._remote[number]:
+                remote.append(Request(self._files[number], offsets, sizes, places))
             else:
-                self._read_remote(number, offsets, places)
-                tier = "origin"
-            key = f"bytes_{tier}"
-            self.counters[key] = self.counters.get(key, 0) + sum(sizes)
+                self._read_local(number, offsets.tolist(), places)
+                self.counters["bytes_local"] += int(sizes.sum())
+        if remote and self._cache is not None:
+            self._cache.read(remote)
+        elif remote:
+            with ThreadPoolExecutor(FETCHES) as pool:
+                list(pool.map(self._read_remote, remote))
+
+    def take_counters(self) -> Counter[str]:
+        """Bytes by the tier they came from, and the cache's other counters, since the last call."""
+        taken, self.counters = self.counters, Counter()
+        return taken + self._cache.take_counters() if self._cache is not None else taken
 
     def close(self) -> None:
         """Close the files that are kept open."""
@@ -71,11 +84,12 @@ class SampleReader:
                     "The file was truncated since it was ingested; ingest the shard again.",
                 )
 
-    def _read_remote(self, number: int, offsets: list[int], places: list[memoryview]) -> None:
-        file = self._files[number]
-        ranges = [(offset, len(place)) for offset, place in zip(offsets, places, strict=True)]
-        for place, part in zip(places, store().read_ranges(file.uri, ranges, etag=file.etag or None), strict=True):
+    def _read_remote(self, request: Request) -> None:
+        ranges = list(zip(request.offsets.tolist(), request.sizes.tolist(), strict=True))
+        parts = store().read_ranges(request.file.uri, ranges, etag=request.file.etag or None)
+        for place, part in zip(request.places, parts, strict=True):
             place[:] = part
+        self.counters["bytes_origin"] += int(request.sizes.sum())
 
     def _descriptor(self, number: int) -> int:
         """An open file, checked to be the one indexed: a replaced file has another inode, an overwritten one another
