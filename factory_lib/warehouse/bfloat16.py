@@ -1,9 +1,9 @@
 """ClickHouse's `BFloat16` (a float32 without its lower two bytes) to and from Arrow, which has no such type.
 
-* It arrives as `binary` of two bytes a value. Nothing else arrives as `binary`, since String is asked for as `string` and
-  FixedString as `fixed_size_binary`; so binary, however deep, becomes float32 here.
-* ClickHouse cuts float32 towards zero when it stores it, which makes every unit vector about 0.27 % too short; `narrowed` rounds
-  to the nearest value before, then cutting loses nothing more.
+* It arrives as `binary` of two bytes a value. Nothing else arrives as `binary`, since String is asked for as `string`
+  and FixedString as `fixed_size_binary`; so binary, however deep, becomes float32 here.
+* ClickHouse cuts float32 towards zero when it stores it, which makes every unit vector about 0.27 % too short;
+  `narrowed` rounds to the nearest value before, then cutting loses nothing more.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ def widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def narrowed(array: pa.Array) -> pa.Array:
-    """Floats, alone or in lists and structs, as float32 rounded to the nearest BFloat16 (ties to even). Other types stay."""
+    """Floats, alone or in lists and structs, as float32 rounded to the nearest BFloat16 (ties to even)."""
     type_ = array.type
     if pa.types.is_floating(type_):
         return _round(array)
     if pa.types.is_struct(type_):
         mask = pc.invert(array.is_valid()) if array.null_count else None
-        return pa.StructArray.from_arrays([narrowed(array.field(i)) for i in range(type_.num_fields)], [field.name for field in type_], mask=mask)
+        return pa.StructArray.from_arrays(
+            [narrowed(array.field(i)) for i in range(type_.num_fields)], [field.name for field in type_], mask=mask
+        )
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         offsets = np.zeros(len(array) + 1, np.int64)
         np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(), out=offsets[1:])
@@ -81,7 +83,9 @@ def _apply(array: pa.Array, leaf: Callable[[pa.Array], pa.Array]) -> pa.Array:
     size = offsets[-1].as_py() - begin
     moved = pc.subtract(offsets, offsets[0]) if begin else offsets
     if pa.types.is_list(type_):
-        return pa.ListArray.from_arrays(moved, _apply(array.values.slice(begin, size), leaf), type=_wide(type_), mask=mask)
+        return pa.ListArray.from_arrays(
+            moved, _apply(array.values.slice(begin, size), leaf), type=_wide(type_), mask=mask
+        )
     if pa.types.is_map(type_):
         keys, items = array.keys.slice(begin, size), array.items.slice(begin, size)
         return pa.MapArray.from_arrays(moved, keys, _apply(items, leaf), type=_wide(type_), mask=mask)

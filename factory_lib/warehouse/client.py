@@ -1,11 +1,11 @@
 """The warehouse: SQL and Arrow to a ClickHouse server or the embedded engine. The only user of clickhouse-connect.
 
 Types of results (ClickHouse -> Arrow): String, LowCardinality(String) -> string; FixedString, IPv6, (U)Int128/256 ->
-fixed_size_binary; BFloat16 -> float32, alone and in arrays, tuples and maps; Date, Date32 -> date32; DateTime64 -> timestamp with its
-zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal; UUID -> arrow.uuid; Tuple -> struct;
-Map -> map; Nullable -> nullable. Much BFloat16 is quicker as `v::Array(Float32)` in the SELECT: ClickHouse writes that ten times as
-fast as the two-byte strings that are otherwise widened here.
-"""
+fixed_size_binary; BFloat16 -> float32, alone and in arrays, tuples and maps; Date, Date32 -> date32; DateTime64 ->
+timestamp with its zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal;
+timestamp with its zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal;
+UUID -> arrow.uuid; Tuple -> struct; Map -> map; Nullable -> nullable. Much BFloat16 is quicker as `v::Array(Float32)`
+in the SELECT: ClickHouse writes that ten times as fast as the two-byte strings that are otherwise widened here.
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from factory_lib.settings import settings as read_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from factory_lib.warehouse.driver_errors import Lost
+
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_fixed_string_as_fixed_byte_array": 1,
@@ -30,6 +32,7 @@ _ARROW = {
 }
 _IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
 _READ_SECONDS = 6 * 3600
+Values = Mapping[str, Any] | None
 _Result = TypeVar("_Result")
 
 
@@ -46,57 +49,64 @@ class Warehouse:
             raise ValueError("Warehouse needs either a url or a home")
         self._url = url
         self._home = home
-        self._clients: dict[bool, Any] = {}
-        self._lock = threading.Lock()
+        self._clients: dict[tuple[bool, int], Any] = {}
+        self.forget_lock()
 
     @property
     def is_embedded(self) -> bool:
         """Whether this is the embedded engine of a data folder."""
         return self._home is not None
 
-    def execute(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    def execute(self, sql: str, params: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing: DDL, mutations, INSERT … SELECT.
 
         Args:
             sql: one statement; `{name:Type}` stands for a parameter, bound on the server.
-            params: values of the parameters: str, int, float, bool, None, date, datetime, lists, tuples, mappings, NumPy arrays.
-                A server takes values of up to 128 KiB (its `http_max_field_value_size`): put longer lists into a table.
+            params: values of the parameters: str, int, float, bool, None, date, datetime, lists, tuples, mappings,
+                NumPy arrays. A server takes values of up to 128 KiB (its `http_max_field_value_size`): put longer lists
+                into a table.
             settings: ClickHouse settings for this statement.
 
         Raises:
-            EngineError: the engine refused it, or was lost while it ran (then it may have been applied, and the message says so).
+            EngineError: the engine refused it, or was lost while it ran (then it may have been applied, and the message
+                says so).
         """
         self._once(lambda: self._send("raw_query", sql, params, settings), sql)
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.Table:
+    def query(self, sql: str, params: Values = None, settings: Values = None) -> pa.Table:
         """The whole result of a SELECT. Arguments and errors as for `execute`."""
         return self._reading(lambda: self._open(sql, params, settings).read_all())
 
-    def stream(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
+    def stream(self, sql: str, params: Values = None, settings: Values = None) -> pa.RecordBatchReader:
         """The result of a SELECT as it comes, in constant memory. Arguments as for `execute`.
 
-        Dropping the reader ends the query (pyarrow's `close()` alone lets go of nothing). Errors in the middle are raised by the
-        reader as `EngineError`.
+        Dropping the reader ends the query (pyarrow's `close()` alone lets go of nothing). Errors in the middle are
+        raised by the reader as `EngineError`.
         """
         return self._reading(lambda: self._open(sql, params, settings))
 
-    def scalar(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> Any:
+    def scalar(self, sql: str, params: Values = None, settings: Values = None) -> Any:
         """First column of the first row as a Python value; None when there is no row."""
         table = self.query(sql, params, settings)
         return table.column(0)[0].as_py() if table.num_rows and table.num_columns else None
 
-    def rows(self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def rows(self, sql: str, params: Values = None, settings: Values = None) -> list[dict[str, Any]]:
         """A small result as dictionaries."""
         found: list[dict[str, Any]] = self.query(sql, params, settings).to_pylist()
         return found
 
-    def insert(self, table: str, data: pa.Table | pa.RecordBatch | pa.RecordBatchReader, settings: Mapping[str, Any] | None = None) -> int:
+    def insert(
+        self,
+        table: str,
+        data: pa.Table | pa.RecordBatch | pa.RecordBatchReader,
+        settings: Values = None,
+    ) -> int:
         """Append rows to a table, in a stream.
 
         Args:
             table: `database.table`, as in SQL.
-            data: columns by name; columns that the data lacks get their defaults. Floats may go into BFloat16 (rounded to nearest),
-                lists into Array, structs into Tuple, dictionaries into what they stand for.
+            data: columns by name; columns that the data lacks get their defaults. Floats may go into BFloat16 (rounded
+                to nearest), lists into Array, structs into Tuple, dictionaries into what they stand for.
             settings: ClickHouse settings for this insert.
 
         Returns:
@@ -116,7 +126,9 @@ class Warehouse:
 
         def send() -> Any:
             client = self._client()
-            return client.raw_insert(table, upload.names, iter(upload), settings=dict(settings or {}), fmt="ArrowStream")
+            return client.raw_insert(
+                table, upload.names, iter(upload), settings=dict(settings or {}), fmt="ArrowStream"
+            )
 
         self._once(send, f"INSERT INTO {table}", lambda: not upload.started)
         return upload.rows
@@ -126,26 +138,39 @@ class Warehouse:
         with self._lock:
             self._clients.clear()
 
-    def _send(self, method: str, sql: str, params: Mapping[str, Any] | None, settings: Mapping[str, Any] | None, **more: Any) -> Any:
+    def _send(self, method: str, sql: str, params: Values, settings: Values, **more: Any) -> Any:
         from factory_lib.warehouse.parameters import bound
 
         values = bound(params)
         form = sum(map(len, values.values())) > _IN_URL
         # without any placeholder clickhouse-connect would take the SQL for a Python format string
-        given = {name: _Text(text) for name, text in values.items()} if any(f"{{{name}:" in sql for name in values) else None
+        given = (
+            {name: _Text(text) for name, text in values.items()}
+            if any(f"{{{name}:" in sql for name in values)
+            else None
+        )
         return getattr(self._client(form), method)(sql, parameters=given, settings=dict(settings or {}), **more)
 
-    def _open(self, sql: str, params: Mapping[str, Any] | None, settings: Mapping[str, Any] | None) -> pa.RecordBatchReader:
+    def _open(self, sql: str, params: Values, settings: Values) -> pa.RecordBatchReader:
         from factory_lib.warehouse.results import open_result
 
-        asked = {**_ARROW, "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame", **(settings or {})}
+        asked = {
+            **_ARROW,
+            "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame",
+            **(settings or {}),
+        }
         return open_result(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
 
+    def forget_lock(self) -> None:
+        """A new lock, for a forked child: another thread may have held the old one at that moment."""
+        self._lock = threading.Lock()
+
     def _client(self, form: bool = False) -> Any:
+        key = (form, os.getpid())  # a child must not use its parent's sockets
         with self._lock:
-            if form not in self._clients:
-                self._clients[form] = self._connect(form)
-            return self._clients[form]
+            if key not in self._clients:
+                self._clients[key] = self._connect(form)
+            return self._clients[key]
 
     def _connect(self, form: bool) -> Any:
         import clickhouse_connect
@@ -182,10 +207,12 @@ class Warehouse:
         """A call that may change something: repeated only when it cannot have been received."""
         return self._twice(call, lambda lost: not lost.sent and repeatable(), sql)
 
-    def _twice(self, call: Callable[[], _Result], again: Callable[[_Lost], bool], sql: str) -> _Result:
+    def _twice(self, call: Callable[[], _Result], again: Callable[[Lost], bool], sql: str) -> _Result:
+        from factory_lib.warehouse.driver_errors import Lost
+
         try:
             return self._translating(call)
-        except _Lost as lost:
+        except Lost as lost:
             self.close()
             if not again(lost):
                 shown = " ".join(sql.split())[:200]
@@ -193,43 +220,25 @@ class Warehouse:
                 raise EngineError(message, "Look before you run it again.") from None
         try:
             return self._translating(call)
-        except _Lost as lost:
+        except Lost as lost:
             raise EngineError(lost.message, lost.hint) from None
 
     def _translating(self, call: Callable[[], _Result]) -> _Result:
         from clickhouse_connect.driver.exceptions import Error
 
+        from factory_lib.warehouse.driver_errors import translated
+
         try:
             return call()
         except Error as error:
-            raise self._translated(error) from None
+            raise translated(error, self._where()) from None
 
-    def _translated(self, error: Exception) -> EngineError:
+    def _where(self) -> str:
+        if self._home is not None:
+            return f"The embedded engine of {self._home}"
         from factory_lib.warehouse.address import shown
-        from factory_lib.warehouse.results import engine_error
 
-        text = str(error)
-        if "Code: " in text and "DB::Exception" in text:
-            return engine_error(text)
-        names = set()
-        cause: BaseException | None = error
-        while cause is not None:
-            names.add(type(cause).__name__)
-            cause = cause.__cause__ or cause.__context__
-        where = f"The embedded engine of {self._home}" if self.is_embedded else f"The ClickHouse server at {shown(self._url or '')}"
-        if names & {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}:
-            return _Lost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
-        if not names & {"OperationalError", "HTTPError"}:
-            return EngineError(f"{where}: {text.splitlines()[0][:500]}")
-        return _Lost(f"{where} closed the connection before it answered.", "See its log.", sent=True)
-
-
-class _Lost(EngineError):
-    """The connection failed. `sent`: the statement may have reached the engine."""
-
-    def __init__(self, message: str, hint: str = "", *, sent: bool) -> None:
-        self.sent = sent
-        super().__init__(message, hint)
+        return f"The ClickHouse server at {shown(self._url or '')}"
 
 
 class _Text:
@@ -260,9 +269,10 @@ def warehouse() -> Warehouse:
 
 
 def _after_fork() -> None:
-    """A lock that another thread held at the moment of the fork would stay held in the child."""
     global _warehouses_lock
     _warehouses_lock = threading.Lock()
+    for known in _warehouses.values():
+        known.forget_lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

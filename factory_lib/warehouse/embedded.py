@@ -4,8 +4,8 @@ One engine a data folder, however many processes ask at once:
 
 * the engine process holds `engine.lock` (flock) for its whole life, so a killed one frees it, zombie or not;
 * who wants to start one holds `engine.starting` (flock) meanwhile, the others wait and then find it;
-* `engine.json` (mode 0600, replaced atomically) says where it listens and holds the token; it is believed only if it belongs
-  to this user and the process behind the port answers `/ping` with the id in it.
+* `engine.json` (mode 0600, replaced atomically) says where it listens and holds the token; it is believed only if it
+  belongs to this user and the process behind the port answers `/ping` with the id in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from factory_lib.errors import EngineError
 
@@ -32,6 +32,7 @@ STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "e
 START_SECONDS = 60.0
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 15.0
+LOG_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def engine_url(home: Path) -> str:
     Raises:
         EngineError: it cannot be started (the end of its log says why), or runs and does not answer.
     """
+    home = home.absolute()
+    if bad := sorted(set(str(home)) & set("?*{")):
+        raise EngineError(
+            f"The data folder {home} cannot be used: the engine misreads {' '.join(bad)} in a path.",
+            "Set FACTORY_HOME to another folder.",
+        )
     state = _answering(home)
     if state is None:
         with _starting(home):
@@ -150,7 +157,8 @@ def _answering(home: Path) -> EngineState | None:
                 return None
         if time.monotonic() > deadline:
             raise EngineError(
-                f"The engine of {home} (process {state.pid}) runs but does not answer.", f"See {home / LOG}; kill {state.pid} and try again."
+                f"The engine of {home} (process {state.pid}) runs but does not answer.",
+                f"See {home / LOG}; kill {state.pid} and try again.",
             )
         time.sleep(0.1)
 
@@ -186,7 +194,8 @@ def _starting(home: Path) -> Iterator[None]:
         descriptor = os.open(home / STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EngineError(
-            f"The data folder {home} cannot be used: {error.strerror or error}.", "Set FACTORY_HOME to a folder that you can write to."
+            f"The data folder {home} cannot be used: {error.strerror or error}.",
+            "Set FACTORY_HOME to a folder that you can write to.",
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -201,29 +210,41 @@ def _start(home: Path) -> EngineState:
         where = f"process {state.pid} on {state.host}" if state else "another process"
         raise EngineError(
             f"The data folder {home} is held by an engine that does not answer here ({where}).",
-            f"Stop it there (this is {socket.gethostname()}), or set FACTORY_CLICKHOUSE_URL to a server that all can reach.",
+            f"Stop it there (this is {socket.gethostname()}), or let FACTORY_CLICKHOUSE_URL name a server for all.",
         )
+    command = [sys.executable, "-m", "factory_lib.warehouse.server", str(home), "--detach"]
     read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "factory_lib.warehouse.server", str(home), "--detach", "--ready", str(write_end)]
     try:
-        log = os.open(home / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            begin = os.fstat(log).st_size
-            # its own session: Ctrl-C in the terminal that happened to start it must not end everybody's engine
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[write_end], start_new_session=True)
-        finally:
-            os.close(log)
-            os.close(write_end)
+        log, begin = _open_log(home / LOG)
+        with log:
+            # A session of its own: Ctrl-C in the terminal that happened to start it must not end everybody's engine.
+            process = subprocess.Popen(
+                [*command, "--ready", str(write_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write_end],
+                start_new_session=True,
+            )
+        os.close(write_end)
         process.wait()
-        answer = _read(read_end, START_SECONDS)
+        ready = _read(read_end, START_SECONDS) == b"ok"
     except OSError as error:
         raise EngineError(f"The engine of {home} cannot be started: {error.strerror or error}.") from None
     finally:
         os.close(read_end)
-    state = EngineState.read(home) if answer == b"ok" else None
+    state = EngineState.read(home) if ready else None
     if state is None:
-        raise EngineError(f"The engine of {home} did not start.\n{_tail(home / LOG, begin)}", f"The whole log: {home / LOG}.")
+        raise EngineError(f"The engine of {home} did not start:\n{_tail(home / LOG, begin)}", f"Its log: {home / LOG}.")
     return state
+
+
+def _open_log(path: Path) -> tuple[IO[bytes], int]:
+    """The log to append to, and its size now; begun anew when it has become long."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if os.fstat(descriptor).st_size > LOG_BYTES:
+        os.truncate(path, 0)
+    return os.fdopen(descriptor, "ab"), os.stat(path).st_size
 
 
 def _read(descriptor: int, patience: float) -> bytes:

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\0": "\\0"})
-_QUOTED = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\0": "\\0"})
+_QUOTED = str.maketrans(
+    {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\0": "\\0"}
+)
 
 
 def bound(params: Mapping[str, Any] | None) -> dict[str, str]:
     """Text for every parameter.
 
     Args:
-        params: str, bytes-like UUIDs and the like by their `str()`, int, float, bool, None, date, datetime (aware ones as a point in time, naive
-            ones as they read in the server's zone; microseconds are kept), lists, tuples, dictionaries, NumPy arrays and scalars.
+        params: str, int, float, bool, None, date, datetime (aware ones as a point in time, naive ones as they read in
+            the parameter's zone; microseconds are kept), lists, tuples, mappings, NumPy arrays and scalars; UUIDs and
+            other types by their `str()`.
     """
     return {name: _top(value) for name, value in (params or {}).items()}
 
@@ -75,5 +78,5 @@ def _moment(value: datetime.date | datetime.time) -> str:
         # seconds since 1970 mean the same in whatever zone the parameter's type has
         since = (value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // datetime.timedelta(microseconds=1)
         seconds, micros = divmod(abs(since), 1_000_000)
-        return f"{'-' if since < 0 else ''}{seconds}" + (f".{micros:06d}" if micros else "")
+        return f"{'-' if since < 0 else ''}{seconds:010d}" + (f".{micros:06d}" if micros else "")
     return value.isoformat(*([" "] if isinstance(value, datetime.datetime) else []))

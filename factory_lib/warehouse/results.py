@@ -75,7 +75,9 @@ def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
         message = body.message()
         if message:
             raise engine_error(message) from None
-        raise EngineError(f"The result broke off ({type(error).__name__}).", "The engine may have been stopped; run the query again.") from None
+        raise EngineError(
+            f"The result broke off ({type(error).__name__}).", "The engine may have been stopped; run the query again."
+        ) from None
 
 
 class _Body:
@@ -112,7 +114,9 @@ class _Body:
             return rest.strip().decode(errors="replace")
         # servers before 25.11 append the message without marks
         begin = self._end.rfind(b"Code: ")
-        return self._end[begin:].decode(errors="replace") if begin >= 0 and b"DB::Exception" in self._end[begin:] else ""
+        return (
+            self._end[begin:].decode(errors="replace") if begin >= 0 and b"DB::Exception" in self._end[begin:] else ""
+        )
 
     def readable(self) -> bool:
         return True

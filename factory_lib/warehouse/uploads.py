@@ -10,6 +10,7 @@ import pyarrow as pa
 from factory_lib.warehouse.bfloat16 import narrowed
 
 _ROWS = 1 << 16
+_LONG = 1 << 14
 
 
 def as_reader(data: pa.Table | pa.RecordBatch | pa.RecordBatchReader) -> pa.RecordBatchReader:
@@ -35,7 +36,8 @@ class Upload:
         self._reader = reader
         self.names = list(reader.schema.names)
         floats = any("float" in str(field.type) or "double" in str(field.type) for field in reader.schema)
-        self._narrow = frozenset(name for name, type_ in types().items() if "BFloat16" in type_) if floats else frozenset()
+        narrow = [name for name, type_ in types().items() if "BFloat16" in type_] if floats else []
+        self._narrow = frozenset(narrow)
         self.started = False
         self.rows = 0
         self._parts = self._blocks()
@@ -61,10 +63,10 @@ class Upload:
                 writer = writer or pa.ipc.new_stream(sink, piece.schema)
                 writer.write_batch(piece)
                 self.rows += piece.num_rows
-                yield sink.take()
+                yield from sink.take()
         if writer is not None:
             writer.close()
-            yield sink.take()
+            yield from sink.take()
 
 
 def _plain(batch: pa.RecordBatch, narrow: frozenset[str]) -> pa.RecordBatch:
@@ -88,10 +90,20 @@ class _Sink:
         self._parts.append(bytes(data))
         return len(data)
 
-    def take(self) -> bytes:
-        taken = b"".join(self._parts)
-        self._parts.clear()
-        return taken
+    def take(self) -> Iterator[bytes]:
+        """What was written, short pieces (headers, padding) together, long ones as they are."""
+        short: list[bytes] = []
+        parts, self._parts = self._parts, []
+        for part in parts:
+            if len(part) < _LONG:
+                short.append(part)
+                continue
+            if short:
+                yield b"".join(short)
+                short.clear()
+            yield part
+        if short:
+            yield b"".join(short)
 
     def writable(self) -> bool:
         return True

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 
-SYNTAX_ERROR = 62
-READONLY = 164
-UNKNOWN_EXCEPTION = 1002
-
 _CODE = re.compile(r"Code: (\d+)\. (DB::Exception: .*)", re.DOTALL)
-_NESTED = re.compile(r"^DB::Exception: (Code: \d+\. DB::Exception: .*?)(?: \(version [^()]*(?:\([^()]*\))?\))?\. \([A-Z_0-9]+\)\s*$", re.DOTALL)
+_NESTED = re.compile(r"^DB::Exception: (Code: \d+\. DB::Exception: .*)\. \([A-Z_0-9]+\)\s*$", re.DOTALL)
 _VERSION = re.compile(r" \(version [\w. ]*(?:\([^()]*\))?\)")
 
 # The same choice as ClickHouse's exceptionCodeToHTTPStatus; whatever is not listed is a 500.
@@ -53,7 +49,7 @@ def from_engine(error: BaseException) -> Failure:
     text = str(error).strip()
     match = _CODE.search(text)
     if match is None:
-        return failure(UNKNOWN_EXCEPTION, "UNKNOWN_EXCEPTION", text or type(error).__name__)
+        return failure(1002, "UNKNOWN_EXCEPTION", text or type(error).__name__)
     nested = _NESTED.match(match[2])
     if nested:
         return from_engine(RuntimeError(nested[1]))

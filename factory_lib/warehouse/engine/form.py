@@ -22,7 +22,8 @@ def form_fields(body: bytes, content_type: str) -> dict[str, str]:
     for part in form.iter_parts():
         name = part.get_param("name", header="content-disposition")
         if part.get_filename() is not None or not isinstance(name, str):
-            raise failure(48, "NOT_IMPLEMENTED", "External tables (files in a form) are not supported, insert into a Memory table")
+            message = "External tables (files in a form) are not supported, insert into a Memory table"
+            raise failure(48, "NOT_IMPLEMENTED", message)
         payload = part.get_payload(decode=True)
         fields[name] = payload.decode("utf-8", "surrogateescape") if isinstance(payload, bytes) else ""
     return fields

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from factory_lib.warehouse.engine.compression import decompress
-from factory_lib.warehouse.engine.connection import Connection, Engine
-from factory_lib.warehouse.engine.failure import READONLY, SYNTAX_ERROR, failure
+from factory_lib.warehouse.engine.connection import Connection, Engine, quote
+from factory_lib.warehouse.engine.failure import Failure, failure
 from factory_lib.warehouse.engine.form import form_fields
 from factory_lib.warehouse.engine.request import Request
 from factory_lib.warehouse.engine.statement import Insert, Query, parse
 
-HEAD_LIMIT = 1 << 18  # a statement with inline data must show its FORMAT in its first 256 KiB, as in ClickHouse (max_query_size)
-TEXT_LIMIT = 1 << 26  # longest statement without inline data, 64 MiB
+_HEAD = 1 << 18  # an INSERT must come to its data within 256 KiB, as in ClickHouse (max_query_size)
+_TEXT = 1 << 26  # longest statement without inline data, 64 MiB
+_QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
 
 @dataclass
@@ -47,26 +49,33 @@ class Job:
     Args:
         engine: the engine.
         request: what is asked.
-        body: the body as it arrives, called from the job's thread.
+        body: the body as it arrives.
         pipe: write end of the pipe for the result; the job closes it.
+        running: labels of the running statements by query id, for KILL QUERY.
+
+    Attributes:
+        label: what the statement carries as its `log_comment`, by which it is found among the running ones.
+        outcome: filled while it runs.
     """
 
     engine: Engine
     request: Request
     body: Iterator[bytes]
     pipe: int
+    running: Mapping[str, str]
     outcome: Outcome = field(init=False)
     label: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.outcome = Outcome(self.request.format)
-        given = self.request.settings.get("log_comment", "")
-        self.label = f"{given} {self.request.query_id}".strip()
+        self.label = f"{self.request.settings.get('log_comment', '')} {self.request.query_id}".strip()
 
     def run(self) -> Outcome:
         """Run to the end. Raises `Failure`."""
         try:
             with self._connection() as connection:
+                if self.request.database:
+                    connection.use(self.request.database)
                 self._run(connection)
             return self.outcome
         finally:
@@ -74,83 +83,81 @@ class Job:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        request = self.request
+        request, settings = self.request, {**self.request.settings, "log_comment": self.label}
         if not request.session_id:
-            connection = self.engine.connection()
-            try:
-                connection.set({**request.settings, "log_comment": self.label})
-                if request.database:
-                    connection.use(request.database)
+            with contextlib.closing(self.engine.connection(settings)) as connection:
                 yield connection
-            finally:
-                connection.close()
             return
         with (
             self.engine.session(request.session_id, request.session_timeout, request.session_check) as connection,
-            connection.temporarily({**request.settings, "log_comment": self.label}),
+            connection.temporarily(settings),
         ):
-            if request.database:
-                connection.use(request.database)
             yield connection
 
     def _run(self, connection: Connection) -> None:
-        request = self.request
-        chunks = decompress(self.body, request.content_encoding)
-        params, query = dict(request.params), request.query
-        if request.content_type.startswith("multipart/form-data"):
-            fields = form_fields(_whole(chunks, TEXT_LIMIT), request.content_type)
+        chunks = decompress(self.body, self.request.content_encoding)
+        query, params = self.request.query, dict(self.request.params)
+        if self.request.content_type.startswith("multipart/form-data"):
+            fields = form_fields(_whole(chunks, _TEXT), self.request.content_type)
             query = fields.pop("query", query)
             params.update({name[6:]: value for name, value in fields.items() if name.startswith("param_")})
             connection.set({name: value for name, value in fields.items() if not name.startswith("param_")})
             chunks = iter(())
-        # surrogateescape carries the bytes of a query string that are no UTF-8
-        text = query.encode("utf-8", "surrogateescape")
-        if text:
-            text += b"\n"
-        head = _head(chunks, HEAD_LIMIT)
-        found = parse((text + head).decode("latin-1"))
+        # surrogateescape carries bytes of the query string that are no UTF-8
+        text = (query + "\n" if query else "").encode("utf-8", "surrogateescape") + _head(chunks, _HEAD)
+        found = parse(text.decode("latin-1"))
         if isinstance(found, Insert):
-            self._insert(connection, found, itertools.chain([(text + head)[found.data :]], chunks), params)
-        else:
-            rest = _whole(chunks, TEXT_LIMIT)
-            if rest:
-                found = parse((text + head + rest).decode("latin-1"))
-            if not isinstance(found, Query):
-                raise failure(SYNTAX_ERROR, "SYNTAX_ERROR", f"The data of an INSERT must begin in the first {HEAD_LIMIT} bytes")
-            self._query(connection, found, text + head + rest, params)
+            self._insert(connection, found, itertools.chain([text[found.data :]], chunks), params)
+            return
+        text += _whole(chunks, _TEXT)
+        found = parse(text.decode("latin-1"))
+        if isinstance(found, Insert):
+            raise failure(62, "SYNTAX_ERROR", f"The data of an INSERT must begin in the first {_HEAD} bytes")
+        self._query(connection, found, text, params)
 
     def _insert(self, connection: Connection, insert: Insert, data: Iterator[bytes], params: dict[str, str]) -> None:
         if self.request.method == "GET":
             raise _get_is_readonly()
         connection.set({f"param_{name}": value for name, value in params.items()})
-        head = insert.head.encode("latin-1")
-        rows, size = connection.insert(head.decode("utf-8", "surrogateescape"), insert.format, data)
-        self.outcome.written_rows, self.outcome.written_bytes = rows, size
+        head = insert.head.encode("latin-1").decode("utf-8", "surrogateescape")
+        self.outcome.written_rows, self.outcome.written_bytes = connection.insert(head, insert.format, data)
 
     def _query(self, connection: Connection, query: Query, text: bytes, params: dict[str, str]) -> None:
         kind, statements = connection.classify(text)
         if statements > 1:
-            raise failure(SYNTAX_ERROR, "SYNTAX_ERROR", "Multi-statements are not allowed")
+            raise failure(62, "SYNTAX_ERROR", "Multi-statements are not allowed")
         if query.into_outfile:
             raise failure(358, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
-        self.outcome.format = query.format or self.request.format
-        self.outcome.read_only = kind == "READ_ONLY"
-        if self.request.method == "GET" and kind == "MUTATING":
+        if self.request.method == "GET" and kind not in ("READ_ONLY", "UNKNOWN"):
             raise _get_is_readonly()
-        if self.outcome.read_only:
+        outcome = self.outcome
+        outcome.format = query.format or self.request.format
+        outcome.read_only = kind == "READ_ONLY"
+        if outcome.read_only:
             piped = query.piped(f"/dev/fd/{self.pipe}", self.request.format).encode("latin-1")
-            if connection.classify(piped)[0] != "UNKNOWN":
-                text = piped
+            # what the grammar does not let write elsewhere (VALUES …, an EXPLAIN of an INSERT) is small
+            text = piped if connection.classify(piped)[0] != "UNKNOWN" else text
+        elif query.keyword == "KILL":
+            text = self._by_label(text)
         result = connection.query(text, self.request.format, params)
-        self.outcome.result = result.bytes()
-        self.outcome.read_rows, self.outcome.read_bytes = result.storage_rows_read(), result.storage_bytes_read()
-        self.outcome.written_rows, self.outcome.written_bytes = result.rows_written(), result.bytes_written()
-        self.outcome.result_rows, self.outcome.seconds = result.rows_read(), result.elapsed()
+        outcome.result = result.bytes()
+        outcome.read_rows, outcome.read_bytes = result.storage_rows_read(), result.storage_bytes_read()
+        outcome.written_rows, outcome.written_bytes = result.rows_written(), result.bytes_written()
+        outcome.result_rows, outcome.seconds = result.rows_read(), result.elapsed()
+
+    def _by_label(self, text: bytes) -> bytes:
+        """KILL QUERY WHERE query_id = '…' with the ids that clients gave: chDB gives its own, so they go by label."""
+
+        def label(match: re.Match[str]) -> str:
+            found = self.running.get(match[1])
+            return match[0] if found is None else f"Settings['log_comment'] = {quote(found)}"
+
+        return _QUERY_ID.sub(label, text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
-def _get_is_readonly() -> Exception:
-    message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You should use method POST for modifying queries"
-    return failure(READONLY, "READONLY", message)
+def _get_is_readonly() -> Failure:
+    message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly."
+    return failure(164, "READONLY", f"{message} You should use method POST for modifying queries")
 
 
 def _head(chunks: Iterator[bytes], limit: int) -> bytes:

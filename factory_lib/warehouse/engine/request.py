@@ -99,11 +99,14 @@ def read(method: str, found: Mapping[str, str], given: Mapping[str, str]) -> Req
     """
     for name in ("compress", "decompress"):
         if given.get(name, "0") not in ("0", "false"):
-            raise failure(48, "NOT_IMPLEMENTED", f"{name}=1 (ClickHouse's own block compression) is not supported, use HTTP's")
+            message = f"{name}=1 (ClickHouse's own block compression) is not supported, use HTTP's Content-Encoding"
+            raise failure(48, "NOT_IMPLEMENTED", message)
     return Request(
         method=method,
         query=given.get("query", ""),
-        settings={name: value for name, value in given.items() if name not in _RESERVED and not name.startswith("param_")},
+        settings={
+            name: value for name, value in given.items() if name not in _RESERVED and not name.startswith("param_")
+        },
         params={name[6:]: value for name, value in given.items() if name.startswith("param_")},
         database=given.get("database", "") or found.get("x-clickhouse-database", ""),
         format=given.get("default_format", "") or found.get("x-clickhouse-format", "") or "TabSeparated",

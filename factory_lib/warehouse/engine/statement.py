@@ -61,12 +61,14 @@ class Query:
     """Any other statement, split around its FORMAT clause.
 
     Attributes:
+        keyword: its first word, in capitals.
         body: the statement up to FORMAT, without a final semicolon.
         format: the output format it names, or None.
         tail: what follows FORMAT (SETTINGS …).
         into_outfile: it says INTO OUTFILE, which a server refuses.
     """
 
+    keyword: str
     body: str
     format: str | None
     tail: str
@@ -141,10 +143,12 @@ def _data_offset(text: str, end: int) -> int:
 
 def _query(text: str) -> Query:
     end = len(text)
+    keyword = ""
     clause: tuple[Token, Token] | None = None
     previous = last = None
     outfile = False
     for token in tokens(text):
+        keyword = keyword or token.keyword
         if token.depth == 0:
             if previous is not None and previous.keyword == "FORMAT" and token.kind == "word":
                 clause = (previous, token)
@@ -155,5 +159,5 @@ def _query(text: str) -> Query:
     if last is not None and last.text == ";":
         end = last.start
     if clause is None:
-        return Query(text[:end], None, "", outfile)
-    return Query(text[: clause[0].start], clause[1].text, text[clause[1].end : end], outfile)
+        return Query(keyword, text[:end], None, "", outfile)
+    return Query(keyword, text[: clause[0].start], clause[1].text, text[clause[1].end : end], outfile)

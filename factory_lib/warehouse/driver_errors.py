@@ -1,0 +1,42 @@
+"""What clickhouse-connect raises, as our errors."""
+
+from __future__ import annotations
+
+from factory_lib.errors import EngineError
+from factory_lib.warehouse.results import engine_error
+
+_NOT_SENT = {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}
+
+
+class Lost(EngineError):
+    """The connection failed.
+
+    Args:
+        sent: whether the statement may have reached the engine.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, sent: bool) -> None:
+        self.sent = sent
+        super().__init__(message, hint)
+
+
+def translated(error: Exception, where: str) -> EngineError:
+    """The engine's own error with its code, or how the way to it failed.
+
+    Args:
+        error: from clickhouse-connect.
+        where: the engine, for the message ("The ClickHouse server at …").
+    """
+    text = str(error)
+    if "Code: " in text and "DB::Exception" in text:
+        return engine_error(text)
+    names = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        names.add(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    if names & _NOT_SENT:
+        return Lost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
+    if "OperationalError" in names:
+        return Lost(f"{where} closed the connection before it answered.", "See its log.", sent=True)
+    return EngineError(f"{where}: {next(iter(text.splitlines()), type(error).__name__)[:500]}")
