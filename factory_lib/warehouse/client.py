@@ -3,9 +3,9 @@
 Types of results (ClickHouse -> Arrow): String, LowCardinality(String) -> string; FixedString, IPv6, (U)Int128/256 ->
 fixed_size_binary; BFloat16 -> float32, alone and in arrays, tuples and maps; Date, Date32 -> date32; DateTime64 ->
 timestamp with its zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal;
-timestamp with its zone; **DateTime -> uint32 seconds** (use DateTime64); Enum -> its number; Decimal -> decimal;
 UUID -> arrow.uuid; Tuple -> struct; Map -> map; Nullable -> nullable. Much BFloat16 is quicker as `v::Array(Float32)`
 in the SELECT: ClickHouse writes that ten times as fast as the two-byte strings that are otherwise widened here.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Connection:
         self.query("USE `" + database.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
     def classify(self, sql: str | bytes) -> tuple[str, int]:
-        """What the text would do (READ_ONLY, MUTATING, CONTROL, …; UNKNOWN: it has no grammar), in how many statements."""
+        """What the text would do (READ_ONLY, MUTATING, CONTROL, …; UNKNOWN: not parsed), in how many statements."""
         found = self._raw.classify_query(sql)
         return found["query_class"].name, int(found["statement_count"])
 
