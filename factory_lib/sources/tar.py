@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.errors import SourceError
+from factory_lib.errors import FileChanged, SourceError
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, Store, is_local
 
@@ -200,9 +200,10 @@ class TarReader:
                         f"to {base + start + size}"
                     )
                     break
-                if at > 0 and (start > end or (size <= INLINE_BYTES and start + size > end)):
-                    hop.needed = start + size - at
-                    break  # the next window starts at this header and holds all of it
+                needed = start - at + (size if size <= INLINE_BYTES else 0)
+                if at + needed > end:
+                    hop.needed = needed
+                    break  # the next window starts at this header and holds all that is needed of it
             heads.append(at)
             if not plain:
                 self._special(hop, data, base, at, kind, size)
@@ -320,6 +321,11 @@ class _Window:
                 parts.append(chunk[skipped:] if skipped else chunk)
                 have += len(chunk) - skipped
                 behind = self._stream_at
+        if have < min(need, self._file.size - position):
+            raise FileChanged(
+                f"{redact(self._file.uri)} ended at byte {behind}; it had {self._file.size} when it was listed.",
+                "Something truncated it meanwhile; list the source again.",
+            )
         self.data = parts[0] if len(parts) == 1 else parts[1] if len(parts) == 2 and not kept else b"".join(parts)
         self._at = position
         return self.data
