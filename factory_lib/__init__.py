@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from factory_lib.errors import FactoryError
-    from factory_lib.expressions import C, case, cosine_distance, fn, sql
+    from factory_lib.expressions import C, case, cosine_distance, fn, sql_text
     from factory_lib.query import DatasetQuery
     from factory_lib.signals import Vector, signal
     from factory_lib.signals import clip as clip
@@ -28,7 +28,7 @@ _HOMES = {
     "fn": "expressions",
     "open_source": "sources",
     "signal": "signals",
-    "sql": "expressions",
+    "sql_text": "expressions",
 }
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "fn",
     "open_source",
     "signal",
-    "sql",
+    "sql_text",
 ]
 
 

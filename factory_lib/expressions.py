@@ -443,8 +443,8 @@ C = _Columns()
 fn = _Functions()
 
 
-def sql(text: str) -> SqlText:
-    """An expression written as SQL, such as `sql("row_number() OVER (PARTITION BY label ORDER BY score DESC)")`."""
+def sql_text(text: str) -> SqlText:
+    """An expression written as SQL, such as `sql_text("row_number() OVER (PARTITION BY label ORDER BY score DESC)")`."""
     return SqlText(text)
 
 

@@ -20,6 +20,7 @@ from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSo
 from factory_lib.sqltext import literal
 from factory_lib.warehouse import derive, provenance
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.derive import naming_columns
 from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.versions import Version, resolve
 
@@ -107,7 +108,7 @@ class DatasetQuery:
         return self._step(block, "filter", predicates)
 
     def mutate(self, **columns: Any) -> DatasetQuery:
-        """Add or replace columns: `mutate(ratio=C.width / C.height)`. Text is a value; for SQL write `sql("…")`."""
+        """Add or replace columns: `mutate(ratio=C.width / C.height)`. Text is a value; for SQL: `sql_text("…")`."""
         block = self.block.with_columns({name: _value(e) for name, e in columns.items()})
         return self._step(block, "mutate", (), columns)
 
@@ -296,19 +297,22 @@ class DatasetQuery:
         counted = replace(block, columns={}, order_by=()) if plain else block
         rendering = Rendering()
         text = rendering.select(counted)
-        return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, SELECT_SETTINGS))
+        with naming_columns(self.block):
+            return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, SELECT_SETTINGS))
 
     def to_batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow record batches, in constant memory."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
-        return warehouse().stream(text, rendering.params, SELECT_SETTINGS)
+        with naming_columns(self.block):
+            return warehouse().stream(text, rendering.params, SELECT_SETTINGS)
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table: in the order asked for, else by shard and position."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
-        return warehouse().query(text, rendering.params, SELECT_SETTINGS)
+        with naming_columns(self.block):
+            return warehouse().query(text, rendering.params, SELECT_SETTINGS)
 
     def to_pandas(self) -> pd.DataFrame:
         """The rows as a pandas data frame."""

@@ -20,7 +20,7 @@ from factory_lib.pending import Ledger, settle
 from factory_lib.sql import Block, Rendering, TableSource, tables
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
-from factory_lib.warehouse.derive import conform, derive, union_columns
+from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -71,7 +71,8 @@ def save(request: Request) -> Version:
     ledger = Ledger()
     parents = _parents(wh, request.block)
     block = settle(request.block, ledger)
-    rows, derivation, added = derive(wh, request.dataset, block)
+    with naming_columns(block):
+        rows, derivation, added = derive(wh, request.dataset, block)
     try:
         made = rows.shard_rows()
         draft = Provenance(

@@ -214,7 +214,7 @@ class Block:
 
     def _in_row_order(self) -> Block:
         """In the order of the source's rows where nothing else was said, so that limits are deterministic."""
-        if self.order_by or self.group_by is not None or self.distinct or not self.has_row_id():
+        if self.order_by or self.group_by is not None or self.distinct or not _has_row_order(self.source):
             return self
         return replace(self, order_by=tuple(Ordering(Column(n)) for n in ROW_ID))
 
@@ -233,6 +233,13 @@ def source_columns(source: Any) -> Mapping[str, Any]:
         return {name: None for block in source.blocks for name in block.columns}
     columns: Mapping[str, Any] = source.columns
     return columns
+
+
+def _has_row_order(source: Any) -> bool:
+    """Whether the rows of a source are those of tables, told apart by shard and position."""
+    if isinstance(source, Block):
+        return source.has_row_id() and source.group_by is None and not source.distinct
+    return all(n in source_columns(source) for n in ROW_ID)
 
 
 def describe(source: Any) -> str:
@@ -447,8 +454,7 @@ def sampled(block: Block, n: int | None, fraction: float | None, seed: int) -> B
     if fraction is not None:
         if not 0 <= fraction <= 1:
             raise QueryError(f"sample(fraction={fraction}): the fraction lies between 0 and 1.")
-        # 2**64 is not a UInt64: 53 bits of the hash are compared instead.
-        return block.filter(Call("bitShiftRight", (rank, Literal(11))) < int(fraction * 2**53))
+        return block.filter(rank <= int(fraction * 2**64) - 1 if fraction else Literal(False))
     if n is None or n < 0:
         raise QueryError(f"sample({n}): the number of rows is not negative.")
     smallest = block.nested().select({"h": rank}).sort([Column("h")]).head(n)

@@ -13,7 +13,7 @@ from factory_lib.errors import QueryError
 
 def quote(name: str) -> str:
     """An identifier for SQL, in backquotes unless it is plain."""
-    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in _RESERVED:
+    if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and name.upper() not in _RESERVED:
         return name
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 

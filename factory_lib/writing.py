@@ -67,7 +67,7 @@ def _expression(e: Expr) -> str:
         case CosineDistance(left, right):
             return f"cosine_distance({_expression(left)}, {_expression(right)})"
         case SqlText(text):
-            return f"sql({text!r})"
+            return f"sql_text({text!r})"
         case InQuery(base, _):
             return f"{_expression(base)}.isin(<query>)"
         case _:

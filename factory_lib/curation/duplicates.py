@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from factory_lib.errors import QueryError
-from factory_lib.expressions import C, Expr, fn, sql
+from factory_lib.expressions import C, Expr, fn, sql_text
 from factory_lib.query import DatasetQuery
 
 DISTANCE = 6
@@ -61,7 +61,7 @@ def _duplicates_by(ranked: DatasetQuery, name: str, distance: int) -> DatasetQue
     """Samples with a better one within the distance by one hash, with the rank of the best of these."""
     hashed = ranked.filter(C[name].not_null()).rename(hash=name)
     groups = hashed.group_by(hash=fn.assumeNotNull(C.hash)).agg(best=fn.min(C["rank"]))
-    keyed = groups.select("hash", band=sql(_BANDS))
+    keyed = groups.select("hash", band=sql_text(_BANDS))
     others = keyed.rename(other="hash")
     pairs = keyed.join(others, on="band").filter(
         fn.bitHammingDistance(C.hash, C.other) <= distance, C.hash != C.other

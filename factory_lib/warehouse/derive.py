@@ -7,13 +7,15 @@ masked ones along.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from factory_lib.errors import QueryError
+from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
 from factory_lib.expressions import Column, Expr, has_window, is_deterministic
-from factory_lib.sql import ROW_ID, Block, JoinSource, Rendering, TableSource, UnionSource, source_columns
+from factory_lib.sql import ROW_ID, Block, JoinSource, Rendering, TableSource, UnionSource, describe, source_columns
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -28,6 +30,8 @@ SYSTEM = {
 
 SINGLE_SHARD = "all"
 """The shard of rows that belong to none: of an ordered or aggregated query."""
+
+_UNKNOWN_IDENTIFIER = 47
 
 COPY_BELOW = 0.02
 """Share of physical rows kept below which they are copied. A mask writes about half a byte for each physical row and
@@ -89,6 +93,19 @@ def derive(warehouse: Warehouse, dataset: str, block: Block) -> tuple[Stage, Der
         stage = _copy(warehouse, dataset, block)
         return stage, derivation, stage.bytes()
     return _share(warehouse, dataset, block, derivation)
+
+
+@contextlib.contextmanager
+def naming_columns(block: Block) -> Iterator[None]:
+    """Turn the engine's word for an unknown name, which SQL text may contain, into ours."""
+    try:
+        yield
+    except EngineError as error:
+        unknown = re.search(r"identifier `([^`]+)`", error.message)
+        if error.code != _UNKNOWN_IDENTIFIER or unknown is None:
+            raise
+        hint = nearest(unknown[1], source_columns(block.source))
+        raise ColumnNotFound(f"There is no column {unknown[1]!r} in {describe(block.source)}.", hint) from None
 
 
 def _plan_union(block: Block, source: UnionSource) -> Derivation:

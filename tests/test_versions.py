@@ -1,0 +1,230 @@
+"""Versions: the commit protocol, merges, what engine and provenance hold, and what is left after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from factory_lib import C, DatasetQuery
+from factory_lib.errors import EngineError, QueryError
+from factory_lib.sqltext import quote
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.embedded import engine_status, stop_engine
+from factory_lib.warehouse.retention import find_sweepable, sweep
+from factory_lib.warehouse.versions import Version, datasets, latest, resolve, versions
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+def shard(name: str, rows: int = 50, start: int = 0) -> pa.Table:
+    """Rows of one shard."""
+    return pa.table({"part": [name] * rows, "x": np.arange(start, start + rows), "y": np.arange(rows) / 7})
+
+
+def save_shard(name: str, rows: int = 50, start: int = 0, dataset: str = "d", **options: object) -> Version:
+    return DatasetQuery.from_arrow(shard(name, rows, start), shard="part").save(dataset, mode="merge", **options)  # type: ignore[arg-type]
+
+
+def test_a_version_is_a_table_that_nobody_can_change() -> None:
+    version = save_shard("a")
+    assert str(version) == "d.v1"
+    wh = warehouse()
+    assert wh.scalar("SELECT sum(x) FROM d.v1") == sum(range(50))
+    for statement in (
+        "INSERT INTO d.v1 SELECT * FROM d.v1",
+        "ALTER TABLE d.v1 UPDATE x = 0 WHERE 1",
+        "DELETE FROM d.v1 WHERE 1",
+    ):
+        with pytest.raises(EngineError):
+            wh.execute(statement, settings={"mutations_sync": 2})
+    assert wh.scalar("SELECT sum(x) FROM d.v1") == sum(range(50))
+
+
+def test_merging_replaces_joins_and_carries_shards() -> None:
+    save_shard("a")
+    save_shard("b", start=100)
+    third = save_shard("a", rows=20, start=1000)
+    assert third.shard_rows() == {"a": 20, "b": 50}
+    assert sorted(DatasetQuery(third).to_arrow()["x"].to_pylist()) == [*range(100, 150), *range(1000, 1020)]
+    assert DatasetQuery("d.v2").count() == 100  # older versions stay as they were
+    emptied = DatasetQuery("d", shards=["a"]).filter(C.x < 0).save("d", mode="merge")
+    assert emptied.shard_rows() == {"b": 50}
+    removed = save_shard("c", removed=["b"])
+    assert removed.shard_rows() == {"c": 50}
+    alone = DatasetQuery.from_arrow(shard("z"), shard="part").save("d")
+    assert alone.shard_rows() == {"z": 50}
+    assert alone.number == 6
+
+
+def test_columns_that_differ_are_an_error_or_null_but_never_zero() -> None:
+    save_shard("a")
+    wider = DatasetQuery.from_arrow(shard("b").append_column("extra", pa.array([1.5] * 50)), shard="part")
+    with pytest.raises(QueryError, match=r"d\.v1.*new: extra.*evolve=True"):
+        wider.save("d", mode="merge")
+    version = wider.save("d", mode="merge", evolve=True)
+    rows = DatasetQuery(version).to_arrow()
+    assert rows.filter(pa.compute.equal(rows["shard"], "a"))["extra"].null_count == 50
+    assert rows.filter(pa.compute.equal(rows["shard"], "b"))["extra"].to_pylist() == [1.5] * 50
+    text = DatasetQuery.from_arrow(shard("c").set_column(1, "x", pa.array(["t"] * 50)), shard="part")
+    with pytest.raises(QueryError, match=r"'x' is .*Int64.* in .* and .*String"):
+        text.save("d", mode="merge", evolve=True)
+    assert [str(v) for v in versions(warehouse(), "d")] == ["d.v1", "d.v2"]
+
+
+def test_content_fingerprints_follow_content_and_nothing_else() -> None:
+    one, two = save_shard("a", dataset="one"), save_shard("a", dataset="two")
+    assert one.fingerprints() == two.fingerprints()
+    more = save_shard("b", dataset="one")
+    assert more.fingerprints()["a"] == one.fingerprints()["a"]
+    other = save_shard("a", start=1, dataset="two")
+    assert other.fingerprints() != two.fingerprints()
+    nulls = [pa.table({"part": ["a"] * 2, "x": [1, None], "y": [None, v]}) for v in (1, 2)]
+    with_nulls = [DatasetQuery.from_arrow(t, shard="part").save("nulls").fingerprints() for t in nulls]
+    assert with_nulls[0] != with_nulls[1]
+
+
+def test_provenance_is_there_with_the_version_and_holds_no_secret() -> None:
+    text = "s3://user:secret@bucket/x?X-Amz-Signature=abcdef https://u:p4ss@host/y?token=t0ken&n=1"
+    version = save_shard("a", context={"uri": text, "run": "r1"})
+    record = version.provenance
+    assert record is not None
+    assert record.context["run"] == "r1"
+    everything = repr(dataclasses.asdict(record))
+    for secret in ("secret", "abcdef", "p4ss", "t0ken"):
+        assert secret not in everything
+    assert "bucket/x" in everything
+    assert record.rows == 50
+    assert record.bytes_added > 0
+    assert resolve(warehouse(), "d.v1").provenance == record
+
+
+@pytest.mark.parametrize("writers", [8])
+def test_writers_at_once_lose_nothing(tmp_path: Path, factory_home: Path, writers: int) -> None:
+    save_shard("base")
+    code = (
+        "import sys, pyarrow as pa; from factory_lib import DatasetQuery;"
+        "t = pa.table({'part': [sys.argv[1]] * 50, 'x': list(range(50)), 'y': [i / 7 for i in range(50)]});"
+        "print(DatasetQuery.from_arrow(t, shard='part').save('d', mode='merge'))"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, f"w{i}"], stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+        )
+        for i in range(writers)
+    ]
+    names = sorted(p.communicate(timeout=120)[0].strip() for p in running)
+    assert all(p.returncode == 0 for p in running)
+    assert names == sorted(f"d.v{i}" for i in range(2, writers + 2))
+    previous: set[str] = set()
+    for version in versions(warehouse(), "d"):
+        shards = set(version.shard_rows())
+        assert previous < shards
+        assert DatasetQuery(version).count() == 50 * len(shards)
+        previous = shards
+    assert find_sweepable(warehouse()) == []
+
+
+def check_everything(dataset: str) -> list[Version]:
+    """Every version is whole: numbered without a gap, with as many rows as its provenance says."""
+    found = versions(warehouse(), dataset)
+    assert [v.number for v in found] == list(range(1, len(found) + 1))
+    for version in found:
+        record = version.provenance
+        assert record is not None
+        assert DatasetQuery(version).count() == record.rows == version.rows
+    return found
+
+
+@pytest.mark.parametrize("victim", ["writer", "engine"])
+def test_killed_at_random_points_nothing_committed_is_lost(factory_home: Path, victim: str) -> None:
+    code = (
+        "import sys, pyarrow as pa; from factory_lib import C, DatasetQuery\n"
+        "for i in range(1000):\n"
+        "    t = pa.table({'part': ['s%d' % (i % 5)] * 200, 'x': list(range(200))})\n"
+        "    v = DatasetQuery.from_arrow(t, shard='part').filter(C.x < 150).mutate(y=C.x * 2).save('d', mode='merge')\n"
+        "    print(v, flush=True)\n"
+    )
+    rng = random.Random(7)
+    promised = 0
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ.copy(),
+        )
+        assert writer.stdout is not None
+        promised = int(writer.stdout.readline().strip().removeprefix("d.v") or promised)
+        time.sleep(rng.uniform(0.05, 1.0))
+        if victim == "engine":
+            status = engine_status(factory_home)
+            assert status is not None
+            os.kill(status.pid, signal.SIGKILL)
+            time.sleep(0.1)
+        writer.kill()
+        said = writer.communicate()[0].split()
+        promised = max([promised, *(int(name.removeprefix("d.v")) for name in said)])
+        assert len(check_everything("d")) >= promised
+    swept = find_sweepable(warehouse())
+    sweep(warehouse(), swept)
+    assert find_sweepable(warehouse()) == []
+    assert len(check_everything("d")) >= promised
+    save_shard("after", dataset="e")
+
+
+def test_tables_of_living_builders_are_not_swept() -> None:
+    from factory_lib.warehouse.stage import create_stage
+
+    stage = create_stage(warehouse(), "d", {"shard": "String", "position": "UInt32"})
+    assert find_sweepable(warehouse()) == []
+    comment = '{"host": "%s", "pid": 999999999}' % os.uname().nodename
+    warehouse().execute(f"ALTER TABLE {stage.name} MODIFY COMMENT '{comment}'")
+    assert [s.table for s in find_sweepable(warehouse())] == [f"d.{stage.table}"]
+
+
+def test_dropping_a_version_harms_no_other() -> None:
+    save_shard("a")
+    derived = DatasetQuery("d").filter(C.x >= 10).mutate(z=C.x * 3).save("derived")
+    warehouse().execute("DROP TABLE d.v1 SYNC")
+    rows = DatasetQuery(derived).to_arrow()
+    assert rows["z"].to_pylist() == [x * 3 for x in range(10, 50)]
+    assert latest(warehouse(), "d") is None
+
+
+def test_a_committed_version_survives_a_restart_of_the_engine(factory_home: Path) -> None:
+    before = save_shard("a").fingerprints()
+    stop_engine(factory_home)
+    assert latest(warehouse(), "d") is not None
+    assert resolve(warehouse(), "d").fingerprints() == before
+    assert list(datasets(warehouse())) == ["d"]
+
+
+def test_any_column_name_survives(engine: None) -> None:
+    table = pa.table({"part": ["a"] * 3, "my column": [1, 2, 3], "`q`": ["x", "y", "z"], "select": [1.0, 2.0, 3.0]})
+    query = DatasetQuery.from_arrow(table, shard="part")
+    version = query.filter(C["my column"] > 1).mutate(**{"new one": C["select"] * 2}).save("odd")
+    rows = DatasetQuery(version).select("my column", "`q`", "new one").to_arrow().to_pylist()
+    assert rows == [{"my column": 2, "`q`": "y", "new one": 4.0}, {"my column": 3, "`q`": "z", "new one": 6.0}]
+    assert quote("a`b") == "`a\\`b`"
+
+
+def test_shards_of_odd_names_and_credentials_are_cut_out() -> None:
+    version = DatasetQuery.from_arrow(pa.table({"part": ["it's a 'shard'", "b\\c"], "x": [1, 2]}), shard="part").save(
+        "d"
+    )
+    assert version.shard_rows() == {"b\\c": 1, "it's a 'shard'": 1}
+    assert save_shard("it's a 'shard'", rows=5, dataset="e").rows == 5
+    assert DatasetQuery("d", shards=["it's a 'shard'"]).save("d", mode="merge").rows == 2
+    assert provenance.without_credentials("http://a:b@c/d") == "http://c/d"
