@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
+from factory_lib.signals.fingerprint import digest
 from factory_lib.signals.pool import Task, borrowed_pool
 from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.signals.signal import Signal
 from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task
-from factory_lib.signals.wire import Program
+from factory_lib.signals.wire import Program, Sent
 
 TASK_ROWS = 256
 LIGHT_TASK_ROWS = 2048
@@ -148,7 +149,7 @@ def _by_processes(
 def _program(signals: Sequence[Signal], plan: Plan, etags: Mapping[str, str]) -> Program:
     import cloudpickle
 
-    blobs = []
+    sent = []
     for one in signals:
         try:
             blob = cloudpickle.dumps(one)
@@ -157,10 +158,10 @@ def _program(signals: Sequence[Signal], plan: Plan, etags: Mapping[str, str]) ->
                 f"Signal {one.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}",
                 "Open files, connections and models in setup() of a class, or compute with workers=1.",
             ) from error
-        key = hashlib.sha256(blob + one.fingerprint.encode()).hexdigest()
-        blobs.append((key, blob))
-    digest = hashlib.sha256(repr((sorted(etags.items()), plan, [key for key, _ in blobs])).encode())
-    return Program(digest.hexdigest(), tuple(blobs), plan.members, etags)
+        components = one.components
+        sent.append(Sent(hashlib.sha256(blob + digest(components).encode()).hexdigest(), blob, components))
+    identity = repr((sorted(etags.items()), plan, [one.key for one in sent]))
+    return Program(hashlib.sha256(identity.encode()).hexdigest(), tuple(sent), plan.members, etags)
 
 
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:

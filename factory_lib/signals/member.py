@@ -50,7 +50,7 @@ class Member:
         self._data = data
         self._bytes: bytes | None = data if isinstance(data, bytes) else None
         self._opened = picture
-        self._picture = _to_rgb(picture) if picture is not None else None
+        self._picture = to_rgb(picture) if picture is not None else None
         self._failure: Exception | None = None
         self._truncated: Image.Image | None = None
 
@@ -97,11 +97,11 @@ class Member:
         if truncated:
             if self._truncated is None:
                 with _truncated_allowed():
-                    self._truncated = _to_rgb(_open(self._data))
+                    self._truncated = to_rgb(_open(self._data))
             return self._truncated
         if self._failure is None:
             try:
-                self._picture = _to_rgb(self._open())
+                self._picture = to_rgb(self._open())
             except Exception as error:
                 self._failure = error.with_traceback(None)
             else:
@@ -129,7 +129,8 @@ def _open(data: bytes | memoryview) -> Image.Image:
     return Image.open(BytesIO(data))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decode a picture to RGB as signals see it."""
     if image.mode == "RGB":
         image.load()
         return image

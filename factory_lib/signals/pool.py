@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 import pyarrow as pa
 
 from factory_lib.errors import SignalError
-from factory_lib.signals.wire import Done, Failed, Program, Ready, Work, from_ipc, to_ipc
+from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, Work, from_ipc, to_ipc
 
 IN_FLIGHT = 4
 PIECES = 8
@@ -66,6 +66,7 @@ class Finished:
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
+    born_for: str
     program: str = ""
     ready: str = ""
     flying: deque[int] = field(default_factory=deque)
@@ -177,7 +178,7 @@ class _Run:
         usable = workers[: self._size]
         worker = min(usable, key=lambda one: len(one.flying), default=None)
         if worker is None or (worker.flying and len(usable) < self._size):
-            worker = _start()
+            worker = _start(self._program.id)
             workers.append(worker)
         number = self._pool.next_number()
         self._flying[number] = task
@@ -210,6 +211,8 @@ class _Run:
             return
         if isinstance(answer, Ready):
             worker.ready = answer.program
+        elif isinstance(answer, Stale) and answer.program == self._program.id:
+            self._renew(worker, answer.names)
         elif isinstance(answer, Failed) and answer.program == self._program.id:
             worker.program = ""
             raise SignalError(answer.message, answer.hint)
@@ -217,6 +220,17 @@ class _Run:
             self._deaths = 0
             worker.flying.remove(answer.id)
             yield Finished(self._flying.pop(answer.id), from_ipc(answer.values))
+
+    def _renew(self, worker: _Worker, names: tuple[str, ...]) -> None:
+        """A kept worker loaded code before it was edited: a new one takes its tasks."""
+        self._pool.workers.remove(worker)
+        worker.stop()
+        if worker.born_for == self._program.id:
+            raise SignalError(
+                f"The signals' code that is loaded here is not what a new process loads: {', '.join(names)} differ.",
+                "It was edited after it was imported, or changed at run time: reload it, or restart this process.",
+            )
+        self._again.extend(self._flying.pop(number) for number in worker.flying)
 
     def _bury(self, worker: _Worker) -> Iterator[Finished]:
         """A worker died: its first task is to blame and is tried once more in pieces; the others go back in line."""
@@ -286,7 +300,7 @@ def stop_workers() -> None:
         pool.stop()
 
 
-def _start() -> _Worker:
+def _start(program: str) -> _Worker:
     ours, theirs = socket.socketpair()
     # The paths of this process, so that a worker imports what this process imports.
     code = (
@@ -294,7 +308,7 @@ def _start() -> _Worker:
     )
     with theirs:
         process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    return _Worker(process, Connection(ours.detach()))
+    return _Worker(process, Connection(ours.detach()), program)
 
 
 def _stopped_if_busy(worker: _Worker) -> bool:

@@ -21,7 +21,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, overload
 
 from factory_lib.errors import SignalError, nearest
@@ -82,14 +81,19 @@ class Signal:
         """Whether a worker has to set it up (load a model) before the first sample."""
         return callable(getattr(self.target, "setup", None))
 
-    @cached_property
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The function or object itself, for `inspect` and documentation tools."""
+        return self.target
+
+    @property
     def components(self) -> dict[str, str]:
-        """What its values depend on: dotted name -> short hash."""
+        """What its values depend on now: dotted name -> short hash. Globals and files are looked at anew each time."""
         from factory_lib.signals.fingerprint import components_of
 
         return components_of(self)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest over all components: equal fingerprints mean equal values for equal inputs."""
         from factory_lib.signals.fingerprint import digest
@@ -149,11 +153,18 @@ class Signal:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function (or a ready instance of the class) itself, with nothing converted."""
-        return self._ready(*args, **kwargs)
+        return self.ready()(*args, **kwargs)
 
-    @cached_property
-    def _ready(self) -> Any:
-        return self.instance()
+    def ready(self) -> Any:
+        """The function, or an instance that is set up in this process: made anew only when the fingerprint changed."""
+        if not self.has_setup:
+            return self.target
+        fingerprint = self.fingerprint
+        known: tuple[str, Any] | None = self.__dict__.get("_made")
+        if known is None or known[0] != fingerprint:
+            known = (fingerprint, self.instance())
+            object.__setattr__(self, "_made", known)
+        return known[1]
 
     def __repr__(self) -> str:
         reads = ", ".join(f"{given.column} ({given.kind})" for given in self.inputs)

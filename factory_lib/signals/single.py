@@ -21,7 +21,7 @@ def compute_one(signal: Signal, values: tuple[Any, ...]) -> Any:
             f"Signal {signal.name!r} takes {len(signal.inputs)} value(s), {len(values)} given.", f"Give: {wanted}."
         )
     given = [_given(signal, wanted, value) for wanted, value in zip(signal.inputs, values, strict=True)]
-    call = signal._ready
+    call = signal.ready()
     try:
         with silent_decoding():
             ready = [_converted(signal, wanted, value) for wanted, value in zip(signal.inputs, given, strict=True)]

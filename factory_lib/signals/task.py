@@ -38,7 +38,7 @@ class Running:
 
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
-        self.call: Callable[..., Any] = signal.instance()
+        self.call: Callable[..., Any] = signal.ready()
         self.prepare: Callable[..., Any] | None = getattr(self.call, "prepare", None)
 
 

@@ -9,18 +9,33 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A signal on its way to a worker.
+
+    Attributes:
+        key: digest of the other two: a worker sets up a signal once for each.
+        pickled: the signal.
+        components: what its values depend on, as the sender sees it.
+    """
+
+    key: str
+    pickled: bytes
+    components: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Program:
     """The signals of one computation, as sent to a worker.
 
     Attributes:
         id: digest of all that follows: a worker sets up a program once.
-        signals: one pickle a signal, with a digest that changes with its fingerprint.
+        signals: what to compute.
         members: pointer columns to read.
         etags: uri -> etag that its reads are pinned to.
     """
 
     id: str
-    signals: tuple[tuple[str, bytes], ...]
+    signals: tuple[Sent, ...]
     members: tuple[str, ...]
     etags: Mapping[str, str]
 
@@ -39,6 +54,14 @@ class Ready:
     """Answer: all signals of a program are set up."""
 
     program: str
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Answer: the process has loaded other code than the sender's; names of the components that differ."""
+
+    program: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

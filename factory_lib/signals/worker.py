@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from factory_lib.signals.wire import Done, Failed, Program, Ready, from_ipc, to_ipc
+from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 
 if TYPE_CHECKING:
+    from factory_lib.signals.signal import Signal
     from factory_lib.signals.task import Running
 
 IDLE_SECONDS = 300.0
@@ -73,6 +74,8 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
             try:
                 programs = {message.id: _set_up(message, kept)}
                 answers.put(Ready(message.id))
+            except _StaleCodeError as stale:
+                answers.put(Stale(message.id, stale.args))
             except Exception as error:
                 hint = error.hint if isinstance(error, FactoryError) else ""
                 text = error.message if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
@@ -83,15 +86,23 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
                 answers.put(Done(work.id, to_ipc(compute_task(programs[work.program], rows, data))))
 
 
+class _StaleCodeError(Exception):
+    """The components of a signal that this process computes differently; its arguments are their names."""
+
+
 def _set_up(program: Program, kept: OrderedDict[str, Running]) -> list[Running]:
+    from factory_lib.signals.fingerprint import differing
     from factory_lib.signals.task import Running
 
     running = []
-    for key, blob in program.signals:
-        if key not in kept:
-            kept[key] = Running(pickle.loads(blob))
-        kept.move_to_end(key)
-        running.append(kept[key])
+    for sent in program.signals:
+        if sent.key not in kept:
+            received: Signal = pickle.loads(sent.pickled)
+            if names := differing(sent.components, received.components):
+                raise _StaleCodeError(*names)
+            kept[sent.key] = Running(received)
+        kept.move_to_end(sent.key)
+        running.append(kept[sent.key])
     while len(kept) > max(KEPT_SIGNALS, len(program.signals)):
         kept.popitem(last=False)
     torch = sys.modules.get("torch")
