@@ -1,8 +1,9 @@
-"""What runs by itself: the shard sensor, the automation conditions of the stages, the nightly schedule."""
+"""What runs by itself: the shard sensor, the automation conditions of the stages, the nightly round."""
 
 import dagster as dg
 
 from factory_assets.partitions import SHARDS
+from factory_lib.orchestration.housekeeping import nightly_round
 from factory_lib.orchestration.shards import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
@@ -13,4 +14,19 @@ factory_automation = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Runs stages whose code, input or shards changed.",
+)
+
+
+@dg.asset(group_name="operations", kinds={"clickhouse"}, owners=["team:platform"])
+def warehouse_summary(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """What the warehouse holds, and what killed runs left in it, which is swept."""
+    return nightly_round(context.instance, context.job_def.asset_layer.asset_graph)
+
+
+nightly = dg.ScheduleDefinition(
+    name="nightly",
+    target=dg.AssetSelection.assets("warehouse_summary"),
+    cron_schedule="0 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Sweeps what killed runs left, and sums up the warehouse.",
 )

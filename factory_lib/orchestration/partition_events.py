@@ -146,14 +146,16 @@ def _input_tags(step: StepExecutionContext, asset_key: AssetKey, partitions: Seq
         found.shared[get_input_event_pointer_tag(key)] = str(info.storage_id) if info else NULL_EVENT_POINTER
         if info is None:
             continue
+        # is_external would be true of every asset that the job leaves out
+        observed = info.event_type == DagsterEventType.ASSET_OBSERVATION
         if not parent.is_partitioned:
             found.shared[tag] = (info.data_version or DEFAULT_DATA_VERSION).value
         elif partitions:
-            versions = latest_data_versions(step.instance, key, partitions, info.storage_id, observed=parent.is_external)
+            versions = latest_data_versions(step.instance, key, partitions, info.storage_id, observed=observed)
             for partition, value in versions.items():
                 found.of_partition.setdefault(partition, {})[tag] = value
         else:
             found.shared[tag] = combined_data_version(
-                latest_data_versions(step.instance, key, up_to=info.storage_id, observed=parent.is_external)
+                latest_data_versions(step.instance, key, up_to=info.storage_id, observed=observed)
             )
     return found

@@ -37,6 +37,7 @@ class GraphRun:
         stages: names of the stages that it was to make, in the order of the graph.
         partitions: the partitions it was for; empty for stages without partitions.
         seconds: wall time.
+        begun: the stages that were begun; those behind one that failed were not.
         error: what went wrong, or an empty string.
     """
 
@@ -44,6 +45,7 @@ class GraphRun:
     stages: tuple[str, ...]
     partitions: tuple[str, ...]
     seconds: float
+    begun: tuple[str, ...]
     error: str = ""
 
 
@@ -112,10 +114,11 @@ def run_graph(
         keys, partitions = todo
         names = tuple(key.to_user_string() for key in keys)
         for part in _ranges(instance, graph.get(keys[0]).partitions_def, partitions):
-            tried |= {(key, one) for key in keys for one in part or (None,)}
             if on_run is not None:
                 on_run(names, part)
-            outcome.runs.append(_run(instance, definitions, keys, part, report))
+            done = _run(instance, definitions, keys, part, report)
+            outcome.runs.append(done)
+            tried |= {(key, one) for key in keys for one in part or (None,) if key.to_user_string() in done.begun}
         _announce(instance, definitions, source)  # shards that have gone everywhere lose their partition
 
 
@@ -160,9 +163,18 @@ def _next_run(
             if partitions:
                 chosen.append(key)
         elif never.get(key) == partitions and graph.get(key).partitions_def == graph.get(chosen[0]).partitions_def:
-            if all(parent in chosen or parent not in wanted for parent in graph.get(key).parent_keys):
+            if all(_is_ready(graph, parent, chosen, wanted) for parent in graph.get(key).parent_keys):
                 chosen.append(key)
     return (chosen, partitions) if chosen else None
+
+
+def _is_ready(
+    graph: AssetGraph, parent: dg.AssetKey, chosen: Sequence[dg.AssetKey], wanted: Mapping[dg.AssetKey, set[str | None]]
+) -> bool:
+    """Whether an input is made in the same run, or is there and will not change by that run."""
+    if parent in chosen:
+        return True
+    return parent not in wanted and not graph.get_ancestor_asset_keys(parent) & set(chosen)
 
 
 def _without_input(
@@ -225,7 +237,9 @@ def _run(
             raise_on_error=False,
         )
     names = tuple(key.to_user_string() for key in keys)
-    return GraphRun(result.run_id, names, partitions, time.monotonic() - started, _error(result))
+    begun = {event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START}
+    done = tuple(name for key, name in zip(keys, names, strict=True) if key.to_python_identifier() in begun)
+    return GraphRun(result.run_id, names, partitions, time.monotonic() - started, done, _error(result))
 
 
 def _error(result: dg.ExecuteInProcessResult) -> str:

@@ -50,6 +50,7 @@ def unsynced(
     """What is behind, stage by stage in the order of the graph.
 
     A stage is behind its direct inputs only: what comes after it shows once it has run and its data really changed.
+    Assets without inputs are never behind.
 
     Args:
         assets: the stages asked about; None means all.
@@ -57,7 +58,8 @@ def unsynced(
     found: list[Behind] = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        if (assets is None or key in assets) and node.is_materializable:
+        # an asset that a job leaves out counts as external in the job's graph, so what is named is taken as it is
+        if key in assets if assets is not None else node.is_materializable and node.parent_keys:
             found.extend(_behind(instance, graph, node))
     return found
 
@@ -121,7 +123,8 @@ def _input_versions(
     instance: dg.DagsterInstance, parent: BaseAssetNode, keys: Sequence[str | None]
 ) -> dict[str | None, str]:
     """What the data version of an input is now, for each partition of the stage that reads it."""
-    observed = parent.is_external
+    [record] = instance.get_asset_records([parent.key]) or [None]
+    observed = record is None or record.asset_entry.last_materialization_record is None
     if parent.partitions_def is None:
         event = instance.get_latest_data_version_record(parent.key, is_source=observed)
         tags = (event.event_log_entry.tags if event is not None else None) or {}

@@ -1,0 +1,69 @@
+"""Checks on what the stages made."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from factory_assets.defs.curation import ALIGNMENT, BASIC
+from factory_lib.curation.alignment import clip_score
+from factory_lib.orchestration import checks
+from factory_lib.query import DatasetQuery
+
+STAGES = [
+    dg.AssetKey(name)
+    for name in (
+        "samples",
+        "image_signals",
+        "clip_embeddings",
+        "basic_filter",
+        "near_duplicates",
+        "deduplicated",
+        "clip_score_filter",
+        "training_set",
+    )
+]
+
+
+@dg.asset_check(asset="samples")
+def ingested() -> dg.AssetCheckResult:
+    """The source gave samples, and few of those it promised are lost."""
+    return checks.check_ingest("samples")
+
+
+@dg.asset_check(asset="image_signals")
+def images_decode() -> dg.AssetCheckResult:
+    """Nearly all images decode; the reasons why some do not."""
+    return checks.check_decoding("image_signals")
+
+
+@dg.asset_check(asset="basic_filter")
+def rejected_by_basic_filter() -> dg.AssetCheckResult:
+    """How many samples each rule rejects."""
+    given = DatasetQuery("clip_embeddings")
+    return checks.check_rejections(given, BASIC.rules(given.columns))
+
+
+@dg.asset_check(asset="clip_score_filter")
+def rejected_by_clip_score() -> dg.AssetCheckResult:
+    """How many samples have a caption that does not fit."""
+    given = DatasetQuery("deduplicated").mutate(clip_score=clip_score())
+    return checks.check_rejections(given, ALIGNMENT.rules())
+
+
+@dg.asset_check(asset="deduplicated")
+def no_duplicates_left() -> dg.AssetCheckResult:
+    """No two samples are near-duplicates of each other."""
+    return checks.check_duplicates("deduplicated")
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec("synced", asset=key, description="All partitions are made by the code and from the inputs of now.")
+        for key in STAGES
+    ],
+    can_subset=True,
+)
+def synced(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Which partitions are behind, and why: what the graph cannot show for partitioned assets."""
+    chosen = [key for key in STAGES if dg.AssetCheckKey(key, "synced") in context.selected_asset_check_keys]
+    yield from checks.check_synced(context.instance, context.job_def.asset_layer.asset_graph, chosen)

@@ -1,0 +1,23 @@
+"""Training: a model on the training set."""
+
+import dagster as dg
+
+from factory_lib.orchestration.conditions import whole_condition
+from factory_lib.orchestration.training_asset import ABOVE_CHANCE, train_model
+from factory_lib.query import DatasetQuery
+
+
+@dg.asset(
+    group_name="training",
+    kinds={"pytorch"},
+    owners=["team:training"],
+    code_version="1",
+    ins={name: dg.AssetIn(input_manager_key="versions") for name in ("training_set", "samples")},
+    check_specs=[dg.AssetCheckSpec(ABOVE_CHANCE, asset="trained_model", description="The model has learnt something.")],
+    automation_condition=whole_condition(),
+)
+def trained_model(
+    context: dg.AssetExecutionContext, training_set: DatasetQuery, samples: DatasetQuery
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A TinyCLIP trained on the training set, and the same model trained on as many uncurated samples to compare with."""
+    return train_model(context, training_set, baseline=samples)

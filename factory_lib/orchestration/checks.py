@@ -1,0 +1,137 @@
+"""Asset checks: what is asked of a version once it is made. Each gives a verdict, the numbers behind it and a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from factory_lib.curation.duplicates import near_duplicates
+from factory_lib.curation.funnel import rejections
+from factory_lib.expressions import C, Expr, fn
+from factory_lib.orchestration.unsynced import unsynced
+from factory_lib.query import DatasetQuery
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import resolve
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+
+def _result(passed: bool, description: str, metadata: Mapping[str, object]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=passed, description=description, severity=dg.AssetCheckSeverity.WARN, metadata=dict(metadata)
+    )
+
+
+def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
+    """Whether the newest run read samples, and lost few of those that the source promised.
+
+    Args:
+        max_lost: share of rows without a usable image, 0 to 1, above which the check fails.
+    """
+    version = resolve(warehouse(), dataset)
+    recorded = version.provenance
+    counts: dict[str, int] = {}
+    problems: list[str] = []
+    read = 0
+    for source in recorded.sources if recorded else []:
+        read += source.get("samples", 0)
+        problems += source.get("problems", [])
+        for name, number in source.get("counts", {}).items():
+            counts[name] = counts.get(name, 0) + number
+    lost = sum(number for name, number in counts.items() if name in _LOSSES)
+    share = lost / (read + lost) if read + lost else 0.0
+    metadata: dict[str, object] = {"read": read, "lost": lost, "lost_share": share, **counts}
+    if problems:
+        metadata["problems"] = dg.MetadataValue.json(problems[:100])
+    return _result(
+        version.rows > 0 and share <= max_lost, f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%}).", metadata
+    )
+
+
+_LOSSES = {"failed_rows", "no_image", "bad_rows"}
+"""Counts of a source that stand for samples that are not in the dataset."""
+
+
+def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResult:
+    """Whether nearly all images decode.
+
+    Args:
+        max_failed: share of images that may fail, 0 to 1.
+    """
+    failed = ~C.image_header.decodes.fill_null(False)
+    reasons = (
+        DatasetQuery(dataset)
+        .filter(failed)
+        .group_by(problem=fn.coalesce(C.image_header.problem, C.image_header_error.cast("Nullable(String)"), "unknown"))
+        .agg(n=fn.count())
+        .order_by("-n")
+        .limit(20)
+        .to_arrow()
+    )
+    counted = DatasetQuery(dataset).agg(rows=fn.count(), bad=fn.countIf(failed)).to_arrow()
+    rows, bad = counted["rows"][0].as_py(), counted["bad"][0].as_py()
+    share = bad / rows if rows else 0.0
+    table = [
+        dg.TableRecord({"problem": str(problem)[:120], "samples": number})
+        for problem, number in zip(reasons["problem"].to_pylist(), reasons["n"].to_pylist(), strict=True)
+    ]
+    metadata: dict[str, object] = {"images": rows, "failed": bad, "failed_share": share}
+    if table:
+        metadata["reasons"] = dg.MetadataValue.table(table)
+    return _result(share <= max_failed, f"{bad:,} of {rows:,} images do not decode ({share:.1%}).", metadata)
+
+
+def check_rejections(given: DatasetQuery, rules: Mapping[str, Expr], min_kept: float = 0.01) -> dg.AssetCheckResult:
+    """How many samples each rule of a filter rejects, and whether enough are left.
+
+    Args:
+        given: the samples that were filtered, with the columns that the rules read.
+        rules: reason -> predicate, as the filter applied them.
+        min_kept: share that has to be left, 0 to 1.
+    """
+    rows = given.count()
+    found = rejections(given, rules)
+    kept = rows - sum(found.values())
+    table = [
+        dg.TableRecord({"reason": reason, "samples": number, "share": round(number / rows, 4) if rows else 0.0})
+        for reason, number in found.items()
+    ]
+    share = kept / rows if rows else 0.0
+    return _result(
+        share >= min_kept,
+        f"{kept:,} of {rows:,} samples kept ({share:.1%}).",
+        {"rows_in": rows, "kept": kept, "kept_share": share, "rejected": dg.MetadataValue.table(table)},
+    )
+
+
+def check_duplicates(dataset: str) -> dg.AssetCheckResult:
+    """Whether no two samples are near-duplicates of each other."""
+    left = near_duplicates(DatasetQuery(dataset)).count()
+    return _result(left == 0, f"{left:,} near-duplicates are left.", {"left": left})
+
+
+def check_synced(
+    instance: dg.DagsterInstance, graph: AssetGraph, assets: Sequence[dg.AssetKey]
+) -> Iterator[dg.AssetCheckResult]:
+    """For each of these stages, whether all its partitions were made by the code and from the inputs of now."""
+    found = unsynced(instance, graph, assets)
+    for key in assets:
+        behind = [one for one in found if one.asset == key]
+        count = sum(len(one.partitions) for one in behind)
+        lines = [f"{one.reason}: {len(one.partitions)} ({_some(one.partitions)})" for one in behind]
+        yield dg.AssetCheckResult(
+            asset_key=key,
+            check_name="synced",
+            passed=not behind,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="Up to date." if not behind else f"{count} partitions are behind. " + "; ".join(lines),
+            metadata={"behind": count, **{one.reason: len(one.partitions) for one in behind}},
+        )
+
+
+def _some(partitions: Sequence[str | None]) -> str:
+    shown = ", ".join(str(one) if one is not None else "the dataset" for one in partitions[:5])
+    return shown + (", …" if len(partitions) > 5 else "")

@@ -1,0 +1,172 @@
+"""Near-duplicates against a brute-force comparison, rules at their boundaries, rejections against a count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from factory_lib import C, DatasetQuery
+from factory_lib.curation.alignment import AlignmentFilter, clip_score
+from factory_lib.curation.basic import BasicFilter, all_of
+from factory_lib.curation.duplicates import near_duplicates
+from factory_lib.curation.funnel import funnel, rejections
+from factory_lib.errors import QueryError
+
+HEADER = pa.struct([("width", pa.uint32()), ("height", pa.uint32()), ("decodes", pa.bool_())])
+STATS = pa.struct([("n_words", pa.int64()), ("n_chars", pa.int64()), ("is_file_name", pa.bool_())])
+
+
+def _hashed(phash: list[int | None], dhash: list[int | None], sides: list[int], shards: list[str]) -> DatasetQuery:
+    headers = [{"width": side, "height": side, "decodes": True} for side in sides]
+    table = pa.table(
+        {
+            "shard": shards,
+            "key": [str(n) for n in range(len(phash))],
+            "image_header": pa.array(headers, HEADER),
+            "phash": pa.array(phash, pa.uint64()),
+            "dhash": pa.array(dhash, pa.uint64()),
+        }
+    )
+    DatasetQuery.from_arrow(table, shard="shard").save("hashed")
+    return DatasetQuery("hashed")
+
+
+def _brute_force(query: DatasetQuery, distance: int) -> dict[int, int]:
+    """sample id -> the best sample near it, for those that have a better one near: by comparing all pairs."""
+    rows = query.select("shard", "position", "sample_id", "image_header", "phash", "dhash").to_arrow().to_pylist()
+    ranks = [(-r["image_header"]["width"] ** 2, r["shard"], r["position"], r["sample_id"]) for r in rows]
+    found = {}
+    for i, row in enumerate(rows):
+        near = [
+            ranks[j]
+            for j, other in enumerate(rows)
+            if ranks[j] < ranks[i]
+            and any(
+                row[h] is not None and other[h] is not None and (row[h] ^ other[h]).bit_count() <= distance
+                for h in ("phash", "dhash")
+            )
+        ]
+        if near:
+            found[row["sample_id"]] = min(near)[3]
+    return found
+
+
+@pytest.mark.parametrize("distance", [0, 3, 6])
+def test_near_duplicates_are_those_that_comparing_all_pairs_finds(engine: None, distance: int) -> None:
+    rng = np.random.default_rng(distance)
+    base = rng.integers(0, 2**63, 40, dtype=np.uint64)
+    phash: list[int | None] = []
+    for _ in range(400):
+        value = int(rng.choice(base))
+        for bit in rng.choice(64, rng.integers(0, 10), replace=False):
+            value ^= 1 << int(bit)
+        phash.append(value)
+    dhash: list[int | None] = [int(v) for v in rng.integers(0, 2**63, 400, dtype=np.uint64)]
+    phash[7] = None  # an image that could not be hashed
+    dhash[11] = dhash[12]  # near by the other hash alone
+    sides = [int(s) for s in rng.integers(90, 95, 400)]
+    query = _hashed(phash, dhash, sides, [f"s{n % 4}" for n in range(400)])
+    expected = _brute_force(query, distance)
+    assert len(expected) > 10
+    rows = near_duplicates(query, distance=distance).to_arrow()
+    assert dict(zip(rows["sample_id"].to_pylist(), rows["duplicate_of"].to_pylist(), strict=True)) == expected
+
+
+def test_the_larger_picture_stays_and_then_the_earlier_shard(engine: None) -> None:
+    query = _hashed([1, 1, 1, 8], [1, 1, 1, 0xFFFF], [100, 200, 200, 100], ["a", "c", "b", "a"])
+    keys = {r["sample_id"]: r["key"] for r in query.select("sample_id", "key").to_arrow().to_pylist()}
+    rows = near_duplicates(query).to_arrow().to_pylist()
+    # 0: small, and 1: as large as 2 but in a later shard. 3 has hashes 2 (phash: 1 ^ 8) bits away: it is small, too.
+    assert {keys[r["sample_id"]]: keys[r["duplicate_of"]] for r in rows} == {"0": "2", "1": "2", "3": "2"}
+
+
+def test_a_distance_that_the_bands_cannot_find_is_refused(engine: None) -> None:
+    query = _hashed([1], [1], [100], ["a"])
+    with pytest.raises(QueryError, match="0 to 6"):
+        near_duplicates(query, distance=7)
+
+
+def _samples() -> DatasetQuery:
+    rows = [
+        ("good", 80, 80, True, 3, 6, False, 0.5),
+        ("narrow", 240, 80, True, 3, 6, False, None),  # exactly 3 : 1, no score: kept
+        ("too narrow", 241, 80, True, 3, 6, False, 0.1),
+        ("too small", 79, 300, True, 3, 6, False, 0.1),
+        ("broken", None, None, False, 3, 6, False, 0.1),
+        ("few words", 80, 80, True, 2, 9, False, 0.1),
+        ("few letters", 80, 80, True, 3, 5, False, 0.1),
+        ("file", 80, 80, True, 3, 9, True, 0.1),
+        ("unsafe", 80, 80, True, 3, 6, False, 0.51),
+        ("broken and unsafe", None, None, False, 3, 6, False, 0.9),
+    ]
+    table = pa.table(
+        {
+            "key": [r[0] for r in rows],
+            "image_header": pa.array([{"width": r[1], "height": r[2], "decodes": r[3]} for r in rows], HEADER),
+            "caption_stats": pa.array([{"n_words": r[4], "n_chars": r[5], "is_file_name": r[6]} for r in rows], STATS),
+            "punsafe": pa.array([r[7] for r in rows], pa.float32()),
+        }
+    )
+    DatasetQuery.from_arrow(table).save("rows")
+    return DatasetQuery("rows")
+
+
+def test_the_basic_filter_keeps_what_meets_every_rule_at_its_boundary(engine: None) -> None:
+    query = _samples()
+    kept = query.filter(all_of(BasicFilter().rules(query.columns)))
+    assert kept.to_arrow()["key"].to_pylist() == ["good", "narrow"]
+    assert "storage: mask" in kept.explain()
+
+
+def test_rejections_blame_the_first_rule_that_is_broken(engine: None) -> None:
+    query = _samples()
+    assert rejections(query, BasicFilter().rules(query.columns)) == {
+        "image does not decode": 2,
+        "shorter side below 80 px": 1,
+        "aspect ratio above 3": 1,
+        "caption has fewer than 3 words": 1,
+        "caption has fewer than 6 characters": 1,
+        "caption is a file name": 1,
+        "unsafe": 1,
+    }
+
+
+def test_rules_on_columns_that_are_not_there_are_left_out(engine: None) -> None:
+    assert list(BasicFilter().rules(["image_header", "caption"])) == [
+        "image does not decode",
+        "shorter side below 80 px",
+        "aspect ratio above 3",
+    ]
+
+
+def test_sides_are_those_of_the_download_where_the_source_says_them(engine: None) -> None:
+    query = _samples().mutate(original_width=200, original_height=200)
+    rules = BasicFilter().rules(query.columns)
+    assert "too small" in query.filter(all_of(rules)).to_arrow()["key"].to_pylist()
+
+
+def test_the_clip_score_is_the_cosine_and_a_sample_without_one_goes(engine: None) -> None:
+    table = pa.table(
+        {
+            "key": ["same", "slanted", "opposite", "none"],
+            "clip": pa.array([[1, 0], [1, 0], [1, 0], [1, 0]], pa.list_(pa.float32())),
+            "clip_text": pa.array([[2, 0], [1, 1], [-1, 0], [0, 0]], pa.list_(pa.float32())),
+        }
+    )
+    DatasetQuery.from_arrow(table).save("vectors")
+    scored = DatasetQuery("vectors").mutate(clip_score=clip_score())
+    scores = scored.to_arrow()["clip_score"].to_pylist()
+    assert scores[:3] == pytest.approx([1, 0.5**0.5, -1], abs=1e-6)
+    kept = scored.filter(all_of(AlignmentFilter(min_score=0.7).rules()))
+    assert kept.to_arrow()["key"].to_pylist() == ["same", "slanted"]
+
+
+def test_a_funnel_compares_each_version_with_the_one_before(engine: None) -> None:
+    _samples()
+    first = DatasetQuery("rows").filter(C.key != "file").save("first")
+    second = DatasetQuery("first").filter(C.key == "good").save("second")
+    steps = funnel([first, second], {"second": {"not good": 8}})
+    assert [(s.version, s.rows_in, s.rows) for s in steps] == [("first.v1", 9, 9), ("second.v1", 9, 1)]
+    assert steps[1].kept == pytest.approx(1 / 9)
+    assert steps[1].reasons == {"not good": 8}

@@ -1,0 +1,185 @@
+"""Running what is behind without a daemon, and knowing what is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from factory_lib import DatasetQuery
+from factory_lib.errors import SettingsError
+from factory_lib.orchestration.instance import dagster_home, factory_instance
+from factory_lib.orchestration.running import run_graph
+from factory_lib.orchestration.shards import SHARDS_A_TICK, ShardSource, shard_sensor
+from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
+from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, run, write_tar
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        write_tar(tmp_path / f"{name}.tar", [name, name * 3])
+    return tmp_path
+
+
+@pytest.fixture
+def instance(engine: None) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def _runs(outcome: object) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [(r.stages, r.partitions) for r in outcome.runs]  # type: ignore[attr-defined]
+
+
+def _behind(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, tuple[str, tuple[str | None, ...]]]:
+    found = unsynced(instance, definitions.resolve_asset_graph())
+    return {one.asset.path[-1]: (one.reason, one.partitions) for one in found}
+
+
+def test_everything_at_first_then_nothing_then_what_changed(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    heard: list[tuple[str, ...]] = []
+    first = run_graph(instance, definitions, on_run=lambda stages, _: heard.append(stages))
+    assert _runs(first) == [(("samples", "measured", "kept"), ("a", "b", "c")), (("chosen",), ())]
+    assert heard == [("samples", "measured", "kept"), ("chosen",)]
+    assert [shard.name for shard in first.changes.new] == ["a", "b", "c"]
+    assert (first.errors, first.behind) == ([], [])
+
+    assert _runs(run_graph(instance, definitions)) == []
+
+    write_tar(folder / "d.tar", ["new"])
+    write_tar(folder / "b.tar", ["b", "bbb"])  # written again with the same content, as a copy would be
+    (folder / "c.tar").unlink()
+    third = run_graph(instance, definitions)
+    assert [s.name for s in third.changes.new] == ["d"]
+    assert [s.name for s in third.changes.changed] == ["b"]
+    assert third.changes.removed == ("c",)
+    assert (third.errors, third.behind) == ([], [])
+    assert sorted(DatasetQuery("kept").select("caption").to_arrow()["caption"].to_pylist()) == ["a", "aaa", "b", "bbb", "new"]
+    assert instance.get_dynamic_partitions("shards") == ["a", "b", "d"]
+
+    # code that yields the same data: one run, nothing after it
+    assert _runs(run_graph(instance, graph(folder, Code(note="x")))) == [(("measured",), ("a", "b", "d"))]
+
+
+def test_a_bad_shard_is_reported_and_the_others_get_through(folder: Path, instance: dg.DagsterInstance) -> None:
+    write_tar(folder / "b.tar", ["bad"])
+    definitions = graph(folder)
+    outcome = run_graph(instance, definitions)
+    assert "1 of 3 shards of 'measured' failed" in outcome.errors[0]
+    assert DatasetQuery("chosen").count() == 2
+    assert {(one.asset.path[-1], one.reason, one.partitions) for one in outcome.behind} == {
+        ("measured", MISSING, ("b",)),
+        ("kept", MISSING, ("b",)),
+    }
+
+
+def test_what_is_behind_and_why(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    look(instance, folder)
+    every = ("a", "b", "c")
+    assert _behind(definitions, instance) == {
+        **{name: (MISSING, every) for name in ("samples", "measured", "kept")},
+        "chosen": (MISSING, (None,)),
+    }
+    run_graph(instance, definitions)
+    assert _behind(definitions, instance) == {}
+    assert _behind(graph(folder, Code(unit=2)), instance) == {"measured": (CODE, every)}
+    write_tar(folder / "b.tar", ["changed"])
+    look(instance, folder)
+    assert _behind(definitions, instance) == {"samples": (INPUT, ("b",))}
+    run(definitions, instance, ["samples"], every)  # all three again, of which one differs
+    assert _behind(definitions, instance) == {"measured": (INPUT, ("b",))}
+    run(definitions, instance, ["measured", "kept"], ["b"])
+    assert _behind(definitions, instance) == {"chosen": (INPUT, (None,))}
+
+
+def _tick(definitions: dg.Definitions, instance: dg.DagsterInstance, folder: Path) -> dg.SensorResult | dg.SkipReason:
+    sensor = shard_sensor(asset=SOURCE, partitions=SHARDS)
+    with dg.build_sensor_context(
+        instance=instance, definitions=definitions, resources={"source": ShardSource(uri=str(folder))}
+    ) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    if isinstance(result, dg.SensorResult):  # what the daemon does with it
+        for request in result.dynamic_partitions_requests or []:
+            if isinstance(request, dg.AddDynamicPartitionsRequest):
+                instance.add_dynamic_partitions("shards", list(request.partition_keys))
+            else:
+                for key in request.partition_keys:
+                    instance.delete_dynamic_partition("shards", key)
+        for event in result.asset_events:
+            instance.report_runless_asset_event(event)
+    return result
+
+
+def test_the_sensor_announces_new_changed_and_removed_shards_once(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    first = _tick(definitions, instance, folder)
+    assert isinstance(first, dg.SensorResult)
+    assert instance.get_dynamic_partitions("shards") == ["a", "b", "c"]
+    assert [(e.partition, e.description) for e in first.asset_events] == [("a", "new"), ("b", "new"), ("c", "new")]
+    assert not first.run_requests
+    assert isinstance(_tick(definitions, instance, folder), dg.SkipReason)
+
+    write_tar(folder / "a.tar", ["changed"])
+    (folder / "b.tar").unlink()
+    second = _tick(definitions, instance, folder)
+    assert isinstance(second, dg.SensorResult)
+    assert [(e.partition, e.description) for e in second.asset_events] == [
+        ("a", "changed"),
+        ("b", "removed at the source"),
+    ]
+    # no stage ever made it, so nothing holds it back
+    _tick(definitions, instance, folder)
+    assert instance.get_dynamic_partitions("shards") == ["a", "c"]
+    assert isinstance(_tick(definitions, instance, folder), dg.SkipReason)
+
+
+def test_a_source_that_is_suddenly_empty_removes_nothing(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    _tick(definitions, instance, folder)
+    for tar in folder.glob("*.tar"):
+        tar.unlink()
+    # a folder without any tar is no source; one that lists nothing, like an empty bucket, would be refused by the sensor
+    from factory_lib.orchestration.shards import shard_changes
+
+    with pytest.raises(SettingsError, match="lists no shard at all, but 3 are known"):
+        shard_changes(instance, [], asset=SOURCE, partitions="shards", stages=[])
+    assert len(instance.get_dynamic_partitions("shards")) == 3
+
+
+def test_the_sensor_takes_many_shards_in_several_ticks(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SHARDS_A_TICK == 500
+    monkeypatch.setattr("factory_lib.orchestration.shards.SHARDS_A_TICK", 2)
+    definitions = graph(folder)
+    _tick(definitions, instance, folder)
+    assert instance.get_dynamic_partitions("shards") == ["a", "b"]
+    _tick(definitions, instance, folder)
+    assert instance.get_dynamic_partitions("shards") == ["a", "b", "c"]
+
+
+def test_without_a_source_the_sensor_says_what_to_set(instance: dg.DagsterInstance, folder: Path) -> None:
+    sensor = shard_sensor(asset=SOURCE, partitions=SHARDS)
+    with dg.build_sensor_context(
+        instance=instance, definitions=graph(folder), resources={"source": ShardSource()}
+    ) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SkipReason)
+    assert "FACTORY_SOURCE" in str(result.skip_message)
+
+
+def test_dagsters_home_is_made_once_and_left_alone(tmp_path: Path) -> None:
+    home = dagster_home(tmp_path)
+    assert home == tmp_path / "dagster"
+    with factory_instance(tmp_path) as instance:
+        assert instance.run_monitoring_enabled
+        assert not instance.telemetry_enabled
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+    (home / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
+    assert (dagster_home(tmp_path) / "dagster.yaml").read_text() == "telemetry: {enabled: true}\n"
