@@ -50,7 +50,6 @@ def coerced(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         return pa.array(texts, pa.string()), 0
     if pa.types.is_floating(column.type) and pa.types.is_integer(kind):
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
-        column = pc.round(column)
     try:
         return column.cast(kind), 0
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -84,9 +84,13 @@ def json_column(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, lis
         The column, and the rows whose value does not fit its type; they are null.
     """
     try:
-        return pa.array(values, kind), []
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-        converted = [_json_value(value, kind) for value in values]
+        # Asked for integers, Arrow would cut fractions off in silence: let it say what it sees, then cast.
+        found = pa.array(values, kind if pa.types.is_string(kind) else None)
+        if pa.types.is_boolean(found.type) == pa.types.is_boolean(kind) or pa.types.is_null(found.type):
+            return found.cast(kind), []
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
+        pass
+    converted = [_json_value(value, kind) for value in values]
     misfits = [row for row, value in enumerate(converted) if value is None and values[row] is not None]
     return pa.array(converted, kind), misfits
 
@@ -106,7 +110,11 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_string(kind):
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace").decode()
-    try:
-        return pa.scalar(value, kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    if pa.types.is_boolean(kind):
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    if pa.types.is_floating(kind):
+        return float(value)
+    limit = 2 ** (kind.bit_width - 1)
+    return int(value) if -limit <= value < limit and value == int(value) else None
