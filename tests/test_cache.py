@@ -211,6 +211,9 @@ class Ahead:
     def knows(self, key: str) -> bool:
         return key in {content_key(file) for file in self.files}
 
+    def span_around(self, file: FileInfo, start: int, stop: int) -> None:
+        return None
+
     def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
         for file in reversed(self.files):
             if cache.present(file, np.arange(-(-SIZE // PAGE))).any():

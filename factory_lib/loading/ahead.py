@@ -7,6 +7,8 @@ known.
 
 from __future__ import annotations
 
+import bisect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -38,7 +40,8 @@ class Ahead:
         self._orders, self._share = orders, share
         self._remote = np.array([not is_local(file.uri) for file in index.files])
         self._keys = {content_key(file) for file in index.files}
-        self._asked: dict[int, int] = {}
+        self._windows: dict[int, dict[int, list[tuple[int, int, int]]]] = {}  # lane, window: spans
+        self._sorted: dict[str, list[tuple[int, int]]] = {}
         self._epoch = -1
         self._at = 0
         self._lanes: Rows = np.arange(0)
@@ -56,15 +59,36 @@ class Ahead:
         if not order.key.shuffle:
             return
         if epoch != self._epoch:
-            self._epoch, self._asked = epoch, {}
+            self._epoch, self._windows = epoch, {}
             self._uses = {e: uses for e, uses in self._uses.items() if e >= epoch}
         self._at = start // order.key.lanes
         self._lanes = np.unique(positions % order.key.rows % order.key.lanes)
-        for lane in self._lanes[self._lanes % self._share[1] == self._share[0]].tolist():
+        for lane in self._lanes.tolist():
             now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window)
-            for window in range(max(now, self._asked.get(lane, -1) + 1), ahead + 1):
-                self._fetch(cache, order.window_rows(lane, window))
-            self._asked[lane] = max(ahead, self._asked.get(lane, -1))
+            windows = self._windows.setdefault(lane, {})
+            for old in [window for window in windows if window < now]:
+                del windows[old]
+                self._sorted.clear()
+            for window in range(now, ahead + 1):
+                if window not in windows:
+                    windows[window] = self._spans(order.window_rows(lane, window))
+                    self._sorted.clear()
+                    if lane % self._share[1] == self._share[0]:
+                        for number, first, last in windows[window]:
+                            cache.prefetch(self._index.files[number], first, last)
+
+    def span_around(self, file: FileInfo, start: int, stop: int) -> tuple[int, int] | None:
+        """The part of a file, of one of the current or next windows, that contains ``[start, stop)``; None where there
+        is none.
+        """
+        if not self._sorted:
+            everything = (span for windows in self._windows.values() for spans in windows.values() for span in spans)
+            for number, first, last in sorted(everything):
+                self._sorted.setdefault(self._index.files[number].uri, []).append((first, last))
+        spans = self._sorted.get(file.uri, [])
+        # Spans of two windows may overlap where a unit is cut in two: look back a little.
+        at = bisect.bisect_right(spans, (start, sys.maxsize))
+        return next((span for span in reversed(spans[max(0, at - 4) : at]) if span[1] >= stop), None)
 
     def knows(self, key: str) -> bool:
         """Whether a mirror, by its key, is of a file of this version."""
@@ -86,15 +110,16 @@ class Ahead:
         for entry in candidates[np.argsort(-need[candidates], kind="stable")].tolist():
             yield self._index.files[int(number[entry])], int(first[entry]), int(last[entry])
 
-    def _fetch(self, cache: BlockCache, rows: Rows) -> None:
+    def _spans(self, rows: Rows) -> list[tuple[int, int, int]]:
+        """(file, start, stop) of the remote bytes of some rows, merged into few large reads."""
+        found = []
         for member in self._members:
-            pointers = self._index.pointers(member, np.sort(rows))
-            for number, offsets, ends in _runs(pointers):
-                if not self._remote[number]:
-                    continue
-                ranges = list(zip(offsets.tolist(), (ends - offsets).tolist(), strict=True))
-                for span in plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
-                    cache.prefetch(self._index.files[number], span.start, span.end)
+            for number, starts, ends in _runs(self._index.pointers(member, np.sort(rows))):
+                if self._remote[number]:
+                    ranges = list(zip(starts.tolist(), (ends - starts).tolist(), strict=True))
+                    spans = plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES)
+                    found += [(number, span.start, span.end) for span in spans]
+        return found
 
     def _next_use(self) -> NDArray[np.int64]:
         """For each unit, when this rank uses it next, in positions of a lane from the start of this epoch."""

@@ -65,13 +65,13 @@ class OrderKey:
 def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int, int]:
     """Unit and window, in rows, for samples of a mean size in bytes.
 
-    A unit is about 2 MiB; smaller where the version is small (8 units a lane, down to single rows, so small versions
-    are shuffled thoroughly), larger where there would be more than 400,000 units. A window is as large as a unit, but
-    64 to 1,024 rows.
+    A unit is about 2 MiB; smaller where the version is small (2 units a lane, down to single rows: all of a lane is
+    then one window), larger where there would be more than 400,000 units. A window is as large as a unit, but 64 to
+    1,024 rows.
     """
     by_bytes = max(1, int(UNIT_BYTES // max(1.0, mean_bytes)))
     window = min(max(by_bytes, MIN_WINDOW), MAX_WINDOW)
-    unit = min(by_bytes, max(1, rows // (lanes * 8)))
+    unit = min(by_bytes, max(1, rows // (lanes * 2)))
     return max(unit, -(-rows // MAX_UNITS)), window
 
 

@@ -88,6 +88,9 @@ class Foresight(Protocol):
         needed soon.
         """
 
+    def span_around(self, file: FileInfo, start: int, stop: int) -> tuple[int, int] | None:
+        """The range that is needed soon and contains ``[start, stop)``, or None."""
+
     def knows(self, key: str) -> bool:
         """Whether a mirror, by its key, is of a file it will read."""
 
@@ -124,18 +127,13 @@ class BlockCache:
         Raises:
             StoreError: the origin cannot be read, or a file is no longer what its etag says.
         """
-        waiting: list[tuple[Request, list[int], Future[memoryview], int]] = []
+        work: list[Future[None]] = []
         for request in requests:
-            left = self._read_local(request)
-            ranges = [(int(request.offsets[i]), int(request.sizes[i])) for i in left]
-            for span in plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
-                work = self._fetching.submit(self._bring, request.file, span.start, span.end)
-                waiting.append((request, [left[i] for i in span.ranges], work, span.start))
-        for request, indices, work, start in waiting:
-            data = work.result()
-            for index in indices:
-                at, size = int(request.offsets[index]) - start, int(request.sizes[index])
-                request.places[index][:] = data[at : at + size]
+            left = self._read_local(request, list(range(len(request.offsets))))
+            for start, stop, indices in self._spans(request, left):
+                work.append(self._fetching.submit(self._serve, request, start, stop, indices))
+        for done in work:
+            done.result()
 
     def prefetch(self, file: FileInfo, start: int, stop: int) -> None:
         """Bring a range into the cache soon, in the background; trouble shows when it is read."""
@@ -173,20 +171,52 @@ class BlockCache:
 
     # Reading
 
-    def _read_local(self, request: Request) -> list[int]:
-        """Copy what is kept; returns the indices of what is not."""
+    def _read_local(self, request: Request, wanted: list[int]) -> list[int]:
+        """Copy what is kept of the wanted ranges; returns the indices of what is not."""
         mirror = self._mirror(request.file)
-        if mirror is None:
-            return list(range(len(request.offsets)))
+        if mirror is None or not wanted:
+            return wanted
+        offsets, sizes = request.offsets[wanted], request.sizes[wanted]
         try:
-            done, corrupt = mirror.read(request.offsets, request.sizes, request.places)
+            done, corrupt = mirror.read(offsets, sizes, [request.places[i] for i in wanted])
         except OSError:
             self._switch_off()
-            return list(range(len(request.offsets)))
-        self._count("bytes_cache", int(request.sizes[done].sum()))
+            return wanted
+        self._count("bytes_cache", int(sizes[done].sum()))
         self._count("corrupt_pages", corrupt)
-        left: list[int] = np.flatnonzero(~done).tolist()
-        return left
+        return [wanted[i] for i in np.flatnonzero(~done).tolist()]
+
+    def _spans(self, request: Request, left: list[int]) -> Iterator[tuple[int, int, list[int]]]:
+        """What to fetch for the ranges that are left: (start, stop, indices of the ranges in it).
+
+        A range whose neighbours are needed soon is fetched with them; the rest with what lies near it.
+        """
+        known: dict[tuple[int, int], list[int]] = {}
+        alone: list[int] = []
+        for index in left:
+            offset, size = int(request.offsets[index]), int(request.sizes[index])
+            span = self.foresight.span_around(request.file, offset, offset + size) if self.foresight else None
+            if span is None:
+                alone.append(index)
+            else:
+                known.setdefault(span, []).append(index)
+        for (start, stop), indices in known.items():
+            yield start, stop, indices
+        ranges = [(int(request.offsets[i]), int(request.sizes[i])) for i in alone]
+        for near in plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
+            yield near.start, near.end, [alone[i] for i in near.ranges]
+
+    def _serve(self, request: Request, start: int, stop: int, indices: list[int]) -> None:
+        """Bring a span and copy the ranges in it to their places."""
+        data = self._bring(request.file, start, stop)
+        if data is None:
+            indices = self._read_local(request, indices)
+            if not indices:
+                return
+            data = memoryview(self._fetch(request.file, start, stop))
+        for index in indices:
+            at, size = int(request.offsets[index]) - start, int(request.sizes[index])
+            request.places[index][:] = data[at : at + size]
 
     def _bring_quietly(self, file: FileInfo, start: int, stop: int) -> None:
         try:
@@ -197,8 +227,8 @@ class BlockCache:
         except StoreError:
             self._count("failed_prefetches", 1)
 
-    def _bring(self, file: FileInfo, start: int, stop: int) -> memoryview:
-        """The bytes ``[start, stop)`` from wherever they are; kept where there is room."""
+    def _bring(self, file: FileInfo, start: int, stop: int) -> memoryview | None:
+        """Fetch ``[start, stop)`` and keep it where there is room; None where all of it is here already."""
         mirror = self._mirror(file)
         if mirror is None or stop > file.size:
             return memoryview(self._fetch(file, start, stop))
@@ -210,12 +240,7 @@ class BlockCache:
                     self._keep(mirror, a, self._fetch(file, a, b))
                 gaps = mirror.missing(first, last)
             if not gaps:
-                data = memoryview(bytearray(stop - start))
-                done, corrupt = mirror.read(np.array([start]), np.array([stop - start]), [data])
-                self._count("corrupt_pages", corrupt)
-                if done[0]:
-                    self._count("bytes_cache", stop - start)
-                    return data
+                return None
             whole = self._fetch(file, first, last)
             self._keep(mirror, first, whole)
         return memoryview(whole)[start - first : stop - first]
