@@ -65,7 +65,11 @@ def _serve(ready: int) -> None:
     from factory_lib.warehouse.engine.app import Interface
     from factory_lib.warehouse.engine.connection import Engine
 
-    engine = Engine(_DATA)
+    try:
+        engine = Engine(_DATA)
+    except (RuntimeError, ImportError) as error:
+        # chDB has written the cause above; its exception brings forty lines of its own stack
+        sys.exit(f"The tables cannot be opened: {str(error).splitlines()[0]}")
     listener = _listener()
     state = EngineState(
         pid=os.getpid(),
@@ -121,7 +125,7 @@ def _http_server(interface: Interface) -> uvicorn.Server:
         ws="none",
         server_header=False,
         timeout_keep_alive=3600,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=1 << 21,
     )
     return uvicorn.Server(config)
