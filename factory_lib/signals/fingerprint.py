@@ -56,11 +56,11 @@ def components_of(signal: Signal) -> dict[str, str]:
         if kinds & {"image", "member"}:
             from factory_lib.signals import member
 
-            code.add(member.Member if "member" in kinds else member.to_rgb, "decoding")
+            code.add(member.Member if "member" in kinds else member.to_rgb)
             code.found["package:pillow"] = distribution("PIL")[1]
-        code.add(signal.target, signal.name)
+        code.add(signal.target)
     elif not isinstance(signal.target, types.FunctionType):
-        code.add_state(signal.target, signal.name)
+        code.add_state(signal.target, type(signal.target).__qualname__)
     return _warned(code, signal.name) | found
 
 
@@ -72,7 +72,7 @@ def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ())
         ignore: distributions whose version does not matter to the result, such as `dagster`.
     """
     code = LiveCode()
-    code.add(target, getattr(target, "__name__", type(target).__name__))
+    code.add(target)
     found = _warned(code, getattr(target, "__qualname__", "")) | {"factory": VALUES}
     ignored = {f"package:{name}" for name in ignore}
     return {name: value for name, value in found.items() if name not in ignored}

@@ -43,18 +43,15 @@ class LiveCode:
         self._static = StaticCode(self.found, self.problems)
         self._canonical = Canonical(self._refer)
 
-    def add(self, target: Any, path: str) -> None:
-        """Follow what computes: a function, class, method, partial, or an object with `__call__` and its fields.
-
-        Args:
-            target: the object.
-            path: name of the component of what has no name of its own.
-        """
+    def add(self, target: Any) -> None:
+        """Follow what computes: a function, class, method, partial, or an object with `__call__` and its fields."""
         is_object = not isinstance(target, types.FunctionType | types.MethodType | type | functools.partial)
         if is_object and not hasattr(target, "__wrapped__") and not isinstance(target, types.BuiltinFunctionType):
-            self.add_state(target, self._refer(type(target), path))
+            self.add_state(target, self._refer(type(target), ""))
+        elif isinstance(target, functools.partial):
+            self._use(target, "partial", None)
         else:
-            self._use(target, path, None)
+            self._refer(target, "")
 
     def add_state(self, target: Any, path: str) -> None:
         """Follow the fields of an object: what `__fingerprint__()` declares, else its attributes.

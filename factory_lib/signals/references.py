@@ -137,7 +137,8 @@ class _References(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self.found.add(Reference(Imported(alias.name)))
+            # The import alone uses nothing of the module, but shows the package; uses are references of their own.
+            self.found.add(Reference(Imported(alias.name), ("__name__",)))
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
