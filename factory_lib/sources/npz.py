@@ -9,9 +9,11 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html a
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +30,11 @@ MAX_INFLATED_BYTES = 4 * 2**30
 WHOLE_SHARE = 0.25
 """From this share of its rows on, a member is read in one piece rather than row by row."""
 _HEADER_BYTES = 16 * 2**10
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, KeyError, EOFError, OverflowError,
+    NotImplementedError, RuntimeError, OSError,
+)  # fmt: skip
+"""What Python's zipfile raises on damaged archives."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def array_members(origin: Store, file: FileInfo) -> dict[str, ArrayMember]:
     try:
         with zipfile.ZipFile(io.BufferedReader(origin.open(file), 64 * 2**10)) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+    except ARCHIVE_ERRORS as error:
         raise SourceError(f"{redact(file.uri)} is not an npz: {error}.", "Was its upload interrupted?") from error
     if len(entries) > MAX_MEMBERS:
         raise SourceError(f"{redact(file.uri)} has {len(entries)} arrays; at most {MAX_MEMBERS} are read.")
@@ -116,12 +123,10 @@ def _whole(origin: Store, file: FileInfo, member: ArrayMember) -> npt.NDArray[An
 
 
 def _inflated(origin: Store, file: FileInfo, member: ArrayMember) -> bytes:
-    import zlib
-
     try:
         with zipfile.ZipFile(io.BufferedReader(origin.open(file), 2**20)) as archive:
             return archive.read(f"{member.name}.npy")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         raise SourceError(f"{redact(file.uri)}: array {member.name!r} cannot be inflated: {error}.") from error
 
 
@@ -147,7 +152,7 @@ def _zip_member(origin: Store, file: FileInfo, entry: zipfile.ZipInfo) -> ArrayM
     try:
         with zipfile.ZipFile(io.BufferedReader(origin.open(file), 64 * 2**10)) as archive, archive.open(entry) as data:
             header = data.read(_HEADER_BYTES)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         raise SourceError(f"{where} cannot be inflated: {error}.") from error
     return _parsed(where, name, header, entry.file_size, -1)
 
@@ -164,8 +169,10 @@ def _parsed(where: str, name: str, header: bytes, size: int, start: int) -> Arra
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = cast(Any, readers[version])(stream, max_header_size=_HEADER_BYTES)
-    except (ValueError, KeyError, EOFError) as error:
-        raise SourceError(f"{where} has no valid npy header: {error}.") from error
+    except (
+        Exception
+    ) as error:  # numpy evaluates the header as a literal: damaged ones raise whatever Python's parser does
+        raise SourceError(f"{where} has no valid npy header: {str(error)[:100]}.") from error
     if dtype.hasobject:
         raise SourceError(f"{where} holds Python objects, which are not unpickled.", "Save it as numbers or strings.")
     if any(length < 0 for length in shape) or stream.tell() + math.prod(shape) * dtype.itemsize != size:

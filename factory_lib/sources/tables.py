@@ -120,7 +120,7 @@ class TablePair:
         wanted = {column: self.fields[column][0] for column in schema.names if column in self.fields}
         names = [name for name in wanted.values() if self._is_in_parquet(name)]
         start = 0
-        for piece in self._pieces(names, size):
+        for piece in self._pieces(names, size) if self.rows else ():
             columns = []
             for field in schema:
                 name = wanted.get(field.name)
