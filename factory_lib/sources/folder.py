@@ -83,7 +83,7 @@ class ImageFolder:
 
 
 def open_folder(uri: str, files: Sequence[FileInfo]) -> ImageFolder | None:
-    """The image files below a folder, or None when there are none; files of other kinds are passed over."""
+    """The image files below a folder, or a single one; None when there are none. Other files are passed over."""
     split = [(file, *_split(file.uri)) for file in files]
     keys = {key for _, key, extension in split if extension in IMAGES}
     if not keys:
@@ -98,6 +98,8 @@ def open_folder(uri: str, files: Sequence[FileInfo]) -> ImageFolder | None:
     builder.add_images([key for _, key, _ in kept], [extension for _, _, extension in kept])
     documents = [file for file, _, extension in kept if extension == "json"][:_SCHEMA_FILES]
     builder.add_json([_content(file) for file in documents])
+    if uri == files[0].uri:
+        uri = uri.rsplit("/", 1)[0]
     return ImageFolder(uri, tuple(file for file, _, _ in kept), builder.build())
 
 
