@@ -1,0 +1,104 @@
+"""Trains a TinyCLIP from scratch on pairs of a picture and a caption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from factory_lib.signals.tinyclip import TinyClip, vocabulary_of
+
+BATCH = 256
+SHIFT = 4
+
+
+def fit(
+    pictures: NDArray[np.uint8],
+    captions: Sequence[str],
+    *,
+    steps: int,
+    seed: int = 0,
+    batch: int = BATCH,
+    learning_rate: float = 3e-3,
+    progress: Callable[[int, float], None] | None = None,
+) -> TinyClip:
+    """Fit both towers so that a picture's vector is nearest to that of its caption.
+
+    Symmetric cross-entropy over the batch's similarities (Radford et al. 2021); pairs with the same caption share the
+    target's mass, for each is a right answer to the other. Pictures are moved and mirrored at random. AdamW, weight
+    decay 0.05, one cosine cycle with a short warm-up.
+
+    Args:
+        pictures: uint8 (n, 64, 64, 3), see `signals.tinyclip.pixels`.
+        captions: n captions.
+        steps: batches to train on; samples are drawn in a new random order each time all were seen.
+        seed: of the weights and of the order.
+        progress: called with the step and its loss.
+
+    Returns:
+        the model in evaluation mode.
+    """
+    if len(pictures) != len(captions) or len(captions) == 0:
+        raise ValueError(f"Expected as many pictures as captions, at least one: {len(pictures)}, {len(captions)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TinyClip(vocabulary_of(captions))
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _pace(step, steps))
+    order = _order(len(captions), min(batch, len(captions)), seed)
+    rng = np.random.default_rng([seed, 1])
+    model.train()
+    for step in range(steps):
+        chosen = next(order)
+        varied = torch.from_numpy(vary(pictures[chosen], rng))
+        loss = _loss(model, varied, [captions[i] for i in chosen])
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.log_scale.clamp_(0, math.log(100))
+        if progress is not None:
+            progress(step, loss.item())
+    model.eval()
+    return model
+
+
+def vary(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures, uint8 (n, side, side, 3), each moved by up to 4 pixels and mirrored or not, its border repeated."""
+    count, side = pictures.shape[:2]
+    wide = np.pad(pictures, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+    down, right = rng.integers(0, 2 * SHIFT + 1, (2, count, 1))
+    rows, columns = down + np.arange(side), right + np.arange(side)
+    columns = np.where(rng.random((count, 1)) < 0.5, columns, columns[:, ::-1])
+    varied: NDArray[np.uint8] = wide[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return varied
+
+
+def _pace(step: int, steps: int) -> float:
+    warm = max(1, steps // 20)
+    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _order(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    waiting = np.zeros(0, dtype=np.int64)
+    while True:
+        while len(waiting) < batch:
+            waiting = np.concatenate([waiting, rng.permutation(count)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def _loss(model: TinyClip, pictures: Tensor, captions: Sequence[str]) -> Tensor:
+    similarity = model.log_scale.exp() * model.images(pictures) @ model.texts(captions).T
+    _, same = np.unique(np.asarray(captions), return_inverse=True)
+    label = torch.from_numpy(same)
+    target = (label[:, None] == label[None, :]).float()
+    target /= target.sum(1, keepdim=True)
+    cross_entropy = nn.functional.cross_entropy
+    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
