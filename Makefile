@@ -1,0 +1,45 @@
+# Dataset Factory. `make demo` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCE ?=
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo dev test lint bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## make .venv with pinned packages
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards
+	@$(BIN)/factory demo $(if $(SOURCE),--source '$(SOURCE)')
+
+dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
+	@$(BIN)/factory up
+
+test: $(STAMP) ## the test suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## the figures of the README, measured here
+	@for name in versions ingest signals loader; do $(BIN)/python -m bench.$$name || exit 1; done
+
+lock: ## settle the pinned versions anew
+	$(BIN)/python .ci/lock.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove .venv and the local data folder
+	rm -rf $(VENV) .factory
