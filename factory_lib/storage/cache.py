@@ -213,7 +213,7 @@ class BlockCache:
             indices = self._read_local(request, indices)
             if not indices:
                 return
-            data = memoryview(self._fetch(request.file, start, stop))
+            data = self._fetch(request.file, start, stop)
         for index in indices:
             at, size = int(request.offsets[index]) - start, int(request.sizes[index])
             request.places[index][:] = data[at : at + size]
@@ -231,7 +231,7 @@ class BlockCache:
         """Fetch ``[start, stop)`` and keep it where there is room; None where all of it is here already."""
         mirror = self._mirror(file)
         if mirror is None or stop > file.size:
-            return memoryview(self._fetch(file, start, stop))
+            return self._fetch(file, start, stop)
         first, last = start // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, file.size)
         with mirror.claimed(first, last):
             gaps = mirror.missing(first, last)
@@ -243,20 +243,20 @@ class BlockCache:
                 return None
             whole = self._fetch(file, first, last)
             self._keep(mirror, first, whole)
-        return memoryview(whole)[start - first : stop - first]
+        return whole[start - first : stop - first]
 
-    def _fetch(self, file: FileInfo, start: int, stop: int) -> bytes:
-        def origin(a: int, b: int) -> bytes:
-            return bytes(store().read_ranges(file.uri, [(a, b - a)], etag=file.etag or None)[0])
+    def _fetch(self, file: FileInfo, start: int, stop: int) -> memoryview:
+        def origin(a: int, b: int) -> memoryview:
+            return store().read_ranges(file.uri, [(a, b - a)], etag=file.etag or None)[0]
 
         if self._shared is not None:
             first, last = start // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, file.size)
             if stop <= file.size:
-                return self._shared.read(file, first, last, origin)[start - first : stop - first]
+                return memoryview(self._shared.read(file, first, last, origin))[start - first : stop - first]
         self._count("bytes_origin", stop - start)
         return origin(start, stop)
 
-    def _keep(self, mirror: Mirror, start: int, data: bytes) -> None:
+    def _keep(self, mirror: Mirror, start: int, data: memoryview) -> None:
         new = sum(b - a for a, b in mirror.missing(start, start + len(data)))
         size = -(-new // PAGE) * PAGE
         try:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from factory_lib.storage.fast import FastReads, Unserved, fast_reads
 from factory_lib.storage.files import ChangedError
 from factory_lib.storage.remote import RemoteFiles
 from factory_lib.storage.retry import ATTEMPTS, error_code, http_status, is_transient, wait_seconds, with_retries
@@ -36,6 +37,7 @@ class S3Files(RemoteFiles):
     def __init__(self, filesystem: Any) -> None:
         super().__init__(filesystem)
         filesystem.retries = 1
+        self._fast: dict[str, FastReads | None] = {}
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """One GET whose body is read chunk by chunk; the next chunk loads while the caller works on this one.
@@ -72,15 +74,19 @@ class S3Files(RemoteFiles):
                 pending.cancel()
             _close(body)
 
-    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+    def spans(
+        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
+    ) -> list[bytes | memoryview]:
         """Fetch each (start, end) by range requests, `AT_ONCE` at a time."""
-        fetched: list[bytes] = self._run(self._fetch_all(uri, spans, etag))
+        fetched: list[bytes | memoryview] = self._run(self._fetch_all(uri, spans, etag))
         return fetched
 
-    async def _fetch_all(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes]:
+    async def _fetch_all(
+        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
+    ) -> list[bytes | memoryview]:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def part(start: int, end: int | None) -> bytes:
+        async def part(start: int, end: int | None) -> bytes | memoryview:
             async with gate:
                 return await self._fetch(uri, start, end, etag)
 
@@ -94,10 +100,13 @@ class S3Files(RemoteFiles):
             raise
         return [next(done) if len(pieces) == 1 else b"".join(next(done) for _ in pieces) for pieces in parts]
 
-    async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
+    async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes | memoryview:
         for attempt in range(ATTEMPTS):
             body: Any = None
             try:
+                quickly = await self._fetch_fast(uri, start, end, etag)
+                if quickly is not None:
+                    return quickly
                 body, _ = await self._open(uri, start, etag, end)
                 data: bytes = await asyncio.wait_for(body.read(), BODY_TIMEOUT_SECONDS)
                 return data
@@ -108,6 +117,26 @@ class S3Files(RemoteFiles):
                 _close(body)
             await asyncio.sleep(wait_seconds(attempt))
         raise AssertionError("unreachable")
+
+    async def _fetch_fast(self, uri: str, start: int, end: int | None, etag: str | None) -> memoryview | None:
+        """The bytes by obstore; None where it is not there or cannot serve this bucket."""
+        bucket, key, version = self.filesystem.split_path(uri)
+        if end is None or version:
+            return None
+        if bucket not in self._fast:
+            await self.filesystem.set_session()
+            self._fast[bucket] = fast_reads(self.filesystem, bucket)
+        fast = self._fast[bucket]
+        if fast is None:
+            return None
+        try:
+            data = await fast.read(key, start, end, etag)
+        except Unserved:
+            self._fast[bucket] = None
+            return None
+        if data is None:
+            raise ChangedError(uri)
+        return data
 
     async def _open(self, uri: str, start: int, etag: str | None, end: int | None = None) -> tuple[Any, str]:
         """Send one GET; returns its body and the etag of what it reads."""

@@ -27,7 +27,7 @@ _MAGIC = b"DFSHARE1"
 _HEAD = struct.Struct("<8sQ16s")  # magic, bytes of data, blake2b of the checksums
 _HEADERS = 256  # kept in memory: 16 KiB each
 
-Origin = Callable[[int, int], bytes]
+Origin = Callable[[int, int], bytes | memoryview]
 
 
 def content_key(file: FileInfo) -> str:
@@ -55,7 +55,7 @@ class SharedTier:
         self._off_until = 0.0
         self.counters: Counter[str] = Counter()
 
-    def read(self, file: FileInfo, start: int, stop: int, origin: Origin) -> bytes:
+    def read(self, file: FileInfo, start: int, stop: int, origin: Origin) -> bytes | memoryview:
         """The bytes ``[start, stop)`` of a file; both are multiples of 4096, or `stop` is the file's end.
 
         Args:
@@ -67,7 +67,7 @@ class SharedTier:
             parts.append(self._part(file, block, max(start, first), min(stop, last), origin))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _part(self, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes:
+    def _part(self, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes | memoryview:
         if time.monotonic() >= self._off_until:
             try:
                 found = self._from_object(file, block, start, stop, origin)
@@ -81,7 +81,9 @@ class SharedTier:
         self._count("bytes_origin", stop - start)
         return origin(start, stop)
 
-    def _from_object(self, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes | None:
+    def _from_object(
+        self, file: FileInfo, block: int, start: int, stop: int, origin: Origin
+    ) -> bytes | memoryview | None:
         """The bytes from the object, made here if nobody did; None when waiting for another machine took too long."""
         name = self._name(file, block)
         deadline, pause = time.monotonic() + 2 * self._wait, 0.02  # the clocks of machines may differ
@@ -114,7 +116,7 @@ class SharedTier:
         store().write(name, now)
         return True
 
-    def _made(self, name: str, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes:
+    def _made(self, name: str, file: FileInfo, block: int, start: int, stop: int, origin: Origin) -> bytes | memoryview:
         first, last = block * OBJECT_BYTES, min((block + 1) * OBJECT_BYTES, file.size)
         try:
             data = origin(first, last)
@@ -133,11 +135,11 @@ class SharedTier:
             self._off_until = time.monotonic() + OFF_SECONDS
         return data[start - first : stop - first]
 
-    def _checked(self, name: str, sums: Sums, file: FileInfo, block: int, start: int, stop: int) -> bytes | None:
+    def _checked(self, name: str, sums: Sums, file: FileInfo, block: int, start: int, stop: int) -> memoryview | None:
         """A range of an object, or None where it does not match its checksums."""
         first = block * OBJECT_BYTES
         data_at = _HEAD.size + sums.nbytes
-        data = bytes(store().read_ranges(name, [(data_at + start - first, stop - start)])[0])
+        data = store().read_ranges(name, [(data_at + start - first, stop - start)])[0]
         pages = slice((start - first) // PAGE, -(-(stop - first) // PAGE))
         if np.array_equal(_sums_of(data, start), sums[pages]):
             self._count("bytes_shared", len(data))
@@ -191,7 +193,7 @@ def origin_failed(error: StoreError) -> bool:
     return isinstance(error, _OriginError)
 
 
-def _sums_of(data: bytes, start: int) -> Sums:
+def _sums_of(data: bytes | memoryview, start: int) -> Sums:
     count = -(-len(data) // PAGE)
     pages = np.zeros((count, PAGE), np.uint8)
     pages.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)

@@ -101,7 +101,7 @@ class Store:
         if size is not None and size <= 0:
             return b""
         end = None if size is None else offset + size
-        return self._guarded(uri, lambda files: files.spans(uri, [(offset, end)], etag)[0])
+        return bytes(self._guarded(uri, lambda files: files.spans(uri, [(offset, end)], etag)[0]))
 
     def read_ranges(
         self, uri: str, ranges: Sequence[tuple[int, int]], *, etag: str | None = None
