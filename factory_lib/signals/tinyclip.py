@@ -94,10 +94,10 @@ class TinyClip(nn.Module):
 
 def save_weights(model: TinyClip, path: str | Path, facts: Mapping[str, str]) -> None:
     """Write the weights as safetensors; the header takes the vocabulary, the format and the given facts."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     header = {**facts, "format": FORMAT, "vocabulary": json.dumps(model.vocabulary)}
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, str(path), metadata=header)
+    Path(path).write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}, header))
 
 
 def load_weights(path: str | Path) -> TinyClip:
