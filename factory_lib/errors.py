@@ -48,6 +48,10 @@ class ColumnNotFound(NotFound):
     """A query names a column that its input does not have."""
 
 
+class TagExists(FactoryError):
+    """A tag is on another version, and tags do not move by themselves."""
+
+
 class QueryError(FactoryError):
     """A query cannot be compiled or executed as written."""
 

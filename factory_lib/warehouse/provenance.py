@@ -22,17 +22,18 @@ import pyarrow as pa
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
 
-_TABLES = (
-    f"CREATE DATABASE IF NOT EXISTS {CATALOG}",
-    f"CREATE TABLE IF NOT EXISTS {CATALOG}.versions (uuid UUID, dataset String, created DateTime64(3, 'UTC'),"
-    " rows UInt64, record String) ENGINE = MergeTree ORDER BY uuid",
-    f"CREATE TABLE IF NOT EXISTS {CATALOG}.shards (uuid UUID, shard String, rows UInt64, origin UUID, made_by String,"
-    " source String) ENGINE = MergeTree ORDER BY (uuid, shard)",
-    f"CREATE TABLE IF NOT EXISTS {CATALOG}.files (source String, uri String, size UInt64, etag String)"
-    " ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
-    f"CREATE TABLE IF NOT EXISTS {CATALOG}.fingerprints (origin UUID, shard String, fingerprint String)"
-    " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
-)
+_TABLES = {
+    "versions": "(uuid UUID, dataset String, created DateTime64(3, 'UTC'), rows UInt64, record String)"
+    " ENGINE = MergeTree ORDER BY uuid",
+    "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
+    " ENGINE = MergeTree ORDER BY (uuid, shard)",
+    "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
+    "fingerprints": "(origin UUID, shard String, fingerprint String) ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
+    "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
+    " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
+    "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
+}
+"""Tables of the catalog. `tags`: what was done to tags; `dropped`: versions that retention removed, whose record stays."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,14 @@ class ShardRecord:
     source: str
 
 
-_ready: set[int] = set()
-
-
 def ensure_tables(warehouse: Warehouse) -> None:
-    """Make the tables of provenance where they do not exist."""
-    if not warehouse.rows("SELECT 1 AS x FROM system.tables WHERE database = {d:String} LIMIT 1", {"d": CATALOG}):
-        _ready.discard(id(warehouse))
-    if id(warehouse) not in _ready:
-        for statement in _TABLES:
-            warehouse.execute(statement)
-        _ready.add(id(warehouse))
+    """Make the tables of the catalog where they do not exist."""
+    rows = warehouse.rows("SELECT name FROM system.tables WHERE database = {d:String}", {"d": CATALOG})
+    missing = _TABLES.keys() - {row["name"] for row in rows}
+    if missing:
+        warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {CATALOG}")
+        for name in missing:
+            warehouse.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG}.{name} {_TABLES[name]}")
 
 
 def record(

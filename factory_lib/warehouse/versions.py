@@ -21,6 +21,7 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref, version_number
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.stage import Stage, table_columns
+from factory_lib.warehouse.tags import tags_of
 
 _TABLE_EXISTS = 57
 
@@ -176,7 +177,7 @@ def resolve(warehouse: Warehouse, ref: str | Ref) -> Version:
         hint = nearest(ref.dataset, datasets(warehouse)) or "Nothing was saved yet: factory ingest URI --name NAME."
         raise DatasetNotFound(f"There is no dataset {ref.dataset!r}.", hint)
     if ref.tag is not None:
-        raise VersionNotFound(f"{ref.dataset!r} has no tag {ref.tag!r}.", f"Its latest version is {known[-1]}.")
+        return _tagged(warehouse, ref.dataset, ref.tag, known)
     if ref.number is None:
         return known[-1]
     for version in known:
@@ -184,6 +185,18 @@ def resolve(warehouse: Warehouse, ref: str | Ref) -> Version:
             return version
     numbers = f"v{known[0].number} to v{known[-1].number}" if len(known) > 1 else f"v{known[0].number}"
     raise VersionNotFound(f"There is no version {ref}.", f"{ref.dataset} has {numbers}.")
+
+
+def _tagged(warehouse: Warehouse, dataset: str, name: str, known: list[Version]) -> Version:
+    tags = tags_of(warehouse, dataset)
+    if name not in tags:
+        hint = nearest(name, tags) or f"Its latest version is {known[-1]}."
+        raise VersionNotFound(f"{dataset!r} has no tag {name!r}.", hint)
+    for version in known:
+        if version.uuid == tags[name].uuid:
+            return version
+    hint = f"Take the tag away: factory tag --delete {dataset}@{name}."
+    raise VersionNotFound(f"{tags[name]} is {tags[name].version}, which is not there any more.", hint)
 
 
 class LostRaceError(FactoryError):

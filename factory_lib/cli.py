@@ -1,0 +1,95 @@
+"""The command line: `factory ls`, `factory show laion.v3`, `factory up`, …
+
+Each command lives in a module of `factory_lib.commands`, which is loaded when it is used: `factory --help` and the quick
+commands do not wait for what the others import.
+
+Exit codes: 0 done; 1 what was asked cannot be done (message and hint on stderr); 2 the command was called wrongly;
+130 interrupted; 141 the reader of the output left.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from factory_lib.commands.failing import failures_shown
+from factory_lib.errors import nearest
+
+_MODULES = {
+    "ls": "ls",
+    "show": "show",
+    "sql": "sql",
+    "diff": "diff",
+    "lineage": "lineage",
+    "trace": "trace",
+    "tag": "tag",
+    "ingest": "ingest",
+    "gc": "gc",
+    "demo": "demo",
+    "up": "services",
+    "down": "services",
+    "status": "services",
+}
+"""Command -> module of `factory_lib.commands` that has it as a function of the same name."""
+
+
+class FactoryGroup(click.Group):
+    """Commands that are imported when they are used; errors are shown as a message and a hint."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order in which `--help` lists them."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name; None where there is none."""
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(f"factory_lib.commands.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments name.
+
+        Raises:
+            click.UsageError: there is no such command; the message names the nearest.
+        """
+        name = args[0]
+        if not name.startswith("-") and name not in _MODULES:
+            raise click.UsageError(f"There is no command {name!r}. {nearest(name, _MODULES)}".rstrip(), ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with failures_shown(ctx):
+            return super().invoke(ctx)
+
+
+@click.group(cls=FactoryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dataset-factory", prog_name="factory")
+def factory() -> None:
+    """Curate image-text datasets: versions that are tables, bytes that stay where they are.
+
+    A version is named `laion.v3`; `laion` alone is the latest, `laion@icml` the one with that tag.
+
+    The warehouse is the ClickHouse server that FACTORY_CLICKHOUSE_URL names, or else an engine of its own in the
+    folder FACTORY_HOME (default: .factory), which starts and stops by itself.
+    """
+
+
+def main() -> None:
+    """Entry point of the `factory` script."""
+    # Names of samples may hold what the terminal cannot show.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    factory(prog_name="factory")
+
+
+if __name__ == "__main__":
+    main()

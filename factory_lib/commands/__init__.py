@@ -1,0 +1,1 @@
+"""The commands of `factory`, a module for each family of them."""

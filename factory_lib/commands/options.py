@@ -1,0 +1,40 @@
+"""What the commands have in common: `--json`, `--debug`, and an example in the help text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from factory_lib.commands.failing import DEBUG
+
+
+def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a function a command.
+
+    Args:
+        example: lines that show how it is called, for `--help`.
+        json: whether it takes `--json`, as the argument `as_json`.
+    """
+
+    def wrap(function: Callable[..., None]) -> click.Command:
+        name = function.__name__.removesuffix("_command")
+        lines = "".join(f"\n  {line}" for line in inspect.cleandoc(example).splitlines())
+        made = click.command(name, help=f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:{lines}")(function)
+        if json:
+            made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."))
+        made.params.append(
+            click.Option(
+                ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks of errors."
+            )
+        )
+        return made
+
+    return wrap
+
+
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> Any:
+    ctx.meta[DEBUG] = value or ctx.meta.get(DEBUG, False)
+    return value

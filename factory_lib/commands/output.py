@@ -1,0 +1,126 @@
+"""What commands print: tables for people on stdout, JSON for scripts, messages on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import sys
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_PIPED_WIDTH = 100_000
+"""Columns of an output that is no terminal: nothing is cut."""
+
+
+def console() -> Console:
+    """Where results go: as wide as the terminal, or as wide as they are where there is none."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """A message, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON: dataclasses as objects, times in ISO format, what is no number as null."""
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON text."""
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """A value made of what JSON has."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, Iterable) and not isinstance(value, uuid.UUID):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: str = "") -> None:
+    """Print a table.
+
+    Args:
+        columns: headings.
+        rows: cells; what is no text is written as `str` does.
+        title: a line above.
+        numbers: headings of the columns to be set to the right, separated by spaces.
+    """
+    console().print(table(columns, rows, title=title, numbers=numbers))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: str = ""
+) -> RenderableType:
+    """A table to be printed; arguments as for `print_rows`."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    right = set(numbers.split())
+    made = Table(
+        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell if isinstance(cell, str) else str(cell)) for cell in row))
+    return made
+
+
+def number(n: int | None) -> str:
+    """12,345."""
+    return "–" if n is None else f"{n:,}"
+
+
+def size(n: int | None) -> str:
+    """Bytes for people, powers of 1,000: 12.3 MB."""
+    if n is None:
+        return "–"
+    value, unit = float(n), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if abs(value) < 999.5 or unit == "PB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.3g} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A duration for people: 0.25 s, 3 min 20 s, 2 h 5 min."""
+    if value < 99.5:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def when(iso: str) -> str:
+    """A time in ISO format as date and minutes, in the time zone of this machine."""
+    if not iso:
+        return "–"
+    return dt.datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")

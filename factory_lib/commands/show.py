@@ -1,0 +1,164 @@
+"""`factory show`: one version, from its columns to what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import console, number, print_json, print_rows, seconds, size, table, when
+from factory_lib.history.origins import Origin, origins_of, signal_shards, source_counts
+from factory_lib.history.summaries import table_bytes
+from factory_lib.tables import cell
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.tags import tags_of
+from factory_lib.warehouse.versions import Version, resolve
+
+_BESIDE = 4
+"""Up to this many sample rows stand beside the columns, one below the other they would not fit."""
+
+
+@command(
+    """
+    factory show laion
+    factory show laion.v3 --rows 10 --shards
+    """
+)
+@click.argument("version")
+@click.option("--rows", default=2, show_default=True, type=click.IntRange(0, 1000), help="Sample rows to show.")
+@click.option("--shards", is_flag=True, help="List the shards, too.")
+def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
+    """Show VERSION (laion, laion.v3, laion@icml): columns, shards, where it comes from, a few rows."""
+    wh = warehouse()
+    found = resolve(wh, version)
+    made = origins_of(wh, found)
+    samples = _sample_rows(found, rows)
+    if as_json:
+        print_json(_as_json(found, made, samples, shards))
+        return
+    _print_head(found, made)
+    _print_columns(found, samples)
+    _print_provenance(found, made)
+    if shards:
+        _print_shards(found, made)
+
+
+def _sample_rows(version: Version, rows: int) -> list[dict[str, Any]]:
+    from factory_lib.query import DatasetQuery
+
+    sampled: list[dict[str, Any]] = DatasetQuery(version).limit(rows).to_arrow().to_pylist() if rows else []
+    return sampled
+
+
+def _as_json(version: Version, made: list[Origin], samples: list[dict[str, Any]], shards: bool) -> dict[str, Any]:
+    counts = list(version.shard_rows().values())
+    names = {origin.uuid: origin.version for origin in made}
+    listed = [
+        {"shard": s.shard, "rows": s.rows, "made_by": names.get(s.origin), "source": s.source}
+        for s in version.shards.values()
+    ]
+    return {
+        "version": str(version),
+        "uuid": version.uuid,
+        "tags": _tags(version),
+        "rows": version.rows,
+        "bytes": table_bytes(version.warehouse, [str(version)])[str(version)],
+        "columns": dict(version.columns),
+        "shards": {"count": len(counts), "rows_min": min(counts, default=0), "rows_max": max(counts, default=0)},
+        **({"shard_list": listed} if shards else {}),
+        "provenance": version.provenance,
+        "signals": signal_shards(made),
+        "sources": source_counts(made),
+        "made_by": {origin.name: len(origin.shards) for origin in made},
+        "samples": samples,
+    }
+
+
+def _print_head(version: Version, made: list[Origin]) -> None:
+    counts = list(version.shard_rows().values())
+    sizes = (
+        f" of {min(counts):,} to {max(counts):,} rows (mean {sum(counts) / len(counts):,.0f})"
+        if len(counts) > 1
+        else ""
+    )
+    plural = "shard" if len(counts) == 1 else "shards"
+    lines = [
+        f"{version}" + "".join(f"  @{tag}" for tag in _tags(version)),
+        f"{version.rows:,} rows in {len(counts):,} {plural}{sizes},"
+        f" {size(table_bytes(version.warehouse, [str(version)])[str(version)])} on disk",
+    ]
+    if len(made) > 1:
+        own = next((len(o.shards) for o in made if o.uuid == version.uuid), 0)
+        others = len(made) - bool(own)
+        lines.append(f"{own:,} of its shards are its own, {len(counts) - own:,} are carried over from {others:,} others")
+    console().print("\n".join(lines))
+
+
+def _print_columns(version: Version, samples: list[dict[str, Any]]) -> None:
+    beside = samples if len(samples) <= _BESIDE else []
+    headings = ("column", "type", *(f"sample {i + 1}" for i in range(len(beside))))
+    rows = [(name, ch_type, *(cell(s[name]) for s in beside)) for name, ch_type in version.columns.items()]
+    out = console()
+    out.print()
+    out.print(table(headings, rows))
+    if samples and not beside:
+        out.print()
+        out.print(table(list(version.columns), [[cell(v) for v in sample.values()] for sample in samples]))
+
+
+def _print_provenance(version: Version, made: list[Origin]) -> None:
+    out = console()
+    out.print()
+    record = version.provenance
+    if record is None:
+        out.print("Where it comes from was not recorded.")
+        return
+    facts = [
+        ("made", f"{when(record.created)}, in {seconds(record.seconds)}"),
+        ("made of", ", ".join(p["name"] for p in record.parents)),
+        ("query", record.python),
+        ("stored as", f"{record.storage}, {size(record.bytes_added)} added"),
+        ("rows", f"{number(record.rows_in)} read, {number(record.rows)} in this version" if record.parents else ""),
+        ("values", f"{record.reused:,} taken over, {record.computed:,} computed" if record.signals else ""),
+        ("code", ", ".join(f"{name} {value}" for name, value in record.code.items())),
+        *sorted(record.context.items()),
+        *_signal_facts(made, len(version.shards)),
+        *_source_facts(made),
+    ]
+    width = max(len(name) for name, text in facts if text)
+    for name, text in facts:
+        if text:
+            out.print(f"{name.ljust(width)}  {text}")
+
+
+def _signal_facts(made: list[Origin], shards: int) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for signal in signal_shards(made):
+        where = "" if signal["shards"] == shards else f", in {signal['shards']:,} of {shards:,} shards"
+        behind = " (behind: other code made them)" if signal["name"] in seen else ""
+        yield "signal" if not seen else "", f"{signal['name']} {signal['fingerprint'][:16]}{where}{behind}"
+        seen.add(signal["name"])
+
+
+def _source_facts(made: list[Origin]) -> Iterator[tuple[str, str]]:
+    for source in source_counts(made):
+        counts = "".join(f", {n:,} {name.replace('_', ' ')}" for name, n in source["counts"].items() if n)
+        yield "source", f"{source['uri']} ({source['format']}): {source['samples']:,} samples{counts}"
+        problems = source["problems"]
+        for problem in problems[:5]:
+            yield "", f"  {problem}"
+        if len(problems) > 5:
+            yield "", f"  … {len(problems) - 5:,} more problems: --json lists them"
+
+
+def _print_shards(version: Version, made: list[Origin]) -> None:
+    names = {origin.uuid: origin.name for origin in made}
+    rows = [(s.shard, number(s.rows), names.get(s.origin, ""), s.source) for s in version.shards.values()]
+    console().print()
+    print_rows(("shard", "rows", "made by", "files"), rows, numbers="rows")
+
+
+def _tags(version: Version) -> list[str]:
+    return sorted(t.tag for t in tags_of(version.warehouse, version.dataset).values() if t.uuid == version.uuid)

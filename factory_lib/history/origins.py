@@ -1,0 +1,108 @@
+"""What made the shards of a version: each was made by that version itself or by an earlier one, and carried over since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG, is_version_name
+from factory_lib.warehouse.provenance import Provenance
+from factory_lib.warehouse.versions import Version
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A version that made shards of another.
+
+    Attributes:
+        version: its name; None when nothing is known of it any more.
+        uuid: UUID of its table.
+        provenance: what made it, where that was recorded.
+        shards: the shards that it made and that are still there.
+    """
+
+    version: str | None
+    uuid: str
+    provenance: Provenance | None
+    shards: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The version's name, or the beginning of its UUID."""
+        return self.version or f"version {self.uuid[:8]}"
+
+
+def origins_of(warehouse: Warehouse, version: Version) -> list[Origin]:
+    """The versions that made the shards of a version, the newest first."""
+    shards: dict[str, list[str]] = {}
+    for name, shard in version.shards.items():
+        shards.setdefault(shard.origin, []).append(name)
+    return origins(warehouse, shards)
+
+
+def origins(warehouse: Warehouse, shards: Mapping[str, Iterable[str]]) -> list[Origin]:
+    """Origins by their UUIDs, with the shards they made; the newest first."""
+    records = read_records(warehouse, shards)
+    names = version_names(warehouse, shards)
+    found = [Origin(names.get(uuid), uuid, records.get(uuid), tuple(made)) for uuid, made in shards.items()]
+    return sorted(found, key=lambda o: o.provenance.created if o.provenance else "", reverse=True)
+
+
+def read_records(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Provenance]:
+    """Provenance of versions by the UUIDs of their tables; what was not recorded is left out."""
+    provenance.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        f"SELECT toString(uuid) AS id, record FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid)",
+        {"u": sorted(set(uuids))},
+    )
+    return {row["id"]: Provenance(**json.loads(row["record"])) for row in rows}
+
+
+def version_names(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, str]:
+    """Names of versions by the UUIDs of their tables, dropped ones included."""
+    provenance.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "SELECT toString(uuid) AS id, concat(database, '.', name) AS version FROM system.tables"
+        f" WHERE has({{u:Array(UUID)}}, uuid) UNION ALL SELECT toString(uuid), version FROM {CATALOG}.dropped"
+        " WHERE has({u:Array(UUID)}, uuid)",
+        {"u": sorted(set(uuids))},
+    )
+    return {row["id"]: row["version"] for row in rows if is_version_name(row["version"])}
+
+
+def signal_shards(made: Iterable[Origin]) -> list[dict[str, Any]]:
+    """Signals that computed values of a version, and in how many of its shards.
+
+    A signal with two fingerprints is there twice: shards made by older code are behind.
+
+    Returns:
+        `{"name", "fingerprint", "shards", "components"}` each; those of the newest shards first.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for origin in made:
+        for signal in origin.provenance.signals if origin.provenance else []:
+            known = found.setdefault((signal["name"], signal["fingerprint"]), {**signal, "shards": 0})
+            known["shards"] += len(origin.shards)
+    return list(found.values())
+
+
+def source_counts(made: Iterable[Origin]) -> list[dict[str, Any]]:
+    """Sources that the shards of a version were read from.
+
+    Returns:
+        `{"uri", "format", "samples", "counts", "problems"}` each, summed over the runs that read them.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for origin in made:
+        for source in origin.provenance.sources if origin.provenance else []:
+            empty = {"uri": source["uri"], "format": source["format"], "samples": 0, "counts": {}, "problems": []}
+            known = found.setdefault((source["uri"], source["format"]), empty)
+            known["samples"] += source["samples"]
+            known["problems"] += source["problems"]
+            for name, n in source["counts"].items():
+                known["counts"][name] = known["counts"].get(name, 0) + n
+    return list(found.values())
