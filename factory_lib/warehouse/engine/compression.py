@@ -11,7 +11,7 @@ from factory_lib.warehouse.engine.failure import failure
 PIECE = 1 << 20
 # Content-Encoding -> pyarrow's name of the codec, whose streams read in pieces and refuse truncated input.
 _CODECS = {"gzip": "gzip", "x-gzip": "gzip", "br": "brotli", "lz4": "lz4", "zstd": "zstd", "bz2": "bz2"}
-_OFFERED = ("zstd", "lz4", "gzip", "deflate", "br")
+_OFFERED = ("zstd", "lz4", "gzip", "deflate")
 
 
 class Compressor(Protocol):
@@ -121,57 +121,25 @@ def compressor(encoding: str) -> Compressor:
     """A compressor for one answer, at a speed that suits results read once."""
     if encoding in ("gzip", "deflate"):
         return zlib.compressobj(3, wbits=31 if encoding == "gzip" else 15)
-    if encoding == "zstd":
-        import zstandard
+    if encoding == "lz4":
+        return _Lz4()
+    import zstandard
 
-        zstd: Compressor = zstandard.ZstdCompressor(level=1).compressobj()
-        return zstd
-    return _ArrowCompressor(_CODECS[encoding])
+    zstd: Compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    return zstd
 
 
-class _ArrowCompressor:
-    def __init__(self, codec: str) -> None:
-        import pyarrow as pa
+class _Lz4:
+    def __init__(self) -> None:
+        import lz4.frame  # type: ignore[import-untyped]
 
-        self._sink: list[bytes] = []
-        self._stream: Any = pa.CompressedOutputStream(pa.PythonFile(_Writer(self._sink), mode="w"), codec)
-
-    def _take(self) -> bytes:
-        taken = b"".join(self._sink)
-        self._sink.clear()
-        return taken
+        self._frame: Any = lz4.frame.LZ4FrameCompressor()
+        self._begun = False
 
     def compress(self, data: bytes) -> bytes:
-        self._stream.write(data)
-        return self._take()
+        head = b"" if self._begun else self._frame.begin()
+        self._begun = True
+        return bytes(head + self._frame.compress(data))
 
     def flush(self) -> bytes:
-        self._stream.close()
-        return self._take()
-
-
-class _Writer:
-    """A file that keeps what is written, as pyarrow writes it."""
-
-    closed = False
-
-    def __init__(self, sink: list[bytes]) -> None:
-        self._sink = sink
-
-    def write(self, data: Any) -> int:
-        self._sink.append(bytes(data))
-        return len(data)
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None:
-        self.closed = True
+        return bytes((b"" if self._begun else self._frame.begin()) + self._frame.flush())

@@ -123,6 +123,8 @@ class Job:
         self.outcome.written_rows, self.outcome.written_bytes = connection.insert(head, insert.format, data)
 
     def _query(self, connection: Connection, query: Query, text: bytes, params: dict[str, str]) -> None:
+        if not query.keyword:
+            raise failure(62, "SYNTAX_ERROR", "Empty query")
         kind, statements = connection.classify(text)
         if statements > 1:
             raise failure(62, "SYNTAX_ERROR", "Multi-statements are not allowed")
