@@ -31,6 +31,12 @@ def settled_type(name: str, kinds: Iterable[pa.DataType]) -> pa.DataType:
     return pa.string() if pa.types.is_null(kind) else kind
 
 
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table as one batch; columns of a single chunk are not copied."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema)
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds raw bytes, which stay in their file."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))

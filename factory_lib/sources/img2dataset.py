@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, StoreError
+from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.layout import Layout
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.tables import TablePair, check_keys
@@ -115,17 +116,16 @@ class _Successes:
         except (SourceError, StoreError) as error:
             report.count("unreadable_tables")
             report.problem(str(error))
-            self._attributes, self._arrays = schema.empty_table(), []
-        keys = self._attributes.column("key").combine_chunks()
+            self._attributes, self._arrays = one_batch(schema.empty_table()), []
+        keys = self._attributes.column("key")
         check_keys(keys, table.name, report)
-        if "status" in self._attributes.column_names:
-            status = self._attributes.column("status").combine_chunks()
-            failed = pc.fill_null(pc.not_equal(status, "success"), False)
+        if "status" in self._attributes.schema.names:
+            failed = pc.fill_null(pc.not_equal(self._attributes.column("status"), "success"), False)
             _count_failures(self._attributes.filter(failed), report)
             keys = pc.if_else(failed, pa.scalar(None, pa.string()), keys)
         self.keys = keys
 
-    def take(self, rows: pa.Array) -> pa.Table:
+    def take(self, rows: pa.Array) -> pa.RecordBatch:
         """Rows by number; a null number gives nulls."""
         taken = self._attributes.take(rows)
         numbers = pc.fill_null(rows, -1).to_numpy().astype(np.int64)
@@ -139,24 +139,24 @@ def joined_schema(samples: pa.Schema, table: pa.Schema) -> pa.Schema:
     return pa.schema([*samples, *(field for field in table if field.name not in samples.names)])
 
 
-def join_rows(batch: pa.RecordBatch, rows: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+def join_rows(batch: pa.RecordBatch, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Put columns of a table beside those of samples, row by row. A value that the sample has itself counts; the table
     fills its nulls."""
     columns: list[pa.Array] = []
     for field in schema:
-        theirs = rows.column(field.name).combine_chunks() if field.name in rows.column_names else None
+        theirs = rows.column(field.name) if field.name in rows.schema.names else pa.nulls(len(batch), field.type)
         if field.name not in batch.schema.names:
             columns.append(theirs)
             continue
         ours = batch.column(field.name)
-        fills = theirs is not None and ours.null_count and theirs.type.equals(ours.type)
+        fills = ours.null_count and theirs.type.equals(ours.type)
         columns.append(pc.coalesce(ours, theirs) if fills else ours)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _count_failures(failed: pa.Table, report: ShardReport) -> None:
+def _count_failures(failed: pa.RecordBatch, report: ShardReport) -> None:
     report.count("failed_rows", len(failed))
-    if not len(failed) or "error_message" not in failed.column_names:
+    if not len(failed) or "error_message" not in failed.schema.names:
         return
     reasons = pc.fill_null(failed.column("error_message"), "unknown")
     counted = sorted(pc.value_counts(reasons).to_pylist(), key=lambda entry: -entry["counts"])

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
+from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tables import TablePair
@@ -66,7 +67,7 @@ class KeyedTables:
         lines += [f"{file.uri}\t{file.etag}\t{file.size}" for pair in self.pairs for file in pair.files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
-    def find(self, keys: pa.StringArray, report: ShardReport) -> pa.Table:
+    def find(self, keys: pa.StringArray, report: ShardReport) -> pa.RecordBatch:
         """The row of each key, all null for a key that is nowhere (counted as `no_metadata`).
 
         Builds the index when it is not there yet. Of several rows with one key the first counts.
@@ -128,7 +129,7 @@ class KeyIndex:
             at[open_] += 1
         return table, row
 
-    def take(self, tables: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> pa.Table:
+    def take(self, tables: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """Rows by table and number; null where the table is -1."""
         order = np.argsort(tables, kind="stable")
         bounds = np.searchsorted(tables[order], np.arange(-1, len(self._pairs) + 1))
@@ -139,20 +140,20 @@ class KeyIndex:
                 parts.append(self._take_from(number, wanted))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return pa.concat_tables(parts).combine_chunks().take(pa.array(back))
+        return one_batch(pa.Table.from_batches(parts)).take(pa.array(back))
 
-    def _take_from(self, number: int, rows: npt.NDArray[np.int64]) -> pa.Table:
+    def _take_from(self, number: int, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
         attributes = self._attributes[number].take(rows)
         pair = self._pairs[number]
         columns = []
         for field in self.tables.schema:
-            if field.name in attributes.column_names:
+            if field.name in attributes.schema.names:
                 columns.append(attributes.column(field.name))
             elif field.name in pair.fields:
                 columns.append(pair.take_array(field, rows))
             else:
                 columns.append(pa.nulls(len(rows), field.type))
-        return pa.Table.from_arrays(columns, schema=self.tables.schema)
+        return pa.RecordBatch.from_arrays(columns, schema=self.tables.schema)
 
     def _keys_equal(
         self,
@@ -166,13 +167,13 @@ class KeyIndex:
             here = np.flatnonzero(tables == number)
             theirs = self._attributes[number].take(rows[here], [self.tables.on]).column(0)
             ours = keys.take(pa.array(wanted[here]))
-            same = pc.fill_null(pc.equal(theirs.combine_chunks().cast(pa.string()), ours), False)
+            same = pc.fill_null(pc.equal(theirs.cast(pa.string()), ours), False)
             equal[here] = same.to_numpy(zero_copy_only=False)
         return equal
 
-    def _nulls(self, rows: int) -> pa.Table:
+    def _nulls(self, rows: int) -> pa.RecordBatch:
         schema = self.tables.schema
-        return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+        return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
 
 
 class _Attributes:
@@ -184,7 +185,7 @@ class _Attributes:
         self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
         self._ends = np.cumsum([len(batch) for batch in self._batches])
 
-    def take(self, rows: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+    def take(self, rows: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.RecordBatch:
         """Rows by number, in any order."""
         schema = self._schema if columns is None else pa.schema([self._schema.field(name) for name in columns])
         batch_of = np.searchsorted(self._ends, rows, side="right")
@@ -196,7 +197,7 @@ class _Attributes:
             parts.append(batch.take(pa.array(rows[order[batch_of[order] == number]] - first)))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return pa.Table.from_batches(parts, schema).combine_chunks().take(pa.array(back))
+        return one_batch(pa.Table.from_batches(parts, schema)).take(pa.array(back))
 
 
 @lru_cache(maxsize=8)

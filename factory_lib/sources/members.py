@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from factory_lib.sources.tar import TarBlock
 
-_MEMBERS_AT_ONCE = 60_000
+_MEMBERS_AT_ONCE = 30_000
 _TEXT_BYTES_AT_ONCE = 64 * 2**20
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, nearest
-from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, settled_type
+from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch, settled_type
 from factory_lib.sources.columns import name_columns
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.shards import ShardReport
@@ -104,9 +104,9 @@ class TablePair:
                 found[name] = array_type(member.dtype, member.shape)
         return {column: (name, found[name]) for name, column in name_columns(found).items()}
 
-    def read(self, schema: pa.Schema, report: ShardReport) -> pa.Table:
+    def read(self, schema: pa.Schema, report: ShardReport) -> pa.RecordBatch:
         """Columns of the whole table (see `batches`)."""
-        return pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema).combine_chunks()
+        return one_batch(pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema))
 
     def batches(self, schema: pa.Schema, size: int, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """The table in pieces of at most `size` rows.
