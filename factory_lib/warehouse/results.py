@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ _HINTS = {
 }
 _MARK = b"__exception__\r\n"
 _KEPT = 1 << 16  # an appended error is at most 16 KiB
+_PIECE = 1 << 20
 
 
 def engine_error(text: str) -> EngineError:
@@ -87,13 +89,26 @@ class _Body:
 
     def __init__(self, response: Any) -> None:
         self._response = response
+        # HTTP chunk by chunk: urllib3's read(n) throws away what it has when the connection breaks before n bytes
+        self._chunks: Iterator[bytes] = response.stream(_PIECE)
+        self._rest = memoryview(b"")
         self._tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
         self._end = b""
 
     def read(self, size: int = -1) -> bytes:
-        data: bytes = self._response.read(None if size < 0 else size)
-        self._end = data[-_KEPT:] if len(data) >= _KEPT else (self._end + data)[-_KEPT:]
-        return data
+        parts: list[memoryview] = []
+        missing = sys.maxsize if size < 0 else size
+        while missing and (self._rest or self._fill()):
+            part, self._rest = self._rest[:missing], self._rest[missing:]
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _fill(self) -> bool:
+        chunk = next(self._chunks, b"")
+        self._rest = memoryview(chunk)
+        self._end = chunk[-_KEPT:] if len(chunk) >= _KEPT else (self._end + chunk)[-_KEPT:]
+        return bool(chunk)
 
     def finish(self) -> None:
         """Read to the end, so that the connection can be used again; an error there is raised."""
