@@ -1,24 +1,19 @@
 """How fast shards become rows: tar headers, captions, parquet and vectors, first to Arrow, then into the warehouse.
 
-    python bench/ingest.py [--tars 16] [--samples 2000] [--dim 512] [--workers 2] [--only-arrow]
-
-Writes shards of random bytes as img2dataset lays them out (6 KB a picture, txt, json, a parquet and an npz of float16
-vectors beside each tar) into a temporary folder, and times reading all of them. CPU seconds are of this process and the
-processes that it started, the warehouse included.
+`python -m bench.ingest [--tars 16] [--samples 2000] [--dim 512] [--workers 2]` writes shards of random bytes as
+img2dataset lays them out (6 KB a picture, txt, json, and beside each tar a parquet and an npz of float16 vectors) into
+a temporary folder, and times reading all of them. CPU seconds are of this process, its workers and the engine.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
 import os
-import platform
-import resource
+import shutil
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +21,76 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.report import print_report, timed
+
 PICTURE_BYTES = 6_000
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tars", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=2_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=os.environ.get("BENCH_FOLDER")))
+    os.environ["FACTORY_HOME"] = str(folder / "home")
+    from factory_lib.warehouse.embedded import engine_url, stop_engine
+
+    try:
+        shards = folder / "shards"
+        shards.mkdir()
+        size = write_shards(shards, options.tars, options.samples, options.dim)
+        engine_url(folder / "home")
+        rows = []
+        for name, action in cases(str(shards), options.workers):
+            before = cpu_seconds(folder / "home")
+            samples, wall = timed(action)
+            cpu = cpu_seconds(folder / "home") - before
+            rows.append((name, f"{samples:,}", wall, samples / wall, cpu, samples / cpu))
+        print_report(
+            f"Ingest: {options.tars} tars x {options.samples} samples, {size / 1e6:.0f} MB, {options.dim} float16 each",
+            ["what", "samples", "seconds", "samples/s", "CPU s", "samples/CPU s"],
+            rows,
+        )
+    finally:
+        stop_engine(folder / "home")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cases(uri: str, workers: int) -> list[tuple[str, Callable[[], int]]]:
+    """What is measured, in order."""
+    from factory_lib import DatasetQuery
+    from factory_lib.sources import open_source, read_shards
+
+    def read(format: str, workers: int) -> Callable[[], int]:
+        def run() -> int:
+            source = open_source(uri, format=format)
+            return sum(len(batch) for _, batch in read_shards(source, source.shards(), workers))
+
+        return run
+
+    return [
+        ("tar + txt + json to Arrow", read("webdataset", 1)),
+        ("tar + txt + parquet + npz to Arrow", read("img2dataset", 1)),
+        (f"tar + txt + parquet + npz to Arrow, {workers} processes", read("img2dataset", workers)),
+        ("tar + txt + parquet + npz to a version", lambda: DatasetQuery.from_source(uri).save("ingested").rows),
+        ("the same again", lambda: DatasetQuery.from_source(uri).save("again").rows),
+    ]
+
+
+def cpu_seconds(home: Path) -> float:
+    """CPU seconds so far of this process, of its children that ended, and of the engine."""
+    from factory_lib.warehouse.embedded import engine_status
+
+    used = os.times()
+    status = engine_status(home)
+    total = used.user + used.system + used.children_user + used.children_system
+    if status is not None and Path("/proc").is_dir():
+        fields = Path(f"/proc/{status['pid']}/stat").read_text().rsplit(")", 1)[1].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def write_shards(folder: Path, tars: int, samples: int, dim: int) -> int:
@@ -69,76 +133,6 @@ def record(tar: int, row: int, rng: np.random.Generator) -> dict[str, object]:
         "similarity": float(rng.random()),
         "sha256": rng.bytes(32).hex(),
     }
-
-
-def timed(action: Callable[[], int]) -> tuple[int, float, float]:
-    """Rows, wall seconds and CPU seconds of this process and of its ended children."""
-
-    def cpu() -> float:
-        return sum(
-            used.ru_utime + used.ru_stime
-            for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        )
-
-    wall, before = time.perf_counter(), cpu()
-    rows = action()
-    return rows, time.perf_counter() - wall, cpu() - before
-
-
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tars", type=int, default=16)
-    parser.add_argument("--samples", type=int, default=2_000)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only-arrow", action="store_true")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ingest-") as temporary:
-        os.environ["FACTORY_HOME"] = str(Path(temporary) / "home")
-        folder = Path(temporary) / "shards"
-        folder.mkdir()
-        size = write_shards(folder, options.tars, options.samples, options.dim)
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}")
-        print(
-            f"{options.tars} tars x {options.samples} samples, {size / 1e6:.0f} MB, vectors of {options.dim} float16\n"
-        )
-        print("| what | samples | seconds | samples/s | CPU s | samples per CPU s |")
-        print("|---|---|---|---|---|---|")
-        for name, action in cases(str(folder), options.workers, options.only_arrow):
-            rows, wall, cpu = timed(action)
-            print(
-                f"| {name} | {rows:,} | {wall:.2f} | {rows / wall:,.0f} | {cpu:.2f} | {rows / cpu:,.0f} |", flush=True
-            )
-
-
-def cases(uri: str, workers: int, only_arrow: bool) -> list[tuple[str, Callable[[], int]]]:
-    """What is measured, in order."""
-    from factory_lib.sources import open_source, read_shards
-
-    def read(format: str, workers: int) -> Callable[[], int]:
-        def run() -> int:
-            source = open_source(uri, format=format)
-            return sum(len(batch) for _, batch in read_shards(source, source.shards(), workers))
-
-        return run
-
-    found = [
-        ("tar + txt + json -> Arrow, 1 process", read("webdataset", 1)),
-        ("tar + txt + parquet + npz -> Arrow, 1 process", read("img2dataset", 1)),
-    ]
-    if workers > 1:
-        found.append((f"tar + txt + parquet + npz -> Arrow, {workers} workers", read("img2dataset", workers)))
-    if not only_arrow:
-        found.append(("tar + txt + parquet + npz -> a saved version", lambda: ingest(uri)))
-    return found
-
-
-def ingest(uri: str) -> int:
-    """Ingest into the embedded warehouse."""
-    from factory_lib import DatasetQuery
-
-    return DatasetQuery.from_source(uri).save("ingested").rows
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from factory_lib.sources.columns import json_column
 from factory_lib.sources.shards import ShardReport
 
+_DECODE = json.JSONDecoder().raw_decode
 Contents = Sequence[bytes | None]
 """One entry a sample: the content of a member, None where the sample has none."""
 
@@ -79,10 +80,11 @@ def json_columns(
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        text = content.decode().strip("\ufeff \t\r\n")
+        found, end = _DECODE(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and end == len(text) else None
 
 
 def _decoded(contents: Contents) -> tuple[pa.StringArray, list[int]]:
