@@ -20,8 +20,11 @@ class Settings:
         engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default
             900).
         workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core).
-        source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests.
+        source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests; unset, the one that was
+            used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
+        clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, a hub id, or
+            `tinyclip` (the default), which knows rendered shapes and not photos.
         rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None
             unset.
         cache: `FACTORY_CACHE`, the folder of the cache of remote files (default `cache` in `home`).
@@ -37,6 +40,7 @@ class Settings:
     workers: int
     source: str | None
     tars_per_shard: int
+    clip: str
     rank: int | None
     world_size: int | None
     cache: Path
@@ -56,8 +60,9 @@ def settings() -> Settings:
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
         workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
-        source=os.environ.get("FACTORY_SOURCE") or None,
+        source=os.environ.get("FACTORY_SOURCE") or _remembered_source(home),
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+        clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
         rank=_whole("RANK"),
         world_size=_whole("WORLD_SIZE"),
         cache=Path(os.environ.get("FACTORY_CACHE") or home / "cache").expanduser().absolute(),
@@ -70,6 +75,25 @@ def _whole(variable: str) -> int | None:
     return int(_number(variable, 0.0)) if os.environ.get(variable) else None
 
 
+def environment() -> dict[str, str]:
+    """The environment as processes started now inherit it, without what a test runner changes all the time."""
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+def remember_source(uri: str) -> None:
+    """Keep the source of the asset graph for later processes that are not told one."""
+    home = settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "source").write_text(uri)
+
+
+def _remembered_source(home: Path) -> str | None:
+    try:
+        return (home / "source").read_text().strip() or None
+    except OSError:
+        return None
+
+
 def _number(variable: str, default: float, minimum: float = 0.0) -> float:
     text = os.environ.get(variable)
     if not text:
@@ -77,7 +101,9 @@ def _number(variable: str, default: float, minimum: float = 0.0) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise SettingsError(f"{variable}={text!r} is not a number.", f"Unset it for the default, {default:g}.") from None
+        raise SettingsError(
+            f"{variable}={text!r} is not a number.", f"Unset it for the default, {default:g}."
+        ) from None
     if value < minimum:
         raise SettingsError(f"{variable}={text} is below {minimum:g}.", f"Unset it for the default, {default:g}.")
     return value

@@ -211,6 +211,17 @@ def test_a_digest_is_remembered_by_path_size_and_time(tmp_path: Path, monkeypatc
     assert file_digest(file) not in (first, "0" * 64)
 
 
+def test_the_ready_signals_take_the_checkpoint_that_the_environment_names(folder: Path) -> None:
+    code = "from factory_lib.signals import clip; print(clip.encode_image.output.size, clip.encode_image.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"FACTORY_CLIP": str(folder), "PATH": "/usr/bin:/bin"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+    )
+    assert done.stdout.decode().split() == ["24", "clip"], done.stderr.decode()
+
+
 def test_nothing_heavy_loads_before_the_first_value(folder: Path) -> None:
     """Also a hub id: it is found in the cache, and its commit stands for its weights."""
     code = (

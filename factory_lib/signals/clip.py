@@ -3,7 +3,7 @@
 ```python
 from factory_lib.signals import clip
 
-query.add_signals(clip.encode_image, clip.encode_text)          # TinyCLIP: columns `clip` and `clip_text`
+query.add_signals(clip.encode_image, clip.encode_text)          # TinyCLIP, or what FACTORY_CLIP names
 large = clip.Clip("openai/clip-vit-large-patch14", name="l14")  # any CLIP or SigLIP: columns `l14` and `l14_text`
 target = large.one("a photo of a dress")                        # or a path, bytes, a PIL picture
 ```
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import SignalError
+from factory_lib.settings import settings
 from factory_lib.signals.checkpoint import Checkpoint, resolve
 from factory_lib.signals.outputs import Vector
 from factory_lib.signals.signal import Signal, signal
@@ -181,7 +182,7 @@ def _names_a_picture(text: str) -> bool:
         return False
 
 
-_default = Clip()
+_default = Clip(settings().clip)
 encode_image = _default.encode_image
 encode_text = _default.encode_text
 one = _default.one

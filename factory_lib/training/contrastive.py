@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from factory_lib.signals.tinyclip import TinyClip, vocabulary_of
 
 BATCH = 256
 SHIFT = 4
+
+_GENERATOR = threading.Lock()  # torch's generator is the process's: one model at a time draws its weights from it
 
 
 def fit(
@@ -44,7 +47,7 @@ def fit(
     """
     if len(pictures) != len(captions) or len(captions) == 0:
         raise ValueError(f"Expected as many pictures as captions, at least one: {len(pictures)}, {len(captions)}.")
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TinyClip(vocabulary_of(captions))
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
