@@ -17,7 +17,7 @@ _GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME"}
 def bytecode_digest(code: types.CodeType) -> str:
     """Digest of a code object, for one minor version of Python: instructions change between those."""
     plain = (sys.version_info[:2], _plain(code))
-    return "bytecode:" + hashlib.sha256(repr(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(repr(plain).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def global_references(code: types.CodeType) -> list[Reference]:

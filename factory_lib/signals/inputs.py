@@ -24,8 +24,6 @@ to RGB; `member`: the `Member` itself, for signals that want header, bytes and p
 
 Form = Literal["python", "numpy", "arrow"]
 
-_IMAGE_NAMES = {"Image", "Image.Image", "PIL.Image.Image"}
-
 
 @dataclass(frozen=True)
 class Input:
@@ -137,7 +135,7 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> A
         return resolved
     inner = resolved.removeprefix("list[").removeprefix("Sequence[").removesuffix("]").removesuffix("| None").strip()
     # Pillow is often imported under TYPE_CHECKING only: its name then is all there is.
-    return "image" if inner in _IMAGE_NAMES else resolved
+    return "image" if inner.rpartition(".")[2] == "Image" else resolved
 
 
 def resolve(annotation: str, function: Callable[..., Any]) -> Any:

@@ -16,13 +16,14 @@ from factory_lib.signals.canonical import Canonical, OpaqueValueError
 from factory_lib.signals.packages import distribution, place_of
 from factory_lib.signals.references import Imported, Reference, references
 from factory_lib.signals.source_code import (
+    ModuleSource,
     class_definition,
     digest_of,
     function_definition,
     is_edited,
     module_source,
 )
-from factory_lib.signals.static_code import StaticCode, package_of
+from factory_lib.signals.static_code import StaticCode, is_machinery, package_of
 
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__loader__"}
 
@@ -121,15 +122,17 @@ class LiveCode:
             return self._foreign(function, module)
         code = function.__code__
         node = function_definition(function)
+        source = module_source(code.co_filename, function.__globals__)
         lookup = _closure(function)
         if node is None or is_edited(function):
             if node is not None:
                 self.problems.append(
                     f"{module}.{code.co_qualname} was edited after it was loaded: start a new process."
                 )
-            value, found = bytecode_digest(code), global_references(code)
+            kind = "bytecode" if node is None else "edited"
+            value, found = f"{kind}:{bytecode_digest(code)}", global_references(code)
         else:
-            value, found = digest_of(node, self._machinery(node, function.__globals__)), references(node)
+            value, found = digest_of(node, self._machinery(node, function.__globals__, source)), references(node)
         name = self._named(function, f"{module}.{code.co_qualname}", path, value)
         for parameter, default in _defaults(function, node):
             self._use(default, f"{name}.{parameter}", None)
@@ -148,7 +151,7 @@ class LiveCode:
             namespace = methods[0].__globals__
         if node is None or source is None or any(is_edited(method) for method in methods):
             return self._class_without_source(kind, path)
-        value = digest_of(node, self._machinery(node, namespace))
+        value = digest_of(node, self._machinery(node, namespace, source))
         name = self._named(kind, f"{module}.{kind.__qualname__}", path, value)
         lookup = {key: cell for method in methods for key, cell in _closure(method).items() if key != "__class__"}
         self._follow(references(node), name, lookup, namespace)
@@ -235,15 +238,18 @@ class LiveCode:
             value, attributes, path, home = inner, tuple(rest), f"{module}.{name}", (module, name)
         self._use(value, path, home)
 
-    def _machinery(self, node: ast.AST, namespace: Mapping[str, Any]) -> list[ast.expr]:
+    def _machinery(self, node: ast.AST, namespace: Mapping[str, Any], source: ModuleSource | None) -> list[ast.expr]:
         """Decorators such as `@signal`: what they declare is a component of its own."""
         dropped = []
+        written_in = str(namespace.get("__name__", ""))
         for decorator in getattr(node, "decorator_list", []):
             callee = decorator.func if isinstance(decorator, ast.Call) else decorator
             for reference in references(callee):
+                # A function that came by pickle has no globals but those it reads: its decorator is found in the file.
                 target = namespace.get(reference.root) if isinstance(reference.root, str) else None
                 module = target.__name__ if isinstance(target, types.ModuleType) else getattr(target, "__module__", "")
-                if module and place_of(module).owner == "machinery":
+                known = module and place_of(module).owner == "machinery"
+                if known or (target is None and source is not None and is_machinery(source, written_in, decorator)):
                     dropped.append(decorator)
         return dropped
 

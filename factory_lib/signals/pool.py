@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 import pyarrow as pa
 
 from factory_lib.errors import SignalError
+from factory_lib.settings import environment
 from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, Work, from_ipc, to_ipc
 
 IN_FLIGHT = 4
@@ -67,6 +68,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
     born_for: str
+    surroundings: object
     program: str = ""
     ready: str = ""
     flying: deque[int] = field(default_factory=deque)
@@ -100,6 +102,10 @@ class Pool:
         Raises:
             SignalError: the program cannot be set up, or worker after worker dies.
         """
+        surroundings = _surroundings()
+        for worker in self._workers:
+            if worker.surroundings != surroundings:
+                worker.stop()
         self._workers = [worker for worker in self._workers if not _stopped_if_busy(worker)]
         run = _Run(self, program, tasks, size, ordered)
         try:
@@ -188,7 +194,7 @@ class _Run:
             if worker.program != self._program.id:
                 worker.program = self._program.id
                 worker.send(self._program)
-            worker.send(Work(number, self._program.id, to_ipc(task.rows)))
+            worker.send(Work(number, self._program.id, to_ipc(task.rows), careful=task.whole > 0))
 
     def _with_news(self) -> list[_Worker]:
         """Workers with an answer, or dead."""
@@ -300,6 +306,11 @@ def stop_workers() -> None:
         pool.stop()
 
 
+def _surroundings() -> object:
+    """What a process takes over when it starts: one that was started among others finds other files, or none."""
+    return environment(), os.getcwd(), tuple(sys.path)
+
+
 def _start(program: str) -> _Worker:
     ours, theirs = socket.socketpair()
     # The paths of this process, so that a worker imports what this process imports.
@@ -308,7 +319,7 @@ def _start(program: str) -> _Worker:
     )
     with theirs:
         process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    return _Worker(process, Connection(ours.detach()), program)
+    return _Worker(process, Connection(ours.detach()), program, _surroundings())
 
 
 def _stopped_if_busy(worker: _Worker) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from factory_lib.errors import FactoryError, SignalError, StoreError, nearest
 from factory_lib.signals.signal import Signal
@@ -131,14 +131,21 @@ def _each_on_its_own(uri: str, ranges: Sequence[tuple[int, int]], etag: str | No
 
 
 def _pointers(column: pa.Array) -> tuple[list[str | None], list[int], list[int]]:
-    uris = pc.struct_field(column, "uri")
-    if pa.types.is_dictionary(uris.type):
-        uris = uris.cast(uris.type.value_type)
-    offsets, sizes = (
-        pc.fill_null(pc.struct_field(column, name), 0).to_numpy(zero_copy_only=False).astype(np.int64).tolist()
-        for name in ("offset", "size")
+    return _field(column, "uri").to_pylist(), _numbers(column, "offset").tolist(), _numbers(column, "size").tolist()
+
+
+def _field(column: pa.StructArray, name: str) -> pa.Array:
+    """A field of a pointer column, null where the pointer is."""
+    return column.flatten()[column.type.get_field_index(name)]
+
+
+def _numbers(column: pa.StructArray, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    numbers = _field(column, name)
+    values = numbers.to_numpy(zero_copy_only=False)
+    found: np.ndarray[Any, np.dtype[np.int64]] = (np.nan_to_num(values) if numbers.null_count else values).astype(
+        np.int64
     )
-    return uris.to_pylist(), offsets, sizes
+    return found
 
 
 def _by_bytes(held: Sequence[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
@@ -149,8 +156,7 @@ def _by_bytes(held: Sequence[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         return
     sizes = np.zeros(rows.num_rows, dtype=np.int64)
     for name in plan.members:
-        size = pc.struct_field(rows.column(rows.schema.get_field_index(name)), "size")
-        sizes += pc.fill_null(size, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        sizes += _numbers(rows.column(rows.schema.get_field_index(name)), "size")
     if sizes.sum() <= TASK_BYTES:
         yield rows
         return

@@ -286,7 +286,7 @@ def _declare(
 
 
 def _made(kind: type, where: str) -> Callable[..., Any]:
-    if not callable(getattr(kind, "__call__", None)):  # noqa: B004 - asked of the class
+    if not any("__call__" in vars(base) for base in kind.__mro__):
         raise SignalError(
             f"{where}: the class has no __call__.", "Write __call__(self, …) with the inputs as parameters."
         )

@@ -143,7 +143,8 @@ def is_edited(function: types.FunctionType) -> bool:
         changed = os.stat(function.__code__.co_filename).st_mtime
     except OSError:
         return False
-    return changed > _process_start() and not _is_loaded_code(function)
+    # The start is known to a second.
+    return changed > _process_start() + 1 and not _is_loaded_code(function)
 
 
 @lru_cache(maxsize=1)
@@ -305,9 +306,11 @@ def _is_nothing(node: Any) -> bool:
 
 
 def _merged(values: list[Any]) -> list[Any]:
-    """The parts of an f-string with neighbouring constants as one: Python versions cut them differently."""
+    """The parts of an f-string, neighbouring constants as one, no empty ones: Python versions cut them differently."""
     merged: list[Any] = []
     for value in values:
+        if value == ("Constant", "str", "''"):
+            continue
         if merged and value[0] == "Constant" and merged[-1][0] == "Constant":
             text = ast.literal_eval(merged[-1][2]) + ast.literal_eval(value[2])
             merged[-1] = ("Constant", "str", repr(text))

@@ -75,7 +75,7 @@ class StaticCode:
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 self.imported(*_behind(statement, names), package_of(module))
             elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                dropped = [one for one in statement.decorator_list if self._is_machinery(module, source, one)]
+                dropped = [one for one in statement.decorator_list if is_machinery(source, module, one)]
                 self._put(f"{module}.{names[0]}", digest_of(statement, dropped))
                 self._follow(module, references(statement, outside=True))
             else:
@@ -115,19 +115,21 @@ class StaticCode:
             return False
         return name in source.bindings or "*" in source.bindings
 
-    def _is_machinery(self, module: str, source: ModuleSource, decorator: ast.expr) -> bool:
-        callee = decorator.func if isinstance(decorator, ast.Call) else decorator
-        for reference in references(callee):
-            for statement in source.bindings.get(str(reference.root), []):
-                if isinstance(statement, ast.Import | ast.ImportFrom):
-                    imported, _ = _behind(statement, (str(reference.root), *reference.attributes))
-                    return place_of(absolute(imported, package_of(module))).owner == "machinery"
-        return False
-
     def _put(self, name: str, value: str) -> None:
         if self._found.get(name, value) != value:
             name = f"{name} (source)"
         self._found[name] = value
+
+
+def is_machinery(source: ModuleSource, module: str, decorator: ast.expr) -> bool:
+    """Whether a decorator in a source file is one of the factory's."""
+    callee = decorator.func if isinstance(decorator, ast.Call) else decorator
+    for reference in references(callee):
+        for statement in source.bindings.get(str(reference.root), []):
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                imported, _ = _behind(statement, (str(reference.root), *reference.attributes))
+                return place_of(absolute(imported, package_of(module))).owner == "machinery"
+    return False
 
 
 def absolute(imported: Imported, package: str) -> str:

@@ -42,11 +42,19 @@ class Program:
 
 @dataclass(frozen=True)
 class Work:
-    """One task: rows as an Arrow IPC stream."""
+    """One task.
+
+    Attributes:
+        id: number of the task.
+        program: what to compute.
+        rows: the rows, as an Arrow IPC stream.
+        careful: the task may kill the process: answers to earlier ones are sent before it is started.
+    """
 
     id: int
     program: str
     rows: bytes
+    careful: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
                 answers.put(Failed(message.id, text, hint))
         elif isinstance(message, tuple):
             work, rows, data = message
+            if work.careful:
+                answers.join()
             if work.program in programs:
                 answers.put(Done(work.id, to_ipc(compute_task(programs[work.program], rows, data))))
 
@@ -135,5 +137,6 @@ def _send(connection: Connection, answers: queue.Queue[object]) -> None:
     while True:
         try:
             connection.send_bytes(pickle.dumps(answers.get()))
+            answers.task_done()
         except OSError:
             os._exit(0)

@@ -1,0 +1,628 @@
+"""The engine: tasks, reads, worker processes, and what happens to samples and processes that fail."""
+
+from __future__ import annotations
+
+import os
+import signal as system_signals
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from factory_lib.errors import SignalError
+from factory_lib.signals import Member, Signal, Vector, compute, engine, pool, reading, signal
+from factory_lib.signals.hashes import dhash, phash, sha256
+from factory_lib.signals.image import image_header
+from factory_lib.storage.store import store
+from tests.s3 import Bucket
+
+POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
+
+
+def jpeg(number: int) -> bytes:
+    """A small picture whose red level is its number."""
+    buffer = BytesIO()
+    Image.new("RGB", (16, 12), (number % 256, 40, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def packed(path: Path, members: list[bytes | None], shard: str = "a") -> pa.RecordBatch:
+    """A file that holds members one after the other, and the rows that point into it."""
+    pointers: list[dict[str, Any] | None] = []
+    offset = 0
+    with path.open("wb") as file:
+        for data in members:
+            pointers.append(None if data is None else {"uri": str(path), "offset": offset, "size": len(data)})
+            file.write(data or b"")
+            offset += len(data or b"")
+    count = len(members)
+    return pa.record_batch(
+        {
+            "shard": [shard] * count,
+            "position": pa.array(range(count), pa.uint32()),
+            "sample_id": pa.array(range(1000, 1000 + count), pa.uint64()),
+            "key": [f"key{number:04d}" for number in range(count)],
+            "caption": [None if number % 10 == 3 else "word " * (number % 7) for number in range(count)],
+            "image": pa.array(pointers, POINTER),
+        }
+    )
+
+
+def table(batches: Iterator[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(list(batches)).sort_by([("shard", "ascending"), ("position", "ascending")])
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes and several tasks for few rows."""
+    monkeypatch.setattr(engine, "SMALL_ROWS", 0)
+    monkeypatch.setattr(engine, "TASK_ROWS", 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_workers_left() -> Iterator[None]:
+    yield
+    pool.stop_workers()
+
+
+@signal
+def red(image: Image.Image) -> int:
+    pixel = image.getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return int(pixel[0])
+
+
+@signal
+def process_id(image: bytes) -> int:
+    return os.getpid()
+
+
+@signal
+def words(caption: str) -> int:
+    return len(caption.split())
+
+
+MIXED = [jpeg(0), b"no image", None, jpeg(3)[:40], b"", jpeg(5)]
+
+
+def test_values_and_errors_in_this_process(tmp_path: Path) -> None:
+    rows = packed(tmp_path / "a", MIXED)
+    found = table(compute([red, words], [rows]))
+    assert found.column_names == ["shard", "position", "sample_id", "red", "red_error", "words", "words_error"]
+    assert found["sample_id"].to_pylist() == list(range(1000, 1006))
+    assert found["red"].to_pylist() == [0, None, None, None, None, 5]
+    unknown = "UnidentifiedImageError: cannot identify image file"
+    errors = found["red_error"].to_pylist()
+    assert errors[:3] == [None, unknown, "no image"]
+    assert errors[3] is not None
+    assert errors[4:] == [unknown, None]
+    assert found["words"].to_pylist() == [0, 1, 2, None, 4, 5]
+    assert found["words_error"].to_pylist() == [None, None, None, "no caption", None, None]
+    assert found.schema.field("red").type == pa.int64()
+    assert engine.output_schema([red, words]) == found.schema.remove(0).remove(0).remove(0)
+
+
+def test_processes_give_what_this_process_gives(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [*MIXED, *map(jpeg, range(60))])
+    signals = [red, phash, dhash, sha256, image_header, words]
+    assert table(compute(signals, [rows], workers=2)) == table(compute(signals, [rows], workers=1))
+    found = table(compute([process_id], [rows], workers=2))
+    ids = Counter(found["process_id"].to_pylist())
+    assert os.getpid() not in ids
+    assert len([one for one in ids if one]) == 2
+
+
+def test_processes_are_kept_for_the_next_computation(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(40)])
+    first = set(table(compute([process_id], [rows], workers=2))["process_id"].to_pylist())
+    assert pool.warm_workers() == 2
+    assert set(table(compute([process_id], [rows], workers=2))["process_id"].to_pylist()) <= first
+    pool.stop_workers()
+    assert pool.warm_workers() == 0
+
+
+def test_few_rows_and_one_worker_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", None)
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(20)])
+    assert set(table(compute([process_id], [rows], workers=4))["process_id"].to_pylist()) == {os.getpid()}
+    monkeypatch.setattr(engine, "SMALL_ROWS", 0)
+    assert set(table(compute([process_id], [rows], workers=1))["process_id"].to_pylist()) == {os.getpid()}
+    assert table(compute([words], [rows], workers=4)).num_rows == 20
+
+
+def test_signals_of_columns_move_to_processes_when_they_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LIGHT_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "LIGHT_TASK_ROWS", 5)
+    where = signal(
+        lambda caption: os.getpid(), name="where_it_ran", output=int, inputs={"caption": (("caption", int | None))}
+    )
+    rows = packed(tmp_path / "a", [None] * 20)
+    ids = table(compute([where], [rows], workers=2))["where_it_ran"].to_pylist()
+    assert ids[:5] == [os.getpid()] * 5
+    assert os.getpid() not in ids[5:]
+
+
+def test_a_member_is_read_and_decoded_once_for_all_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(10)])
+    decoded: list[Any] = []
+    ranges: list[int] = []
+    load, read = Image.open, type(store()).read_ranges
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        decoded.append(1)
+        return load(*args, **kwargs)
+
+    def planned(self: Any, uri: str, wanted: Any, **kwargs: Any) -> Any:
+        ranges.append(len(wanted))
+        return read(self, uri, wanted, **kwargs)
+
+    monkeypatch.setattr(Image, "open", counted)
+    monkeypatch.setattr(type(store()), "read_ranges", planned)
+    found = table(compute([red, phash, dhash, sha256, red.named("again")], [rows], workers=1))
+    assert found["again"].to_pylist() == list(range(10))
+    assert len(decoded) == 10
+    assert ranges == [10]
+
+
+def test_tasks_are_cut_by_rows_and_bytes_and_small_batches_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = packed(tmp_path / "a", [b"x" * 10] * 25)
+    plan = reading.Plan.of([sha256], rows.schema)
+    assert plan.columns == ("shard", "position", "sample_id", "key", "image")
+    pieces = [rows.slice(start, 3) for start in range(0, 25, 3)]
+    assert [task.num_rows for task in reading.tasks(pieces, plan, 8)] == [8, 8, 8, 1]
+    assert [task.num_rows for task in reading.tasks([rows], plan, 100)] == [25]
+    monkeypatch.setattr(reading, "TASK_BYTES", 45)
+    assert [task.num_rows for task in reading.tasks([rows], plan, 8)] == [4, 4, 4, 4, 4, 4, 1]
+
+
+def test_ordered_results_keep_the_order_of_the_rows(tmp_path: Path, small_tasks: None) -> None:
+    @signal
+    def slow_start(image: bytes, key: str) -> str:
+        if key == "key0000":
+            time.sleep(0.5)
+        return key
+
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(80)])
+    found = pa.Table.from_batches(compute([slow_start], [rows], workers=2, ordered=True))
+    assert found["slow_start"].to_pylist() == [f"key{number:04d}" for number in range(80)]
+
+
+def test_progress_counts_rows(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(20)])
+    for workers in (1, 2):
+        done: list[int] = []
+        table(compute([red], [rows], workers=workers, progress=done.append))
+        assert sum(done) == 20
+        assert len(done) == 3
+
+
+class Pair(NamedTuple):
+    low: int
+    high: int
+
+
+def test_values_of_a_wrong_type_are_errors_of_their_sample(tmp_path: Path) -> None:
+    @signal
+    def sometimes_text(position: int) -> int:
+        return "three" if position == 3 else position  # type: ignore[return-value]
+
+    @signal(output=Vector(2))
+    def sometimes_long(position: int) -> Any:
+        return [[3, 4], [1, 2, 3], [0, 0], None, [float("inf"), 1], [1, 0]][position]
+
+    @signal
+    def pairs(position: int) -> Pair:
+        return (1, 2) if position == 1 else Pair(position, 2**70 if position == 2 else 0)  # type: ignore[return-value]
+
+    found = table(compute([sometimes_text, sometimes_long, pairs], [packed(tmp_path / "a", MIXED)]))
+    assert found["sometimes_text"].to_pylist() == [0, 1, 2, None, 4, 5]
+    assert "three" in found["sometimes_text_error"][3].as_py()
+    assert [len(vector) for vector in found["sometimes_long"].to_pylist()] == [2, 0, 0, 0, 0, 2]
+    errors = found["sometimes_long_error"].to_pylist()
+    assert [error and error.split(":")[0] for error in errors] == [
+        None,
+        "ValueError",
+        "ValueError",
+        None,
+        "ValueError",
+        None,
+    ]
+    assert found["pairs"][0].as_py() == {"low": 0, "high": 0}
+    assert [error is not None for error in found["pairs_error"].to_pylist()] == [False, True, True, False, False, False]
+
+
+def test_errors_are_short_on_one_line_and_the_same_every_time(tmp_path: Path) -> None:
+    @signal
+    def talkative(position: int) -> int:
+        raise RuntimeError(f"{object()} at 0x7f0012345678\n" + "much to say " * 100)
+
+    @signal
+    def silent(position: int) -> int:
+        raise KeyError
+
+    rows = packed(tmp_path / "a", [None])
+    (text,) = table(compute([talkative], [rows]))["talkative_error"].to_pylist()
+    assert text == table(compute([talkative], [rows]))["talkative_error"][0].as_py()
+    assert text.startswith("RuntimeError: much to say")
+    assert "\n" not in text
+    assert len(text) == 300
+    assert table(compute([silent], [rows]))["silent_error"].to_pylist() == ["KeyError"]
+
+
+def test_on_error_raise_names_the_sample(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [*map(jpeg, range(30)), b"broken"], shard="s7")
+    for workers in (1, 2):
+        with pytest.raises(SignalError, match=r"'red' failed at shard 's7', position 30, key 'key0030': Unidentified"):
+            table(compute([red], [rows], workers=workers, on_error="raise"))
+    with pytest.raises(SignalError, match="on_error='stop' is not known"):
+        table(compute([red], [rows], on_error="stop"))  # type: ignore[arg-type]
+
+
+def test_columns_that_are_missing_or_no_pointers_are_told(tmp_path: Path) -> None:
+    rows = packed(tmp_path / "a", MIXED)
+    with pytest.raises(SignalError, match=r"reads the column 'captoin'.*Did you mean 'caption'"):
+        table(compute([words.reading(caption="captoin")], [rows]))
+    with pytest.raises(SignalError, match="points at, but that column is string"):
+        table(compute([sha256.reading(image="caption")], [rows]))
+    with pytest.raises(SignalError, match="Two signals are named 'red'"):
+        table(compute([red, red], [rows]))
+    with pytest.raises(SignalError, match="No signals"):
+        table(compute([], [rows]))
+    assert list(compute([red], [])) == []
+
+
+def test_a_missing_file_and_a_short_one_fail_their_samples_alone(tmp_path: Path) -> None:
+    good = packed(tmp_path / "good", [jpeg(1), jpeg(2)], "a")
+    gone = packed(tmp_path / "gone", [jpeg(3), jpeg(4)], "b")
+    short = packed(tmp_path / "short", [jpeg(5), jpeg(6)], "c")
+    (tmp_path / "gone").unlink()
+    os.truncate(tmp_path / "short", len(jpeg(5)) + 10)
+    found = table(compute([red], [good, gone, short]))
+    assert found["red"].to_pylist() == [1, 2, None, None, 5, None]
+    errors = found["red_error"].to_pylist()
+    assert errors[2].startswith("FileMissing: ")
+    assert errors[2] == errors[3]
+    assert errors[5].startswith("StoreError: ")
+    assert "ends before this sample does" in errors[5]
+
+
+def test_reads_are_pinned_to_the_etag_of_ingest(tmp_path: Path) -> None:
+    rows = packed(tmp_path / "a", [jpeg(1), jpeg(2)])
+    uri = str(tmp_path / "a")
+    etag = store().info(uri).etag
+    assert table(compute([red], [rows], etags={uri: etag}))["red"].to_pylist() == [1, 2]
+    packed(tmp_path / "a", [jpeg(3), jpeg(4)])
+    os.utime(uri, ns=(1, 1))
+    changed = table(compute([red], [rows], etags={uri: etag}))
+    assert changed["red"].to_pylist() == [None, None]
+    assert changed["red_error"][0].as_py().startswith("FileChanged: ")
+
+
+def test_batches_get_lists_arrays_and_what_was_prepared(tmp_path: Path) -> None:
+    @signal(batch=4)
+    def sizes(image: list[Image.Image], caption: list[str | None]) -> list[int]:
+        assert len(image) == len(caption) <= 4
+        return [one.width + len(text or "") for one, text in zip(image, caption, strict=True)]
+
+    @signal(output=int, batch=100)
+    def doubled(position: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        assert isinstance(position, np.ndarray)
+        return position * 2
+
+    @signal(output=np.uint32, batch=True)
+    def as_arrow(position: pa.Array) -> pa.Array:
+        assert isinstance(position, pa.Array)
+        return position
+
+    @signal(output=Vector(2, unit=False), batch=3)
+    class Prepared:
+        def setup(self) -> None:
+            self.calls = 0
+
+        def prepare(self, image: Image.Image) -> float:
+            return float(image.size[0])
+
+        def __call__(self, prepared: list[float]) -> Any:
+            self.calls += 1
+            return np.array([[width, len(prepared)] for width in prepared])
+
+    rows = packed(tmp_path / "a", [*map(jpeg, range(8)), b"bad"])
+    found = table(compute([sizes, doubled, as_arrow, Prepared], [rows]))
+    assert found["sizes"].to_pylist()[:4] == [16, 16 + 5, 16 + 10, 16]
+    assert found["sizes_error"].null_count == 8
+    assert found["doubled"].to_pylist() == list(range(0, 18, 2))
+    assert found["as_arrow"].to_pylist() == list(range(9))
+    assert found["prepared"].to_pylist() == [[16, 3]] * 6 + [[16, 2]] * 2 + [[]]
+
+
+def test_a_bad_sample_fails_alone_in_its_batch(tmp_path: Path) -> None:
+    @signal(batch=8)
+    def picky(position: list[int]) -> list[int]:
+        if 5 in position:
+            raise ValueError("five")
+        return position
+
+    polite = signal(
+        lambda position: [ValueError("six") if one == 6 else one for one in position],
+        name="polite",
+        output=int,
+        batch=8,
+    )
+
+    @signal(batch=8)
+    def forgetful(position: list[int]) -> list[int]:
+        return position[1:]
+
+    rows = packed(tmp_path / "a", [None] * 10)
+    found = table(compute([picky, polite, forgetful], [rows]))
+    assert found["picky"].to_pylist() == [0, 1, 2, 3, 4, None, 6, 7, 8, 9]
+    assert found["picky_error"][5].as_py() == "ValueError: five"
+    assert found["polite"].to_pylist() == [0, 1, 2, 3, 4, 5, None, 7, 8, 9]
+    assert found["polite_error"][6].as_py() == "ValueError: six"
+    assert found["forgetful_error"][0].as_py() == "ValueError: a batch of 1 samples gave 0 values"
+
+
+def test_vector_columns_arrive_as_matrices(tmp_path: Path) -> None:
+    norm = signal(
+        lambda clip: np.linalg.norm(clip, axis=1), name="norm", output=float, batch=True, inputs={"clip": np.ndarray}
+    )
+    single = signal(lambda clip: float(clip.sum()), name="single", output=float, inputs={"clip": np.ndarray})
+    vectors = pa.array([[3.0, 4.0], None, [6.0, 8.0]], pa.list_(pa.float32()))
+    rows = packed(tmp_path / "a", [None] * 3).append_column("clip", vectors)
+    found = table(compute([norm, single], [rows]))
+    assert found["norm"].to_pylist() == [5.0, None, 10.0]
+    assert found["norm_error"].to_pylist() == [None, "no clip", None]
+    assert found["single"].to_pylist() == [7.0, None, 14.0]
+
+
+def test_a_picture_that_ends_early_is_an_error_unless_asked_for(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    rows = packed(tmp_path / "a", [buffer.getvalue()[:-600]])
+    kept = signal(lambda image: image.width, name="kept", output=int, inputs={"image": Image.Image}, truncated=True)
+    found = table(compute([red, kept], [rows]))
+    assert found["red_error"][0].as_py().startswith("OSError: image file is truncated")
+    assert found["kept"].to_pylist() == [64]
+
+
+def test_pillows_remarks_stay_out_of_the_log_and_the_users_do_not(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warnings
+
+    @signal
+    def remarks(image: Image.Image) -> int:
+        warnings.warn("mine", UserWarning, stacklevel=1)
+        return 1
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # 192 pixels: a remark; more than 300 would be an error
+    rows = packed(tmp_path / "a", [jpeg(1)])
+    assert table(compute([remarks], [rows]))["remarks"].to_pylist() == [1]
+    assert [str(one.message) for one in recwarn.list] == ["mine"]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
+    (error,) = table(compute([remarks], [rows]))["remarks_error"].to_pylist()
+    assert error.startswith("DecompressionBombError: ")
+
+
+def killer(folder: Path, victim: str, times: int) -> Signal:
+    """A signal that kills its process at one sample, so many times."""
+
+    def kill(image: bytes, key: str) -> str:
+        if key == victim:
+            for attempt in range(times):
+                try:
+                    (folder / f"died{attempt}").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), system_signals.SIGKILL)
+        return key
+
+    return signal(kill, name="kill")
+
+
+def test_a_killed_process_is_replaced_and_its_task_tried_again(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(60)])
+    found = table(compute([killer(tmp_path, "key0020", 1)], [rows], workers=2))
+    assert found["kill"].to_pylist() == [f"key{number:04d}" for number in range(60)]
+    assert found["kill_error"].null_count == 60
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_sample_that_kills_every_process_is_an_error(tmp_path: Path, small_tasks: None, ordered: bool) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(60)])
+    batches = list(compute([killer(tmp_path, "key0020", 9), red], [rows], workers=2, ordered=ordered))
+    found = pa.Table.from_batches(batches)
+    if ordered:
+        assert found["position"].to_pylist() == list(range(60))
+    found = found.sort_by("position")
+    lost = [number for number, value in enumerate(found["kill"].to_pylist()) if value is None]
+    assert lost == [20]
+    assert found["kill_error"][20].as_py() == (
+        "WorkerDied: the process computing it was killed by SIGKILL (out of memory?)"
+    )
+    assert found["red_error"][20].as_py() == found["kill_error"][20].as_py()
+
+
+def test_a_process_that_dies_while_idle_is_replaced(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(40)])
+    for one in set(table(compute([process_id], [rows], workers=2))["process_id"].to_pylist()):
+        os.kill(one, system_signals.SIGKILL)
+    assert table(compute([red], [rows], workers=2))["red"].to_pylist() == list(range(40))
+
+
+def test_setup_that_dies_again_and_again_ends_the_run(tmp_path: Path, small_tasks: None) -> None:
+    class Dying:
+        def setup(self) -> None:
+            os._exit(3)
+
+        def __call__(self, caption: str) -> int:
+            return 1
+
+    rows = packed(tmp_path / "a", [None] * 20)
+    with pytest.raises(SignalError, match="ended with status 3 while it set the signals up"):
+        table(compute([signal(Dying, name="dying")], [rows], workers=2))
+
+
+def test_setup_runs_once_a_process_and_its_failure_ends_the_run(tmp_path: Path, small_tasks: None) -> None:
+    class Counted:
+        def __init__(self, folder: Path, broken: bool = False) -> None:
+            self.folder, self.broken = folder, broken
+
+        def setup(self) -> None:
+            if self.broken:
+                raise SignalError("No weights.", "Fetch them.")
+            (self.folder / f"setup-{os.getpid()}-{time.monotonic_ns()}").touch()
+
+        def __call__(self, caption: str) -> int:
+            return os.getpid()
+
+    folder = tmp_path / "setups"
+    folder.mkdir()
+    rows = packed(tmp_path / "a", [None] * 64)
+    counted = signal(Counted(folder), name="counted")
+    for _ in range(2):
+        ids = {one for one in table(compute([counted], [rows], workers=2))["counted"].to_pylist() if one}
+    assert len(list(folder.iterdir())) == len(ids) == 2
+    with pytest.raises(SignalError, match=r"setup\(\) failed with SignalError: No weights"):
+        table(compute([signal(Counted(folder, broken=True), name="counted")], [rows], workers=2))
+    assert table(compute([red], [packed(tmp_path / "b", [jpeg(1)] * 20)], workers=2))["red"].null_count == 0
+
+
+def test_giving_up_in_the_middle_leaves_no_process_computing(tmp_path: Path, small_tasks: None) -> None:
+    @signal
+    def slow(image: bytes) -> int:
+        time.sleep(0.05)
+        return os.getpid()
+
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(400)])
+    running = compute([slow], [rows], workers=2)
+    first = next(running)
+    running.close()
+    for one in set(first.column("slow").to_pylist()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(one, 0)
+    assert table(compute([red], [rows.slice(0, 30)], workers=2))["red"].to_pylist() == list(range(30))
+
+
+def test_computations_at_the_same_time_do_not_share_processes(tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(40)])
+    found: list[pa.Table] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(table(compute([red, process_id], [rows], workers=1 + 1))))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one["red"].to_pylist() for one in found] == [list(range(40))] * 2
+    one, other = (set(one["process_id"].to_pylist()) for one in found)
+    assert not one & other
+
+
+def test_a_script_without_a_main_guard_and_its_lambdas_run_in_processes(tmp_path: Path) -> None:
+    packed(tmp_path / "a", [jpeg(number) for number in range(200)])
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys
+        import pyarrow as pa
+        from PIL import Image
+        from factory_lib.signals import compute, signal
+
+        print("imported", __name__)
+        OFFSET = 5
+
+        class Base:
+            def add(self, value):
+                return value + OFFSET
+
+        @signal
+        class Adds(Base):
+            def setup(self):
+                self.ready = True
+            def __call__(self, image: Image.Image) -> int:
+                assert self.ready
+                return self.add(image.getpixel((0, 0))[0])
+
+        pid = signal(lambda image: os.getpid(), name="pid", output=int, inputs={"image": bytes})
+        with pa.OSFile(sys.argv[1]) as file:
+            rows = pa.ipc.open_file(file).read_all().to_batches()
+        values = {}
+        for batch in compute([Adds, pid], rows, workers=2):
+            assert os.getpid() not in batch.column("pid").to_pylist()
+            values |= dict(zip(batch.column("position").to_pylist(), batch.column("adds").to_pylist()))
+        print(sorted(values) == list(range(200)), all(value == at + 5 for at, value in values.items()))
+        """)
+    )
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(200)])
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write(rows)
+    root = str(Path(__file__).parents[1])
+    ran = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "rows.arrow")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+        timeout=120,
+    )
+    assert ran.stdout.split("\n")[:2] == ["imported __main__", "True True"], ran.stderr
+    assert ran.stderr == ""
+
+
+def test_code_edited_while_processes_are_kept_is_loaded_anew(
+    tmp_path: Path, small_tasks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    module = tmp_path / "edited_while_kept.py"
+    text = "from factory_lib.signals import signal\nADDED = 1\n\n@signal\ndef adds(position: int, image: bytes) -> int:\n    return position + ADDED\n"
+    module.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import edited_while_kept  # type: ignore[import-not-found]
+
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(30)])
+
+    def values() -> list[int]:
+        found: list[int] = table(compute([edited_while_kept.adds], [rows], workers=2))["adds"].to_pylist()
+        return found
+
+    assert values() == [number + 1 for number in range(30)]
+    module.write_text(text.replace("ADDED = 1", "ADDED = 20"))
+    importlib.reload(edited_while_kept)
+    assert values() == [number + 20 for number in range(30)]
+    edited_while_kept.ADDED = 5  # in this process alone: a new one could not know
+    with pytest.raises(SignalError, match=r"edited_while_kept\.ADDED differ"):
+        values()
+
+
+def test_signals_over_s3(s3: Bucket, tmp_path: Path, small_tasks: None) -> None:
+    rows = packed(tmp_path / "a", [jpeg(number) for number in range(40)])
+    uri = s3.put("pool/a.tar", (tmp_path / "a").read_bytes())
+    place = rows.schema.get_field_index("image")
+    pointers = [pointer | {"uri": uri} for pointer in rows.column(place).to_pylist()]
+    remote = rows.set_column(place, "image", pa.array(pointers, POINTER))
+    assert table(compute([red], [remote], workers=2))["red"].to_pylist() == list(range(40))
+    assert red.one(s3.put("one.png", jpeg(77))) == 77
+
+
+def test_a_member_made_of_a_picture_has_its_header() -> None:
+    member = Member(b"", picture=Image.new("L", (3, 2)))
+    assert (member.header().width, member.header().height, member.mode) == (3, 2, "L")
+    assert member.picture().mode == "RGB"
