@@ -23,7 +23,7 @@ class Settings:
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests; unset, the one that was
             used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
-        clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, a hub id, or
+        clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, hub id, or
             `tinyclip` (the default), which knows rendered shapes and not photos.
         rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None
             unset.
