@@ -379,7 +379,7 @@ class Scalar(Expr):
 
 @dataclass(frozen=True, eq=False)
 class CosineDistance(Expr):
-    """1 - cosine similarity. A dot product where both sides are known to be of unit length."""
+    """1 - cosine similarity, NULL where a vector is empty; a dot product where both are of unit length."""
 
     left: Expr
     right: Expr
@@ -388,11 +388,20 @@ class CosineDistance(Expr):
         left, right = (_as_vector(e) for e in (self.left, self.right))
         if isinstance(left, Literal):
             left, right = right, left
-        if _is_unit(left, scope) and isinstance(right, Literal) and (norm := np.linalg.norm(right.value)) > 0:
+        unit = _is_unit(left, scope) and (isinstance(right, Literal) or _is_unit(right, scope))
+        if isinstance(right, Literal) and unit and (norm := np.linalg.norm(right.value)) > 0:
             right = Literal((right.value / norm).astype(np.float32))
-        if _is_unit(left, scope) and (isinstance(right, Literal) or _is_unit(right, scope)):
-            return f"(1 - dotProduct({left.render(scope)}, {_bind_like(left, right, scope)}))"
-        return f"cosineDistance({left.render(scope)}, {right.render(scope)})"
+        a = left.render(scope)
+        b = _bind_like(left, right, scope) if unit else right.render(scope)
+        # A vector is empty where a signal failed. Both branches of `if` are evaluated, and vectors of different
+        # lengths are an error: an empty one is compared with itself.
+        if isinstance(right, Literal):
+            missing, second = f"empty({a})", f"if(empty({a}), {a}, {b})"
+        else:
+            missing, second = f"empty({a}) OR empty({b})", f"if(empty({a}), {a}, {b})"
+            a = f"if(empty({b}), {b}, {a})"
+        distance = f"1 - dotProduct({a}, {second})" if unit else f"cosineDistance({a}, {second})"
+        return f"if({missing}, NULL, {distance})"
 
 
 @dataclass(frozen=True, eq=False)

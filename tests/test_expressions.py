@@ -55,8 +55,14 @@ class Scope:
         (fn.quantile(C.a, parameters=[0.9]), "quantile(<0.9:Float64>)(a)"),
         (fn.sum(C.a).over("b", "-c"), "sum(a) OVER (PARTITION BY b ORDER BY c DESC NULLS LAST)"),
         (case((C.a > 1, "x"), default="y"), "multiIf((a > <1:Int64>), <x:String>, <y:String>)"),
-        (cosine_distance(C.clip, [3, 4]), "(1 - dotProduct(clip, <[0.6 0.8]:Array(BFloat16)>))"),
-        (cosine_distance(C.other, [3, 4]), "cosineDistance(other, <[3. 4.]:Array(Float32)>)"),
+        (
+            cosine_distance(C.clip, [3, 4]),
+            "if(empty(clip), NULL, 1 - dotProduct(clip, if(empty(clip), clip, <[0.6 0.8]:Array(BFloat16)>)))",
+        ),
+        (
+            cosine_distance(C.other, [3, 4]),
+            "if(empty(other), NULL, cosineDistance(other, if(empty(other), other, <[3. 4.]:Array(Float32)>)))",
+        ),
     ],
 )
 def test_rendering(expression: Expr, expected: str) -> None:

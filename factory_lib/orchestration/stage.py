@@ -17,7 +17,7 @@ import dagster as dg
 from factory_lib.orchestration.conditions import shard_condition, whole_condition
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.query import DatasetQuery
-from factory_lib.signals.fingerprint import fingerprint
+from factory_lib.signals.fingerprint import code_components, digest
 
 IO_MANAGER_KEY = "versions"
 """Resource key under which stages look for the IO manager."""
@@ -64,7 +64,7 @@ def stage(
             owners=list(owners),
             partitions_def=partitions,
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
-            code_version=fingerprint(body),
+            code_version=digest(code_components(body)),
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,
         )(_compute(body, parameters))

@@ -32,6 +32,7 @@ SINGLE_SHARD = "all"
 """The shard of rows that belong to none: of an ordered or aggregated query."""
 
 _UNKNOWN_IDENTIFIER = 47
+_FAILED_MUTATION = (341,)
 
 COPY_BELOW = 0.02
 """Share of physical rows kept below which they are copied. A mask writes about half a byte for each physical row and
@@ -92,7 +93,14 @@ def derive(warehouse: Warehouse, dataset: str, block: Block) -> tuple[Stage, Der
     if derivation.kind == "copy":
         stage = _copy(warehouse, dataset, block)
         return stage, derivation, stage.bytes()
-    return _share(warehouse, dataset, block, derivation)
+    try:
+        return _share(warehouse, dataset, block, derivation)
+    except EngineError as error:
+        # Mutations evaluate masked rows, too. What fails only there is no fault of the query: its rows are copied.
+        if not derivation.computed or error.code not in _FAILED_MUTATION:
+            raise
+        stage = _copy(warehouse, dataset, block)
+        return stage, Derivation("copy", "a value cannot be computed for a masked row"), stage.bytes()
 
 
 @contextlib.contextmanager
@@ -167,6 +175,18 @@ def _share(warehouse: Warehouse, dataset: str, block: Block, how: Derivation) ->
     base = block.source
     table = ".".join(quote(p) for p in base.name.split(".", 1))
     stage = clone(warehouse, dataset, table, base.shards)
+    try:
+        return _changed(warehouse, dataset, stage, block, how)
+    except BaseException:
+        stage.drop()
+        raise
+
+
+def _changed(
+    warehouse: Warehouse, dataset: str, stage: Stage, block: Block, how: Derivation
+) -> tuple[Stage, Derivation, int]:
+    base = block.source
+    assert isinstance(base, TableSource)
     stage.optimize()
     taken = base.columns.keys() | how.renamed.keys()
     written = {name: f"_new_{i}" if name in taken else name for i, name in enumerate(how.computed)}

@@ -1,0 +1,179 @@
+"""What became of the samples, for a person: funnel, versions, nearest images, the model, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from factory_assets.defs.curation import ALIGNMENT, BASIC
+from factory_lib.curation.alignment import clip_score
+from factory_lib.curation.funnel import Step, funnel, rejections
+from factory_lib.errors import DatasetNotFound
+from factory_lib.expressions import C, cosine_distance
+from factory_lib.query import DatasetQuery
+from factory_lib.rendered.truth import FilterScore, score_duplicates, score_filter
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import Version, resolve
+
+if TYPE_CHECKING:
+    from factory_lib.demo.run import DemoSource
+    from factory_lib.orchestration.running import Outcome
+
+STAGES = (
+    "samples",
+    "image_signals",
+    "clip_embeddings",
+    "basic_filter",
+    "deduplicated",
+    "clip_score_filter",
+    "training_set",
+)
+BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
+EXEMPLAR = "a large red circle on a white background"
+
+
+def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: Console) -> None:
+    """Print the whole report."""
+    chain = [resolve(warehouse(), name) for name in STAGES]
+    if not outcome.runs:
+        console.print("Nothing was behind: the source, the code and the models are as they were.\n")
+    print_ingest(chain[0], console)
+    steps = funnel(chain, reasons(chain))
+    truth = pq.read_table(source.truth) if source.truth else None
+    print_funnel(steps, scores(chain, truth) if truth else {}, console)
+    print_versions(steps, chain, console)
+    print_nearest(chain[-1], source, console)
+    print_model(chain[-1], console)
+    console.print(f"\nDone in {seconds:.0f} s. Next:")
+    console.print("  make dev                          the graph, its runs and the pictures in the Dagster UI")
+    console.print("  .venv/bin/factory show training_set      columns, rows and provenance of the result")
+    console.print('  .venv/bin/factory sql "SELECT caption, clip_score FROM training_set.v1 LIMIT 5"')
+
+
+def print_ingest(samples: Version, console: Console) -> None:
+    """What the source held, and what of it is not a sample."""
+    record = samples.provenance
+    for source in record.sources if record else []:
+        counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in source["counts"].items())
+        console.print(f"\n{source['samples']:,} samples in {len(source['shards'])} shards ({source['format']})", end="")
+        console.print(f"; kept out: {counts}" if counts else "", soft_wrap=True)
+        for problem in source["problems"][:5]:
+            console.print(f"  {problem}", style="yellow", markup=False)
+
+
+def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
+    """Dataset -> why samples went, where a stage has rules."""
+    before = {v.dataset: DatasetQuery(v) for v in chain}
+    embedded, deduplicated = before["clip_embeddings"], before["deduplicated"]
+    scored = deduplicated.mutate(clip_score=clip_score())
+    near = before["basic_filter"].count() - deduplicated.count()
+    return {
+        "basic_filter": rejections(embedded, BASIC.rules(embedded.columns)),
+        "deduplicated": {"near-duplicate of a better sample": near},
+        "clip_score_filter": rejections(scored, ALIGNMENT.rules()),
+    }
+
+
+def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
+    """How right each filter was, against the truth of the rendered images."""
+    keys = {v.dataset: DatasetQuery(v).select("key").to_arrow()["key"] for v in chain}
+    return {
+        "basic_filter": score_filter(truth, keys["clip_embeddings"], keys["basic_filter"], BASIC_FAULTS),
+        "deduplicated": score_duplicates(truth, keys["basic_filter"], keys["deduplicated"]),
+        "clip_score_filter": score_filter(truth, keys["deduplicated"], keys["clip_score_filter"], ["mismatched"]),
+    }
+
+
+def print_funnel(steps: Sequence[Step], known: Mapping[str, FilterScore], console: Console) -> None:
+    """Rows in and kept by stage, with the reasons."""
+    table = Table(title="Funnel", title_justify="left")
+    for name in ("stage", "rows in", "kept", "share", *(("precision", "recall") if known else ()), "why samples went"):
+        table.add_column(name, justify="left" if name in ("stage", "why samples went") else "right")
+    for step in steps:
+        dataset = step.version.partition(".")[0]
+        score = known.get(dataset)
+        rated = (
+            (_percent(score.precision if score else None), _percent(score.recall if score else None)) if known else ()
+        )
+        why = "\n".join(f"{n:>5,}  {reason}" for reason, n in step.reasons.items() if n)
+        table.add_row(step.version, f"{step.rows_in:,}", f"{step.rows:,}", _percent(step.kept), *rated, why)
+    console.print()
+    console.print(table)
+    if known:
+        console.print(
+            "Precision: share of the removed samples that deserved it; recall: share of those deserving it that went,"
+            "\nby the known truth of the rendered images, which no stage reads."
+        )
+
+
+def print_versions(steps: Sequence[Step], chain: Sequence[Version], console: Console) -> None:
+    """The versions with what they cost."""
+    table = Table(title="Versions", title_justify="left")
+    for name in ("version", "rows", "stored as", "MB added", "seconds", "values computed", "reused"):
+        table.add_column(name, justify="left" if name in ("version", "stored as") else "right")
+    for step, version in zip(steps, chain, strict=True):
+        record = version.provenance
+        if record is not None:
+            numbers = (
+                f"{record.bytes_added / 1e6:.2f}",
+                f"{record.seconds:.1f}",
+                f"{record.computed:,}",
+                f"{record.reused:,}",
+            )
+            table.add_row(step.version, f"{step.rows:,}", step.storage, *numbers)
+    console.print()
+    console.print(table)
+
+
+def print_nearest(training_set: Version, source: DemoSource, console: Console) -> None:
+    """The five images nearest to an exemplar: a described one for rendered images, else the first of the set."""
+    from factory_lib.signals import clip
+
+    embedded = DatasetQuery("clip_embeddings").join(DatasetQuery(training_set), on="sample_id", how="semi")
+    if source.truth is not None:
+        target, what = clip.encode_text.one(EXEMPLAR), repr(EXEMPLAR)
+    else:
+        first = embedded.limit(1).select("clip", "caption").to_arrow().to_pylist()
+        if not first:
+            return
+        target, what = first[0]["clip"], f"the first image ({first[0]['caption']!r})"
+    near = embedded.mutate(dist=cosine_distance(C.clip, target)).order_by(C.dist).limit(5)
+    table = Table(title=f"Five images nearest to {what}", title_justify="left")
+    for name in ("distance", "caption", "where its bytes are"):
+        table.add_column(name, justify="right" if name == "distance" else "left")
+    for row in near.select("dist", "caption", "image").to_arrow().to_pylist():
+        pointer = row["image"]
+        place = f"{pointer['uri'].rsplit('/', 1)[-1]} [{pointer['offset']:,} + {pointer['size']:,}]"
+        table.add_row(f"{row['dist']:.3f}", str(row["caption"]), place)
+    console.print()
+    console.print(table)
+
+
+def print_model(training_set: Version, console: Console) -> None:
+    """The trained model's score, from the newest event of its asset."""
+    import dagster as dg
+
+    from factory_lib.orchestration.instance import factory_instance
+
+    with factory_instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("trained_model"))
+    if event is None or event.asset_materialization is None:
+        raise DatasetNotFound("No model was trained.", "Run the graph again: make demo.")
+    numbers = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    line = (
+        f"\nModel trained on {numbers['samples']:,} pairs of {numbers['trained_on']}: {numbers['accuracy']:.1%} of"
+        f" {numbers['test_pairs']:,} unseen images are nearest to their own caption (chance {numbers['chance']:.1%},"
+        f" AUC {numbers['auc']:.3f})"
+    )
+    if "baseline_accuracy" in numbers:
+        line += f"; the same model on as many uncurated samples: {numbers['baseline_accuracy']:.1%}"
+    console.print(line + ".", soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

@@ -1,0 +1,103 @@
+"""Runs the demonstration: makes or takes a source, materializes the graph, reports."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from factory_lib.errors import FactoryError
+from factory_lib.settings import remember_source, settings
+
+if TYPE_CHECKING:
+    from factory_lib.orchestration.running import Outcome
+
+SAMPLES, SHARDS, SEED = 6000, 12, 7
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """What the demonstration runs on.
+
+    Attributes:
+        uri: folder or URI of the shards.
+        truth: parquet that says what each rendered sample really is; None for the user's own shards.
+    """
+
+    uri: str
+    truth: Path | None
+
+
+def demonstrate(uri: str | None, console: Console) -> None:
+    """Run the graph on shards at a URI, or on rendered images, and print what became of them.
+
+    Raises:
+        FactoryError: a stage failed; what was made before stays.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    started = time.monotonic()
+    source = DemoSource(uri, None) if uri else rendered_source(console)
+    remember_source(source.uri)
+    outcome = materialize(source, console)
+    if outcome.errors:
+        raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
+    from factory_lib.demo.report import print_report
+
+    print_report(source, outcome, time.monotonic() - started, console)
+
+
+def rendered_source(console: Console) -> DemoSource:
+    """Rendered, captioned images in the data folder; they are drawn at the first call."""
+    from factory_lib.rendered.folder import truth_path, write_folder
+
+    folder = settings().home / "demo" / "shards"
+    truth = truth_path(folder)
+    if not truth.exists():
+        console.print(f"Drawing {SAMPLES:,} captioned images into {folder} …")
+        with _bar(console) as bar:
+            task = bar.add_task("images", total=SAMPLES)
+            write_folder(
+                folder, SAMPLES, SHARDS, SEED, workers=settings().workers, progress=lambda n: bar.advance(task, n)
+            )
+    return DemoSource(str(folder), truth)
+
+
+def materialize(source: DemoSource, console: Console) -> Outcome:
+    """Run what is behind of the graph, through Dagster, with a progress bar."""
+    console.print("Loading the asset graph …")
+    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.running import load_definitions, run_graph
+    from factory_lib.orchestration.shards import ShardSource
+
+    definitions = load_definitions()
+    with factory_instance() as instance, _bar(console) as bar:
+        task = bar.add_task("looking at the source", total=None)
+
+        def on_run(stages: tuple[str, ...], partitions: tuple[str, ...]) -> None:
+            where = f" for {len(partitions)} shards" if len(partitions) > 1 else ""
+            bar.console.print(f"  {' → '.join(stages)}{where}")
+
+        def report(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        origin = ShardSource(uri=source.uri, tars_per_shard=settings().tars_per_shard)
+        return run_graph(instance, definitions, source=origin, on_run=on_run, report=report)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Progress]:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield bar
