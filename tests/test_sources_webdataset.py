@@ -102,7 +102,9 @@ def test_duplicate_members_are_said_and_the_first_counts(tmp_path: Path) -> None
     assert table["image"][0].as_py()["size"] == 5
     assert table["caption"].to_pylist() == ["a"]
     assert reports["a"].counts == {"duplicate_members": 2}
-    assert "(samples '1', '1')" in reports["a"].problems[0]
+    assert reports["a"].problems == [
+        "2 members, of samples '1', '1', have the extension of one before them: the first counts"
+    ]
 
 
 def test_json_fields_become_typed_columns(tmp_path: Path) -> None:
@@ -148,6 +150,13 @@ def test_json_fields_become_typed_columns(tmp_path: Path) -> None:
         },
         dict.fromkeys(list(types)[1:]) | {"big": float(2**70)},
     ]
+
+
+def test_half_characters_in_json_are_replaced(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar", [("1.json", b'{"s": "a\\ud83d b"}'), ("2.json", b'\xef\xbb\xbf {"s": "with a BOM"}\n')]
+    )
+    assert rows(open_source(str(path)), "s") == [{"s": "a? b"}, {"s": "with a BOM"}]
 
 
 def test_names_of_columns(tmp_path: Path) -> None:
@@ -216,8 +225,9 @@ def test_later_shards_keep_the_schema_of_the_first(tmp_path: Path) -> None:
         {"n": 3, "s": '{"deep":1}'},
     ]
     assert reports["1"].counts == {"misfit_values": 1, "unknown_fields": 1, "unknown_members": 1}
-    assert reports["1"].problems[0] == "json field 'n' of sample '2' does not fit int64: left null"
-    assert "json fields 'late' are in no column" in reports["1"].problems[1]
+    assert reports["1"].problems[0].startswith("1 members, of sample '2', are in no column")
+    assert reports["1"].problems[1] == "json field 'n' of sample '2' does not fit int64: left null"
+    assert "json fields 'late' are in no column" in reports["1"].problems[2]
     assert reports["2"].counts == {}
     wide = open_source(str(tmp_path), schema_tars=3)
     assert {field.name: str(field.type) for field in wide.schema if field.name in {"n", "s", "late"}} == {

@@ -12,6 +12,7 @@ bytes of memory a row. It is meant for up to `MAX_ROWS` rows; larger pools are j
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -203,19 +204,22 @@ class _Attributes:
 @lru_cache(maxsize=8)
 def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
     if not (folder / "places.npy").exists():
-        _build(folder, tables)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / f".{folder.name[:12]}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several readers one builds, be they threads or processes
+            if not (folder / "places.npy").exists():
+                _build(folder, tables)
     return KeyIndex(folder, tables)
 
 
 def _build(folder: Path, tables: KeyedTables) -> None:
-    """Build in a folder of its own and rename it: of several builders at once the first one's stays."""
+    """Build in a folder of its own and rename it, so that nobody sees half an index."""
     total = sum(pair.fresh().rows for pair in tables.pairs)
     if total > MAX_ROWS:
         raise SourceError(
             f"The tables have {total} rows; an index holds {MAX_ROWS}.",
             "Ingest the metadata as a dataset of its own and join in the warehouse, or name fewer files.",
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
         hashes = np.empty(total, np.uint64)
@@ -232,11 +236,7 @@ def _build(folder: Path, tables: KeyedTables) -> None:
         order = np.argsort(hashes, kind="stable")
         np.save(building / "hashes.npy", hashes[order])
         np.save(building / "places.npy", places[order])
-        try:
-            os.rename(building, folder)
-        except OSError:
-            if not (folder / "places.npy").exists():
-                raise
+        os.rename(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     _remove_older(folder)

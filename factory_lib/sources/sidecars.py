@@ -24,7 +24,7 @@ def text_column(contents: Contents, keys: pa.StringArray, report: ShardReport) -
     except pa.ArrowInvalid:
         texts, bad = _decoded(contents)
         report.count("bad_utf8", len(bad))
-        report.problem(f"text of {_where(keys, bad)} is not UTF-8: the wrong bytes became U+FFFD")
+        report.problem(f"text of {where(keys, bad)} is not UTF-8: the wrong bytes became U+FFFD")
     return pc.utf8_rtrim(texts, characters="\r\n")
 
 
@@ -37,7 +37,7 @@ def integer_column(contents: Contents, keys: pa.StringArray, report: ShardReport
         numbers = [_integer(text) for text in texts.to_pylist()]
     bad = [row for row, number in enumerate(numbers) if number is None and contents[row] is not None]
     report.count("bad_integers", len(bad))
-    report.problem(f"class of {_where(keys, bad)} is not an integer")
+    report.problem(f"class of {where(keys, bad)} is not an integer")
     return pa.array(numbers, pa.int64())
 
 
@@ -52,7 +52,7 @@ def json_objects(contents: Contents, keys: pa.StringArray | None, report: ShardR
         objects.append(found or {})
     if bad and report is not None and keys is not None:
         report.count("bad_json", len(bad))
-        report.problem(f"json of {_where(keys, bad)} is not a JSON object")
+        report.problem(f"json of {where(keys, bad)} is not a JSON object")
     return objects
 
 
@@ -66,7 +66,7 @@ def json_columns(
         columns.append(column)
         if misfits:
             report.count("misfit_values", len(misfits))
-            report.problem(f"json field {name!r} of {_where(keys, misfits)} does not fit {kind}: left null")
+            report.problem(f"json field {name!r} of {where(keys, misfits)} does not fit {kind}: left null")
     unknown = set[str]().union(*objects) - {name for name, _ in fields} - {"key"}
     if unknown:
         report.count("unknown_fields", sum(len(unknown & found.keys()) for found in objects))
@@ -105,7 +105,7 @@ def _integer(text: str | None) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-def _where(keys: pa.StringArray, rows: Sequence[int]) -> str:
+def where(keys: pa.StringArray, rows: Sequence[int]) -> str:
     """The first few samples by key, and how many more there are."""
     first = ", ".join(repr(keys[row].as_py()) for row in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""

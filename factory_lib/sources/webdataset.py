@@ -14,7 +14,7 @@ from factory_lib.errors import SourceError
 from factory_lib.sources.layout import Layout, Slot
 from factory_lib.sources.members import Members, members_of, whole_samples
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
-from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column
+from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column, where
 from factory_lib.sources.tar import TarReader
 from factory_lib.storage.store import FileInfo, Store, store
 
@@ -175,16 +175,21 @@ def _first_of_kind(
     """Which members count: of several with the same key and extension the first, and none of an unknown extension."""
     unknown = members.codes < 0
     if unknown.any():
-        report.count("unknown_members", int(unknown.sum()))
+        rows = np.flatnonzero(unknown)
+        report.count("unknown_members", len(rows))
+        report.problem(
+            f"{len(rows)} members, of {where(keys, sample[rows].tolist())}, are in no column: the tars that settled "
+            "the schema have none of their extension; open the source with schema_tars=… larger to look into more of them"
+        )
     pairs = sample * (kinds + 1) + members.codes
     first = np.zeros(len(members), np.bool_)
     first[np.unique(pairs, return_index=True)[1]] = True
     repeated = np.flatnonzero(~first & ~unknown)
     if len(repeated):
         report.count("duplicate_members", len(repeated))
-        shown = ", ".join(repr(keys[int(sample[row])].as_py()) for row in repeated[:3])
         report.problem(
-            f"{len(repeated)} members have the key and extension of one before them (samples {shown}): the first counts"
+            f"{len(repeated)} members, of {where(keys, sample[repeated].tolist())}, have the extension of one before "
+            "them: the first counts"
         )
     return first & ~unknown
 
