@@ -179,7 +179,7 @@ def _first_of_kind(
         report.count("unknown_members", len(rows))
         report.problem(
             f"{len(rows)} members, of {where(keys, sample[rows].tolist())}, are in no column: the tars that settled "
-            "the schema have none of their extension; open the source with schema_tars=… larger to look into more of them"
+            "the schema have none of their extension; open the source with schema_tars=… larger to look into more"
         )
     pairs = sample * (kinds + 1) + members.codes
     first = np.zeros(len(members), np.bool_)
