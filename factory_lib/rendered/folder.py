@@ -9,7 +9,6 @@ recipe always writes the same samples.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -29,55 +28,10 @@ from factory_lib.errors import SourceError
 from factory_lib.rendered.draw import render
 from factory_lib.rendered.edits import DAMAGES, EDITS, damage, encode
 from factory_lib.rendered.plan import Recipe, Row, picture_seed, plan_shard
-from factory_lib.rendered.scores import Scores, score
+from factory_lib.rendered.records import METADATA, TRUTH, record, stats, true_row
+from factory_lib.rendered.scores import score
 
-METADATA = pa.schema(
-    [
-        ("uid", pa.string()),
-        ("url", pa.string()),
-        ("caption", pa.string()),
-        ("similarity", pa.float32()),
-        ("punsafe", pa.float32()),
-        ("pwatermark", pa.float32()),
-        ("key", pa.string()),
-        ("status", pa.string()),
-        ("error_message", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("original_height", pa.int32()),
-        ("exif", pa.string()),
-        ("sha256", pa.string()),
-    ]
-)
-"""Columns of a shard's parquet: width and height are of the stored picture, original_* and sha256 of the download."""
-
-TRUTH = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("uid", pa.string()),
-        ("fault", pa.string()),
-        ("failed", pa.bool_()),
-        ("broken", pa.bool_()),
-        ("too_small", pa.bool_()),
-        ("uninformative", pa.bool_()),
-        ("unsafe", pa.bool_()),
-        ("mismatched", pa.bool_()),
-        ("picture", pa.int64()),
-        ("edit", pa.string()),
-        ("meaning", pa.int32()),
-        ("colour", pa.string()),
-        ("shape", pa.string()),
-        ("size", pa.string()),
-        ("background", pa.string()),
-        ("said_meaning", pa.int32()),
-    ]
-)
-"""Columns of the truth, one row a row of the parquets. Rows with one `picture` are duplicates of each other."""
-
-_EPOCH = 1_700_000_000
-_FAILURES = ("HTTP Error 404: Not Found", "HTTP Error 403: Forbidden", "<urlopen error timed out>")
+_EPOCH = 1_700_000_000  # everything seems to have been written then: equal folders are equal bytes
 
 
 @dataclass(frozen=True)
@@ -130,12 +84,10 @@ def write_folder(
     return _finish(folder, recipe, pa.concat_tables(truths))
 
 
-def add_shard(path: str | Path, rows: int | None = None) -> RenderedFolder:
+def add_shard(path: str | Path) -> RenderedFolder:
     """Add one more shard to a folder that `write_folder` wrote, as a crawl does that goes on.
 
-    Args:
-        path: the folder.
-        rows: refused unless it equals the rows of the folder's other shards, which is the default.
+    It has as many rows as the others, and near-duplicates of their pictures.
 
     Raises:
         SourceError: the folder has no truth beside it, so it was not written here.
@@ -145,8 +97,6 @@ def add_shard(path: str | Path, rows: int | None = None) -> RenderedFolder:
         raise SourceError(f"{folder} has no {beside.name} beside it.", "Write the folder with write_folder first.")
     truth = pq.read_table(beside)
     recipe = _recipe_of(truth)
-    if rows not in (None, recipe.rows):
-        raise SourceError(f"The shards of {folder} have {recipe.rows} rows, not {rows}.", "Leave rows out.")
     number = len(truth) // recipe.rows
     return _finish(folder, recipe, pa.concat_tables([truth, _write_shard(folder, recipe, number)]))
 
@@ -185,17 +135,17 @@ def _write_shard(folder: Path, recipe: Recipe, number: int) -> pa.Table:
         for index in _order(recipe, number, "tar"):
             row = rows[index]
             jpeg, size = (None, None) if row.fault == "failed" else _jpeg(recipe, row)
-            record = records[index] = _record(recipe, row, scores, size)
+            described = records[index] = record(recipe, row, scores, size)
             if jpeg is not None:
-                _add(tar, f"{record['key']}.jpg", jpeg)
-                _add(tar, f"{record['key']}.txt", row.caption.encode())
-                _add(tar, f"{record['key']}.json", json.dumps(record, indent=4).encode())
+                _add(tar, f"{described['key']}.jpg", jpeg)
+                _add(tar, f"{described['key']}.txt", row.caption.encode())
+                _add(tar, f"{described['key']}.json", json.dumps(described, indent=4).encode())
     order = _order(recipe, number, "parquet")
     pq.write_table(pa.Table.from_pylist([records[i] for i in order], schema=METADATA), folder / f"{name}.parquet")
     keys = np.array([records[i]["key"] for i in order])
     np.savez(folder / f"{name}.npz", key=keys, img_emb=scores.image[order], txt_emb=scores.text[order])
-    (folder / f"{name}_stats.json").write_text(json.dumps(_stats(records), indent=4))
-    return pa.Table.from_pylist([_true(name, row, records[row.index]) for row in rows], schema=TRUTH)
+    (folder / f"{name}_stats.json").write_text(json.dumps(stats(records, _EPOCH), indent=4))
+    return pa.Table.from_pylist([true_row(name, row, records[row.index]) for row in rows], schema=TRUTH)
 
 
 def _order(recipe: Recipe, shard: int, of: str) -> list[int]:
@@ -219,70 +169,7 @@ def _jpeg(recipe: Recipe, row: Row) -> tuple[bytes, tuple[int, int]]:
     return (damage(row.edit, jpeg, rng) if row.edit in DAMAGES else jpeg), picture.size
 
 
-def _record(recipe: Recipe, row: Row, scores: Scores, size: tuple[int, int] | None) -> dict[str, Any]:
-    """One row of the parquet, which is also the json member of the tar."""
-    rng = Random(f"record-{recipe.seed}/{row.shard}/{row.index}")
-    uid = f"{rng.getrandbits(128):032x}"
-    width, height = size or (None, None)
-    digits = len(str(recipe.rows - 1))
-    # img2dataset scales down what it downloads, and keeps the size and the digest of what it had downloaded.
-    download = 1.0 if row.fault == "too_small" else Random(f"download-{recipe.seed}/{row.picture}").uniform(1.0, 6.0)
-    exact = row.edit in ("original", "exact")
-    downloaded = f"{recipe.seed}/{row.picture}" if exact else f"{recipe.seed}/{row.picture}/{row.shard}/{row.index}"
-    return {
-        "uid": uid,
-        "url": f"https://images.example/{uid[:2]}/{uid[2:12]}.jpg",
-        "caption": row.caption,
-        "similarity": float(scores.similarity[row.index]),
-        "punsafe": float(scores.punsafe[row.index]),
-        "pwatermark": float(scores.pwatermark[row.index]),
-        "key": f"{row.shard:05d}{row.index:0{digits}d}",
-        "status": "success" if size else "failed_to_download",
-        "error_message": None if size else rng.choice(_FAILURES),
-        "width": width,
-        "height": height,
-        "original_width": round(width * download) if width else None,
-        "original_height": round(height * download) if height else None,
-        "exif": "{}" if size else None,
-        "sha256": hashlib.sha256(downloaded.encode()).hexdigest() if size else None,
-    }
-
-
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mtime = len(data), _EPOCH
     tar.addfile(member, io.BytesIO(data))
-
-
-def _stats(records: list[dict[str, Any]]) -> dict[str, Any]:
-    successes = sum(record["status"] == "success" for record in records)
-    messages = [record["error_message"] or "success" for record in records]
-    return {
-        "count": len(records),
-        "successes": successes,
-        "failed_to_download": len(records) - successes,
-        "failed_to_resize": 0,
-        "duration": 12.5,
-        "start_time": float(_EPOCH),
-        "end_time": _EPOCH + 12.5,
-        "status_dict": {message: messages.count(message) for message in sorted(set(messages))},
-    }
-
-
-def _true(shard: str, row: Row, record: dict[str, Any]) -> dict[str, Any]:
-    faults = ("failed", "broken", "too_small", "uninformative", "unsafe", "mismatched")
-    return {
-        "shard": shard,
-        "key": record["key"],
-        "uid": record["uid"],
-        "fault": row.fault,
-        **{fault: row.fault == fault for fault in faults},
-        "picture": row.picture,
-        "edit": row.edit,
-        "meaning": row.scene.meaning,
-        "colour": row.scene.colour,
-        "shape": row.scene.shape,
-        "size": row.scene.size,
-        "background": row.scene.background,
-        "said_meaning": row.said.meaning if row.said else None,
-    }

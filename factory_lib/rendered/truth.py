@@ -1,6 +1,6 @@
 """How right a filter is: what it removed against what a rendered folder's truth says.
 
-Every function takes the truth (`TRUTH` in `rendered.folder`) and the keys of the samples before and after a stage.
+Every function takes the truth (`TRUTH` in `rendered.records`) and the keys of the samples before and after a stage.
 Precision is the share of the removed samples that deserved it, recall the share of those deserving it that were
 removed; None where there is nothing to divide by.
 """
