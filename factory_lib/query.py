@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pyarrow as pa
 
 from factory_lib.errors import QueryError
-from factory_lib.expressions import Call, Column, Expr, Field, InQuery, Ordering, SqlText, lift, ordering
+from factory_lib.expressions import SqlText
+from factory_lib.joins import join_source, key_pairs
+from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
 from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle
 from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource, sampled, tables
 from factory_lib.sqltext import literal
@@ -160,7 +162,7 @@ class DatasetQuery:
             how: "semi" and "anti" keep the rows that have, or lack, a partner; they are filters and stored as masks.
             suffix: put behind names of the other's columns that are taken here.
         """
-        pairs = _pairs(on)
+        pairs = key_pairs(on)
         for left, right in pairs:
             self.block.column(left)
             other.block.column(right)
@@ -170,7 +172,7 @@ class DatasetQuery:
             right_keys = other.block.select({b: Column(b) for _, b in pairs})
             block = self.block.filter(InQuery(left_keys, right_keys, negated=how == "anti"))
         elif how in ("inner", "left", "right", "full"):
-            block = Block.over(_join_source(self.block, other.block, how, pairs, suffix))
+            block = Block.over(join_source(self.block, other.block, how, pairs, suffix))
         else:
             raise QueryError(f"join(how={how!r}): there is no such join.", "inner, left, right, full, semi or anti.")
         named = {"on": on, **({} if how == "inner" else {"how": how})}
@@ -450,28 +452,6 @@ def _typed(block: Block) -> Block:
         return Block(TableSource("system.one", {}), columns)
 
     return map_sources(block, change)
-
-
-def _join_source(left: Block, right: Block, how: str, pairs: Sequence[tuple[str, str]], suffix: str) -> JoinSource:
-    columns = {name: ("l", name) for name in left.columns}
-    shared = {b for a, b in pairs if a == b}
-    for name in right.columns:
-        if name in shared or (name in derive.SYSTEM and name in left.columns):
-            continue
-        out = name if name not in columns else f"{name}{suffix}"
-        if out in columns:
-            raise QueryError(f"Both sides of the join have a column {out!r}.", "Choose another suffix=.")
-        columns[out] = ("r", name)
-    return JoinSource(left, right, how, tuple(pairs), columns)
-
-
-def _pairs(on: str | Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]]:
-    if isinstance(on, str):
-        return [(on, on)]
-    pairs = list(on.items()) if isinstance(on, Mapping) else [(name, name) for name in on]
-    if not pairs:
-        raise QueryError("join() needs at least one column to join on.")
-    return pairs
 
 
 def _column_name(column: str | Expr) -> str:

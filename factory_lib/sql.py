@@ -17,19 +17,8 @@ from typing import Any
 import numpy as np
 
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
-from factory_lib.expressions import (
-    Call,
-    Column,
-    Expr,
-    InQuery,
-    Literal,
-    Ordering,
-    Scalar,
-    SqlText,
-    has_window,
-    ordering,
-    render_ordering,
-)
+from factory_lib.expressions import SqlText, has_window
+from factory_lib.operators import Call, Column, Expr, InQuery, Literal, Ordering, Scalar, ordering, render_ordering
 from factory_lib.sqltext import literal, quote
 
 Params = dict[str, Any]

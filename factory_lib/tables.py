@@ -18,7 +18,9 @@ def print_table(table: pa.Table, title: str = "") -> None:
     shown = Table(title=title or None, title_justify="left")
     for field in table.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        shown.add_column(field.name, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=True, min_width=min(len(field.name), 10))
+        side: Any = "right" if numeric else "left"
+        width = min(len(field.name), 10)
+        shown.add_column(field.name, justify=side, overflow="ellipsis", no_wrap=True, min_width=width)
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
         shown.add_row(*map(cell, row))
     Console().print(shown)

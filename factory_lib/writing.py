@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from factory_lib.expressions import (
+from factory_lib.expressions import CosineDistance, SqlText
+from factory_lib.operators import (
     Call,
     Cast,
     Column,
-    CosineDistance,
     Expr,
     Field,
     Infix,
@@ -19,7 +19,6 @@ from factory_lib.expressions import (
     Length,
     Literal,
     Ordering,
-    SqlText,
     Window,
 )
 
@@ -42,7 +41,7 @@ def python_of(value: Any) -> str:
     return repr(value)
 
 
-def _expression(e: Expr) -> str:
+def _expression(e: Expr) -> str:  # noqa: PLR0912 - one line a kind of node
     match e:
         case Column(name):
             return f"C.{name}" if name.isidentifier() else f"C[{name!r}]"

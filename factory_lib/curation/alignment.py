@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from factory_lib.expressions import C, Expr, cosine_distance
+from factory_lib.expressions import C, cosine_distance
+from factory_lib.operators import Expr
 
 
 def clip_score(image: str = "clip", text: str = "clip_text") -> Expr:

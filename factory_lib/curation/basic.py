@@ -7,7 +7,8 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from factory_lib.expressions import C, Expr, fn
+from factory_lib.expressions import C, fn
+from factory_lib.operators import Expr
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import dagster as dg
 
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import rejections
-from factory_lib.expressions import C, Expr, fn
+from factory_lib.expressions import C, fn
+from factory_lib.operators import Expr
 from factory_lib.orchestration.unsynced import unsynced
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse

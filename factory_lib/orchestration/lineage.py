@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from factory_lib.computing import SignalRows
-from factory_lib.expressions import Column, Expr, SqlText
+from factory_lib.expressions import SqlText
+from factory_lib.operators import Column, Expr
 from factory_lib.sql import Block, JoinSource, PendingSource, TableSource, UnionSource
 
 Place = tuple[str, str]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
-from factory_lib.expressions import Column, Expr, has_window, is_deterministic
+from factory_lib.expressions import has_window, is_deterministic
+from factory_lib.operators import Column, Expr
 from factory_lib.sql import ROW_ID, Block, JoinSource, Rendering, TableSource, UnionSource, describe, source_columns
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
