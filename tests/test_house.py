@@ -1,0 +1,168 @@
+"""The house: imports point downward, modules stay small, importing the package stays cheap."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("factory_assets",),
+    ("factory_lib.cli", "factory_lib.commands"),
+    ("factory_lib.demo",),
+    ("factory_lib.orchestration",),
+    ("factory_lib.history",),
+    ("factory_lib.curation",),
+    ("factory_lib.query",),
+    ("factory_lib.saving", "factory_lib.tables", "factory_lib.writing"),
+    ("factory_lib.computing", "factory_lib.given"),
+    ("factory_lib.pending", "factory_lib.joins"),
+    ("factory_lib.training",),
+    ("factory_lib.loading",),
+    ("factory_lib.rendered",),
+    ("factory_lib.signals",),
+    ("factory_lib.sources",),
+    ("factory_lib.warehouse",),
+    ("factory_lib.sql",),
+    ("factory_lib.expressions",),
+    ("factory_lib.operators",),
+    ("factory_lib.sqltext",),
+    ("factory_lib.storage",),
+    ("factory_lib.progress", "factory_lib.settings"),
+    ("factory_lib.errors",),
+)
+"""From the roof down. A module may import what stands below it, and its own room."""
+
+ALLOWED = {
+    # The report shows the thresholds that the graph applies.
+    ("factory_lib.demo.report", "factory_assets.defs.curation"),
+    # Terminals of a query: they are imported when they are called.
+    ("factory_lib.query", "factory_lib.tables"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Name -> file of every module of the two packages."""
+    found = {}
+    for package in ("factory_lib", "factory_assets"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(p for p in parts if p != "__init__")] = path
+    return found
+
+
+def floor_of(name: str) -> int:
+    matches = [(len(room), i) for i, rooms in enumerate(FLOORS) for room in rooms if f"{name}.".startswith(f"{room}.")]
+    assert matches, f"{name} has no floor in the house: add its room to FLOORS."
+    return max(matches)[1]
+
+
+def imports_of(path: Path, name: str) -> set[str]:
+    """Modules of ours that a module imports when it runs; imports for type checkers alone do not count."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{name} imports relatively."
+            found.add(node.module)
+    return {f for f in found if f.startswith(("factory_lib.", "factory_assets"))}
+
+
+def test_imports_point_downward() -> None:
+    wrong = []
+    for name, path in modules().items():
+        if name == "factory_lib":
+            continue
+        for imported in imports_of(path, name):
+            above = floor_of(imported) < floor_of(name)
+            if above and (name, imported) not in ALLOWED:
+                wrong.append(f"{name} imports {imported}, which stands above it")
+    assert wrong == []
+
+
+def test_modules_stay_small_and_have_names_that_say_something() -> None:
+    for name, path in modules().items():
+        assert len(path.read_text().splitlines()) <= 500, f"{name} is over 500 lines."
+        assert not re.search(r"\b(utils?|helpers?|misc|common|manager|node|chain)$", name), name
+        assert ast.get_docstring(ast.parse(path.read_text())) or path.stat().st_size == 0, f"{name} has no docstring."
+
+
+@pytest.mark.parametrize(
+    ("package", "only_in"),
+    [
+        ("clickhouse_connect", ("factory_lib.warehouse",)),
+        ("chdb", ("factory_lib.warehouse",)),
+        ("fsspec", ("factory_lib.storage",)),
+        ("s3fs", ("factory_lib.storage",)),
+        ("dagster", ("factory_lib.orchestration", "factory_assets", "factory_lib.commands", "factory_lib.demo")),
+        ("transformers", ("factory_lib.signals",)),
+    ],
+)
+def test_each_heavy_package_has_one_room(package: str, only_in: tuple[str, ...]) -> None:
+    for name, path in modules().items():
+        text = path.read_text()
+        if re.search(rf"^\s*(import|from) {package}\b", text, re.MULTILINE):
+            assert name.startswith(only_in), f"{name} imports {package}"
+
+
+def test_only_settings_read_the_environment() -> None:
+    allowed = {"factory_lib.settings"}
+    for name, path in modules().items():
+        if name not in allowed:
+            reads = re.findall(r"os\.environ\.get|os\.getenv|os\.environ\[[^\]]+\](?! *=)", path.read_text())
+            assert not reads, f"{name} reads the environment"
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = (
+        "import sys; import factory_lib; from factory_lib import C, DatasetQuery, signal, fn;"
+        "print(','.join(m for m in sys.modules if '.' not in m))"
+    )
+    loaded = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .split(",")
+    )
+    heavy = {
+        "torch",
+        "transformers",
+        "dagster",
+        "pandas",
+        "polars",
+        "scipy",
+        "chdb",
+        "clickhouse_connect",
+        "s3fs",
+        "rich",
+        "PIL",
+    }
+    assert heavy & set(loaded) == set()
+
+
+def test_the_project_speaks_only_of_itself() -> None:
+    words = re.compile(r"\b(claude|copilot|chatgpt|llm|ai agent|subagent|issue #?\d+)\b", re.IGNORECASE)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if (
+            path.suffix in {".py", ".md", ".toml", ".yaml", ".yml"}
+            and path.exists()
+            and path != Path(__file__).resolve()
+        ):
+            assert not words.search(path.read_text()), name
