@@ -47,7 +47,7 @@ def rejected_by_basic_filter() -> dg.AssetCheckResult:
 def rejected_by_clip_score() -> dg.AssetCheckResult:
     """How many samples have a caption that does not fit."""
     given = DatasetQuery("deduplicated").mutate(clip_score=clip_score())
-    return checks.check_rejections(given, ALIGNMENT.rules())
+    return checks.check_rejections(given, ALIGNMENT.rules(given))
 
 
 @dg.asset_check(asset="deduplicated")

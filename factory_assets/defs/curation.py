@@ -35,7 +35,7 @@ def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> D
 def clip_score_filter(deduplicated: DatasetQuery) -> DatasetQuery:
     """Samples whose caption fits their image: cosine of their CLIP vectors."""
     scored = deduplicated.mutate(clip_score=clip_score())
-    return scored.filter(all_of(ALIGNMENT.rules()))
+    return scored.filter(all_of(ALIGNMENT.rules(scored)))
 
 
 @stage(group="curation")

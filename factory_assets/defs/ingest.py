@@ -8,9 +8,14 @@ from factory_lib.orchestration.stage import stage
 from factory_lib.query import DatasetQuery
 
 
-@dg.observable_source_asset(partitions_def=SHARDS, group_name="ingest", tags={"dagster/kind/tar": ""})
+@dg.observable_source_asset(
+    partitions_def=SHARDS,
+    group_name="ingest",
+    tags={"dagster/kind/tar": ""},
+    description="Shards at the source. The data version of each is a fingerprint of its files: uris, etags, sizes.",
+)
 def source_shards(source: ShardSource) -> dg.DataVersionsByPartition:
-    """Shards at the source, one partition each; its data version is a fingerprint of the files (uri, etag, size)."""
+    """What the source holds now."""
     return observe_shards(source)
 
 

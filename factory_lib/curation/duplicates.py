@@ -79,7 +79,7 @@ def _pairs_in_small_buckets(keyed: DatasetQuery, distance: int) -> DatasetQuery:
     buckets = keyed.group_by("band").agg(hashes=fn.groupArray(C.hash))
     small = buckets.filter(fn.length(C.hashes).between(2, CROWDED))
     near = f"arrayFilter(y -> y != x AND bitHammingDistance(x, y) <= {distance:d}, hashes)"
-    pairs = small.select(pair=sql(f"arrayJoin(arrayFlatten(arrayMap(x -> arrayMap(y -> (x, y), {near}), hashes)))"))
+    pairs = small.select(pair=sql_text(f"arrayJoin(arrayFlatten(arrayMap(x -> arrayMap(y -> (x, y), {near}), hashes)))"))
     return pairs.select(hash=fn.tupleElement(C.pair, 1), other=fn.tupleElement(C.pair, 2))
 
 

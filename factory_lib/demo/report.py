@@ -75,7 +75,7 @@ def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
     return {
         "basic_filter": rejections(embedded, BASIC.rules(embedded.columns)),
         "deduplicated": {"near-duplicate of a better sample": near},
-        "clip_score_filter": rejections(scored, ALIGNMENT.rules()),
+        "clip_score_filter": rejections(scored, ALIGNMENT.rules(scored)),
     }
 
 

@@ -1,0 +1,26 @@
+"""Dagster's own home: where it keeps runs and events, and how it is configured."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+from factory_lib.settings import settings
+
+
+def dagster_home(home: Path | None = None) -> Path:
+    """The folder of Dagster's instance, `dagster` in the factory's home, made and configured if it is not there.
+
+    Args:
+        home: the factory's home; None means that of the settings.
+
+    Returns:
+        The folder, to be named in `DAGSTER_HOME`. A `dagster.yaml` that is there already is left alone.
+    """
+    folder = (home or settings().home) / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "dagster.yaml"
+    if not target.exists():
+        template = importlib.resources.files("factory_lib.orchestration").joinpath("dagster.yaml")
+        target.write_text(template.read_text())
+    return folder
