@@ -192,3 +192,55 @@ def test_engine_of_another_host_on_the_same_folder(home: Path, monkeypatch: pyte
     with pytest.raises(EngineError, match=r"held by an engine that does not answer here \(process \d+ on elsewhere\)"):
         engine_url(home)
     state.write_text(real)
+
+
+def test_stop_does_not_wait_for_a_long_write(home: Path) -> None:
+    warehouse = Warehouse(home=home)
+    warehouse.execute("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+    sql = "INSERT INTO t SELECT number + sleep(1) FROM numbers(60) SETTINGS max_block_size = 1"
+    failures: list[EngineError] = []
+
+    def write() -> None:
+        try:
+            warehouse.execute(sql)
+        except EngineError as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    other = Warehouse(home=home)
+    wait_for(lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO t%'"))
+    before = time.monotonic()
+    assert stop_engine(home)
+    assert time.monotonic() - before < embedded.STOP_SECONDS, "it left by itself, not by SIGKILL"
+    writer.join()
+    assert "may or may not have been applied" in str(failures[0])
+    assert Warehouse(home=home).scalar("SELECT count() FROM t") == 0
+
+
+def test_read_goes_on_when_the_engine_dies_in_the_middle(home: Path) -> None:
+    warehouse = Warehouse(home=home)
+    warehouse.scalar("SELECT 1")
+    pid = pid_of(home)
+
+    def kill() -> None:
+        other = Warehouse(home=home)
+        wait_for(
+            lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE '%slowly%' AND read_rows > 3")
+        )
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    sql = "SELECT number, repeat('x', 1000000) AS slowly, sleep(0.1) FROM numbers(15) SETTINGS max_block_size = 1"
+    assert warehouse.query(sql).num_rows == 15
+    killer.join()
+    assert pid_of(home) != pid
+
+
+def test_engine_may_open_many_files(home: Path) -> None:
+    """A usual soft limit is 1024; the engine takes what it can get."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]));"
+    subprocess.run([sys.executable, "-c", code + ASK, str(home)], check=True, capture_output=True)
+    line = next(line for line in Path(f"/proc/{pid_of(home)}/limits").read_text().splitlines() if "open files" in line)
+    assert line.split()[3] == line.split()[4]

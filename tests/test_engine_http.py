@@ -571,3 +571,10 @@ def test_clickhouse_connect_with_its_own_formats(http: Http, table: str) -> None
         strange = client.query("SELECT {x:Array(String)}[2]", parameters={"x": ["a", "b'\\"]})
         assert strange.result_rows == [("b'\\",)]
         client.close()
+
+
+def test_insert_from_the_input_function_is_refused(http: Http, table: str) -> None:
+    """chDB takes the statement and drops the data."""
+    sql = f"INSERT INTO {table} SELECT a + 1, upper(s) FROM input('a Int64, s String') FORMAT TSV\n1\tx\n"
+    answer = http.post(sql)
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (501, "48")

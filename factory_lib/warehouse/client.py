@@ -22,13 +22,12 @@ from factory_lib.settings import settings as read_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from factory_lib.warehouse.driver_errors import Lost
+    from factory_lib.warehouse.results import Lost
 
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_fixed_string_as_fixed_byte_array": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
-    "output_format_arrow_unsupported_types_as_binary": 1,
 }
 _IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
 _READ_SECONDS = 6 * 3600
@@ -208,7 +207,7 @@ class Warehouse:
         return self._twice(call, lambda lost: not lost.sent and repeatable(), sql)
 
     def _twice(self, call: Callable[[], _Result], again: Callable[[Lost], bool], sql: str) -> _Result:
-        from factory_lib.warehouse.driver_errors import Lost
+        from factory_lib.warehouse.results import Lost
 
         try:
             return self._translating(call)

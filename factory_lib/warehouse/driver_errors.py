@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from factory_lib.errors import EngineError
-from factory_lib.warehouse.results import engine_error
+from factory_lib.warehouse.results import Lost, engine_error
 
 _NOT_SENT = {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}
-
-
-class Lost(EngineError):
-    """The connection failed.
-
-    Args:
-        sent: whether the statement may have reached the engine.
-    """
-
-    def __init__(self, message: str, hint: str = "", *, sent: bool) -> None:
-        self.sent = sent
-        super().__init__(message, hint)
 
 
 def translated(error: Exception, where: str) -> EngineError:

@@ -25,6 +25,18 @@ _KEPT = 1 << 16  # an appended error is at most 16 KiB
 _PIECE = 1 << 20
 
 
+class Lost(EngineError):
+    """The connection failed.
+
+    Args:
+        sent: whether the statement may have reached the engine.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, sent: bool) -> None:
+        self.sent = sent
+        super().__init__(message, hint)
+
+
 def engine_error(text: str) -> EngineError:
     """ClickHouse's message as our error: its code, and the first line."""
     match = _CODE.search(text)
@@ -77,9 +89,8 @@ def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
         message = body.message()
         if message:
             raise engine_error(message) from None
-        raise EngineError(
-            f"The result broke off ({type(error).__name__}).", "The engine may have been stopped; run the query again."
-        ) from None
+        hint = "The engine may have been stopped; run the query again."
+        raise Lost(f"The result broke off ({type(error).__name__}).", hint, sent=True) from None
 
 
 class _Body:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ logger = logging.getLogger("factory.engine")
 
 # A mutation over 64 partitions takes 10.5 s with chDB's default of one background thread a core, 0.35 s with 64.
 _DATA = "data?background_pool_size=64"
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 5.0
 
 
 def main() -> None:
@@ -56,9 +57,8 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.exit("Another engine runs on this folder.")
+    _raise_file_limit()
     _serve(arguments.ready)
-    # past the interpreter's own way out, which would wait for threads that still run a statement
-    os._exit(0)
 
 
 def _serve(ready: int) -> None:
@@ -90,17 +90,16 @@ def _serve(ready: int) -> None:
         os.close(ready)
     # uvicorn stops on SIGTERM and then raises it again for whoever handled it before: nobody, but not to die of it
     signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        asyncio.run(_until_idle(server, listener, interface, engine))
-    finally:
-        _remove_state(state)
-        # committed tables are on disk: whatever hangs now may be cut off
-        last = threading.Timer(_STOP_SECONDS, os._exit, (0,))
-        last.daemon = True
-        last.start()
-    if not interface.in_flight:
-        engine.close()
-    logger.info("stopped")
+    asyncio.run(_until_idle(server, listener, interface, engine, state))
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets us: a part is a file a column, and 1024, a usual limit, are soon used."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1 << 18 if hard == resource.RLIM_INFINITY else hard
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listener() -> socket.socket:
@@ -131,10 +130,20 @@ def _http_server(interface: Interface) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-async def _until_idle(server: uvicorn.Server, listener: socket.socket, interface: Interface, engine: Engine) -> None:
+async def _until_idle(
+    server: uvicorn.Server, listener: socket.socket, interface: Interface, engine: Engine, state: EngineState
+) -> None:
     idle = asyncio.ensure_future(_stop_when_idle(server, interface, engine))
     await server.serve(sockets=[listener])
     idle.cancel()
+    _remove_state(state)
+    if not interface.in_flight:
+        # committed tables are on disk either way
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(engine.close), _STOP_SECONDS)
+    logger.info("stopped")
+    # past the usual way out, which would wait for the threads that still run a statement
+    os._exit(0)
 
 
 async def _stop_when_idle(server: uvicorn.Server, interface: Interface, engine: Engine) -> None:

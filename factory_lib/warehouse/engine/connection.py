@@ -181,10 +181,11 @@ class Engine:
             connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(label)} ASYNC")
 
     def at_work(self) -> bool:
-        """Whether mutations (other than ones that keep failing) or merges run in the background."""
+        """Whether mutations (but ones that keep failing) or merges run in the background; also when it cannot say."""
         mutations = "SELECT count() FROM system.mutations WHERE NOT is_done AND latest_fail_reason = ''"
-        with contextlib.closing(self.connection()) as connection:
+        with contextlib.closing(self.connection()) as connection, contextlib.suppress(Failure):
             return int(connection.query(f"SELECT ({mutations}) + (SELECT count() FROM system.merges)").bytes()) > 0
+        return True
 
     def close(self) -> None:
         """Close every connection, which shuts chDB down."""

@@ -18,6 +18,7 @@ from factory_lib.warehouse.engine.statement import Insert, Query, parse
 
 _HEAD = 1 << 18  # an INSERT must come to its data within 256 KiB, as in ClickHouse (max_query_size)
 _TEXT = 1 << 26  # longest statement without inline data, 64 MiB
+_INPUT = re.compile(rb"\bFROM\s+input\s*\(", re.IGNORECASE)
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
 
@@ -74,7 +75,7 @@ class Job:
         """Run to the end. Raises `Failure`."""
         try:
             with self._connection() as connection:
-                if self.request.database:
+                if self.request.database and (self.request.database != "default" or self.request.session_id):
                     connection.use(self.request.database)
                 self._run(connection)
             return self.outcome
@@ -128,6 +129,10 @@ class Job:
         kind, statements = connection.classify(text)
         if statements > 1:
             raise failure(62, "SYNTAX_ERROR", "Multi-statements are not allowed")
+        if query.keyword == "INSERT" and _INPUT.search(text):
+            # chDB would insert nothing, and say nothing
+            message = "INSERT … SELECT … FROM input() is not supported, insert into a Memory table and select from it"
+            raise failure(48, "NOT_IMPLEMENTED", message)
         if query.into_outfile:
             raise failure(358, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
         if self.request.method == "GET" and kind not in ("READ_ONLY", "UNKNOWN"):
