@@ -79,6 +79,11 @@ class Origin:
         ledger.add(self._ledger)
         return self._stage
 
+    @property
+    def written(self) -> Ledger | None:
+        """What happened while the rows were written; None when they were not yet."""
+        return self._ledger if self._stage is not None else None
+
     def write(self, ledger: Ledger) -> Stage:
         """Write the rows into a new staging table."""
         raise NotImplementedError

@@ -54,7 +54,7 @@ def _print_datasets(datasets: list[DatasetSummary]) -> None:
         for one in datasets
     ]
     columns = ("dataset", "latest", "versions", "rows", "size", "added", "created", "tags")
-    print_rows(columns, rows, numbers="versions rows size added")
+    print_rows(columns, rows, numbers=("versions", "rows", "size", "added"))
 
 
 def _print_versions(versions: list[VersionSummary]) -> None:
@@ -73,4 +73,4 @@ def _print_versions(versions: list[VersionSummary]) -> None:
         for one in versions
     ]
     columns = ("version", "rows", "shards", "storage", "added", "took", "created", "made of", "tags")
-    print_rows(columns, rows, numbers="rows shards added took")
+    print_rows(columns, rows, numbers=("rows", "shards", "added", "took"))

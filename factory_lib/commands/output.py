@@ -62,27 +62,27 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: str = "") -> None:
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Sequence[str] = ()) -> None:
     """Print a table.
 
     Args:
         columns: headings.
         rows: cells; what is no text is written as `str` does.
         title: a line above.
-        numbers: headings of the columns to be set to the right, separated by spaces.
+        numbers: headings of the columns to be set to the right.
     """
     console().print(table(columns, rows, title=title, numbers=numbers))
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: str = ""
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Sequence[str] = ()
 ) -> RenderableType:
     """A table to be printed; arguments as for `print_rows`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    right = set(numbers.split())
+    right = set(numbers)
     made = Table(
         title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
     )

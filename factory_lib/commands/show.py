@@ -157,7 +157,7 @@ def _print_shards(version: Version, made: list[Origin]) -> None:
     names = {origin.uuid: origin.name for origin in made}
     rows = [(s.shard, number(s.rows), names.get(s.origin, ""), s.source) for s in version.shards.values()]
     console().print()
-    print_rows(("shard", "rows", "made by", "files"), rows, numbers="rows")
+    print_rows(("shard", "rows", "made by", "files"), rows, numbers=("rows",))
 
 
 def _tags(version: Version) -> list[str]:

@@ -47,7 +47,8 @@ def origins_of(warehouse: Warehouse, version: Version) -> list[Origin]:
 def origins(warehouse: Warehouse, shards: Mapping[str, Iterable[str]]) -> list[Origin]:
     """Origins by their UUIDs, with the shards they made; the newest first."""
     records = read_records(warehouse, shards)
-    names = version_names(warehouse, shards)
+    known = known_versions(warehouse, shards)
+    names = {uuid: version.name for uuid, version in known.items()}
     found = [Origin(names.get(uuid), uuid, records.get(uuid), tuple(made)) for uuid, made in shards.items()]
     return sorted(found, key=lambda o: o.provenance.created if o.provenance else "", reverse=True)
 
@@ -62,16 +63,27 @@ def read_records(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Proven
     return {row["id"]: Provenance(**json.loads(row["record"])) for row in rows}
 
 
-def version_names(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, str]:
-    """Names of versions by the UUIDs of their tables, dropped ones included."""
+@dataclass(frozen=True)
+class KnownVersion:
+    """A version that is there, or was until it was dropped."""
+
+    name: str
+    is_there: bool
+
+
+def known_versions(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, KnownVersion]:
+    """Versions by the UUIDs of their tables, dropped ones included."""
     provenance.ensure_tables(warehouse)
     rows = warehouse.rows(
-        "SELECT toString(uuid) AS id, concat(database, '.', name) AS version FROM system.tables"
-        f" WHERE has({{u:Array(UUID)}}, uuid) UNION ALL SELECT toString(uuid), version FROM {CATALOG}.dropped"
+        "SELECT toString(uuid) AS id, concat(database, '.', name) AS version, true AS is_there FROM system.tables"
+        f" WHERE has({{u:Array(UUID)}}, uuid) UNION ALL SELECT toString(uuid), version, false FROM {CATALOG}.dropped"
         " WHERE has({u:Array(UUID)}, uuid)",
         {"u": sorted(set(uuids))},
     )
-    return {row["id"]: row["version"] for row in rows if is_version_name(row["version"])}
+    found = [row for row in rows if is_version_name(row["version"])]
+    # while a version is being dropped it is both
+    found.sort(key=lambda row: row["is_there"])
+    return {row["id"]: KnownVersion(row["version"], row["is_there"]) for row in found}
 
 
 def signal_shards(made: Iterable[Origin]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What may be removed: what killed runs left behind, and versions that a policy does not keep.
+"""What killed runs left behind, and its removal. Versions that a policy does not keep: see `policy`.
 
 Dropping is always safe for other versions: parts that they share are hard links.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from factory_lib.sqltext import quote
@@ -66,24 +66,18 @@ def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
 
 
 def forget_unpublished(warehouse: Warehouse) -> None:
-    """Remove provenance whose table does not exist: of commits that lost a race or were killed, and of dropped versions.
+    """Remove provenance whose table does not exist: of commits that lost a race or were killed.
 
-    Rows younger than an hour stay: they may belong to a commit that is about to publish.
+    Rows younger than an hour stay: they may belong to a commit that is about to publish. So do those of versions that a
+    policy dropped (see `policy`): others may have been made of them.
     """
     provenance.ensure_tables(warehouse)
-    alive = "SELECT uuid FROM system.tables"
+    alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
     for table in ("shards", "versions"):
         warehouse.execute(
             f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})", settings={"lightweight_deletes_sync": 2}
         )
-
-
-def drop_versions(warehouse: Warehouse, names: Sequence[str]) -> None:
-    """Drop versions, given as `dataset.vN`."""
-    for name in names:
-        database, _, table = name.partition(".")
-        warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(table)} SYNC")
 
 
 def _reason(warehouse: Warehouse, database: str, table: str, comment: str, hours: float) -> str:

@@ -7,7 +7,7 @@ compare-and-set that lets any number of writers publish at once without losing a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -93,13 +93,14 @@ class Version:
             shard name -> 16 hexadecimal digits.
         """
         wanted = [s for s in (self.shards if shards is None else shards) if s in self.shards]
-        known = self._known_fingerprints(wanted)
+        known = self.known_fingerprints(wanted)
         missing = [s for s in wanted if s not in known]
         if missing:
             known |= self._compute_fingerprints(missing)
         return {name: known[name] for name in wanted}
 
-    def _known_fingerprints(self, shards: list[str]) -> dict[str, str]:
+    def known_fingerprints(self, shards: Sequence[str]) -> dict[str, str]:
+        """The content fingerprints of shards that were computed already; nothing is read to compute others."""
         origins = sorted({self.shards[s].origin for s in shards})
         rows = self.warehouse.rows(
             f"SELECT toString(origin) AS id, shard, any(fingerprint) AS f FROM {CATALOG}.fingerprints"

@@ -1,0 +1,49 @@
+"""`factory gc`: what may go from the warehouse, and make it go."""
+
+from __future__ import annotations
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import print_json, print_rows, say, size
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.policy import Expired, KeepPolicy, drop_versions, expired
+from factory_lib.warehouse.retention import find_sweepable, sweep
+
+
+@command(
+    """
+    factory gc                       # what killed runs left
+    factory gc --keep-last 10 --keep-days 30
+    factory gc --keep-last 10 --yes
+    """
+)
+@click.option("--yes", is_flag=True, help="Delete it; otherwise it is only shown.")
+@click.option("--keep-last", type=click.IntRange(1), help="Versions, too: all but the newest N of each dataset.")
+@click.option("--keep-days", type=click.FloatRange(0), help="Versions, too: all but those younger than D days.")
+def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_json: bool) -> None:
+    """Show what may go, with the reason: what killed runs left and, asked for, old versions.
+
+    Of versions, what either option keeps is kept; so are the latest of each dataset, tagged ones, whatever these were
+    made of, and, without --keep-days, those of the last hour. Others lose nothing: shared parts stay as long as one
+    version has them.
+    """
+    wh = warehouse()
+    left = find_sweepable(wh)
+    versions: list[Expired] = []
+    if keep_last is not None or keep_days is not None:
+        versions = expired(wh, KeepPolicy(keep_last or 1, keep_days))
+    if yes:
+        drop_versions(wh, versions)
+        sweep(wh, left)
+    if as_json:
+        print_json({"deleted": yes, "leftovers": left, "versions": versions})
+        return
+    rows = [(v.version, v.reason, size(v.bytes)) for v in versions] + [(t.table, t.reason, size(t.bytes)) for t in left]
+    if not rows:
+        say("There is nothing to delete.")
+        return
+    print_rows(("table", "reason", "size"), rows, numbers=("size",))
+    total = sum(v.bytes for v in versions) + sum(t.bytes for t in left)
+    what = f"{len(rows):,} {'table' if len(rows) == 1 else 'tables'}, {size(total)} with what they share with others"
+    say(f"Deleted {what}." if yes else f"{what}. Nothing was deleted: --yes does it.")

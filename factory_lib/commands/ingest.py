@@ -1,0 +1,105 @@
+"""`factory ingest`: samples in storage become a dataset."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import print_json, say, seconds, size
+from factory_lib.errors import SourceError
+from factory_lib.progress import log_lines, reporting
+from factory_lib.warehouse.provenance import without_credentials
+
+if TYPE_CHECKING:
+    from factory_lib.query import DatasetQuery
+
+_SHOWN_PROBLEMS = 10
+
+
+@command(
+    """
+    factory ingest s3://bucket/laion --name laion
+    factory ingest /data/pool --name pool --metadata /data/scores.parquet --shards 00000,00001
+    factory ingest /data/late --name laion --merge
+    """
+)
+@click.argument("uri")
+@click.option("--name", required=True, help="The dataset that gets a new version.")
+@click.option("--merge", is_flag=True, help="Add to the latest version: its other shards are carried over.")
+@click.option("--shards", metavar="A,B", help="Only these shards.")
+@click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
+@click.option("--format", "form", help="webdataset, img2dataset, datacomp, tables or folder. [default: found out]")
+@click.option("--metadata", metavar="URI", help="Tables (parquet, npz, npy) whose columns are joined to the samples.")
+@click.option("--on", help="Column to join the metadata by. [default: key, uid, hash or url]")
+def ingest_command(
+    uri: str,
+    name: str,
+    merge: bool,
+    shards: str | None,
+    tars_per_shard: int | None,
+    form: str | None,
+    metadata: str | None,
+    on: str | None,
+    as_json: bool,
+) -> None:
+    """Make a version of the samples at URI: tars, img2dataset output, a DataComp pool, tables, images.
+
+    URI is a path, s3://…, or whatever else fsspec opens. Images stay where they are: rows point at them.
+    """
+    from factory_lib.query import DatasetQuery
+    from factory_lib.sources import open_source
+    from factory_lib.warehouse.names import check_dataset_name
+
+    check_dataset_name(name)
+    source = open_source(uri, format=form, metadata=metadata, on=on, tars_per_shard=tars_per_shard)
+    wanted = None if shards is None else [shard.strip() for shard in shards.split(",") if shard.strip()]
+    with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
+        query = DatasetQuery.from_source(source, shards=wanted)
+        if not query.count():
+            raise SourceError(f"{without_credentials(uri)} gave no samples: no version was made.", _problems(query))
+        version = query.save(name, mode="merge" if merge else "new")
+    record = version.provenance
+    assert record is not None
+    read = record.sources[0]
+    result: dict[str, Any] = {
+        "version": str(version),
+        "rows": version.rows,
+        "shards": len(version.shards),
+        "samples_read": read["samples"],
+        "format": read["format"],
+        "counts": read["counts"],
+        "problems": read["problems"],
+        "bytes_added": record.bytes_added,
+        "seconds": record.seconds,
+    }
+    print_json(result) if as_json else _print(result)
+
+
+def _problems(query: DatasetQuery) -> str:
+    """What went wrong while a source was read, in a line."""
+    origin = getattr(query.block.source, "origin", None)
+    written = origin.written if origin is not None else None
+    problems = [p for source in written.sources for p in source["problems"]] if written else []
+    more = f" (and {len(problems) - 1:,} more problems)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else ""
+
+
+def _print(result: dict[str, Any]) -> None:
+    rate = result["samples_read"] / max(result["seconds"], 1e-9)
+    click.echo(result["version"])
+    say(
+        f"{result['samples_read']:,} samples read ({result['format']}) in {seconds(result['seconds'])}, {rate:,.0f}/s;"
+        f" {result['rows']:,} rows in {result['shards']:,} shards, {size(result['bytes_added'])} added."
+    )
+    for name, n in result["counts"].items():
+        if n:
+            say(f"  {n:,} {name.replace('_', ' ')}")
+    problems = result["problems"]
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        say(f"  {problem}")
+    if len(problems) > _SHOWN_PROBLEMS:
+        say(f"  … {len(problems) - _SHOWN_PROBLEMS} more problems: factory show {result['version']} --json lists them.")

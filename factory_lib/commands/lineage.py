@@ -1,0 +1,70 @@
+"""`factory lineage`: where a version comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import console, print_json
+from factory_lib.history.drawing import Box, boxes, label, mermaid
+from factory_lib.history.lineage import Lineage, lineage
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import resolve
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+
+@command(
+    """
+    factory lineage laion.v3
+    factory lineage training_set --mermaid > lineage.mmd
+    """
+)
+@click.argument("version")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
+def lineage_command(version: str, as_mermaid: bool, as_json: bool) -> None:
+    """Show what VERSION was made of, up to the sources.
+
+    Many versions of one dataset are shown as one line; --json has them all.
+    """
+    if as_mermaid and as_json:
+        raise click.UsageError("--mermaid and --json exclude each other.")
+    found = lineage(resolve(warehouse(), version))
+    if as_json:
+        print_json({**vars(found), "versions": list(found.versions.values())})
+    elif as_mermaid:
+        click.echo(mermaid(found))
+    else:
+        console().print(_tree(found, boxes(found)))
+
+
+def _tree(found: Lineage, box: Box) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    tree = Tree(Text(_line(found, box)))
+    for parent in box.parents:
+        tree.add(_tree(found, parent))
+    return tree
+
+
+def _line(found: Lineage, box: Box) -> str:
+    name = box.names[0]
+    if name in found.sources:
+        return f"source {name} ({found.sources[name]})"
+    text = label(box.names)
+    ancestor = found.versions.get(name)
+    facts = []
+    if box.kind == "carried over":
+        facts.append(f"{box.shards:,} {'shard' if box.shards == 1 else 'shards'} carried over")
+    if len(box.names) == 1 and ancestor is not None:
+        facts += [f"{ancestor.rows:,} rows"] if ancestor.rows is not None else []
+        facts += [ancestor.storage] if ancestor.storage else []
+        facts += [f"signals {', '.join(ancestor.signals)}"] if ancestor.signals else []
+        facts += [] if ancestor.is_there else ["dropped"]
+    if box.is_repeated:
+        facts.append("as above")
+    return f"{text}  ({'; '.join(facts)})" if facts else text

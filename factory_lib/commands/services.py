@@ -1,0 +1,123 @@
+"""`factory up`, `down`, `status`: the local engine and Dagster's UI."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import print_json, say
+from factory_lib.errors import FactoryError
+from factory_lib.orchestration.serving import serve, serving, stop_serving
+from factory_lib.settings import remember_source, settings
+from factory_lib.warehouse.embedded import engine_status, stop_engine
+
+
+@command(
+    """
+    factory up
+    factory up --source s3://bucket/shards --port 3001
+    """
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the UI. [default: the first free one from 3000]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the UI listens at.")
+@click.option("--source", metavar="URI", help="Shards that the asset graph ingests; remembered for the next time.")
+def up_command(port: int | None, host: str, source: str | None, as_json: bool) -> None:
+    """Start the engine and Dagster's UI, and run until Ctrl-C.
+
+    The UI shows the graph of workspace.yaml in this folder, or the one that comes with the package. It asks nobody for a
+    password: --host 0.0.0.0 lets everybody in.
+    """
+    from factory_lib.warehouse.client import warehouse
+
+    found = settings()
+    if source:
+        remember_source(source)
+    was_running = engine_status(found.home) is not None if found.clickhouse_url is None else True
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        warehouse().scalar("SELECT 1")
+        say("Starting Dagster, which takes half a minute …")
+        with serve(found.home, host, port) as process:
+            state = serving(found.home)
+            url = state.url if state else ""
+            log = str(found.home / "dagster" / "dev.log")
+            if as_json:
+                print_json({"url": url, "log": log, "engine": engine_status(found.home)})
+            else:
+                click.echo(f"The UI is at {url}")
+                say(f"Log: {log}\nCtrl-C stops it.")
+            process.wait()
+            raise FactoryError(f"Dagster ended by itself, with code {process.returncode}.", f"Its log: {log}.")
+    except KeyboardInterrupt:
+        say("Stopped.")
+    finally:
+        if not was_running:
+            stop_engine(found.home)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@command("factory down")
+def down_command(as_json: bool) -> None:
+    """Stop the UI that `factory up` runs, and the local engine.
+
+    Nothing is lost: the engine starts again when it is needed.
+    """
+    home = settings().home
+    done = {"ui": stop_serving(home), "engine": stop_engine(home)}
+    if as_json:
+        print_json({"stopped": [name for name, stopped in done.items() if stopped]})
+        return
+    names = {"ui": "the UI", "engine": "the engine"}
+    stopped = [names[name] for name, was_there in done.items() if was_there]
+    click.echo(f"Stopped {' and '.join(stopped)}." if stopped else f"Nothing runs on {home}.")
+
+
+@command("factory status")
+def status_command(as_json: bool) -> None:
+    """Show what runs: the engine, the UI, and how many datasets there are.
+
+    It starts nothing: datasets are counted only where the engine runs.
+    """
+    found = settings()
+    engine = engine_status(found.home) if found.clickhouse_url is None else None
+    ui = serving(found.home)
+    counted = _datasets() if engine or found.clickhouse_url else None
+    if as_json:
+        server = _server(found.clickhouse_url)
+        print_json(
+            {"home": found.home, "server": server, "engine": engine, "ui": ui.url if ui else None, "datasets": counted}
+        )
+        return
+    lines = [("home", str(found.home))]
+    if found.clickhouse_url:
+        lines.append(("server", _server(found.clickhouse_url) or ""))
+    elif engine:
+        lines.append(("engine", f"process {engine['pid']} on 127.0.0.1:{engine['port']}, log {engine['log']}"))
+    else:
+        lines.append(("engine", "not running; it starts when it is needed"))
+    lines.append(("ui", ui.url if ui else "not running; factory up starts it"))
+    if counted is not None:
+        lines.append(("datasets", f"{counted['datasets']:,} with {counted['versions']:,} versions"))
+    lines.append(("source", found.source or "none; factory up --source URI names one"))
+    for name, text in lines:
+        click.echo(f"{name:<9} {text}")
+
+
+def _server(url: str | None) -> str | None:
+    from factory_lib.warehouse.address import shown
+
+    return shown(url) if url else None
+
+
+def _datasets() -> dict[str, int]:
+    from factory_lib.warehouse.client import warehouse
+    from factory_lib.warehouse.versions import datasets
+
+    found = datasets(warehouse())
+    return {"datasets": len(found), "versions": sum(map(len, found.values()))}

@@ -1,0 +1,66 @@
+"""`factory tag`: names for versions that stay where they are put."""
+
+from __future__ import annotations
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import print_json, print_rows, say, when
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.names import parse_ref
+from factory_lib.warehouse.tags import all_tags, delete_tag, set_tag
+from factory_lib.warehouse.versions import resolve
+
+
+@command(
+    """
+    factory tag laion.v3 icml       # from now on laion@icml is laion.v3
+    factory tag laion               # the tags of laion
+    factory tag --delete laion@icml
+    """
+)
+@click.argument("version", required=False)
+@click.argument("tag", required=False)
+@click.option("--force", is_flag=True, help="Move the tag when another version has it.")
+@click.option("--delete", is_flag=True, help="Take the tag away; the version stays.")
+def tag_command(version: str | None, tag: str | None, force: bool, delete: bool, as_json: bool) -> None:
+    """Give VERSION a TAG, or list the tags.
+
+    A tagged version is kept by `factory gc`, and its tag stays on it unless it is moved with --force.
+    """
+    if delete:
+        _delete(version, tag, as_json)
+    elif version is None or tag is None:
+        _list(version, as_json)
+    else:
+        wh = warehouse()
+        found = resolve(wh, version)
+        changed = set_tag(wh, found.dataset, str(found), found.uuid, tag, force=force)
+        if as_json:
+            print_json({"tag": f"{found.dataset}@{tag}", "version": str(found), "changed": changed})
+        else:
+            click.echo(f"{found.dataset}@{tag} is {found}" + ("." if changed else " already."))
+
+
+def _delete(version: str | None, tag: str | None, as_json: bool) -> None:
+    ref = parse_ref(version) if version else None
+    name = tag or (ref.tag if ref else None)
+    if ref is None or name is None:
+        raise click.UsageError("Which tag? factory tag --delete laion@icml")
+    gone = delete_tag(warehouse(), ref.dataset, name)
+    if as_json:
+        print_json({"deleted": str(gone), "version": gone.version})
+    else:
+        click.echo(f"{gone} is gone; it was {gone.version}.")
+
+
+def _list(version: str | None, as_json: bool) -> None:
+    wh = warehouse()
+    dataset = resolve(wh, version).dataset if version else None
+    found = [tag for tags in all_tags(wh, dataset).values() for tag in tags.values()]
+    if as_json:
+        print_json([{"tag": str(t), "version": t.version, "since": t.since} for t in found])
+    elif not found:
+        say("There are no tags. Make one: factory tag laion.v3 icml")
+    else:
+        print_rows(("tag", "version", "since"), [(str(t), t.version, when(t.since)) for t in found])

@@ -1,0 +1,151 @@
+"""Why two versions differ: what made their shards, compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from factory_lib.history.comparing import differing_shards
+from factory_lib.history.origins import Origin, origins
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.versions import Version
+
+_NAMED_FILES = 5
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that explains a difference.
+
+    Attributes:
+        kind: query, signal, files, parents, code, or made (shards that only one version has).
+        text: what it is, in a few words.
+        shards: how many differing shards it concerns.
+        before, after: what it was in the two versions, where that can be said.
+    """
+
+    kind: str
+    text: str
+    shards: int
+    before: str = ""
+    after: str = ""
+
+
+def reasons(before: Version, after: Version) -> list[Reason]:
+    """What explains the shards that are not the same in two versions; what concerns most shards comes first."""
+    shards = differing_shards(before, after)
+    made = _made(before, shards), _made(after, shards)
+    if any(o.provenance and before.uuid in _parents(o).values() for o in made[1].values()):
+        return _derived(before, after, shards, made[1])
+    counted: dict[Reason, int] = {}
+    for shard in shards:
+        old, new = made[0].get(shard), made[1].get(shard)
+        for reason in _pair(old, new):
+            counted[reason] = counted.get(reason, 0) + 1
+    files = _files(before, after, shards)
+    found = [Reason(r.kind, r.text, n, r.before, r.after) for r, n in counted.items()]
+    return sorted([*found, *files], key=lambda r: (r.kind == "code", -r.shards))
+
+
+def _made(version: Version, shards: Sequence[str]) -> dict[str, Origin]:
+    """Shard -> the version that made it."""
+    by_origin: dict[str, list[str]] = {}
+    for shard in shards:
+        if shard in version.shards:
+            by_origin.setdefault(version.shards[shard].origin, []).append(shard)
+    return {shard: origin for origin in origins(version.warehouse, by_origin) for shard in origin.shards}
+
+
+def _derived(before: Version, after: Version, shards: Sequence[str], made: Mapping[str, Origin]) -> list[Reason]:
+    """One version was made of the other: the query says it all."""
+    counted: dict[str, int] = {}
+    for shard in shards:
+        record = made[shard].provenance if shard in made else None
+        text = record.python if record else f"{after} was made of {before}"
+        counted[text] = counted.get(text, 0) + 1
+    return [Reason("query", text, n) for text, n in counted.items()]
+
+
+def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
+    """What differs between the makers of a shard; counts of shards are filled in later."""
+    if new is None or old is None:
+        origin = new or old
+        assert origin is not None
+        record = origin.provenance
+        which = "only after, made by" if new else "only before, made by"
+        yield Reason("made", f"{which} {origin.name}", 0, after=record.python if record else "")
+        return
+    if old.uuid == new.uuid:
+        return
+    first, second = old.provenance, new.provenance
+    if first is None or second is None:
+        yield Reason("query", "what made them was not recorded", 0)
+        return
+    if _query(first.python) != _query(second.python):
+        yield Reason("query", "the query differs", 0, first.python, second.python)
+    yield from _signals(old, new)
+    versions = _parent_names(old), _parent_names(new)
+    for dataset in versions[0].keys() | versions[1].keys():
+        names = versions[0].get(dataset, ""), versions[1].get(dataset, "")
+        if names[0] != names[1]:
+            yield Reason("parents", f"made of {names[1] or 'no ' + dataset} instead of {names[0] or 'none'}", 0, *names)
+    for name in first.code.keys() | second.code.keys():
+        values = first.code.get(name, ""), second.code.get(name, "")
+        if values[0] != values[1] and name != "changed":
+            yield Reason("code", f"{name} {values[1][:12]} instead of {values[0][:12]}", 0, *values)
+
+
+def _signals(old: Origin, new: Origin) -> Iterator[Reason]:
+    assert old.provenance is not None
+    assert new.provenance is not None
+    first = {s["name"]: s for s in old.provenance.signals}
+    second = {s["name"]: s for s in new.provenance.signals}
+    for name in sorted(first.keys() | second.keys()):
+        if name not in second or name not in first:
+            yield Reason("signal", f"{name}: only {'after' if name in second else 'before'}", 0)
+            continue
+        prints = first[name]["fingerprint"], second[name]["fingerprint"]
+        if prints[0] != prints[1]:
+            parts = first[name].get("components", {}), second[name].get("components", {})
+            changed = sorted(n for n in parts[0].keys() | parts[1].keys() if parts[0].get(n) != parts[1].get(n))
+            which = f": {', '.join(changed)} changed" if changed else ""
+            yield Reason("signal", f"{name} was computed by other code{which}", 0, *prints)
+
+
+def _files(before: Version, after: Version, shards: Sequence[str]) -> list[Reason]:
+    """Files behind the shards that are new, gone, or changed under their names."""
+    both = [s for s in shards if s in before.shards and s in after.shards]
+    touched = [s for s in both if before.shards[s].source != after.shards[s].source]
+    if not touched:
+        return []
+    first, second = (
+        provenance.etags(v.warehouse, [v.shards[s].source for s in touched if v.shards[s].source])
+        for v in (before, after)
+    )
+    kinds = {
+        "new": sorted(second.keys() - first.keys()),
+        "gone": sorted(first.keys() - second.keys()),
+        "changed": sorted(u for u in first.keys() & second.keys() if first[u] != second[u]),
+    }
+    found = []
+    for kind, uris in kinds.items():
+        if uris:
+            more = f" and {len(uris) - _NAMED_FILES} more" if len(uris) > _NAMED_FILES else ""
+            text = f"{len(uris):,} source files {kind}: {', '.join(uris[:_NAMED_FILES])}{more}"
+            found.append(Reason("files", text, len(touched)))
+    return found
+
+
+def _query(python: str) -> str:
+    """A query without the versions and shards that it was restricted to."""
+    return re.sub(r", shards=\[[^\]]*\]", "", re.sub(r"\.v\d+(?=')", "", python))
+
+
+def _parents(origin: Origin) -> dict[str, str]:
+    return {p["name"]: p["uuid"] for p in origin.provenance.parents} if origin.provenance else {}
+
+
+def _parent_names(origin: Origin) -> dict[str, str]:
+    """Dataset -> the version of it that was read."""
+    return {name.partition(".")[0]: name for name in _parents(origin)}

@@ -1,0 +1,87 @@
+"""SQL that people write: it may read, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryError, nearest
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.engine.statement import tokens
+from factory_lib.warehouse.names import is_dataset_database, is_version_name
+from factory_lib.warehouse.versions import datasets, resolve
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SYNTAX, _UNKNOWN_IDENTIFIER, _UNKNOWN_TABLE, _UNKNOWN_DATABASE, _READONLY = 62, 47, 60, 81, 164
+_QUOTES = '`"'
+_READERS = "SELECT, WITH, SHOW, DESCRIBE, EXPLAIN or EXISTS"
+
+
+def read(warehouse: Warehouse, sql: str, settings: Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
+    """The rows of a statement, as they come. The engine refuses whatever would change something.
+
+    Args:
+        sql: one statement, without a FORMAT clause; versions are tables, `laion.v3`.
+        settings: ClickHouse settings.
+
+    Raises:
+        QueryError: the statement is not one that reads.
+        ColumnNotFound, NotFound: it names what is not there; with the nearest name that is.
+        EngineError: the engine refused it for another reason.
+    """
+    words = [token.text for token in tokens(sql)]
+    # The engine lets read-only users end their own statements, and here everybody is the same user.
+    if words and words[0].upper() == "KILL":
+        raise QueryError("KILL ends statements of others: this only reads.", f"Use {_READERS}.")
+    try:
+        # 1, not 2: with 2 a statement could write files, by INSERT INTO FUNCTION file(…)
+        return warehouse.stream(sql, settings={**(settings or {}), "readonly": 1})
+    except EngineError as error:
+        raise _translated(warehouse, words, error) from None
+
+
+def _translated(warehouse: Warehouse, words: list[str], error: EngineError) -> FactoryError:
+    """An error of the engine with what to write instead, where that can be told."""
+    if error.code == _READONLY:
+        if found := re.search(r"Cannot modify '(\w+)'", error.message):
+            return QueryError(f"The setting {found[1]!r} cannot be set in the query.", f"Give it beside the query: --setting {found[1]}=VALUE.")
+        return QueryError("This would change the warehouse: only reading is allowed.", f"Use {_READERS}.")
+    if error.code == _SYNTAX and "(FORMAT)" in error.message or "ArrowStream" in error.message:
+        return QueryError("One statement that returns rows is needed, without FORMAT.", f"Use {_READERS}.")
+    if error.code == _UNKNOWN_IDENTIFIER and (found := re.search(r"identifier `([^`]+)`", error.message)):
+        return _unknown_column(warehouse, words, found[1])
+    if error.code in (_UNKNOWN_TABLE, _UNKNOWN_DATABASE):
+        return _unknown_table(warehouse, words) or error
+    return error
+
+
+def _tables(words: list[str]) -> list[str]:
+    """Names of the form `a.b` among the tokens of a statement."""
+    dotted = zip(words, words[1:], words[2:], strict=False)
+    return [f"{a.strip(_QUOTES)}.{c.strip(_QUOTES)}" for a, dot, c in dotted if dot == "."]
+
+
+def _unknown_column(warehouse: Warehouse, words: list[str], name: str) -> FactoryError:
+    columns: set[str] = set()
+    for table in filter(is_version_name, _tables(words)):
+        try:
+            columns |= resolve(warehouse, table).columns.keys()
+        except FactoryError:
+            continue
+    return ColumnNotFound(f"There is no column {name!r}.", nearest(name.rpartition(".")[2], columns))
+
+
+def _unknown_table(warehouse: Warehouse, words: list[str]) -> FactoryError | None:
+    for table in filter(is_version_name, _tables(words)):
+        try:
+            resolve(warehouse, table)
+        except FactoryError as error:
+            return error
+    known = datasets(warehouse)
+    for word in words:
+        if is_dataset_database(word) and word in known:
+            return QueryError(f"{word!r} is a dataset; tables are its versions.", f"Write {known[word][-1]}.")
+    return None

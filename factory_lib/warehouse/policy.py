@@ -1,0 +1,124 @@
+"""Which versions are kept, and which may go.
+
+Parts that versions share are hard links, so that dropping one never takes data from another: what is kept beyond the
+newest is kept for people, and for the lineage of what they keep.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG, is_dataset_database
+from factory_lib.warehouse.tags import all_tags
+
+GRACE_DAYS = 1 / 24
+"""Versions younger than this are kept unless a policy says otherwise: a run may be reading them."""
+
+
+@dataclass(frozen=True)
+class KeepPolicy:
+    """Which versions are kept; a version that one of these keeps is kept.
+
+    The latest version of a dataset, tagged ones, and all ancestors of what is kept are kept always.
+
+    Attributes:
+        last: so many of each dataset, the newest ones.
+        days: versions younger than so many days; None for an hour.
+    """
+
+    last: int = 1
+    days: float | None = None
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A version that a policy does not keep.
+
+    Attributes:
+        version: its name.
+        uuid: UUID of its table.
+        reason: why it may go.
+        bytes: on disk, what it shares with others included.
+    """
+
+    version: str
+    uuid: str
+    reason: str
+    bytes: int
+
+
+def expired(warehouse: Warehouse, policy: KeepPolicy, now: dt.datetime | None = None) -> list[Expired]:
+    """Versions that a policy does not keep, by dataset, the oldest first."""
+    now = now or dt.datetime.now(dt.UTC)
+    rows = _versions(warehouse)
+    tagged = {tag.uuid for tags in all_tags(warehouse).values() for tag in tags.values()}
+    kept = {row["id"] for row in rows if _is_kept(row, policy, now)} | tagged
+    kept |= _ancestors(kept, {row["id"]: row["parents"] for row in rows})
+    reason = f"not among the last {policy.last}" if policy.last > 1 else "not the latest"
+    return [
+        Expired(f"{row['dataset']}.v{row['number']}", row["id"], f"{reason}, {_days(row, now):.1f} days old", row["size"])
+        for row in rows
+        if row["id"] not in kept
+    ]
+
+
+def drop_versions(warehouse: Warehouse, versions: Iterable[Expired]) -> None:
+    """Drop versions. What is known of them stays, for the lineage of others."""
+    for one in versions:
+        warehouse.execute(
+            f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
+            {"u": one.uuid, "v": one.version},
+        )
+        # By its UUID, should somebody have dropped it meanwhile and another table have its name.
+        database, _, table = one.version.partition(".")
+        found = warehouse.scalar(
+            "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {t:String}",
+            {"d": database, "t": table},
+        )
+        if found == one.uuid:
+            warehouse.execute(f"DROP TABLE IF EXISTS `{database}`.{table} SYNC")
+
+
+def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """All versions with what the policy asks about, by dataset, the oldest first; `rank` 1 is the newest."""
+    provenance.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "WITH known AS (SELECT database, toUInt32(substring(name, 2)) AS number, uuid, toInt64(total_bytes) AS size,"
+        "   toDateTime64(metadata_modification_time, 3, 'UTC') AS changed"
+        "   FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
+        " SELECT database AS dataset, number, toString(known.uuid) AS id, ifNull(size, 0) AS size,"
+        "   if(notEmpty(p.dataset), p.created, changed) AS created, p.parents AS parents,"
+        "   row_number() OVER (PARTITION BY database ORDER BY number DESC) AS rank"
+        f" FROM known LEFT JOIN (SELECT uuid, dataset, created,"
+        "   JSONExtract(record, 'parents', 'Array(Tuple(name String, uuid String))').uuid AS parents"
+        f"   FROM {CATALOG}.versions WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p ON p.uuid = known.uuid"
+        " ORDER BY dataset, number"
+    )
+    return [row for row in rows if is_dataset_database(row["dataset"])]
+
+
+def _is_kept(row: dict[str, Any], policy: KeepPolicy, now: dt.datetime) -> bool:
+    days = GRACE_DAYS if policy.days is None else policy.days
+    return bool(row["rank"] <= max(policy.last, 1)) or _days(row, now) < days
+
+
+def _days(row: dict[str, Any], now: dt.datetime) -> float:
+    age: dt.timedelta = now - row["created"]
+    return age.total_seconds() / 86400
+
+
+def _ancestors(kept: Iterable[str], parents: dict[str, Sequence[str]]) -> set[str]:
+    """Everything that versions were made of, by UUID."""
+    found: set[str] = set()
+    todo = list(kept)
+    while todo:
+        for parent in parents.get(todo.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                todo.append(parent)
+    return found
