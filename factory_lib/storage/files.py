@@ -36,9 +36,7 @@ class Files(Protocol):
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """The bytes from `offset` to the end in pieces of `chunk_size`, in as few requests as the storage allows."""
 
-    def spans(
-        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
-    ) -> list[bytes | memoryview]:
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """The bytes of each (start, end); an end of None is the file's end. Short only where the file is."""
 
     def write(self, uri: str, data: bytes) -> None:

@@ -52,9 +52,7 @@ class LocalFiles:
         finally:
             os.close(descriptor)
 
-    def spans(
-        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
-    ) -> list[bytes | memoryview]:
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """Read each (start, end)."""
         descriptor = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -49,9 +49,7 @@ class RemoteFiles:
             yield chunk
             offset += len(chunk)
 
-    def spans(
-        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
-    ) -> list[bytes | memoryview]:
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """Read each (start, end); the file system fetches them at once where it can."""
         if etag is not None:
             self._checked(uri, etag)

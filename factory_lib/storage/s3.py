@@ -74,9 +74,7 @@ class S3Files(RemoteFiles):
                 pending.cancel()
             _close(body)
 
-    def spans(
-        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
-    ) -> list[bytes | memoryview]:
+    def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """Fetch each (start, end) by range requests, `AT_ONCE` at a time."""
         fetched: list[bytes | memoryview] = self._run(self._fetch_all(uri, spans, etag))
         return fetched
