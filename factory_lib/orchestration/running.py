@@ -116,7 +116,7 @@ def run_graph(
         for part in _ranges(instance, graph.get(keys[0]).partitions_def, partitions):
             if on_run is not None:
                 on_run(names, part)
-            done = _run(instance, definitions, keys, part, report)
+            done = _run(instance, definitions, keys, part, report, source)
             outcome.runs.append(done)
             tried |= {(key, one) for key in keys for one in part or (None,) if key.to_user_string() in done.begun}
         _announce(instance, definitions, source)  # shards that have gone everywhere lose their partition
@@ -222,6 +222,7 @@ def _run(
     keys: Sequence[dg.AssetKey],
     partitions: tuple[str, ...],
     report: Report | None,
+    source: ShardSource | None,
 ) -> GraphRun:
     started = time.monotonic()
     tags: dict[str, str] = {}
@@ -233,7 +234,7 @@ def _run(
             asset_selection=list(keys),
             partition_key=partitions[0] if len(partitions) == 1 else None,
             tags=tags,
-            run_config=_QUIET,
+            run_config={**_QUIET, **_told(source)},
             raise_on_error=False,
         )
     names = tuple(key.to_user_string() for key in keys)
@@ -256,5 +257,12 @@ def _error(result: dg.ExecuteInProcessResult) -> str:
     return "" if result.success else "failed without saying why"
 
 
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+def _told(source: ShardSource | None) -> dict[str, object]:
+    """Run configuration that has stages read another source than the graph's own."""
+    if source is None:
+        return {}
+    return {"resources": {"source": {"config": {"uri": source.uri, "tars_per_shard": source.tars_per_shard}}}}
+
+
+_QUIET: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that keeps Dagster's lines off the terminal; they are in the event log."""

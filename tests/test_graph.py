@@ -1,0 +1,109 @@
+"""The whole asset graph, through Dagster, on real photos and on S3."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from factory_lib import C, DatasetQuery
+from factory_lib.orchestration.running import load_definitions, run_graph
+from factory_lib.orchestration.shards import ShardSource
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import latest
+from tests.s3 import Bucket
+
+
+@pytest.fixture
+def instance(engine: None) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return load_definitions()
+
+
+def numbers(instance: dg.DagsterInstance, asset: str) -> dict[str, Any]:
+    """Metadata of an asset's newest event."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def rows(dataset: str) -> int:
+    version = latest(warehouse(), dataset)
+    assert version is not None
+    assert DatasetQuery(version).count() == version.rows
+    return version.rows
+
+
+def test_real_photos_of_clothes(instance: dg.DagsterInstance, definitions: dg.Definitions, shared_data: Path) -> None:
+    source = ShardSource(uri=str(shared_data / "clothing" / "train96"))
+    outcome = run_graph(instance, definitions, source=source)
+    assert (outcome.errors, outcome.behind) == ([], [])
+    assert rows("samples") == rows("image_signals") == rows("clip_embeddings") == 1705
+    samples = DatasetQuery("clip_embeddings")
+    assert samples.filter(C.image_header.decodes).count() == 1705
+    assert samples.filter(C.clip_error.not_null() | C.clip_text_error.not_null()).count() == 0
+    vectors = np.stack(samples.limit(50).select("clip").to_arrow()["clip"].to_numpy(zero_copy_only=False))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=0.01)
+    assert rows("training_set") <= rows("clip_score_filter") <= rows("deduplicated") <= rows("basic_filter") <= 1705
+    assert rows("training_set") > 0
+    assert 0 <= numbers(instance, "trained_model")["accuracy"] <= 1
+    assert run_graph(instance, definitions, source=source).runs == []
+
+
+def test_a_pool_whose_metadata_lies_in_other_shards(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, shared_data: Path
+) -> None:
+    folder = shared_data / "datacomp_like"
+    with open(folder / "groundtruth.csv") as lines:
+        truth = {row["uid"]: row for row in csv.DictReader(lines)}
+    downloaded = {uid for uid, row in truth.items() if row["failed"] == "0"}
+    stages = ["samples", "image_signals", "clip_embeddings", "basic_filter", "near_duplicates", "deduplicated"]
+    outcome = run_graph(instance, definitions, source=ShardSource(uri=str(folder)), stages=stages)
+    assert outcome.errors == []
+    found = DatasetQuery("samples").filter(C.image.size > 0).select("uid", "caption").to_arrow().to_pylist()
+    assert len(found) == len(downloaded) == 461
+    assert {row["uid"] for row in found} == downloaded
+    kept = DatasetQuery("basic_filter").select("caption").to_arrow()["caption"].to_pylist()
+    assert all(len(caption.split()) >= 3 for caption in kept)
+
+
+def test_shards_on_s3(instance: dg.DagsterInstance, definitions: dg.Definitions, s3: Bucket, tmp_path: Path) -> None:
+    from factory_lib.rendered.folder import add_shard, write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=80, shards=2)
+    uri = s3.put_folder(folder.path, "shards")
+    stages = ["samples", "image_signals", "clip_embeddings", "basic_filter"]
+    outcome = run_graph(instance, definitions, source=ShardSource(uri=uri), stages=stages)
+    assert (outcome.errors, [run.partitions for run in outcome.runs]) == ([], [("00000", "00001")])
+    pointer = DatasetQuery("samples").filter(C.image.size > 0).limit(1).to_arrow()["image"].to_pylist()[0]
+    assert pointer["uri"].startswith(uri)
+    body = s3.client.get_object(
+        Bucket=s3.name,
+        Key=pointer["uri"].removeprefix(f"s3://{s3.name}/"),
+        Range=f"bytes={pointer['offset']}-{pointer['offset'] + pointer['size'] - 1}",
+    )["Body"].read()
+    kept = DatasetQuery("basic_filter")
+    batch = next(iter(kept.to_torch(columns=["caption"], global_batch_size=8, image_size=32)))
+    assert batch["image"].shape == (8, 32, 32, 3)
+    hashed = DatasetQuery("samples").filter(C.image.uri == pointer["uri"]).filter(C.image.offset == pointer["offset"])
+    import hashlib
+
+    from factory_lib.signals.hashes import sha256
+
+    assert hashed.add_signals(sha256).to_arrow()["sha256"].to_pylist() == [hashlib.sha256(body).hexdigest()]
+    add_shard(folder.path)
+    s3.put_folder(folder.path, "shards")
+    later = run_graph(instance, definitions, source=ShardSource(uri=uri), stages=stages)
+    assert "00002" in {name for run in later.runs for name in run.partitions}
+    assert rows("samples") == rows("clip_embeddings")
