@@ -25,6 +25,7 @@ from factory_lib.storage.store import store
 from tests.s3 import Bucket, s3, s3_endpoint  # noqa: F401 - fixtures
 
 SIZE = 300_123
+ALL_PAGES = -(-SIZE // PAGE)
 
 
 def content(seed: int, size: int = SIZE) -> bytes:
@@ -72,6 +73,10 @@ def read(cache: BlockCache, file: FileInfo, ranges: list[tuple[int, int]]) -> li
 
 def expected(origin: Origin, file: FileInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
     return [origin.files[file.uri][offset : offset + size] for offset, size in ranges]
+
+
+def kept_pages(cache: BlockCache, file: FileInfo) -> int:
+    return int(cache.kept_pages(file, np.array([0]), np.array([ALL_PAGES]))[0])
 
 
 RANGES = st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, 20_000)), min_size=1, max_size=8).map(
@@ -216,8 +221,8 @@ class Ahead:
 
     def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
         for file in reversed(self.files):
-            if cache.present(file, np.arange(-(-SIZE // PAGE))).any():
-                yield file, 0, -(-SIZE // PAGE)
+            if kept_pages(cache, file):
+                yield file, 0, ALL_PAGES
 
 
 def test_room_is_bounded_and_what_is_needed_last_goes_first(origin, tmp_path):
@@ -227,10 +232,9 @@ def test_room_is_bounded_and_what_is_needed_last_goes_first(origin, tmp_path):
     for file in (files[2], files[0], files[1], files[3]):
         assert read(cache, file, [(0, SIZE)]) == [origin.files[file.uri]]
     assert sum(mirror.bytes for mirror in mirrors_of(options.folder)) <= 3 * SIZE
-    kept = [cache.present(file, np.array([0, 40]))[0] for file in files]
-    assert kept[2] == False  # noqa: E712 - a numpy boolean
-    assert kept[1]
-    assert kept[3]
+    kept = [kept_pages(cache, file) for file in files]
+    assert kept[2] == 0
+    assert kept[1] == kept[3] == ALL_PAGES
     assert cache.take_counters()["evicted_bytes"] >= SIZE
 
 
@@ -253,7 +257,7 @@ def test_mirrors_that_no_job_uses_go_before_those_of_running_ones(origin, tmp_pa
     for file in files[1:3]:
         read(cache, file, [(0, SIZE)])
     assert not old.exists()
-    assert all(cache.present(file, np.array([3]))[0] for file in files[1:3])
+    assert all(kept_pages(cache, file) == ALL_PAGES for file in files[1:3])
 
 
 def test_processes_fill_one_cache_together(origin, options):
@@ -308,7 +312,7 @@ def test_books_are_put_right(origin, tmp_path):
     (options.folder / "used").write_bytes((10**12).to_bytes(8, "little"))
     cache = BlockCache(options)
     read(cache, files[0], [(0, SIZE)])
-    assert cache.present(files[0], np.arange(SIZE // PAGE)).all()
+    assert kept_pages(cache, files[0]) == ALL_PAGES
 
 
 def test_clear_removes_everything_while_a_reader_goes_on(origin, options):

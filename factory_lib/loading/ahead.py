@@ -12,17 +12,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from factory_lib.loading.index import Index, Pointers
-from factory_lib.loading.order import Order, Rows
+from factory_lib.loading.order import Order, Pieces, Rows
 from factory_lib.storage.cache import MAX_GAP_BYTES, MAX_SPAN_BYTES, BlockCache
 from factory_lib.storage.mirror import PAGE
 from factory_lib.storage.shared import content_key
 from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, is_local
 
+AHEAD = 4  # a window is asked for this part of a window before its first row is needed
+
 Orders = Callable[[int], Order]
+Extents = tuple[Rows, Rows, Rows]
 
 
 class Ahead:
@@ -45,8 +47,8 @@ class Ahead:
         self._epoch = -1
         self._at = 0
         self._lanes: Rows = np.arange(0)
-        self._uses: dict[int, tuple[Rows, Rows, Rows]] = {}
-        self._extents: tuple[Rows, Rows, Rows, Rows] | None = None
+        self._pieces: tuple[int, Pieces, Extents] | None = None
+        self._later: tuple[int, Rows] | None = None
 
     @property
     def useful(self) -> bool:
@@ -60,11 +62,10 @@ class Ahead:
             return
         if epoch != self._epoch:
             self._epoch, self._windows = epoch, {}
-            self._uses = {e: uses for e, uses in self._uses.items() if e >= epoch}
         self._at = start // order.key.lanes
         self._lanes = np.unique(positions % order.key.rows % order.key.lanes)
         for lane in self._lanes.tolist():
-            now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window)
+            now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window // AHEAD)
             windows = self._windows.setdefault(lane, {})
             for old in [window for window in windows if window < now]:
                 del windows[old]
@@ -95,19 +96,30 @@ class Ahead:
         return key in self._keys
 
     def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
-        """Units kept on disk, that of the most distant use first; none that is used within the next two windows."""
+        """What is kept, that of the most distant use first; nothing of current windows or of what is fetched ahead."""
         if self._epoch < 0:
             return
-        unit, number, first, last = self._unit_extents()
-        need = self._next_use()[unit]
-        soon = self._at + 2 * self._orders(self._epoch).window
-        candidates = np.flatnonzero((need > soon) & (first < last))
-        kept = np.zeros(len(unit), np.bool_)
-        for file in np.unique(number[candidates]).tolist():
-            mine = candidates[number[candidates] == file]
-            kept[mine] = cache.present(self._index.files[file], first[mine])
-        candidates = candidates[kept[candidates]]
-        for entry in candidates[np.argsort(-need[candidates], kind="stable")].tolist():
+        order = self._orders(self._epoch)
+        pieces, (number, first, last) = self._now(order)
+        opened = order.window_starts(pieces.lane, self._at)
+        asked = order.window_starts(pieces.lane, self._at + order.window // AHEAD) + order.window
+        mine = np.isin(pieces.lane, self._lanes)
+        active = mine & (pieces.first < asked) & (pieces.last > opened)
+        later = self._later_use(order)[pieces.unit]
+        need = np.where(mine & (pieces.first >= opened), pieces.first, later)
+        past = np.flatnonzero(active & (pieces.first < opened))  # partly used by windows of the past
+        heads = self._extents(pieces.row[past], np.minimum(opened, pieces.last)[past] - pieces.first[past])
+        chosen = np.flatnonzero(~active)
+        need = np.concatenate([need[chosen], later[past]])
+        number, first, last = (
+            np.concatenate([a[chosen], b]) for a, b in zip((number, first, last), heads, strict=True)
+        )
+        kept = first < last
+        for file in np.unique(number[kept]).tolist():
+            here = np.flatnonzero(kept & (number == file))
+            kept[here] = cache.kept_pages(self._index.files[file], first[here], last[here]) > 0
+        entries = np.flatnonzero(kept)
+        for entry in entries[np.argsort(-need[entries], kind="stable")].tolist():
             yield self._index.files[int(number[entry])], int(first[entry]), int(last[entry])
 
     def _spans(self, rows: Rows) -> list[tuple[int, int, int]]:
@@ -121,40 +133,42 @@ class Ahead:
                     found += [(number, span.start, span.end) for span in spans]
         return found
 
-    def _next_use(self) -> NDArray[np.int64]:
-        """For each unit, when this rank uses it next, in positions of a lane from the start of this epoch."""
-        length = -(-self._index.rows // self._orders(self._epoch).key.lanes)
-        lane, start, stop = self._uses_of(self._epoch)
-        later_lane, later_start, _ = self._uses_of(self._epoch + 1)
-        mine, later_mine = np.isin(lane, self._lanes), np.isin(later_lane, self._lanes)
-        later = np.where(later_mine, length + later_start, 3 * length)
-        use: NDArray[np.int64] = np.where(mine & (stop > self._at), np.maximum(start, self._at), later)
-        return use
+    def _now(self, order: Order) -> tuple[Pieces, Extents]:
+        """The pieces of this epoch and where they lie."""
+        if self._pieces is None or self._pieces[0] != self._epoch:
+            pieces = order.pieces()
+            # Of several members, each piece has several extents.
+            many = Pieces(*(np.tile(values, len(self._members)) for values in vars(pieces).values()))
+            self._pieces = (self._epoch, many, self._extents(pieces.row, pieces.rows))
+        return self._pieces[1], self._pieces[2]
 
-    def _uses_of(self, epoch: int) -> tuple[Rows, Rows, Rows]:
-        if epoch not in self._uses:
-            self._uses[epoch] = self._orders(epoch).unit_uses()
-        return self._uses[epoch]
-
-    def _unit_extents(self) -> tuple[Rows, Rows, Rows, Rows]:
-        """(unit, file, first page, page after the last) of all units and members. Pages that neighbours share are left
-        out.
+    def _later_use(self, order: Order) -> Rows:
+        """For each unit, its first use by this rank in the next epoch, in positions of a lane from the start of this
+        one.
         """
-        if self._extents is None:
-            bounds = self._orders(self._epoch).unit_bounds()
-            units = np.arange(len(bounds) - 1)
-            parts: list[tuple[Rows, Rows, Rows, Rows]] = []
-            for member in self._members:
-                head = self._index.pointers(member, bounds[:-1])
-                tail = self._index.pointers(member, bounds[1:] - 1)
-                one = (head.file == tail.file) & ~head.missing
-                one[one] = self._remote[head.file[one]]
-                first = -(-head.offset[one] // PAGE)
-                last = (tail.offset[one] + tail.size[one]) // PAGE
-                parts.append((units[one], head.file[one].astype(np.int64), first, last))
-            unit, number, first, last = (np.concatenate([part[i] for part in parts]) for i in range(4))
-            self._extents = (unit, number, first, last)
-        return self._extents
+        if self._later is None or self._later[0] != self._epoch:
+            length = -(-self._index.rows // order.key.lanes)
+            pieces = self._orders(self._epoch + 1).pieces()
+            use = np.full(int(pieces.unit.max()) + 1, 3 * length)
+            mine = np.isin(pieces.lane, self._lanes)
+            np.minimum.at(use, pieces.unit[mine], length + pieces.first[mine])
+            self._later = (self._epoch, use)
+        return self._later[1]
+
+    def _extents(self, row: Rows, rows: Rows) -> Extents:
+        """(file, first page, page after the last) of runs of rows, for one member after the other. Pages that
+        neighbours share are left out; a run over several files has no extent.
+        """
+        parts: list[Extents] = []
+        for member in self._members:
+            head, tail = self._index.pointers(member, row), self._index.pointers(member, row + rows - 1)
+            one = (head.file == tail.file) & ~head.missing & ~tail.missing
+            one[one] = self._remote[head.file[one]]
+            first = np.where(one, -(-head.offset // PAGE), 0)
+            last = np.where(one, (tail.offset + tail.size) // PAGE, 0)
+            parts.append((np.where(one, head.file, 0).astype(np.int64), first, last))
+        number, first, last = (np.concatenate([part[i] for part in parts]) for i in range(3))
+        return number, first, last
 
 
 def _runs(pointers: Pointers) -> Iterator[tuple[int, Rows, Rows]]:

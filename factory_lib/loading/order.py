@@ -65,14 +65,30 @@ class OrderKey:
 def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int, int]:
     """Unit and window, in rows, for samples of a mean size in bytes.
 
-    A unit is about 2 MiB; smaller where the version is small (2 units a lane, down to single rows: all of a lane is
-    then one window), larger where there would be more than 400,000 units. A window is as large as a unit, but 64 to
-    1,024 rows.
+    A unit is about 2 MiB; smaller where the version is small (6 units a lane, down to single rows), larger where there
+    would be more than 400,000 units. A window is as large as a unit, but at least 64 and at most 1,024 rows, and a
+    sixth of the lane, so that a cache smaller than the version can hold all current windows.
     """
     by_bytes = max(1, int(UNIT_BYTES // max(1.0, mean_bytes)))
-    window = min(max(by_bytes, MIN_WINDOW), MAX_WINDOW)
-    unit = min(by_bytes, max(1, rows // (lanes * 2)))
+    window = max(min(by_bytes, MAX_WINDOW, rows // (lanes * 6)), MIN_WINDOW)
+    unit = min(by_bytes, max(1, rows // (lanes * 6)))
     return max(unit, -(-rows // MAX_UNITS)), window
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Runs of rows of one epoch, all int64: unit, lane, first position in the lane, first row, number of rows."""
+
+    unit: Rows
+    lane: Rows
+    first: Rows
+    row: Rows
+    rows: Rows
+
+    @property
+    def last(self) -> Rows:
+        """The position in the lane after the last."""
+        return self.first + self.rows
 
 
 class Order:
@@ -158,25 +174,21 @@ class Order:
         """The number of the window that position `at` of a lane belongs to."""
         return (at + int(self._shift[lane])) // self.window
 
-    def unit_bounds(self) -> Rows:
-        """First rows (int64) of all units in storage order, and the number of rows at the end."""
-        return self._starts
+    def pieces(self) -> Pieces:
+        """Runs of rows that stay together until windows are shuffled: units, cut where a lane ends."""
+        first = np.unique(np.concatenate([[0], self._ends[:-1], self._lane_start[self._lane_rows > 0]]))
+        last = np.append(first[1:], self.key.rows)
+        at = np.searchsorted(self._ends, first, side="right")
+        unit = self._units[at].astype(np.int64)
+        row = self._starts[unit + 1] - (self._ends[at] - first)
+        lane = np.searchsorted(self._lane_start, first, side="right") - 1
+        return Pieces(unit, lane, first - self._lane_start[lane], row, last - first)
 
-    def unit_uses(self) -> tuple[Rows, Rows, Rows]:
-        """Of all units, in storage order: the lane, and positions within it before which and after which no row is
-        used.
-
-        A unit at the border of two lanes counts to the first.
-        """
-        start = self._ends - np.diff(self._starts)[self._units]
-        lane = np.searchsorted(self._lane_start, start, side="right") - 1
-        first = start - self._lane_start[lane]
-        last = np.minimum(self._ends - self._lane_start[lane], self._lane_rows[lane])
-        shift = self._shift[lane]
-        first = np.maximum(0, (first + shift) // self.window * self.window - shift)
-        last = -(-(last + shift) // self.window) * self.window - shift
-        place = np.argsort(self._units, kind="stable")
-        return lane[place], first[place], last[place]
+    def window_starts(self, lanes: Rows, at: int) -> Rows:
+        """Where, in each of some lanes, the window begins that position `at` belongs to."""
+        shift = self._shift[lanes]
+        starts: Rows = np.maximum(0, (at + shift) // self.window * self.window - shift)
+        return starts
 
     def substitute(self, position: int, attempt: int) -> int:
         """The row that takes the place of a broken one: another one of the same window of the same lane, so it is

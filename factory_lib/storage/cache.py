@@ -35,13 +35,13 @@ from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import store
 
 OPEN_MIRRORS = 128
-MAX_GAP_BYTES = 256 << 10
+MAX_GAP_BYTES = 32 << 10
 MAX_SPAN_BYTES = 8 << 20
 FETCHES, PREFETCHES = 8, 12  # requests in flight of one process
 OFF_SECONDS = 60.0
 FULL_SECONDS = 1.0  # between attempts to make room
 IN_USE_SECONDS = 600.0  # a mirror used this recently belongs to a job that is running
-EVICT_SHARE = 32  # at least this part of the capacity is freed at once
+EVICT_SHARE = 128  # at least this part of the capacity is freed at once
 FREE_SHARE = 0.9  # of the disk's free space, at most
 
 Ints = NDArray[np.int64]
@@ -139,14 +139,15 @@ class BlockCache:
         """Bring a range into the cache soon, in the background; trouble shows when it is read."""
         self._prefetching.submit(self._bring_quietly, file, start, stop)
 
-    def present(self, file: FileInfo, pages: Ints) -> NDArray[np.bool_]:
-        """Which pages of a file are kept; nothing is made for a file that has no mirror."""
-        if not (self._folder(content_key(file)) / "sums").exists():
-            return np.zeros(len(pages), np.bool_)
-        mirror = self._mirror(file)
-        if mirror is None or not mirror.pages:
-            return np.zeros(len(pages), np.bool_)
-        kept: NDArray[np.bool_] = mirror.sums[np.minimum(pages, mirror.pages - 1)] != 0
+    def kept_pages(self, file: FileInfo, first: Ints, last: Ints) -> Ints:
+        """How many pages are kept of each run ``[first, last)`` of a file; makes no mirror where there is none."""
+        mirror = None
+        if (self._folder(content_key(file)) / "sums").exists():
+            mirror = self._mirror(file)
+        if mirror is None:
+            return np.zeros(len(first), np.int64)
+        before = np.concatenate([[0], np.cumsum(mirror.sums != 0)])
+        kept: Ints = before[np.minimum(last, mirror.pages)] - before[np.minimum(first, mirror.pages)]
         return kept
 
     def take_counters(self) -> Counter[str]:
@@ -195,7 +196,9 @@ class BlockCache:
         alone: list[int] = []
         for index in left:
             offset, size = int(request.offsets[index]), int(request.sizes[index])
-            span = self.foresight.span_around(request.file, offset, offset + size) if self.foresight else None
+            span = None
+            if self.foresight is not None and not self._full:
+                span = self.foresight.span_around(request.file, offset, offset + size)
             if span is None:
                 alone.append(index)
             else:
@@ -221,8 +224,7 @@ class BlockCache:
     def _bring_quietly(self, file: FileInfo, start: int, stop: int) -> None:
         try:
             mirror = self._mirror(file)
-            full = time.monotonic() < self._full_until  # what is fetched now could not be kept
-            if mirror is not None and not full and mirror.missing(start, min(stop, file.size)):
+            if mirror is not None and not self._full and mirror.missing(start, min(stop, file.size)):
                 self._bring(file, start, stop)
         except StoreError:
             self._count("failed_prefetches", 1)
@@ -318,7 +320,7 @@ class BlockCache:
         """Take `size` bytes of the capacity, evicting for them; False when everything kept is needed sooner."""
         if self._take(size):
             return True
-        if time.monotonic() < self._full_until:
+        if self._full:
             return False
         with _locked(self.options.folder / "evict.lock"):
             if self._take(size):  # another process made room
@@ -333,6 +335,11 @@ class BlockCache:
                 return True
         self._full_until = time.monotonic() + FULL_SECONDS
         return False
+
+    @property
+    def _full(self) -> bool:
+        """Whether there was no room a moment ago: what is fetched now and not needed at once could not be kept."""
+        return time.monotonic() < self._full_until
 
     def _drop_unused(self, goal: int) -> int:
         """Remove mirrors that no running job uses, the oldest first."""
