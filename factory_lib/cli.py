@@ -1,7 +1,7 @@
 """The command line: `factory ls`, `factory show laion.v3`, `factory up`, …
 
-Each command lives in a module of `factory_lib.commands`, loaded when it is used: `factory --help` and the quick commands
-do not wait for what the others import.
+Each command lives in a module of `factory_lib.commands`, loaded when it is used: a quick command does not wait for what
+the others import.
 
 Exit codes: 0 done; 1 what was asked cannot be done (message and hint on stderr); 2 the command was called wrongly;
 130 interrupted; 141 the reader of the output left.

@@ -25,6 +25,7 @@ from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish, resolve
+from factory_lib.writing import predicates
 
 Mode = Literal["new", "merge"]
 MAX_RACES = 1000
@@ -81,6 +82,7 @@ def save(request: Request) -> Version:
             parents=[{"name": str(v), "uuid": v.uuid} for v in parents],
             python=request.python,
             sql=Rendering(inline=True).select(request.block),
+            predicates=predicates(request.block),
             signals=ledger.signals,
             sources=ledger.sources,
             code=provenance.code_of(os.getcwd()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from factory_lib.operators import (
     Ordering,
     Window,
 )
+from factory_lib.sql import Block, PendingSource, Rendering, describe
 
 _OPERATORS = {"=": "==", "AND": "&", "OR": "|"}
 _LONG = 8
@@ -39,6 +41,42 @@ def python_of(value: Any) -> str:
     if hasattr(value, "reads") and hasattr(value, "fingerprint"):
         return str(value.name)
     return repr(value)
+
+
+def predicates(block: Block) -> list[dict[str, Any]]:
+    """What a query asks of the rows of the table that it begins with, one condition after the other.
+
+    Returns:
+        `{"python", "sql", "columns"}` each: the condition over the columns of that table, and the names of these. `sql`
+        is empty where the condition is about values that only came about in the query.
+    """
+    source, found = block.source, []
+    made: set[str] = set()
+    if isinstance(source, Block):
+        found = predicates(source)
+    elif isinstance(source, PendingSource) and isinstance(inner := getattr(source.origin, "block", None), Block):
+        found = predicates(inner)
+        made = set(source.columns) - set(inner.columns)
+        made |= {name for signal in getattr(source.origin, "signals", ()) for name in signal.columns}
+        made |= set(getattr(source.origin, "types", ()))
+    for condition in (one for e in block.where for one in _conditions(e)):
+        columns = sorted({e.name for e in condition.walk() if isinstance(e, Column)})
+        known = not isinstance(source, Block) and not made & set(columns)
+        text = Rendering(inline=True).expression(condition, source) if known else ""
+        found.append({"python": python_of(condition), "sql": text, "columns": columns})
+    return found
+
+
+def _conditions(e: Expr) -> Iterator[Expr]:
+    """The parts of a predicate that all have to hold; NULL counts as not."""
+    match e:
+        case Infix("AND", left, right):
+            yield from _conditions(left)
+            yield from _conditions(right)
+        case Call("ifNull", (inner, Literal(False))):
+            yield from _conditions(inner)
+        case _:
+            yield e
 
 
 def _expression(e: Expr) -> str:  # noqa: PLR0912 - one line a kind of node
@@ -67,7 +105,7 @@ def _expression(e: Expr) -> str:  # noqa: PLR0912 - one line a kind of node
             return f"cosine_distance({_expression(left)}, {_expression(right)})"
         case SqlText(text):
             return f"sql_text({text!r})"
-        case InQuery(base, _):
-            return f"{_expression(base)}.isin(<query>)"
+        case InQuery(base, block, negated):
+            return f"{'~' if negated else ''}{_expression(base)}.isin(<query of {describe(block.source)}>)"
         case _:
             return "<query>"

@@ -8,12 +8,14 @@ import click
 
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, plain, print_json, table
-from factory_lib.history.comparing import Difference, ShardDifference, compare
+from factory_lib.history.comparing import Difference, compare
+from factory_lib.history.matching import ShardDifference
 from factory_lib.history.reasons import Reason, reasons
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, resolve
 
 _LISTED_SHARDS = 20
+_LISTED_REASONS = 12
 
 
 @command(
@@ -39,7 +41,7 @@ def diff_command(before: str, after: str, shards: bool, as_json: bool) -> None:
         return
     _print_totals(found, first, second)
     _print_shards(found.shards if shards else found.shards[:_LISTED_SHARDS], len(found.shards))
-    _print_reasons(why)
+    _print_reasons(why, found.is_empty)
 
 
 def _as_json(found: Difference, why: list[Reason]) -> dict[str, object]:
@@ -55,10 +57,11 @@ def _print_totals(found: Difference, first: Version, second: Version) -> None:
         out.print("The same samples, with the same values in the same columns.")
         return
     totals = [("added", found.added), ("removed", found.removed), ("changed", found.changed), ("moved", found.moved)]
+    totals.append(("in other shards", found.resharded.samples))
     shown = [f"{n:,} {word}" for word, n in totals if n]
     out.print(f"samples  {', '.join(shown) or 'the same'}")
     plural = "shard differs" if len(found.shards) == 1 else "shards differ"
-    out.print(f"shards   {len(found.shards):,} {plural}, {found.shards_alike:,} are alike")
+    out.print(f"shards   {len(found.shards):,} {plural}, {found.shards_alike:,} alike")
     for name, ch_type in found.columns_added.items():
         out.print(f"column   + {name} {ch_type}")
     for name, ch_type in found.columns_dropped.items():
@@ -90,16 +93,18 @@ def _print_shards(shards: Sequence[ShardDifference], total: int) -> None:
         out.print(f"… and {total - len(shards):,} more: --shards lists them.")
 
 
-def _print_reasons(why: list[Reason]) -> None:
+def _print_reasons(why: list[Reason], is_same: bool) -> None:
     if not why:
         return
     out = console()
     out.print()
-    out.print("Because of")
-    for reason in why:
+    out.print("Made differently all the same" if is_same else "Because of")
+    for reason in why[:_LISTED_REASONS]:
         shards = "1 shard" if reason.shards == 1 else f"{reason.shards:,} shards"
         out.print(f"  {reason.kind:<8} {reason.text} ({shards})")
         if reason.kind in ("query", "made"):
             for mark, text in (("-", reason.before), ("+", reason.after)):
                 if text:
                     out.print(f"           {mark} {text}")
+    if len(why) > _LISTED_REASONS:
+        out.print(f"  … and {len(why) - _LISTED_REASONS:,} more: --json lists them.")

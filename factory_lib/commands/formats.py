@@ -68,7 +68,9 @@ def _json(_: pa.Schema, batches: Batches, target: BinaryIO) -> None:
 def _is_flat(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(kind))
+    return not (
+        pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _as_text(column: pa.Array) -> pa.Array:

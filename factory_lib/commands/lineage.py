@@ -67,4 +67,6 @@ def _line(found: Lineage, box: Box) -> str:
         facts += [] if ancestor.is_there else ["dropped"]
     if box.is_repeated:
         facts.append("as above")
+    if box.is_cut:
+        facts.append("made of more: --json has it all")
     return f"{text}  ({'; '.join(facts)})" if facts else text

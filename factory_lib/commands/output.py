@@ -62,7 +62,9 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Sequence[str] = ()) -> None:
+def print_rows(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Sequence[str] = ()
+) -> None:
     """Print a table.
 
     Args:
@@ -84,7 +86,12 @@ def table(
 
     right = set(numbers)
     made = Table(
-        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")

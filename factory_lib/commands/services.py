@@ -10,7 +10,7 @@ import click
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.serving import serve, serving, stop_serving
+from factory_lib.orchestration.serving import port_for, serve, serving, stop_serving
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 
@@ -27,14 +27,15 @@ from factory_lib.warehouse.embedded import engine_status, stop_engine
 def up_command(port: int | None, host: str, source: str | None, as_json: bool) -> None:
     """Start the engine and Dagster's UI, and run until Ctrl-C.
 
-    The UI shows the graph of workspace.yaml in this folder, or the one that comes with the package. It asks nobody for a
-    password: --host 0.0.0.0 lets everybody in.
+    The UI shows the graph of workspace.yaml in this folder, or the one that comes with the package. It asks nobody for
+    a password: --host 0.0.0.0 lets everybody in.
     """
     from factory_lib.warehouse.client import warehouse
 
     found = settings()
     if source:
         remember_source(source)
+    port = port_for(found.home, host, port)
     was_running = engine_status(found.home) is not None if found.clickhouse_url is None else True
     signal.signal(signal.SIGTERM, _interrupt)
     try:

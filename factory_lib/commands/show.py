@@ -92,7 +92,9 @@ def _print_head(version: Version, made: list[Origin]) -> None:
     if len(made) > 1:
         own = next((len(o.shards) for o in made if o.uuid == version.uuid), 0)
         others = len(made) - bool(own)
-        lines.append(f"{own:,} of its shards are its own, {len(counts) - own:,} are carried over from {others:,} others")
+        lines.append(
+            f"{own:,} of its shards are its own, {len(counts) - own:,} are carried over from {others:,} others"
+        )
     console().print("\n".join(lines))
 
 

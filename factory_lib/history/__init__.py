@@ -1,1 +1,1 @@
-"""What happened to datasets: their versions at a glance, what changed between two, where a version and a sample come from."""
+"""What happened to datasets: versions at a glance, what differs between two, where a version and a sample come from."""

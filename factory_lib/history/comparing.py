@@ -2,51 +2,17 @@
 
 Shards that both versions have from the same maker are the same and are not read; nor are shards with the same content
 fingerprint. Of the others, sums of hashes of each column are compared first, which needs no memory; only where they
-differ are samples matched, by `sample_id` within the shard, in groups of shards that bound the memory.
+differ are samples matched, by `sample_id` within the shard, in groups of shards that bound the memory. Samples of
+shards that only one version has are looked for in those that only the other has: they may be put together anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from factory_lib.progress import Tracked, track
-from factory_lib.sqltext import quote
+from factory_lib.history.matching import Matching, Resharded, ShardDifference
 from factory_lib.warehouse.versions import Version
-
-_SUMMED_ROWS = 50_000_000
-"""Rows whose sums are asked for at once."""
-_MATCHED_CELLS = 8_000_000
-"""Rows times figures that are matched at once: what bounds the memory, 16 bytes each."""
-_SPILL = {"max_bytes_before_external_group_by": 1 << 29}
-"""A single shard that is too large for that goes to disk."""
-
-
-@dataclass(frozen=True)
-class ShardDifference:
-    """How a shard differs between two versions.
-
-    Attributes:
-        rows_before, rows_after: rows in the two versions.
-        added, removed: samples that only one of the versions has.
-        changed: samples that differ in a column that both have. A sample that occurs several times counts once.
-        moved: samples whose position in the shard differs.
-        columns: column -> samples that differ in it.
-    """
-
-    shard: str
-    rows_before: int
-    rows_after: int
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-    moved: int = 0
-    columns: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no difference."""
-        return not (self.added or self.removed or self.changed or self.moved)
 
 
 @dataclass(frozen=True)
@@ -59,6 +25,7 @@ class Difference:
         columns_retyped: column -> its types before and after; their values are not compared.
         shards: the shards that differ, in order of their names.
         shards_alike: how many do not.
+        resharded: samples of shards that only the first version has which are in shards that only the second has.
     """
 
     before: str
@@ -68,21 +35,22 @@ class Difference:
     columns_retyped: Mapping[str, tuple[str, str]]
     shards: Sequence[ShardDifference]
     shards_alike: int
+    resharded: Resharded
 
     @property
     def added(self) -> int:
         """Samples that only the second version has."""
-        return sum(shard.added for shard in self.shards)
+        return sum(shard.added for shard in self.shards) - self.resharded.samples
 
     @property
     def removed(self) -> int:
         """Samples that only the first version has."""
-        return sum(shard.removed for shard in self.shards)
+        return sum(shard.removed for shard in self.shards) - self.resharded.samples
 
     @property
     def changed(self) -> int:
         """Samples that differ in a column that both versions have."""
-        return sum(shard.changed for shard in self.shards)
+        return sum(shard.changed for shard in self.shards) + self.resharded.changed
 
     @property
     def moved(self) -> int:
@@ -111,8 +79,9 @@ def compare(before: Version, after: Version) -> Difference:
     suspects = differing_shards(before, after)
     common = [s for s in suspects if s in before.shards and s in after.shards]
     found = {s: _one_sided(s, before, after) for s in suspects if s not in common}
+    comparison = Matching(before, after, [n for n in old if n in new and n not in retyped])
     if common:
-        found |= _Comparison(before, after, [n for n in old if n in new and n not in retyped]).of(common)
+        found |= comparison.of(common)
     differing = [found[s] for s in suspects if not found[s].is_empty]
     return Difference(
         before=str(before),
@@ -122,6 +91,9 @@ def compare(before: Version, after: Version) -> Difference:
         columns_retyped=retyped,
         shards=differing,
         shards_alike=len(before.shards.keys() | after.shards.keys()) - len(differing),
+        resharded=comparison.across(
+            [s for s in found if s not in after.shards], [s for s in found if s not in before.shards]
+        ),
     )
 
 
@@ -140,138 +112,3 @@ def _one_sided(shard: str, before: Version, after: Version) -> ShardDifference:
         return ShardDifference(shard, 0, rows, added=rows)
     rows = before.shards[shard].rows
     return ShardDifference(shard, rows, 0, removed=rows)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Compares shards that both versions have.
-
-    Attributes:
-        columns: columns that both have with the same type.
-    """
-
-    before: Version
-    after: Version
-    columns: Sequence[str]
-
-    @property
-    def values(self) -> list[str]:
-        """The columns that make up what a sample is, besides its place."""
-        return [name for name in self.columns if name not in ("shard", "position", "sample_id")]
-
-    def of(self, shards: Sequence[str]) -> dict[str, ShardDifference]:
-        """How these shards differ."""
-        total = sum(self._rows(shard) for shard in shards)
-        with track(f"comparing {self.before} and {self.after}", total) as progress:
-            different = self._summed(shards)
-            alike = [s for s in shards if s not in different]
-            progress.advance(sum(self._rows(s) for s in alike))
-            matched = self._matched(list(different), progress)
-            touched = {s for s in different if matched[s]["_row"]}
-            columns = self._by_column({s: different[s] for s in touched})
-        return {s: self._difference(s, matched.get(s, {}), columns.get(s, {})) for s in shards}
-
-    def _difference(self, shard: str, counts: Mapping[str, int], columns: Mapping[str, int]) -> ShardDifference:
-        return ShardDifference(
-            shard,
-            self.before.shards[shard].rows,
-            self.after.shards[shard].rows,
-            added=counts.get("_added", 0),
-            removed=counts.get("_removed", 0),
-            changed=counts.get("_row", 0),
-            moved=counts.get("_position", 0),
-            columns=columns,
-        )
-
-    def _summed(self, shards: Sequence[str]) -> dict[str, list[str]]:
-        """Shards of which some sum differs -> the columns that may differ."""
-        names = ["sample_id", "position", *self.values]
-        sums = ", ".join(f"sum({_hash([name])}) AS h{i}" for i, name in enumerate(names))
-        found: dict[str, list[str]] = {}
-        for group in self._groups(shards, _SUMMED_ROWS):
-            first, second = (
-                {
-                    row["shard"]: [row["n"], *(row[f"h{i}"] for i in range(len(names)))]
-                    for row in version.warehouse.rows(
-                        f"SELECT shard, count() AS n, {sums} FROM {version.table}"
-                        " WHERE shard IN {s:Array(String)} GROUP BY shard",
-                        {"s": group},
-                    )
-                }
-                for version in (self.before, self.after)
-            )
-            for shard in group:
-                pair = first.get(shard, []), second.get(shard, [])
-                if pair[0] != pair[1]:
-                    same_samples = pair[0][:2] == pair[1][:2]
-                    differ = [n for n, x, y in zip(names, pair[0][1:], pair[1][1:], strict=False) if x != y]
-                    found[shard] = [n for n in self.values if n in differ] if same_samples else self.values
-        return found
-
-    def _matched(self, shards: Sequence[str], progress: Tracked) -> dict[str, dict[str, int]]:
-        """Shard -> samples added, removed, changed in any column, moved."""
-        found: dict[str, dict[str, int]] = {}
-        for group in self._groups(shards, _MATCHED_CELLS // 4):
-            found |= self._match(group, {"_row": self.values, "_position": ["position"]})
-            progress.advance(sum(self._rows(s) for s in group))
-        return found
-
-    def _by_column(self, shards: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-        """Shard -> column -> samples that differ in it."""
-        found: dict[str, dict[str, int]] = {}
-        columns = [n for n in self.values if any(n in differ for differ in shards.values())]
-        for group in self._groups(list(shards), _MATCHED_CELLS // (len(columns) + 2)):
-            counts = self._match(group, {name: [name] for name in columns})
-            found |= {s: {n: counts[s][n] for n in columns if counts[s][n]} for s in group}
-        return found
-
-    def _match(self, shards: Sequence[str], figures: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-        """Match the samples of these shards.
-
-        Args:
-            figures: name -> the columns whose values, taken together, it is about.
-
-        Returns:
-            shard -> name -> samples that are in both versions and differ, besides `_added` and `_removed`.
-        """
-        # Hashes of one side count negative: what both have cancels out, in whatever order it comes, also where a
-        # sample occurs more than once.
-        sides = " UNION ALL ".join(
-            f"SELECT shard, sample_id, toInt64({sign}1) AS side, "
-            + ", ".join(f"{sign}reinterpretAsInt64({_hash(names)}) AS f{i}" for i, names in enumerate(figures.values()))
-            + f" FROM {version.table} WHERE shard IN {{s:Array(String)}}"
-            for sign, version in (("-", self.before), ("+", self.after))
-        )
-        sums = "".join(f", sum(f{i}) AS s{i}" for i in range(len(figures)))
-        counts = "".join(f", countIf(balance = 0 AND s{i} != 0) AS n{i}" for i in range(len(figures)))
-        rows = self.before.warehouse.rows(
-            "SELECT shard, sum(greatest(balance, 0)) AS added, sum(greatest(-balance, 0)) AS removed"
-            f"{counts} FROM (SELECT shard, sample_id, sum(side) AS balance{sums} FROM ({sides})"
-            " GROUP BY shard, sample_id) GROUP BY shard",
-            {"s": list(shards)},
-            _SPILL,
-        )
-        names = {f"n{i}": name for i, name in enumerate(figures)} | {"added": "_added", "removed": "_removed"}
-        counted = {row["shard"]: {names[n]: int(value) for n, value in row.items() if n in names} for row in rows}
-        return {shard: counted.get(shard, dict.fromkeys(names.values(), 0)) for shard in shards}
-
-    def _rows(self, shard: str) -> int:
-        return self.before.shards[shard].rows + self.after.shards[shard].rows
-
-    def _groups(self, shards: Sequence[str], rows: int) -> Iterator[list[str]]:
-        """Shards in groups of about so many rows."""
-        group: list[str] = []
-        held = 0
-        for shard in shards:
-            if group and held + self._rows(shard) > rows:
-                yield group
-                group, held = [], 0
-            group.append(shard)
-            held += self._rows(shard)
-        if group:
-            yield group
-
-
-def _hash(names: Iterable[str]) -> str:
-    """SQL of a hash of columns of a sample. Inside a tuple a NULL is hashed like any value."""
-    return f"cityHash64(sample_id{''.join(f', tuple({quote(name)})' for name in names)})"

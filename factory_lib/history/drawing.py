@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from factory_lib.history.lineage import Ancestor, Kind, Lineage, Link
 
 _SINGLE = 3
 """Up to this many versions of a dataset are drawn one by one where something comes from them."""
+_DEPTH = 60
+"""So many generations are drawn."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Box:
         shards: how many shards came from it.
         parents: what it comes from itself; empty, too, where `is_repeated`.
         is_repeated: it was drawn before, with what it comes from.
+        is_cut: it comes from more than is drawn.
     """
 
     names: tuple[str, ...]
@@ -28,25 +31,32 @@ class Box:
     shards: int
     parents: tuple[Box, ...] = field(default=())
     is_repeated: bool = False
+    is_cut: bool = False
 
 
 def boxes(found: Lineage) -> Box:
     """The lineage as a tree with the version itself at the top."""
     drawn: set[tuple[str, ...]] = set()
 
-    def box(names: tuple[str, ...], kind: Kind | None, shards: int) -> Box:
-        if names in drawn:
-            return Box(names, kind, shards, is_repeated=bool(found.parents(names)))
+    def box(names: tuple[str, ...], kind: Kind | None, shards: int, depth: int) -> Box:
+        if names in drawn or depth == _DEPTH:
+            more = bool(parents.keys() & set(names))
+            return Box(names, kind, shards, is_repeated=more and names in drawn, is_cut=more and names not in drawn)
         drawn.add(names)
-        return Box(names, kind, shards, tuple(box(*group) for group in _groups(found, names)))
+        return Box(names, kind, shards, tuple(box(*group, depth + 1) for group in _groups(found, parents, names)))
 
-    return box((found.version,), None, 0)
+    parents: dict[str, list[Link]] = {}
+    for link in found.links:
+        parents.setdefault(link.child, []).append(link)
+    return box((found.version,), None, 0, 0)
 
 
-def _groups(found: Lineage, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Kind, int]]:
+def _groups(
+    found: Lineage, parents_of: Mapping[str, Sequence[Link]], names: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Kind, int]]:
     """What versions come from, few versions of a dataset one by one, many together."""
     by_dataset: dict[tuple[Kind, str], dict[str, int]] = {}
-    for link in found.parents(names):
+    for link in (one for name in names for one in parents_of.get(name, ())):
         if link.parent not in names:
             known = by_dataset.setdefault((link.kind, _dataset(found, link)), {})
             known[link.parent] = known.get(link.parent, 0) + link.shards

@@ -1,13 +1,13 @@
 """Where a version comes from: the versions and sources that it was made of, and those that these were made of.
 
 A shard of a version was made by that version or carried over from an earlier one, and what made it may have read one
-shard alone: ancestors are followed shard by shard, so that a version of 200 shards has no more of them in a dataset than
-shards, however often the dataset was merged into.
+shard alone: ancestors are followed shard by shard, so that a version of 200 shards has no more than 200 of them in a
+dataset, however often that was merged into.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,9 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.provenance import Provenance
 from factory_lib.warehouse.versions import Version
+
+_DEEP = 8
+"""From this generation on everything is read at once instead of generation by generation."""
 
 Kind = Literal["made of", "carried over", "read from"]
 
@@ -72,11 +75,6 @@ class Lineage:
     sources: dict[str, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
 
-    def parents(self, children: Iterable[str]) -> list[Link]:
-        """Links to what these versions come from."""
-        wanted = set(children)
-        return [link for link in self.links if link.child in wanted]
-
 
 def lineage(version: Version) -> Lineage:
     """Where a version comes from, up to the sources."""
@@ -88,9 +86,7 @@ def lineage(version: Version) -> Lineage:
     names = {u: known[u].name if u in known else walk.parent_names.get(u, f"version {u[:8]}") for u in uuids}
     return Lineage(
         version=str(version),
-        versions={
-            names[u]: _ancestor(names[u], u, u in known and known[u].is_there, records.get(u)) for u in uuids
-        },
+        versions={names[u]: _ancestor(names[u], u, u in known and known[u].is_there, records.get(u)) for u in uuids},
         sources=walk.sources,
         links=[Link(names.get(p, p), names[c], kind, n) for (p, c, kind), n in walk.links.items()],
     )
@@ -106,36 +102,54 @@ class _Walk:
         self.sources: dict[str, str] = {}
         self.links: dict[tuple[str, str, Kind], int] = {}
         self.uuids: dict[str, None] = {}
+        self.shards: dict[str, dict[str, list[str]]] = {}
         self.made: set[tuple[str, str]] = set()
         self.asked: set[tuple[str, str | None]] = set()
 
     def from_version(self, uuid: str) -> None:
         """Follow the shards of a version to wherever they come from."""
         wanted: dict[str, set[str] | None] = {uuid: None}  # version -> shards of it, None for all
+        generations = 0
         while wanted:
+            generations += 1
+            self._read(None if generations == _DEEP else wanted.keys() - self.shards.keys())
             self.uuids.update(dict.fromkeys(wanted))
             makers = self._makers(wanted)
             self.uuids.update(dict.fromkeys(makers))
-            self.records |= read_records(self.warehouse, makers)
+            self.records |= read_records(self.warehouse, makers.keys() - self.records.keys())
             wanted = self._parents(makers)
+
+    def _read(self, uuids: Collection[str] | None) -> None:
+        """Who made the shards of versions; None reads it of all versions, with their records."""
+        where = "" if uuids is None else " WHERE has({u:Array(UUID)}, uuid)"
+        if uuids is None:
+            self.records |= read_records(self.warehouse)
+        elif not uuids:
+            return
+        rows = self.warehouse.rows(
+            "SELECT toString(uuid) AS id, toString(origin) AS maker, groupArray(shard) AS shards"
+            f" FROM {CATALOG}.shards{where} GROUP BY uuid, origin",
+            {} if uuids is None else {"u": list(uuids)},
+        )
+        found: dict[str, dict[str, list[str]]] = {}
+        for row in rows:
+            found.setdefault(row["id"], {})[row["maker"]] = row["shards"]
+        self.shards |= found
 
     def _makers(self, wanted: Mapping[str, set[str] | None]) -> dict[str, set[str]]:
         """The versions that made these shards, with the shards; what was there before is left out."""
-        rows = self.warehouse.rows(
-            f"SELECT toString(uuid) AS id, toString(origin) AS maker, groupArray(shard) AS shards FROM {CATALOG}.shards"
-            " WHERE has({u:Array(UUID)}, uuid) GROUP BY uuid, origin",
-            {"u": list(wanted)},
-        )
-        # a version without shards, or of which none were recorded, may have parents all the same
-        found: dict[str, set[str]] = {uuid: set() for uuid in wanted.keys() - {row["id"] for row in rows}}
-        for row in rows:
-            asked = wanted[row["id"]]
-            shards = {s for s in row["shards"] if asked is None or s in asked}
-            if row["maker"] != row["id"] and shards:
-                self._link(row["maker"], row["id"], "carried over", len(shards))
-            if new := {s for s in shards if (row["maker"], s) not in self.made}:
-                self.made |= {(row["maker"], s) for s in new}
-                found.setdefault(row["maker"], set()).update(new)
+        found: dict[str, set[str]] = {}
+        for uuid, asked in wanted.items():
+            # a version without shards, or of which none were recorded, may have parents all the same
+            by_maker = self.shards.get(uuid) or {uuid: []}
+            for maker, made in by_maker.items():
+                shards = {s for s in made if asked is None or s in asked}
+                if maker != uuid and shards:
+                    self._link(maker, uuid, "carried over", len(shards))
+                new = {s for s in shards if (maker, s) not in self.made}
+                if new or not made:
+                    self.made |= {(maker, s) for s in new}
+                    found.setdefault(maker, set()).update(new)
         return found
 
     def _parents(self, makers: Mapping[str, set[str]]) -> dict[str, set[str] | None]:

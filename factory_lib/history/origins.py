@@ -1,4 +1,4 @@
-"""What made the shards of a version: each was made by that version itself or by an earlier one, and carried over since."""
+"""What made the shards of a version: that version itself, or an earlier one from which they were carried over."""
 
 from __future__ import annotations
 
@@ -53,12 +53,15 @@ def origins(warehouse: Warehouse, shards: Mapping[str, Iterable[str]]) -> list[O
     return sorted(found, key=lambda o: o.provenance.created if o.provenance else "", reverse=True)
 
 
-def read_records(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Provenance]:
-    """Provenance of versions by the UUIDs of their tables; what was not recorded is left out."""
+def read_records(warehouse: Warehouse, uuids: Iterable[str] | None = None) -> dict[str, Provenance]:
+    """Provenance of versions by the UUIDs of their tables, or of all; what was not recorded is left out."""
     provenance.ensure_tables(warehouse)
+    wanted = None if uuids is None else sorted(set(uuids))
+    if wanted == []:
+        return {}
+    where = "" if wanted is None else "WHERE has({u:Array(UUID)}, uuid)"
     rows = warehouse.rows(
-        f"SELECT toString(uuid) AS id, record FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid)",
-        {"u": sorted(set(uuids))},
+        f"SELECT toString(uuid) AS id, record FROM {CATALOG}.versions {where}", {"u": wanted} if wanted else {}
     )
     return {row["id"]: Provenance(**json.loads(row["record"])) for row in rows}
 

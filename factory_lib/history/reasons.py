@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from factory_lib.history.comparing import differing_shards
 from factory_lib.history.origins import Origin, origins
 from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
 
 _NAMED_FILES = 5
@@ -36,16 +37,14 @@ def reasons(before: Version, after: Version) -> list[Reason]:
     """What explains the shards that are not the same in two versions; what concerns most shards comes first."""
     shards = differing_shards(before, after)
     made = _made(before, shards), _made(after, shards)
-    if any(o.provenance and before.uuid in _parents(o).values() for o in made[1].values()):
-        return _derived(before, after, shards, made[1])
+    if path := _path(before.warehouse, before.uuid, made[1].values()):
+        return [Reason("query", f"{o.name} was made by", len(shards), after=_python(o)) for o in path]
     counted: dict[Reason, int] = {}
     for shard in shards:
-        old, new = made[0].get(shard), made[1].get(shard)
-        for reason in _pair(old, new):
+        for reason in _pair(made[0].get(shard), made[1].get(shard)):
             counted[reason] = counted.get(reason, 0) + 1
-    files = _files(before, after, shards)
-    found = [Reason(r.kind, r.text, n, r.before, r.after) for r, n in counted.items()]
-    return sorted([*found, *files], key=lambda r: (r.kind == "code", -r.shards))
+    found = [replace(reason, shards=n) for reason, n in counted.items()]
+    return sorted([*found, *_files(before, after, shards)], key=lambda r: (r.kind == "code", -r.shards))
 
 
 def _made(version: Version, shards: Sequence[str]) -> dict[str, Origin]:
@@ -57,14 +56,21 @@ def _made(version: Version, shards: Sequence[str]) -> dict[str, Origin]:
     return {shard: origin for origin in origins(version.warehouse, by_origin) for shard in origin.shards}
 
 
-def _derived(before: Version, after: Version, shards: Sequence[str], made: Mapping[str, Origin]) -> list[Reason]:
-    """One version was made of the other: the query says it all."""
-    counted: dict[str, int] = {}
-    for shard in shards:
-        record = made[shard].provenance if shard in made else None
-        text = record.python if record else f"{after} was made of {before}"
-        counted[text] = counted.get(text, 0) + 1
-    return [Reason("query", text, n) for text, n in counted.items()]
+def _path(warehouse: Warehouse, start: str, made: Iterable[Origin]) -> list[Origin]:
+    """The versions on the way from one to what was made of it; none when nothing was."""
+    level = {origin.uuid: [origin] for origin in made}
+    seen = set(level)
+    while level:
+        above: dict[str, list[Origin]] = {}
+        for path in level.values():
+            for uuid in _parents(path[0]).values():
+                if uuid == start:
+                    return path
+                above.setdefault(uuid, path)
+        found = origins(warehouse, dict.fromkeys(above.keys() - seen, ()))
+        seen |= above.keys()
+        level = {origin.uuid: [origin, *above[origin.uuid]] for origin in found}
+    return []
 
 
 def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
@@ -72,9 +78,8 @@ def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
     if new is None or old is None:
         origin = new or old
         assert origin is not None
-        record = origin.provenance
-        which = "only after, made by" if new else "only before, made by"
-        yield Reason("made", f"{which} {origin.name}", 0, after=record.python if record else "")
+        text = f"only in {'the second' if new else 'the first'}, made by {origin.name}"
+        yield Reason("made", text, 0, after=_python(origin))
         return
     if old.uuid == new.uuid:
         return
@@ -138,8 +143,13 @@ def _files(before: Version, after: Version, shards: Sequence[str]) -> list[Reaso
 
 
 def _query(python: str) -> str:
-    """A query without the versions and shards that it was restricted to."""
-    return re.sub(r", shards=\[[^\]]*\]", "", re.sub(r"\.v\d+(?=')", "", python))
+    """A query without the versions and shards that it was restricted to, and without how it was saved."""
+    text = re.sub(r"\.save\([^()]*\)$", "", python)
+    return re.sub(r", shards=\[[^\]]*\]", "", re.sub(r"\.v\d+(?=')", "", text))
+
+
+def _python(origin: Origin) -> str:
+    return origin.provenance.python if origin.provenance else "not recorded"
 
 
 def _parents(origin: Origin) -> dict[str, str]:

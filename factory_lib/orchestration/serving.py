@@ -93,20 +93,17 @@ def serve(home: Path, host: str, port: int | None) -> Iterator[subprocess.Popen[
     Raises:
         FactoryError: something serves this home already, the port is taken, or Dagster does not start.
     """
-    if (running := serving(home)) is not None:
-        raise FactoryError(f"The UI runs already, at {running.url}.", "Stop it: factory down.")
-    port = free_port(host, port)
+    port = port_for(home, host, port)
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     folder = dagster_home(home)
     with open(folder / "dev.log", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", *_workspace(), "--host", host, "--port", str(port)],
+            [sys.executable, "-m", __name__, "dev", *_workspace(), "--host", host, "--port", str(port)],
             env={**environment(), "DAGSTER_HOME": str(folder), "FACTORY_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_in_child,
         )
     try:
         _write_state(home, Serving(os.getpid(), process_started(os.getpid()), url))
@@ -129,12 +126,14 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port asked for, or the first free one from 3000.
+def port_for(home: Path, host: str, port: int | None) -> int:
+    """The port asked for, or the first free one from 3000, for the UI of a home.
 
     Raises:
-        FactoryError: it is taken.
+        FactoryError: it is taken, or the UI runs already.
     """
+    if (running := serving(home)) is not None:
+        raise FactoryError(f"The UI runs already, at {running.url}.", "Stop it: factory down.")
     for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -153,11 +152,13 @@ def _workspace() -> list[str]:
     return ["-w", "workspace.yaml"] if Path("workspace.yaml").exists() else ["-m", "factory_assets.definitions"]
 
 
-def _in_child() -> None:
+def become_dagster(arguments: list[str]) -> None:
+    """Turn this process into Dagster's command line, which is told to stop when its parent is gone."""
     # A shell that starts things in the background has them ignore interrupts, and Dagster takes SIGTERM for one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
 
 
 def _write_state(home: Path, state: Serving) -> None:
@@ -184,3 +185,7 @@ def _answers(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+if __name__ == "__main__":
+    become_dagster(sys.argv[1:])

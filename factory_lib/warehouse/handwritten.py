@@ -47,9 +47,12 @@ def _translated(warehouse: Warehouse, words: list[str], error: EngineError) -> F
     """An error of the engine with what to write instead, where that can be told."""
     if error.code == _READONLY:
         if found := re.search(r"Cannot modify '(\w+)'", error.message):
-            return QueryError(f"The setting {found[1]!r} cannot be set in the query.", f"Give it beside the query: --setting {found[1]}=VALUE.")
+            return QueryError(
+                f"The setting {found[1]!r} cannot be set in the query.",
+                f"Give it beside the query: --setting {found[1]}=VALUE.",
+            )
         return QueryError("This would change the warehouse: only reading is allowed.", f"Use {_READERS}.")
-    if error.code == _SYNTAX and "(FORMAT)" in error.message or "ArrowStream" in error.message:
+    if (error.code == _SYNTAX and "(FORMAT)" in error.message) or "ArrowStream" in error.message:
         return QueryError("One statement that returns rows is needed, without FORMAT.", f"Use {_READERS}.")
     if error.code == _UNKNOWN_IDENTIFIER and (found := re.search(r"identifier `([^`]+)`", error.message)):
         return _unknown_column(warehouse, words, found[1])

@@ -61,7 +61,9 @@ def expired(warehouse: Warehouse, policy: KeepPolicy, now: dt.datetime | None = 
     kept |= _ancestors(kept, {row["id"]: row["parents"] for row in rows})
     reason = f"not among the last {policy.last}" if policy.last > 1 else "not the latest"
     return [
-        Expired(f"{row['dataset']}.v{row['number']}", row["id"], f"{reason}, {_days(row, now):.1f} days old", row["size"])
+        Expired(
+            f"{row['dataset']}.v{row['number']}", row["id"], f"{reason}, {_days(row, now):.1f} days old", row["size"]
+        )
         for row in rows
         if row["id"] not in kept
     ]
@@ -96,7 +98,8 @@ def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:
         "   row_number() OVER (PARTITION BY database ORDER BY number DESC) AS rank"
         f" FROM known LEFT JOIN (SELECT uuid, dataset, created,"
         "   JSONExtract(record, 'parents', 'Array(Tuple(name String, uuid String))').uuid AS parents"
-        f"   FROM {CATALOG}.versions WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p ON p.uuid = known.uuid"
+        f"   FROM {CATALOG}.versions WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p"
+        " ON p.uuid = known.uuid"
         " ORDER BY dataset, number"
     )
     return [row for row in rows if is_dataset_database(row["dataset"])]

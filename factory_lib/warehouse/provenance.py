@@ -44,6 +44,7 @@ class Provenance:
         parents: versions that were read, `{"name": "laion.v3", "uuid": …}` each.
         python: the query as it was written, as Python.
         sql: the query as one SELECT, values written out.
+        predicates: conditions that rows of the first parent had to meet, `{"python", "sql", "columns"}` each.
         signals: signals that were computed, `{"name", "fingerprint", "components"}` each.
         sources: what was ingested, `{"uri", "format", "shards", "counts"}` each.
         code: version of this package; git commit of the working folder and whether it was changed.
@@ -60,6 +61,7 @@ class Provenance:
     parents: list[dict[str, str]] = field(default_factory=list)
     python: str = ""
     sql: str = ""
+    predicates: list[dict[str, Any]] = field(default_factory=list)
     signals: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Tags: names for versions that stay where they are put.
 
-What was done to tags is written down, never changed: the tag means what the entries, read in order, leave. An entry that
-would move a tag without force counts for nothing, so that of two who take the same tag at once only the first has it.
+What was done to tags is written down, never changed: a tag means what the entries, read in order, leave. An entry that
+would move a tag without force counts for nothing: of two who take the same tag at once only the first has it.
 """
 
 from __future__ import annotations
