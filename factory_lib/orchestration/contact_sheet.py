@@ -53,7 +53,8 @@ def _pictures(version: Version, member: str) -> list[Image | None]:
     from factory_lib.storage.store import store
 
     # The smallest ids are a random choice, for an id is a hash, and a stable one: few samples change from version to version.
-    chosen = DatasetQuery(str(version)).select(member).order_by(C.sample_id).limit(COLUMNS * ROWS).to_arrow()
+    samples = DatasetQuery(version).select("sample_id", member)
+    chosen = samples.order_by(C.sample_id).limit(COLUMNS * ROWS).to_arrow()
     pointers: list[dict[str, Any]] = chosen.column(member).to_pylist()
     found: list[Image | None] = []
     for pointer in pointers:
