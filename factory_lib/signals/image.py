@@ -12,9 +12,7 @@ from factory_lib.signals.signal import signal
 if TYPE_CHECKING:
     from PIL import Image
 
-_RED, _GREEN, _BLUE = (
-    (weight * np.arange(256, dtype=np.float64) ** 2).astype(np.float32) for weight in (0.241, 0.691, 0.068)
-)
+_WEIGHTS = np.array([0.241, 0.691, 0.068], dtype=np.float32)
 
 
 class ImageHeader(NamedTuple):
@@ -119,21 +117,36 @@ def quality(image: Member) -> Quality:
 
 
 def _brightness(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[float, float, float]:
-    """Mean, 5th and 99th percentile (linear interpolation) of the brightness of the pixels."""
-    squares = _RED[pixels[..., 0]]
-    squares += _GREEN[pixels[..., 1]]
-    squares += _BLUE[pixels[..., 2]]
-    levels = np.sqrt(squares, out=squares).ravel()
-    levels /= 255
-    fifth, ninety_ninth = np.percentile(levels, (5, 99))
-    return float(levels.mean(dtype=np.float64)), float(fifth), float(ninety_ninth)
+    """Mean, 5th and 99th percentile (linear interpolation) of the brightness of the pixels.
+
+    Sorted are only the pixels near a percentile, found by a coarse histogram: sorting all takes longer than decoding.
+    """
+    squares = pixels.astype(np.float32)
+    squares *= squares
+    sums = (squares @ _WEIGHTS).ravel()
+    coarse = (sums * (4095 / 65025)).astype(np.uint16)
+    reached = np.cumsum(np.bincount(coarse))
+    percentiles = []
+    for share in (0.05, 0.99):
+        rank = (len(sums) - 1) * share
+        first, second = int(rank), min(int(rank) + 1, len(sums) - 1)
+        low, high = np.searchsorted(reached, (first, second), side="right")
+        near = np.sort(sums[(coarse >= low) & (coarse <= high)])
+        below = int(reached[low - 1]) if low else 0
+        one, other = np.sqrt(near[[first - below, second - below]].astype(np.float64)) / 255
+        percentiles.append(float(one + (other - one) * (rank - first)))
+    mean = float(np.sqrt(sums, out=sums).mean(dtype=np.float64)) / 255
+    return mean, percentiles[0], percentiles[1]
 
 
 def _laplacian_variance(levels: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
     """Variance of the 4-neighbour Laplacian, borders mirrored without repeating the edge (OpenCV's default)."""
     wide = np.pad(levels.astype(np.int16), 1, mode="reflect" if min(levels.shape) > 1 else "edge")
     laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * wide[1:-1, 1:-1]
-    return float(laplacian.var(dtype=np.float64))
+    values = laplacian.ravel().astype(np.int32)
+    mean = int(values.sum(dtype=np.int64)) / len(values)
+    values *= values  # at most 1,020 squared
+    return int(values.sum(dtype=np.int64)) / len(values) - mean * mean
 
 
 def _blur_score(luma: Image.Image) -> float:

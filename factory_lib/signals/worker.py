@@ -31,8 +31,6 @@ KEPT_SIGNALS = 16
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it hangs up or stays silent."""
     signals_of_the_system.signal(signals_of_the_system.SIGINT, signals_of_the_system.SIG_IGN)
-    # Numerical libraries read this when they load: a thread a core in each of many processes makes all of them slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     connection = Connection(descriptor)
     received: queue.Queue[object] = queue.Queue(maxsize=2)
     # Room for all tasks under way: computing never waits for a reader that itself waits to send the next task.
