@@ -186,7 +186,7 @@ class Expr:
 
     def between(self, low: Any, high: Any) -> Expr:
         """Whether `low <= value <= high`."""
-        return (self >= low) & (self <= high)
+        return Infix("AND", self >= low, self <= high)
 
     def like(self, pattern: str) -> Expr:
         """SQL's LIKE: `%` any text, `_` any character."""

@@ -28,12 +28,13 @@ _TABLES = {
     "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
     " ENGINE = MergeTree ORDER BY (uuid, shard)",
     "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
-    "fingerprints": "(origin UUID, shard String, fingerprint String) ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
+    "fingerprints": "(origin UUID, shard String, fingerprint String)"
+    " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
     "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
 }
-"""Tables of the catalog. `tags`: what was done to tags; `dropped`: versions that retention removed, whose record stays."""
+"""Tables of the catalog. `tags`: what was done to tags; `dropped`: versions that retention removed."""
 
 
 @dataclass(frozen=True)
