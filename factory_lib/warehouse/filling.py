@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
@@ -16,7 +15,6 @@ from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.stage import Stage
 
 _WAVE_BYTES = 1 << 30
-_SUBMITTERS = 4
 # Two values for one position would shift all that follow.
 _TWICE = "a row has more than one value"
 
@@ -48,10 +46,11 @@ def fill_columns(
         EngineError: a position has more than one value, or the engine failed.
     """
     for wave in _waves(shards):
-        with ThreadPoolExecutor(_SUBMITTERS) as pool:
-            done = [pool.submit(_update_shard, stage, s, rows(s), names, shards[s].complete) for s in wave]
-        for one in done:
-            one.result()
+        # One after another, though they run at once: the engine takes a mutation's number before it lists it, and a part
+        # that meanwhile is carried past a later number never sees the earlier mutation. Submitted by 4 threads, an update
+        # was lost without an error in 13 of 150 fills of 12 shards; one by one, in none.
+        for shard in wave:
+            _update_shard(stage, shard, rows(shard), names, shards[shard].complete)
         wait_for_mutations(stage)
 
 
