@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.signals.live_code import LiveCode
-from factory_lib.signals.packages import distribution
 
 if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
@@ -41,27 +39,9 @@ def components_of(signal: Signal) -> dict[str, str]:
     Returns:
         Dotted name -> short hash (or the value itself, for versions and numbers).
     """
-    found = {
-        "factory": VALUES,
-        "output": _output(signal),
-        "inputs": ", ".join(f"{given.parameter}={given.column}:{given.kind}" for given in signal.inputs),
-    }
-    if signal.truncated:
-        found["truncated"] = "accepted"
-    if signal.version:
-        found["version"] = signal.version + (" (pinned)" if signal.pinned else "")
     code = LiveCode()
-    if not signal.pinned:
-        kinds = {given.kind for given in signal.inputs}
-        if kinds & {"image", "member"}:
-            from factory_lib.signals import member
-
-            code.add(member.Member if "member" in kinds else member.to_rgb)
-            code.found["package:pillow"] = distribution("PIL")[1]
-        code.add(signal.target)
-    elif not isinstance(signal.target, types.FunctionType):
-        code.add_state(signal.target, type(signal.target).__qualname__)
-    return _warned(code, signal.name) | found
+    code.add_signal(signal)
+    return _warned(code, signal.name) | signal.declaration | {"factory": VALUES}
 
 
 def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
@@ -110,15 +90,6 @@ def differing(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     """
     unequal = (name for name in here.keys() & there.keys() if here[name] != there[name])
     return sorted(name for name in unequal if not {here[name][:5], there[name][:5]} & {"bytec", "made:"})
-
-
-def _output(signal: Signal) -> str:
-    from factory_lib.signals.outputs import Vector
-
-    unit = isinstance(signal.output, Vector) and signal.output.unit
-    return f"{signal.output.clickhouse}{f' of {signal.output.size}' if isinstance(signal.output, Vector) else ''}" + (
-        ", unit length" if unit else ""
-    )
 
 
 def _warned(code: LiveCode, name: str) -> dict[str, str]:

@@ -13,8 +13,10 @@ from typing import Any
 
 from factory_lib.signals.bytecode import bytecode_digest, global_references
 from factory_lib.signals.canonical import Canonical, OpaqueValueError
+from factory_lib.signals.member import Member, to_rgb
 from factory_lib.signals.packages import distribution, place_of
 from factory_lib.signals.references import Imported, Reference, references
+from factory_lib.signals.signal import Signal
 from factory_lib.signals.source_code import (
     ModuleSource,
     class_definition,
@@ -54,6 +56,19 @@ class LiveCode:
         else:
             self._refer(target, "")
 
+    def add_signal(self, signal: Signal) -> None:
+        """Follow a signal: how its pictures are decoded, and its code; of a pinned one what it declares alone."""
+        self._names.setdefault(id(signal), f"signal:{signal.name}")
+        if signal.pinned:
+            if not isinstance(signal.target, types.FunctionType):
+                self.add_state(signal.target, type(signal.target).__qualname__)
+            return
+        kinds = {given.kind for given in signal.inputs}
+        if kinds & {"image", "member"}:
+            self.add(Member if "member" in kinds else to_rgb)
+            self._package("PIL")
+        self.add(signal.target)
+
     def add_state(self, target: Any, path: str) -> None:
         """Follow the fields of an object: what `__fingerprint__()` declares, else its attributes.
 
@@ -85,7 +100,7 @@ class LiveCode:
             if not isinstance(target.__self__, type):
                 self._use(target.__self__, f"{path}.self", None)
             return name
-        if hasattr(type(target), "components") and hasattr(target, "fingerprint"):
+        if isinstance(target, Signal):
             return self._signal(target)
         if isinstance(target, types.FunctionType):
             return self._function(target, path)
@@ -198,12 +213,12 @@ class LiveCode:
         self._static.name(module.__name__, ())
         return module.__name__
 
-    def _signal(self, signal: Any) -> str:
-        self._names[id(signal)] = f"signal:{signal.name}"
-        for name, value in signal.components.items():
-            own = name in {"output", "inputs", "truncated", "version"}
-            self.found[f"signal:{signal.name}.{name}" if own else name] = value
-        return f"signal:{signal.name}"
+    def _signal(self, signal: Signal) -> str:
+        """A signal that other code uses."""
+        name = self._names[id(signal)] = f"signal:{signal.name}"
+        self.found |= {f"{name}.{key}": value for key, value in signal.declaration.items()}
+        self.add_signal(signal)
+        return name
 
     def _package(self, module: str) -> None:
         if place_of(module).owner == "installed":

@@ -274,18 +274,14 @@ def _is_whole(pieces: list[Finished]) -> bool:
 
 
 _idle: list[Pool] = []
-_idle_of = os.getpid()
+_of_the_parent: list[Pool] = []
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def borrowed_pool() -> Iterator[Pool]:
     """A pool for one computation: the one kept from the last, or a new one when that is in use."""
-    global _idle_of
     with _lock:
-        if _idle_of != os.getpid():  # forked: the workers belong to the parent
-            _idle.clear()
-            _idle_of = os.getpid()
         pool = _idle.pop() if _idle else Pool()
     try:
         yield pool
@@ -301,8 +297,6 @@ def borrowed_pool() -> Iterator[Pool]:
 def warm_workers() -> int:
     """How many idle worker processes are kept."""
     with _lock:
-        if _idle_of != os.getpid():
-            return 0
         return sum(worker.process.poll() is None for pool in _idle for worker in pool.workers)
 
 
@@ -310,9 +304,20 @@ def warm_workers() -> int:
 def stop_workers() -> None:
     """End the idle worker processes of this process."""
     with _lock:
-        pools, _idle[:] = list(_idle) if _idle_of == os.getpid() else [], []
+        pools, _idle[:] = list(_idle), []
     for pool in pools:
         pool.stop()
+
+
+def _after_fork() -> None:
+    """The workers belong to the parent: the child forgets them without ending them."""
+    global _lock
+    _lock = threading.Lock()
+    _of_the_parent.extend(_idle)
+    _idle.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _surroundings() -> object:

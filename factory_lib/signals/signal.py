@@ -25,7 +25,7 @@ from typing import Any, overload
 
 from factory_lib.errors import SignalError, nearest
 from factory_lib.signals.inputs import Input, declared_inputs, resolve
-from factory_lib.signals.outputs import ERROR_TYPE, Output, output_of
+from factory_lib.signals.outputs import ERROR_TYPE, Output, Vector, output_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 DEFAULT_BATCH = 64
@@ -85,6 +85,24 @@ class Signal:
     def __wrapped__(self) -> Callable[..., Any]:
         """The function or object itself, for `inspect` and documentation tools."""
         return self.target
+
+    @property
+    def declaration(self) -> dict[str, str]:
+        """What of the declaration its values depend on; not its name, nor how many samples make a batch."""
+        unit = (
+            f" of {self.output.size}{', unit length' if self.output.unit else ''}"
+            if isinstance(self.output, Vector)
+            else ""
+        )
+        found = {
+            "output": self.output.clickhouse + unit,
+            "inputs": ", ".join(f"{given.parameter}={given.column}:{given.kind}" for given in self.inputs),
+        }
+        if self.truncated:
+            found["truncated"] = "accepted"
+        if self.version:
+            found["version"] = self.version + (" (pinned)" if self.pinned else "")
+        return found
 
     @property
     def components(self) -> dict[str, str]:
