@@ -46,9 +46,9 @@ def fill_columns(
         EngineError: a position has more than one value, or the engine failed.
     """
     for wave in _waves(shards):
-        # One after another, though they run at once: the engine takes a mutation's number before it lists it, and a part
-        # that meanwhile is carried past a later number never sees the earlier mutation. Submitted by 4 threads, an update
-        # was lost without an error in 13 of 150 fills of 12 shards; one by one, in none.
+        # Submitted one after another, though they run at once: the engine gives a mutation its number before it lists
+        # it, and a part that meanwhile is carried past a later number never sees the earlier one. From 4 threads, 13 of
+        # 150 fills of 12 shards lost an update without an error; one by one, none did.
         for shard in wave:
             _update_shard(stage, shard, rows(shard), names, shards[shard].complete)
         wait_for_mutations(stage)
