@@ -80,6 +80,13 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
+def use_environment(variables: dict[str, str]) -> None:
+    """Take over the variables of another process: workers of a fork server have those of the time when it started."""
+    for name in set(os.environ) - set(variables):
+        del os.environ[name]
+    os.environ.update(variables)
+
+
 def remember_source(uri: str) -> None:
     """Keep the source of the asset graph for later processes that are not told one."""
     home = settings().home

@@ -7,6 +7,7 @@ batch_size=None)``.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -19,8 +20,8 @@ from factory_lib.errors import LoaderError, nearest
 from factory_lib.loading.batches import Batch, BatchMaker, Hooks, OnError, Recipe, Task
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
-from factory_lib.loading.order import OrderKey, Tail, batch_count, default_units
-from factory_lib.settings import settings
+from factory_lib.loading.order import LANES, OrderKey, Tail, batch_count, default_units
+from factory_lib.settings import environment, settings, use_environment
 from factory_lib.storage.cache import CacheOptions, cache_options
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
@@ -218,6 +219,7 @@ class BatchDataset(IterableDataset[Batch]):
                 persistent_workers=True,
                 prefetch_factor=self._prefetch,
                 multiprocessing_context=context,
+                worker_init_fn=functools.partial(_start_worker, environment()),
                 pin_memory=self._pin,
             )
         return self._loader
@@ -268,6 +270,10 @@ class _Queue:
         return len(self._tasks)
 
 
+def _start_worker(variables: dict[str, str], _: int) -> None:
+    use_environment(variables)
+
+
 def _unchanged(made: Any) -> Any:
     return made
 
@@ -305,6 +311,7 @@ def to_torch(
     on_error: OnError = "substitute",
     unit_rows: int | None = None,
     window_rows: int | None = None,
+    lanes: int = LANES,
     prefetch: int = 2,
     start_method: StartMethod = "forkserver",
     pin_memory: bool = False,
@@ -336,7 +343,7 @@ def to_torch(
         tokenizer: for the only text column, or by column, from list of str to a tensor or a mapping of tensors.
         collate: last step in the worker, from the batch to what is yielded.
         on_error: a sample that cannot be decoded is replaced by one of its window and counted, or raises.
-        unit_rows, window_rows: see `loading.order`; chosen from the mean size of samples by default.
+        unit_rows, window_rows, lanes: see `loading.order`; units and windows by default suit the mean size of samples.
         prefetch: batches that each worker makes ahead.
         start_method: of the workers.
         pin_memory: page-locked tensors, for copying to an accelerator.
@@ -365,11 +372,17 @@ def to_torch(
             raise LoaderError(f"{name}={value!r} is not known.", nearest(value, known))
     chosen = _decoders(members, decoders, image_size)
     index = build_index(rows, identity, folder=settings().home / "plans", members=members, columns=columns, etags=etags)
-    unit, window = default_units(index.rows, index.mean_bytes)
+    unit, window = default_units(index.rows, index.mean_bytes, lanes)
     recipe = Recipe(
         index=index,
         key=OrderKey(
-            identity, index.rows, seed, unit_rows or unit, window_rows or window, shuffle=shuffle and not map_style
+            identity,
+            index.rows,
+            seed,
+            unit_rows or unit,
+            window_rows or window,
+            lanes,
+            shuffle and not map_style,
         ),
         global_batch_size=global_batch_size,
         tail=tail,

@@ -230,22 +230,22 @@ class BlockCache:
             self._count("failed_prefetches", 1)
 
     def _bring(self, file: FileInfo, start: int, stop: int) -> memoryview | None:
-        """Fetch ``[start, stop)`` and keep it where there is room; None where all of it is here already."""
+        """Fetch what is missing of ``[start, stop)`` and keep it where there is room; the bytes, or None where some of
+        them were here already."""
         mirror = self._mirror(file)
         if mirror is None or stop > file.size:
             return self._fetch(file, start, stop)
         first, last = start // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, file.size)
         with mirror.claimed(first, last):
             gaps = mirror.missing(first, last)
-            if gaps and sum(b - a for a, b in gaps) < (last - first) // 2:
-                for a, b in gaps:
-                    self._keep(mirror, a, self._fetch(file, a, b))
-                gaps = mirror.missing(first, last)
-            if not gaps:
-                return None
-            whole = self._fetch(file, first, last)
-            self._keep(mirror, first, whole)
-        return whole[start - first : stop - first]
+            if gaps and 2 * sum(b - a for a, b in gaps) >= gaps[-1][1] - gaps[0][0]:
+                gaps = [(gaps[0][0], gaps[-1][1])]  # few holes: one request
+            for a, b in gaps:
+                data = self._fetch(file, a, b)
+                self._keep(mirror, a, data)
+                if a <= start and stop <= b:
+                    return data[start - a : stop - a]
+        return None
 
     def _fetch(self, file: FileInfo, start: int, stop: int) -> memoryview:
         def origin(a: int, b: int) -> memoryview:
@@ -282,7 +282,7 @@ class BlockCache:
                     new = not (folder / "sums").exists()
                     found = self._mirrors[key] = Mirror(folder, file)
                     if new:
-                        self._reserve(found.pages * 8)
+                        self._reserve((-(-found.pages * 8 // PAGE) + 1) * PAGE)  # its checksums and about.json
                     if len(self._mirrors) > OPEN_MIRRORS:
                         self._retire()
                 if time.monotonic() - self._stamps.get(key, -IN_USE_SECONDS) > IN_USE_SECONDS / 10:
@@ -323,16 +323,16 @@ class BlockCache:
         if self._full:
             return False
         with _locked(self.options.folder / "evict.lock"):
-            if self._take(size):  # another process made room
-                return True
-            self._recount()
-            goal = max(size, self._capacity // EVICT_SHARE)
-            freed = self._drop_unused(goal)
-            if freed < goal:
-                freed += self._drop_last_needed(goal - freed)
-            self._add(-freed)
-            if self._take(size):
-                return True
+            freed = 1
+            while freed:  # others may take what was freed before we do
+                if self._take(size):
+                    return True
+                self._recount()
+                goal = max(size, self._capacity // EVICT_SHARE)
+                freed = self._drop_unused(goal)
+                if freed < goal:
+                    freed += self._drop_last_needed(goal - freed)
+                self._add(-freed)
         self._full_until = time.monotonic() + FULL_SECONDS
         return False
 
