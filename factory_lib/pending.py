@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import EngineError, QueryError, nearest
+from factory_lib.expressions import SqlText
 from factory_lib.progress import track
-from factory_lib.sql import Block, PendingSource, Rendering, map_sources
-from factory_lib.sqltext import quote
+from factory_lib.sql import Block, PendingSource, Rendering, TableSource, map_sources
+from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER_TYPE, clickhouse_type
 from factory_lib.warehouse.client import warehouse
@@ -104,6 +105,18 @@ def settle(block: Block, ledger: Ledger) -> Block:
 
     def change(source: Any) -> Any:
         return source.origin.stage(ledger).source() if isinstance(source, PendingSource) else source
+
+    return map_sources(block, change)
+
+
+def typed(block: Block) -> Block:
+    """The query with typed empty rows in place of pending ones, so that the engine can tell its column types."""
+
+    def change(source: Any) -> Any:
+        if not isinstance(source, PendingSource):
+            return source
+        columns = {n: SqlText(f"defaultValueOfTypeName({literal(t)})") for n, t in source.columns.items()}
+        return Block(TableSource("system.one", {}), columns)
 
     return map_sources(block, change)
 

@@ -17,12 +17,22 @@ from factory_lib.errors import QueryError
 from factory_lib.expressions import SqlText
 from factory_lib.joins import join_source, key_pairs
 from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
-from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle
-from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource, sampled, tables
-from factory_lib.sqltext import literal
+from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle, typed
+from factory_lib.sql import (
+    Block,
+    JoinSource,
+    PendingSource,
+    Rendering,
+    TableSource,
+    UnionSource,
+    leaves,
+    sampled,
+    tables,
+)
 from factory_lib.warehouse import derive, provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import naming_columns
+from factory_lib.warehouse.estimate import estimate
 from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.versions import Version, resolve
 
@@ -285,7 +295,7 @@ class DatasetQuery:
             isinstance(e, Column) for e in self.block.columns.values()
         ):
             return {n: source.columns[e.name] for n, e in self.block.columns.items() if isinstance(e, Column)}
-        return derive.describe_columns(warehouse(), _typed(self.block))
+        return derive.describe_columns(warehouse(), typed(self.block))
 
     def describe(self) -> pa.Table:
         """Columns and their types."""
@@ -366,9 +376,14 @@ class DatasetQuery:
         return Rendering(inline=True).select(self.block.exposed())
 
     def explain(self) -> str:
-        """How a save would store the rows, and the SQL."""
-        how = derive.plan(derive.with_system_columns(self.block))
+        """How a save would store the rows and what that would cost, and the SQL."""
+        block = derive.with_system_columns(self.block)
+        how = derive.plan(block)
         lines = [f"storage: {how.kind}" + (f" ({how.reason})" if how.reason else "")]
+        pending = [source for source in leaves(block) if isinstance(source, PendingSource)]
+        lines += [f"first: {source.origin}" for source in pending]
+        if not pending:
+            lines.append(f"cost: {estimate(warehouse(), block, how)}")
         lines += [f"writes column {name}" for name in how.computed]
         lines += [f"renames {old} to {new}" for old, new in how.renamed.items()]
         lines += [f"drops {name}" for name in how.dropped]
@@ -439,19 +454,6 @@ def _readable(block: Block) -> Block:
         if isinstance(e, Column) and source.columns.get(e.name) == "Array(BFloat16)"
     }
     return replace(block, columns={**block.columns, **wide}) if wide else block
-
-
-def _typed(block: Block) -> Block:
-    """The query with typed empty rows in place of pending ones, so that the engine can tell its column types."""
-    from factory_lib.sql import map_sources
-
-    def change(source: Any) -> Any:
-        if not isinstance(source, PendingSource):
-            return source
-        columns = {n: SqlText(f"defaultValueOfTypeName({literal(t)})") for n, t in source.columns.items()}
-        return Block(TableSource("system.one", {}), columns)
-
-    return map_sources(block, change)
 
 
 def _column_name(column: str | Expr) -> str:

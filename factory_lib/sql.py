@@ -268,6 +268,18 @@ def tables(source: Any) -> list[TableSource]:
     return found
 
 
+def leaves(block: Block) -> list[Any]:
+    """The tables and pending rows that a query reads, subqueries in predicates included."""
+    found: list[Any] = []
+
+    def visit(source: Any) -> Any:
+        found.append(source)
+        return source
+
+    map_sources(block, visit)
+    return found
+
+
 def map_sources(block: Block, change: Callable[[Any], Any]) -> Block:
     """A copy in which `change` replaced the leaves (tables and pending rows) of a query."""
 

@@ -95,6 +95,7 @@ def test_sql_and_storage(base: DatasetQuery) -> None:
         order = " ORDER BY shard ASC NULLS LAST, position ASC NULLS LAST"
         assert query.sql().removesuffix(order) == expected, name
         assert query.explain().startswith(f"storage: {storage}"), name
+        assert "\ncost: " in query.explain(), name
 
 
 @pytest.mark.parametrize("name", NAMES)

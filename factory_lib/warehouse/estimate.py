@@ -1,0 +1,73 @@
+"""What a save would cost, before it is done: an estimate from the size of the parts that are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.derive import Derivation, describe_columns
+
+MASK_BYTES = 0.65
+"""Bytes of a row mask for each physical row, as measured by `bench/versions.py`; it is the same for any share kept."""
+
+_WIDTHS = {"Float64": 8, "Int64": 8, "UInt64": 8, "DateTime64": 8, "Float32": 4, "Int32": 4, "UInt32": 4, "String": 16}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Rows that would be written (0 where parts are shared) and bytes on disk that would be added."""
+
+    rows_copied: int
+    bytes_added: int
+
+    def __str__(self) -> str:
+        copied = f"copies {self.rows_copied:,} rows, " if self.rows_copied else ""
+        return f"{copied}adds about {self.bytes_added / 1e6:,.2f} MB"
+
+
+def estimate(warehouse: Warehouse, block: Block, how: Derivation) -> Estimate:
+    """What storing the rows of a query would cost.
+
+    Args:
+        block: the query, all of whose rows are in tables.
+        how: how it will be stored, see `derive.plan`.
+    """
+    rows, size = _parts(warehouse, tables(block.source))
+    if how.kind == "copy":
+        rendering = Rendering()
+        count = warehouse.scalar(f"SELECT count() FROM ({rendering.select(block)})", rendering.params)
+        return Estimate(int(count), int(count) * size // max(rows, 1))
+    added = MASK_BYTES * rows if block.where else 0.0
+    if how.computed:
+        types = describe_columns(warehouse, Block(block.source, how.computed))
+        added += rows * sum(map(_width, types.values()))
+    return Estimate(0, int(added))
+
+
+def _parts(warehouse: Warehouse, sources: Iterable[TableSource]) -> tuple[int, int]:
+    """Physical rows and bytes on disk of tables, in the shards that are read."""
+    rows = size = 0
+    for source in sources:
+        database, _, table = source.name.partition(".")
+        where, params = "", {"d": database, "t": table}
+        if source.shards is not None:
+            where = " AND has({s:Array(String)}, partition)"
+        found = warehouse.rows(
+            "SELECT sum(rows) AS n, sum(bytes_on_disk) AS size FROM system.parts"
+            f" WHERE active AND database = {{d:String}} AND table = {{t:String}}{where}",
+            params if source.shards is None else {**params, "s": list(source.shards)},
+        )
+        rows += int(found[0]["n"] or 0)
+        size += int(found[0]["size"] or 0)
+    return rows, size
+
+
+def _width(ch_type: str) -> int:
+    """Bytes of a value of a type, roughly; of arrays ten elements."""
+    inner = re.sub(r"(Nullable|LowCardinality)\((.*)\)", r"\2", ch_type)
+    if inner.startswith("Array("):
+        return 10 * _width(inner[6:-1])
+    return next((width for name, width in _WIDTHS.items() if inner.startswith(name)), 2)
