@@ -34,7 +34,7 @@ STAGES = (
     "training_set",
 )
 BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
-EXEMPLAR = "a large red circle on a white background"
+EXEMPLAR = "a large red circle on plain paper"
 
 
 def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: Console) -> None:
