@@ -1,4 +1,4 @@
-"""Prints constraints.txt: the versions that pip settles on for the project and its development extra.
+"""Prints constraints.txt: the versions that pip settles on for the project, its development extra and its server extra.
 
 Packages that only an accelerator build of torch needs are left out: torch itself says which it wants.
 """
@@ -21,7 +21,7 @@ def main() -> None:
         pin.write_text(f"torch=={TORCH}\n")
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        subprocess.run([*command, "--constraint", str(pin), "--report", str(report), "-e", ".[dev]"], check=True)
+        subprocess.run([*command, "--constraint", str(pin), "--report", str(report), "-e", ".[dev,server]"], check=True)
         settled = json.loads(report.read_text())["install"]
     versions = {entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"] for entry in settled}
     print("# Versions that `make install` takes; `make lock` settles them anew.")
