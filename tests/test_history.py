@@ -1,0 +1,380 @@
+"""History: what differs between versions, where they come from, and the life of one sample."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from factory_lib import C, DatasetQuery, signal
+from factory_lib.errors import NotFound, QueryError
+from factory_lib.history import matching
+from factory_lib.history.comparing import Difference, compare
+from factory_lib.history.drawing import boxes, label, mermaid
+from factory_lib.history.lineage import Lineage, lineage
+from factory_lib.history.origins import origins_of, signal_shards
+from factory_lib.history.reasons import reasons
+from factory_lib.history.summaries import dataset_summaries, version_summaries
+from factory_lib.history.tracing import trace
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
+from factory_lib.warehouse.versions import Version
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+Sample = dict[str, Any]
+
+
+def save(rows: list[Sample], dataset: str = "d", **options: Any) -> Version:
+    types = {"part": pa.string(), "key": pa.string(), "x": pa.int64(), "text": pa.string(), "v": pa.list_(pa.float32())}
+    schema = pa.schema([(name, kind) for name, kind in types.items() if any(name in row for row in rows)])
+    table = pa.Table.from_pylist(rows, schema=schema)
+    return DatasetQuery.from_arrow(table, shard="part").save(dataset, **options)
+
+
+def samples(part: str, keys: range, **values: Any) -> list[Sample]:
+    return [{"part": part, "key": f"k{i}", "x": i, "text": f"t{i}", **values} for i in keys]
+
+
+def expected(before: list[Sample], after: list[Sample]) -> dict[str, dict[str, Any]]:
+    """What differs shard by shard, sample by sample, in plain Python."""
+    found = {}
+    for part in {row["part"] for row in [*before, *after]}:
+        old, new = ([{n: repr(v) for n, v in r.items()} for r in rows if r["part"] == part] for rows in (before, after))
+        n_old, n_new = (Counter(row["key"] for row in rows) for rows in (old, new))
+        columns: Counter[str] = Counter()
+        changed = 0
+        for key in n_old.keys() & n_new.keys():
+            if n_old[key] == n_new[key]:
+                values = [[r for r in rows if r["key"] == key] for rows in (old, new)]
+                differ = {
+                    n for n in values[0][0] if Counter(r[n] for r in values[0]) != Counter(r[n] for r in values[1])
+                }
+                columns.update(differ)
+                changed += bool(differ)
+        found[part] = {
+            "added": (n_new - n_old).total(),
+            "removed": (n_old - n_new).total(),
+            "changed": changed,
+            "columns": dict(columns),
+        }
+    return {part: counts for part, counts in found.items() if any(counts.values())}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("cells", [60, 8_000_000])
+def test_differences_are_those_of_a_comparison_in_plain_python(
+    seed: int, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "_MATCHED_CELLS", cells)  # small: many groups of shards
+    draw = random.Random(seed)
+    before = [
+        {
+            "part": draw.choice("abcde"),
+            "key": f"k{draw.randrange(60)}",  # some occur more than once
+            "x": draw.choice([None, 0, 1, draw.randrange(9)]),
+            "text": draw.choice([None, "", "a", "ä"]),
+            "v": draw.choice([[], [0.0], [1.5, 2.0]]),
+        }
+        for _ in range(150)
+    ]
+    after = [dict(row) for row in before if row["part"] == "a" or draw.random() < 0.9]
+    for row in after:
+        if row["part"] in "bc" and draw.random() < 0.2:
+            name = draw.choice(["x", "text", "v"])
+            row[name] = {"x": draw.choice([None, 0, 7]), "text": draw.choice([None, "", "b"]), "v": [0.0, 0.0]}[name]
+    after += [{**draw.choice(before), "part": "d", "key": f"new{i}"} for i in range(5)]
+    draw.shuffle(after)
+    found = compare(save(before), save(after))
+    shown = {
+        s.shard: {"added": s.added, "removed": s.removed, "changed": s.changed, "columns": dict(s.columns)}
+        for s in found.shards
+        if s.added or s.removed or s.changed
+    }
+    assert shown == expected(before, after)
+
+
+def totals(found: Difference) -> tuple[int, int, int, int]:
+    return found.added, found.removed, found.changed, found.moved
+
+
+def test_columns_that_come_go_and_change_their_type() -> None:
+    one = save(samples("a", range(10)))
+    two = DatasetQuery(one).mutate(y=C.x * 2).drop("text").mutate(x=C.x.cast("String")).save("d")
+    found = compare(one, two)
+    assert dict(found.columns_added) == {"y": "Nullable(Int64)"}
+    assert dict(found.columns_dropped) == {"text": "Nullable(String)"}
+    assert found.columns_retyped["x"][0] == "Nullable(Int64)"
+    assert found.columns_retyped["x"][1].endswith("String") or "String" in found.columns_retyped["x"][1]
+    assert totals(found) == (0, 0, 0, 0)
+    assert not found.is_empty
+    assert compare(one, one).is_empty
+    back = compare(two, one)
+    assert back.columns_added.keys() == {"text"}
+
+
+def test_order_alone_is_a_move_and_other_shards_are_no_loss() -> None:
+    rows = samples("a", range(10)) + samples("b", range(10, 20))
+    one = save(rows)
+    turned = save(list(reversed(rows)))
+    assert totals(compare(one, turned)) == (0, 0, 0, 20)
+    best = DatasetQuery(one).order_by("-x").limit(15).save("best")  # one shard, "all"
+    found = compare(one, best)
+    assert (found.resharded.samples, found.added, found.removed, found.changed) == (15, 0, 5, 0)
+    changed = DatasetQuery(one).mutate(x=(C.x % 2).cast("Nullable(Int64)")).order_by("text").save("best")
+    found = compare(one, changed)
+    assert (found.resharded.samples, found.resharded.changed, found.changed) == (20, 18, 18)  # 0 and 1 stay
+
+
+def test_shards_that_were_carried_over_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = save(samples("a", range(10)) + samples("b", range(10)))
+    two = save(samples("b", range(9)), mode="merge")
+    asked: list[list[str]] = []
+    original = matching.Matching.of
+    monkeypatch.setattr(
+        matching.Matching, "of", lambda self, shards: asked.append(list(shards)) or original(self, shards)
+    )
+    found = compare(one, two)
+    assert asked == [["b"]]
+    assert [s.shard for s in found.shards] == ["b"]
+    assert found.shards_alike == 1
+    # shards that were made anew with the same content are not read either, once their fingerprints are known
+    three = save(samples("a", range(10)), mode="merge")
+    assert three.fingerprints(["a"]) == one.fingerprints(["a"])
+    asked.clear()
+    assert compare(one, three).removed == 1
+    assert asked == [["b"]]
+
+
+def test_reasons_name_what_differs(tmp_path: Path) -> None:
+    one = save(samples("a", range(10)) + samples("b", range(10)), dataset="source")
+    first = DatasetQuery(one).filter(C.x > 3).save("kept")
+    second = DatasetQuery(one).filter(C.x > 4).save("kept")
+    (reason,) = [r for r in reasons(first, second) if r.kind == "query"]
+    assert ("C.x > 3" in reason.before, "C.x > 4" in reason.after, reason.shards) == (True, True, 2)
+    later = save(samples("b", range(12)), dataset="source", mode="merge")
+    third = DatasetQuery(later).filter(C.x > 4).save("kept")
+    kinds = {r.kind: r for r in reasons(second, third)}
+    assert "query" not in kinds  # the same query, over another version
+    assert (kinds["parents"].before, kinds["parents"].after) == ("source.v1", "source.v2")
+    added = save(samples("c", range(3)), dataset="source", mode="merge")
+    (made,) = reasons(later, added)
+    assert (made.kind, made.shards, made.text) == ("made", 1, "only in the second, made by source.v3")
+    end = DatasetQuery(third).mutate(z=C.x + 1).order_by("z").save("end")
+    assert [r.text for r in reasons(later, end)] == ["kept.v3 was made by", "end.v1 was made by"]
+
+
+def test_reasons_name_signals_and_files(tmp_path: Path) -> None:
+    from factory_lib.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=40, shards=2, seed=1)
+
+    @signal
+    def length(caption: str) -> int:
+        return len(caption)
+
+    @signal(name="length")
+    def other_length(caption: str) -> int:
+        return len(caption) + 1
+
+    one = DatasetQuery.from_source(str(folder.path)).save("laion")
+    first = DatasetQuery(one).add_signals(length).save("measured")
+    second = DatasetQuery(one).add_signals(other_length).save("measured")
+    changed = next(r for r in reasons(first, second) if r.kind == "signal")
+    assert changed.before == length.fingerprint
+    assert changed.after == other_length.fingerprint
+    found = compare(first, second)
+    assert found.columns == {"length": found.changed}
+    (shown,) = signal_shards(origins_of(warehouse(), second))
+    assert (shown["name"], shown["fingerprint"], shown["shards"]) == ("length", other_length.fingerprint, 2)
+    tars = sorted(Path(folder.path).rglob("*.tar"))
+    write_folder(tmp_path / "again", samples=40, shards=2, seed=2)
+    tars[0].write_bytes(sorted((tmp_path / "again").rglob("*.tar"))[0].read_bytes())
+    two = DatasetQuery.from_source(str(folder.path)).save("laion")
+    files = [r for r in reasons(one, two) if r.kind == "files"]
+    assert [(r.text.startswith("1 source files changed"), tars[0].name in r.text) for r in files] == [(True, True)]
+
+
+def links(found: Lineage) -> set[tuple[str, str, str]]:
+    return {(link.parent, link.child, link.kind) for link in found.links}
+
+
+def test_lineage_follows_shards_and_not_what_they_did_not_come_from() -> None:
+    for name in "abc":
+        save(samples(name, range(5)), dataset="source", mode="merge")
+        DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="merge")
+    found = lineage(DatasetQuery("kept", shards=["c"]).save("one_shard"))
+    assert ("kept.v3", "one_shard.v1", "made of") in links(found)
+    assert found.versions.keys() == {"one_shard.v1", "kept.v3", "source.v3"}  # a and b are no part of it
+    whole = lineage(DatasetQuery("kept").order_by("x").save("ordered"))
+    assert links(whole) == {
+        ("kept.v3", "ordered.v1", "made of"),
+        ("kept.v1", "kept.v3", "carried over"),
+        ("kept.v2", "kept.v3", "carried over"),
+        ("source.v1", "kept.v1", "made of"),
+        ("source.v2", "kept.v2", "made of"),
+        ("source.v3", "kept.v3", "made of"),
+    }
+
+
+def test_lineage_reaches_sources_and_survives_dropped_versions(tmp_path: Path) -> None:
+    from factory_lib.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=20, shards=2)
+    DatasetQuery.from_source(str(folder.path)).save("laion")
+    DatasetQuery("laion").mutate(n=C.caption.length()).save("laion")
+    DatasetQuery("laion.v2").filter(C.n > 0).save("laion")
+    drop_versions(warehouse(), [e for e in expired(warehouse(), KeepPolicy(1, days=0)) if e.version == "laion.v2"])
+    assert [v.name for v in version_summaries(warehouse(), "laion")] == ["laion.v1", "laion.v2", "laion.v3"]
+    # an ancestor of the latest: the policy keeps it; the user drops it nevertheless
+    for uuid in [v.uuid for v in version_summaries(warehouse(), "laion") if v.number == 2]:
+        warehouse().execute(f"INSERT INTO factory.dropped SELECT '{uuid}', 'laion.v2', now64(3)")
+    warehouse().execute("DROP TABLE laion.v2 SYNC")
+    found = lineage(Version("laion", 3, version_summaries(warehouse(), "laion")[-1].uuid, warehouse()))
+    assert [(a.name, a.is_there) for a in found.versions.values()] == [
+        ("laion.v3", True),
+        ("laion.v2", False),
+        ("laion.v1", True),
+    ]
+    assert (str(folder.path), "laion.v1", "read from") in links(found)
+    assert "laion.v2" in mermaid(found)
+
+
+def test_many_versions_of_a_dataset_become_one_box() -> None:
+    for i in range(6):
+        save(samples(f"s{i}", range(3)), mode="merge")
+    top = boxes(lineage(DatasetQuery("d").filter(C.x > 0).save("kept")))
+    (parent,) = top.parents
+    assert parent.names == ("d.v6",)
+    (carried,) = parent.parents
+    assert carried.names == tuple(f"d.v{i}" for i in range(1, 6))
+    assert label(carried.names) == "d.v1 … v5 (5 versions)"
+    text = mermaid(lineage(DatasetQuery("kept").save("end")))
+    assert text.startswith("flowchart LR\n")
+    assert text.count("-. carried over .->") == 1
+    assert text.count("-->") == 2
+
+
+def test_a_long_line_of_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from factory_lib.history import drawing
+    from factory_lib.history import lineage as following
+
+    save(samples("a", range(3)))
+    for i in range(9):
+        last = DatasetQuery("d").mutate(**{f"c{i % 2}": C.x + i}).save("d")
+    whole = links(lineage(last))
+    assert whole == {(f"d.v{i}", f"d.v{i + 1}", "made of") for i in range(1, 10)}
+    monkeypatch.setattr(following, "_DEEP", 3)  # from there on everything is read at once
+    assert links(lineage(last)) == whole
+    monkeypatch.setattr(drawing, "_DEPTH", 5)
+    box, depth = boxes(lineage(last)), 0
+    while box.parents:
+        box, depth = box.parents[0], depth + 1
+    assert (box.names, box.is_cut, depth) == (("d.v5",), True, 5)
+
+
+def test_the_life_of_a_sample() -> None:
+    save(samples("a", range(10)) + samples("b", range(10, 20)), dataset="source")
+    measured = DatasetQuery("source").mutate(y=C.x * 10).save("measured")
+    DatasetQuery(measured).filter((C.x > 1) & (C.y < 150).fill_null(False), "text != 't7'").save("kept")
+    ids = {row["key"]: row["sample_id"] for row in DatasetQuery("kept").to_arrow().to_pylist()}
+    twins = pa.table(
+        {"sample_id": pa.array([ids["k5"]], pa.uint64()), "duplicate_of": pa.array([ids["k3"]], pa.uint64())}
+    )
+    DatasetQuery.from_arrow(twins).save("twins")
+    DatasetQuery("kept").join(DatasetQuery("twins"), on="sample_id", how="anti").save("unique")
+    version = DatasetQuery("unique").order_by("-x").limit(8).save("best")
+
+    def life(key: str) -> tuple[str | None, list[str]]:
+        found = trace(version, key)
+        failures = [f.condition for step in found.steps for f in step.failures]
+        return found.dropped_by, failures
+
+    assert life("k1") == ("kept.v1", ["(C.x > 1)"])
+    assert life("k0") == ("kept.v1", ["(C.x > 1)"])
+    assert life("k18") == ("kept.v1", ["(C.y < 150)"])
+    assert life("k7") == ("kept.v1", ["sql_text(\"text != 't7'\")"])
+    assert life("k2") == ("best.v1", [])  # the limit
+    assert life("k14") == (None, [])
+    twin = trace(version, str(ids["k5"]))
+    assert (twin.key, twin.dropped_by, twin.is_kept) == ("k5", "unique.v1", False)
+    dropped = next(step for step in twin.steps if step.version == "unique.v1")
+    (mention,) = dropped.mentions
+    assert mention.version == "twins.v1"
+    assert mention.values == {"duplicate_of": ids["k3"]}
+    assert mention.duplicate_of is not None
+    assert mention.duplicate_of["key"] == "k3"
+    steps = trace(version, "k14").steps
+    assert [step.version for step in steps] == ["source.v1", "measured.v1", "kept.v1", "unique.v1", "best.v1"]
+    assert [{v.column: v.value for v in step.values} for step in steps][:3] == [
+        {"x": 14, "text": "t14"},
+        {"y": 140},
+        {},
+    ]
+    assert [f.values for step in trace(version, "k18").steps for f in step.failures] == [{"y": 180}]
+    with pytest.raises(NotFound, match="'k99'.*Keys look like 'k"):
+        trace(version, "k99")
+
+
+def test_the_life_of_a_sample_over_versions() -> None:
+    save(samples("a", range(5)) + samples("b", range(5, 9)))
+    save(samples("b", range(5, 9)), mode="merge")  # made anew, the same
+    save(samples("c", range(9, 12)), mode="merge")
+    save(samples("b", range(5, 9), text="new"), mode="merge")
+    save(samples("b", range(5, 8)), mode="merge")
+    spans = [
+        (s.first, s.last, s.is_there, s.changed) for s in trace(save(samples("a", range(2)), mode="merge"), "k8").spans
+    ]
+    assert spans == [("d.v1", "d.v3", True, ()), ("d.v4", "d.v4", True, ("text",)), ("d.v5", "d.v6", False, ())]
+
+
+def test_a_key_that_several_samples_have() -> None:
+    version = save(samples("a", range(3)) + samples("b", range(3)))
+    with pytest.raises(QueryError, match=r"2 samples of d\.v1 have the key 'k1'.*shard a.*Give the id"):
+        trace(version, "k1")
+    ids = {r["shard"]: r["sample_id"] for r in DatasetQuery(version).filter(C.key == "k1").to_arrow().to_pylist()}
+    assert trace(version, str(ids["b"])).steps[0].shard == "b"
+
+
+def test_trace_names_signals_and_bytes(tmp_path: Path) -> None:
+    from factory_lib.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=20, shards=2)
+
+    @signal
+    def length(caption: str) -> int:
+        return len(caption)
+
+    DatasetQuery.from_source(str(folder.path)).save("laion")
+    version = DatasetQuery("laion").add_signals(length).filter(C.length > 10_000).save("long")
+    row = DatasetQuery("laion").limit(1).to_arrow().to_pylist()[0]
+    found = trace(version, row["key"])
+    assert found.pointers["image"] == row["image"]
+    assert found.dropped_by == "long.v1"
+    assert found.steps[-1].reason.endswith("values that were not kept: (C.length > 10000)")
+    kept = DatasetQuery("laion").add_signals(length).save("measured")
+    value = next(v for v in trace(kept, row["key"]).steps[-1].values if v.column == "length")
+    assert (value.value, value.signal) == (len(row["caption"]), length.fingerprint)
+
+
+def test_summaries() -> None:
+    save(samples("a", range(5)))
+    save(samples("b", range(4)), mode="merge")
+    DatasetQuery("d").filter(C.x > 2).save("kept")
+    warehouse().execute("CREATE TABLE d.notes (x Int8) ENGINE = Memory")  # not a version
+    one, two = version_summaries(warehouse(), "d")
+    assert (one.name, one.rows, one.shards, one.parents) == ("d.v1", 5, 1, [])
+    assert (two.name, two.rows, two.shards) == ("d.v2", 9, 2)
+    (kept,) = version_summaries(warehouse(), "kept")
+    assert (kept.storage, kept.parents, kept.rows) == ("mask", ["d.v2"], 3)
+    found = {d.dataset: d for d in dataset_summaries(warehouse())}
+    assert (found["d"].latest, found["d"].versions, found["d"].rows) == ("d.v2", 2, 9)
+    assert found["d"].bytes_added == (one.bytes_added or 0) + (two.bytes_added or 0) > 0
+    size = warehouse().scalar(
+        "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'kept' AND table = 'v1'"
+    )
+    assert found["kept"].bytes == size
