@@ -42,6 +42,7 @@ OFF_SECONDS = 60.0
 FULL_SECONDS = 1.0  # between attempts to make room
 IN_USE_SECONDS = 600.0  # a mirror used this recently belongs to a job that is running
 EVICT_SHARE = 128  # at least this part of the capacity is freed at once
+USABLE_SHARE = 0.985  # of the capacity: file systems need blocks of their own for files with many holes
 FREE_SHARE = 0.9  # of the disk's free space, at most
 
 Ints = NDArray[np.int64]
@@ -117,7 +118,7 @@ class BlockCache:
         self._lock = threading.RLock()
         self._off_until = self._full_until = 0.0
         self._usage: int | None = None
-        self._capacity = options.capacity
+        self._capacity = int(options.capacity * USABLE_SHARE)
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
         self._prefetching = ThreadPoolExecutor(PREFETCHES, "prefetch")
 
@@ -282,7 +283,7 @@ class BlockCache:
                     new = not (folder / "sums").exists()
                     found = self._mirrors[key] = Mirror(folder, file)
                     if new:
-                        self._reserve((-(-found.pages * 8 // PAGE) + 1) * PAGE)  # its checksums and about.json
+                        self._add((-(-found.pages * 8 // PAGE) + 1) * PAGE)  # its checksums and about.json
                     if len(self._mirrors) > OPEN_MIRRORS:
                         self._retire()
                 if time.monotonic() - self._stamps.get(key, -IN_USE_SECONDS) > IN_USE_SECONDS / 10:
@@ -328,6 +329,8 @@ class BlockCache:
                 if self._take(size):
                     return True
                 self._recount()
+                if self._take(size):
+                    return True
                 goal = max(size, self._capacity // EVICT_SHARE)
                 freed = self._drop_unused(goal)
                 if freed < goal:
@@ -388,7 +391,7 @@ class BlockCache:
                 self._usage = os.open(self.options.folder / "used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 free = shutil.disk_usage(self.options.folder).free
                 kept = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
-                self._capacity = min(self.options.capacity, int((free + kept) * FREE_SHARE))
+                self._capacity = min(self._capacity, int((free + kept) * FREE_SHARE))
             fcntl.flock(self._usage, fcntl.LOCK_EX)
             try:
                 raw = os.pread(self._usage, 8, 0)
