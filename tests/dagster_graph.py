@@ -139,6 +139,12 @@ class Daemon:
         Returns:
             What was requested: asset to partitions, () for an asset without partitions.
         """
+        wanted = self.evaluate(definitions)
+        self._carry_out(definitions, wanted)
+        return wanted
+
+    def evaluate(self, definitions: dg.Definitions) -> dict[str, tuple[str, ...]]:
+        """What would be requested now."""
         result = dg.evaluate_automation_conditions(definitions, self.instance, cursor=self.cursor)  # type: ignore[arg-type]
         self.cursor = result.cursor
         wanted: dict[str, tuple[str, ...]] = {}
@@ -147,7 +153,6 @@ class Daemon:
             if not subset.is_empty:
                 keys = subset.expensively_compute_partition_keys() if subset.is_partitioned else ()
                 wanted[found.key.to_user_string()] = tuple(sorted(keys))
-        self._carry_out(definitions, wanted)
         return wanted
 
     def settle(self, definitions: dg.Definitions, ticks: int = 10) -> list[dict[str, tuple[str, ...]]]:

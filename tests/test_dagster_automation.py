@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -12,7 +13,7 @@ from factory_lib import C, DatasetQuery, fn
 from factory_lib.orchestration.partition_events import EMPTY
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve, versions
-from tests.dagster_graph import Code, Daemon, data_version, graph, look, write_tar
+from tests.dagster_graph import Code, Daemon, data_version, graph, look, run, write_tar
 
 SHARDS = ("a", "b", "c")
 CAPTIONS = {"a": ["one", "three"], "b": ["seventeen"], "c": ["four", "six"]}
@@ -139,6 +140,49 @@ def _no_space(*args: object, **kwargs: object) -> None:
     from factory_lib.errors import CommitError
 
     raise CommitError("no space left")
+
+
+def test_ticks_in_the_middle_of_a_run_request_nothing_then_or_later(
+    folder: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions = graph(folder)
+    original, in_between = DatasetQuery.save, []
+
+    def saved(self: DatasetQuery, *args: Any, **kwargs: Any) -> Any:
+        in_between.append(daemon.evaluate(definitions))
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(DatasetQuery, "save", saved)
+        daemon.tick(definitions)
+    assert in_between == [{}, {}, {}]
+    assert daemon.settle(definitions) == [{"chosen": ()}]
+
+
+def test_a_change_that_lands_while_a_run_reads_the_old_data_is_not_lost(
+    folder: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions = graph(folder)
+    daemon.settle(definitions)
+    write_tar(folder / "b.tar", ["other"])
+    look(daemon.instance, folder)
+    daemon.tick(definitions)  # samples
+    original = DatasetQuery.save
+
+    def saved(self: DatasetQuery, *args: Any, **kwargs: Any) -> Any:
+        if args[0] == "measured" and "other" in DatasetQuery("samples").to_arrow()["caption"].to_pylist():
+            # what `measured` reads is replaced before it is done
+            write_tar(folder / "b.tar", ["still another"])
+            look(daemon.instance, folder)
+            run(definitions, daemon.instance, ["samples"], ["b"])
+            daemon.evaluate(definitions)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(DatasetQuery, "save", saved)
+        daemon.tick(definitions)
+    daemon.settle(definitions)
+    assert _measures("kept")["b"] == [len("still another")]
 
 
 def test_a_bad_shard_holds_up_no_other(folder: Path, daemon: Daemon) -> None:

@@ -44,7 +44,7 @@ def test_the_graph_is_the_one_that_is_documented(definitions: dg.Definitions) ->
         "deduplicated": ("curation", "whole", ["basic_filter", "near_duplicates"]),
         "clip_score_filter": ("curation", "whole", ["deduplicated"]),
         "training_set": ("curation", "whole", ["clip_score_filter"]),
-        "trained_model": ("training", "whole", ["samples", "training_set"]),
+        "trained_model": ("training", "whole", ["training_set"]),
         "warehouse_summary": ("operations", "whole", []),
     }
 

@@ -11,8 +11,9 @@ shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS
 factory_automation = dg.AutomationConditionSensorDefinition(
     "factory_automation",
     target=dg.AssetSelection.all(),
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    use_user_code_server=True,  # the stages' conditions are our own
     description="Runs stages whose code, input or shards changed.",
 )
 

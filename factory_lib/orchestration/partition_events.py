@@ -122,11 +122,6 @@ def record_partitions(
         yield DagsterEvent.asset_materialization(step, event, marker)
 
 
-def whole_input_tags(step: StepExecutionContext, asset_key: AssetKey) -> dict[str, str]:
-    """Tags that say what the inputs of an asset without partitions were, for assets that Dagster itself records."""
-    return _input_tags(step, asset_key, ()).shared
-
-
 class _InputTags:
     """Provenance tags of the inputs: those alike for all partitions, and those of each partition."""
 

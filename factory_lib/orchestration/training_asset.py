@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from factory_lib.orchestration.partition_events import whole_input_tags
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ def train_model(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(weights.read_bytes()).hexdigest()),
         metadata=_metadata(trained, str(version)),
-        tags=whole_input_tags(context.get_step_execution_context(), context.asset_key),
         check_results=[_above_chance(trained)],
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -24,7 +24,7 @@ from factory_lib.orchestration.shards import REMOVED
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
+    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
 
 MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
@@ -60,23 +60,25 @@ def unsynced(
         node = graph.get(key)
         # an asset that a job leaves out counts as external in the job's graph, so what is named is taken as it is
         if key in assets if assets is not None else node.is_materializable and node.parent_keys:
-            found.extend(_behind(instance, graph, node))
+            found.extend(behind(instance, graph, key))
     return found
 
 
-def _behind(instance: dg.DagsterInstance, graph: AssetGraph, node: BaseAssetNode) -> Iterator[Behind]:
+def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.AssetKey) -> Iterator[Behind]:
+    """What is behind of one stage, one item a reason."""
+    node = graph.get(key)
     keys: list[str | None] = [None]
     if node.partitions_def is not None:
         keys = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
-    tags = _latest_tags(instance, node.key, partitioned=node.partitions_def is not None)
+    tags = _latest_tags(instance, key, partitioned=node.partitions_def is not None)
     inputs = {parent: _input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
-    for key in keys:
-        if (reason := _reason(node, tags.get(key), inputs, key)) is not None:
-            reasons[reason].append(key)
-    for reason, behind in reasons.items():
-        if behind:
-            yield Behind(node.key, reason, tuple(behind))
+    for partition in keys:
+        if (reason := _reason(node, tags.get(partition), inputs, partition)) is not None:
+            reasons[reason].append(partition)
+    for reason, partitions in reasons.items():
+        if partitions:
+            yield Behind(node.key, reason, tuple(partitions))
 
 
 def _reason(
@@ -104,18 +106,28 @@ def _latest_tags(
         event = instance.get_latest_materialization_event(key)
         materialization = event.asset_materialization if event is not None else None
         return {} if materialization is None else {None: dict(materialization.tags or {})}
-    storage = instance.event_log_storage
-    newest = storage.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    ids = list(newest.values())
-    found: dict[str | None, Mapping[str, str]] = {}
+    newest = instance.event_log_storage.get_latest_storage_id_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    # Events never change, and the automation asks every few seconds: only those that are new are read.
+    place = (instance.run_storage.get_run_storage_id(), key)
+    known = _tags_of_events.get(place, {})
+    unknown = [event for event in newest.values() if event not in known]
+    _tags_of_events[place] = {e: known[e] for e in newest.values() if e in known} | _read_tags(instance, key, unknown)
+    return {partition: _tags_of_events[place][event] for partition, event in newest.items()}
+
+
+_tags_of_events: dict[tuple[str, dg.AssetKey], dict[int, Mapping[str, str]]] = {}
+"""Event log and asset -> tags of the newest event of each partition, by storage id."""
+
+
+def _read_tags(instance: dg.DagsterInstance, key: dg.AssetKey, ids: Sequence[int]) -> dict[int, Mapping[str, str]]:
+    found: dict[int, Mapping[str, str]] = {}
     for start in range(0, len(ids), 500):
-        records = instance.fetch_materializations(
-            dg.AssetRecordsFilter(key, storage_ids=ids[start : start + 500]), limit=500
-        ).records
-        for record in records:
+        chunk = list(ids[start : start + 500])
+        for record in instance.fetch_materializations(dg.AssetRecordsFilter(key, storage_ids=chunk), limit=500).records:
             materialization = record.asset_materialization
-            if materialization is not None:
-                found[record.partition_key] = dict(materialization.tags or {})
+            found[record.storage_id] = dict((materialization.tags if materialization else None) or {})
     return found
 
 
