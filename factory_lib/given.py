@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from factory_lib.errors import QueryError, nearest
-from factory_lib.pending import Ledger, Origin, as_reader, settle
+from factory_lib.pending import Ledger, Origin, as_reader, check_written, settle
 from factory_lib.sql import ROW_ID, Block, Rendering
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import clickhouse_type
@@ -56,7 +56,7 @@ class GivenColumns(Origin):
         declared = ", ".join(f"{quote(n)} {t}" for n, t in {**keys, **self.types}.items())
         wh.execute(f"CREATE TABLE {values} ({declared}) ENGINE = Memory COMMENT {literal(owner())}")
         try:
-            wh.insert(values, self.reader)
+            check_written(wh, values, wh.insert(values, self.reader))
             own = stage.columns()
             stage.drop_columns(n for n in self.types if n in own)
             stage.add_columns(self.types)

@@ -229,3 +229,29 @@ def test_shards_of_odd_names_and_credentials_are_cut_out() -> None:
     assert save_shard("it's a 'shard'", rows=5, dataset="e").rows == 5
     assert DatasetQuery("d", shards=["it's a 'shard'"]).save("d", mode="merge").rows == 2
     assert provenance.without_credentials("http://a:b@c/d") == "http://c/d"
+
+
+def test_more_shards_than_an_insert_takes_by_default() -> None:
+    rows = pa.table({"part": [f"s{i % 250}" for i in range(2500)], "x": np.arange(2500)})
+    version = DatasetQuery.from_arrow(rows, shard="part").save("many")
+    assert version.rows == DatasetQuery(version).count() == 2500
+    query = DatasetQuery(version)
+    copied = query.join(query.select("x", "key"), on="x").save("joined")
+    assert (copied.rows, len(copied.shard_rows())) == (2500, 250)
+
+
+def test_rows_that_the_engine_lost_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from factory_lib.errors import CommitError
+    from factory_lib.warehouse.client import Warehouse
+
+    insert = Warehouse.insert
+
+    def losing(self: Warehouse, table: str, data: pa.Table, settings: dict[str, object] | None = None) -> int:
+        insert(self, table, data.slice(1), settings)
+        return data.num_rows
+
+    monkeypatch.setattr(Warehouse, "insert", losing)
+    with pytest.raises(CommitError, match="Of 50 rows that were sent to the warehouse, 49 are there"):
+        save_shard("a")
+    monkeypatch.undo()
+    assert latest(warehouse(), "d") is None

@@ -29,6 +29,15 @@ _ARROW = {
     "output_format_arrow_fixed_string_as_fixed_byte_array": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
 }
+_WRITES = {
+    # A version has as many partitions as shards, and an insert may bring rows of all of them.
+    "max_partitions_per_insert_block": 0,
+    # An insert has happened when it returns.
+    "async_insert": 0,
+    # Versions are dropped by retention, whatever their size: parts that others share stay.
+    "max_table_size_to_drop": 0,
+    "max_partition_size_to_drop": 0,
+}
 _IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
 _READ_SECONDS = 6 * 3600
 Values = Mapping[str, Any] | None
@@ -70,7 +79,7 @@ class Warehouse:
             EngineError: the engine refused it, or was lost while it ran (then it may have been applied, and the message
                 says so).
         """
-        self._once(lambda: self._send("raw_query", sql, params, settings), sql)
+        self._once(lambda: self._send("raw_query", sql, params, {**_WRITES, **(settings or {})}), sql)
 
     def query(self, sql: str, params: Values = None, settings: Values = None) -> pa.Table:
         """The whole result of a SELECT. Arguments and errors as for `execute`."""
@@ -126,10 +135,13 @@ class Warehouse:
         def send() -> Any:
             client = self._client()
             return client.raw_insert(
-                table, upload.names, iter(upload), settings=dict(settings or {}), fmt="ArrowStream"
+                table, upload.names, iter(upload), settings={**_WRITES, **(settings or {})}, fmt="ArrowStream"
             )
 
-        self._once(send, f"INSERT INTO {table}", lambda: not upload.started)
+        done = self._once(send, f"INSERT INTO {table}", lambda: not upload.started)
+        written = (getattr(done, "summary", None) or {}).get("written_rows")
+        if written is not None and int(written) < upload.rows:
+            raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")
         return upload.rows
 
     def close(self) -> None:
