@@ -28,6 +28,7 @@ _MODULES = {
     "tag": "tag",
     "ingest": "ingest",
     "gc": "gc",
+    "unsynced": "unsynced",
     "demo": "demo",
     "up": "services",
     "down": "services",

@@ -28,7 +28,9 @@ _LISTED_REASONS = 12
 @click.argument("after")
 @click.option("--shards", is_flag=True, help=f"List all shards that differ, not the first {_LISTED_SHARDS}.")
 def diff_command(before: str, after: str, shards: bool, as_json: bool) -> None:
-    """Compare two versions: samples added, removed, changed, by shard and by column, and what explains it.
+    """Compare two versions: samples and columns, and what explains it.
+
+    Says which samples were added, removed and changed, by shard and by column.
 
     Samples are matched by sample_id within their shard. Shards that both versions share are not read.
     """

@@ -22,7 +22,9 @@ from factory_lib.warehouse.retention import find_sweepable, sweep
 @click.option("--keep-last", type=click.IntRange(1), help="Versions, too: all but the newest N of each dataset.")
 @click.option("--keep-days", type=click.FloatRange(0), help="Versions, too: all but those younger than D days.")
 def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_json: bool) -> None:
-    """Show what may go, with the reason: what killed runs left and, asked for, old versions.
+    """Show what may go, and delete it with --yes.
+
+    That is what killed runs left and, asked for, old versions.
 
     Of versions, what either option keeps is kept; so are the latest of each dataset, tagged ones, whatever these were
     made of, and, without --keep-days, those of the last hour. Others lose nothing: shared parts stay as long as one

@@ -46,9 +46,10 @@ def ingest_command(
     on: str | None,
     as_json: bool,
 ) -> None:
-    """Make a version of the samples at URI: tars, img2dataset output, a DataComp pool, tables, images.
+    """Make a version of samples in storage.
 
-    URI is a path, s3://…, or whatever else fsspec opens. Images stay where they are: rows point at them.
+    URI is a path, s3://…, or whatever else fsspec opens, with WebDataset tars, img2dataset output, a DataComp pool,
+    tables, or images. Images stay where they are: rows point at them.
     """
     from factory_lib.query import DatasetQuery
     from factory_lib.sources import open_source

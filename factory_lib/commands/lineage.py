@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("version")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 def lineage_command(version: str, as_mermaid: bool, as_json: bool) -> None:
-    """Show what VERSION was made of, up to the sources.
+    """Show what a version was made of, up to the sources.
 
     Many versions of one dataset are shown as one line; --json has them all.
     """

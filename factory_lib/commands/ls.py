@@ -20,7 +20,7 @@ from factory_lib.warehouse.versions import resolve
 )
 @click.argument("dataset", required=False)
 def ls_command(dataset: str | None, as_json: bool) -> None:
-    """List the datasets, or the versions of DATASET.
+    """List the datasets, or the versions of one.
 
     SIZE is that of the latest version, with what it shares with others; ADDED is what the versions added on disk.
     """

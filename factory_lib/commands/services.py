@@ -81,7 +81,7 @@ def down_command(as_json: bool) -> None:
 
 @command("factory status")
 def status_command(as_json: bool) -> None:
-    """Show what runs: the engine, the UI, and how many datasets there are.
+    """Show what runs, and how many datasets there are.
 
     It starts nothing: datasets are counted only where the engine runs.
     """

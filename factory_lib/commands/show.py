@@ -30,7 +30,10 @@ _BESIDE = 4
 @click.option("--rows", default=2, show_default=True, type=click.IntRange(0, 1000), help="Sample rows to show.")
 @click.option("--shards", is_flag=True, help="List the shards, too.")
 def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
-    """Show VERSION (laion, laion.v3, laion@icml): columns, shards, where it comes from, a few rows."""
+    """Show a version: columns, shards, where it comes from, a few rows.
+
+    VERSION is laion (the latest), laion.v3 or laion@icml.
+    """
     wh = warehouse()
     found = resolve(wh, version)
     made = origins_of(wh, found)

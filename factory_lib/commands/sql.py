@@ -46,9 +46,10 @@ _BINARY = ("arrow", "parquet")
 def sql_command(
     query: str, limit: int | None, form: str | None, output: Path | None, setting: tuple[str, ...], as_json: bool
 ) -> None:
-    """Run a QUERY that reads; "-" takes it from standard input.
+    """Run SQL that reads.
 
-    Every version is a table: laion.v3. Nothing can be changed: the engine itself refuses to.
+    QUERY is one statement, or "-" for standard input. Every version is a table: laion.v3. Nothing can be changed: the
+    engine itself refuses to.
     """
     form = _form(form, output, as_json)
     if output is None and form in _BINARY and sys.stdout.isatty():

@@ -24,7 +24,7 @@ from factory_lib.warehouse.versions import resolve
 @click.option("--force", is_flag=True, help="Move the tag when another version has it.")
 @click.option("--delete", is_flag=True, help="Take the tag away; the version stays.")
 def tag_command(version: str | None, tag: str | None, force: bool, delete: bool, as_json: bool) -> None:
-    """Give VERSION a TAG, or list the tags.
+    """Give a version a tag, or list the tags.
 
     A tagged version is kept by `factory gc`, and its tag stays on it unless it is moved with --force.
     """

@@ -23,9 +23,10 @@ from factory_lib.warehouse.versions import resolve
 @click.argument("dataset")
 @click.argument("sample")
 def trace_command(dataset: str, sample: str, as_json: bool) -> None:
-    """Follow SAMPLE (its key or sample_id) from the source to DATASET (a version, or the latest).
+    """Follow one sample from the source to a dataset.
 
-    Shows where its bytes are, what each stage computed, and which stage dropped it and by which condition.
+    SAMPLE is its key or sample_id, DATASET a version, or a name for the latest. Shows where the bytes are, what each
+    stage computed, and which stage dropped it and by which condition.
     """
     found = trace(resolve(warehouse(), dataset), sample)
     if as_json:

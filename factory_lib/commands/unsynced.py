@@ -1,0 +1,82 @@
+"""`factory unsynced`: which stages of the asset graph are behind, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from factory_lib.commands.options import command
+from factory_lib.commands.output import number, print_json, print_rows, say
+from factory_lib.errors import FactoryError, NotFound, nearest
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+_NAMED = 3
+
+
+@command(
+    """
+    factory unsynced
+    factory unsynced basic_filter training_set --json
+    """
+)
+@click.argument("stages", nargs=-1)
+@click.option("--module", default="factory_assets.definitions", show_default=True, help="The module with the graph.")
+def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> None:
+    """Show which stages of the graph are behind, and why.
+
+    A partition is behind when it was never made, when other code made it, or when what it was made of changed.
+    """
+    import dagster as dg
+
+    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.unsynced import unsynced
+
+    graph = _graph(module)
+    known = {key.to_user_string(): key for key in graph.materializable_asset_keys}
+    for stage in stages:
+        if stage not in known:
+            raise NotFound(f"The graph has no stage {stage!r}.", nearest(stage, known))
+    keys: list[dg.AssetKey] | None = [known[stage] for stage in stages] or None
+    with factory_instance() as instance:
+        found = unsynced(instance, graph, keys)
+    rows = [
+        {
+            "stage": b.asset.to_user_string(),
+            "reason": b.reason,
+            "partitions": [p for p in b.partitions if p is not None],
+        }
+        for b in found
+    ]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        say("Everything is up to date.")
+    else:
+        print_rows(("stage", "behind", "partitions"), [(r["stage"], r["reason"], _partitions(r)) for r in rows])
+
+
+def _graph(module: str) -> AssetGraph:
+    from factory_lib.orchestration.running import load_definitions
+
+    try:
+        return load_definitions(module).resolve_asset_graph()
+    except Exception as error:  # whatever users have in their modules
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise FactoryError(f"The graph of {module} cannot be loaded: {said}", "--debug shows where.") from error
+
+
+def _partitions(row: Mapping[str, object]) -> str:
+    """How many partitions, and the first of them; a dash for a stage without partitions."""
+    partitions = row["partitions"]
+    assert isinstance(partitions, list)
+    if not partitions:
+        return "–"
+    more = ", …" if len(partitions) > _NAMED else ""
+    return f"{number(len(partitions))}: {', '.join(partitions[:_NAMED])}{more}"
