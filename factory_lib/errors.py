@@ -16,7 +16,12 @@ class FactoryError(Exception):
     Args:
         message: what went wrong, and where.
         hint: the next step, shown after the message.
+
+    Attributes:
+        shard: the shard that it happened in, where it is one shard's doing: the others can be made without it.
     """
+
+    shard: str | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = message

@@ -179,7 +179,9 @@ class Daemon:
                     continue
                 self.runs.append((tuple(names), piece))
                 result = run(definitions, self.instance, names, piece)
-                made = {e.partition for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == names[-1]}
+                made = {
+                    e.partition for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == names[-1]
+                }
                 self._failed |= set(piece) - made
 
     def _neighbours(self, partitions: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -35,7 +35,7 @@ def _hashed(phash: list[int | None], dhash: list[int | None], sides: list[int], 
 def _brute_force(query: DatasetQuery, distance: int) -> dict[int, int]:
     """sample id -> the best sample near it, for those that have a better one near: by comparing all pairs."""
     rows = query.select("shard", "position", "sample_id", "image_header", "phash", "dhash").to_arrow().to_pylist()
-    ranks = [(-r["image_header"]["width"] ** 2, r["shard"], r["position"], r["sample_id"]) for r in rows]
+    ranks = [(-(r["image_header"]["width"] ** 2), r["shard"], r["position"], r["sample_id"]) for r in rows]
     found = {}
     for i, row in enumerate(rows):
         near = [

@@ -78,9 +78,7 @@ def test_a_change_that_yields_the_same_data_stops_there(folder: Path, daemon: Da
     assert daemon.settle(graph(folder, Code(note="refactored"))) == [{"measured": SHARDS}]
 
 
-def test_a_stage_that_is_added_later_is_made_for_all_shards_and_nothing_else_runs(
-    folder: Path, daemon: Daemon
-) -> None:
+def test_a_stage_that_is_added_later_is_made_for_all_shards_and_nothing_else_runs(folder: Path, daemon: Daemon) -> None:
     daemon.settle(graph(folder))
     assert daemon.settle(graph(folder, Code(extra=True))) == [{"extra": SHARDS}]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from factory_lib import C, DatasetQuery
+from factory_lib import C, DatasetQuery, signal
 from factory_lib.errors import EngineError, SourceError
 from factory_lib.orchestration.io_manager import save_shards
 from factory_lib.orchestration.shards import ShardSource
@@ -35,21 +36,16 @@ def instance(folder: Path, engine: None) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def _broken_reader(monkeypatch: pytest.MonkeyPatch, bad: set[str], *, named: bool = True) -> list[str]:
-    """Make reading some shards fail, as when their files cannot be read; returns the shards that are read."""
-    read, original = [], WebDataset.read
+def _broken_reader(monkeypatch: pytest.MonkeyPatch, bad: set[str]) -> None:
+    """Make reading some shards fail, as when their files cannot be read."""
+    original = WebDataset.read
 
     def failing(self: WebDataset, shard, report):  # type: ignore[no-untyped-def]
-        read.append(shard.name)
         if shard.name in bad:
-            error = SourceError("permission denied" if not named else f"{shard.name}: permission denied")
-            if named:
-                error.shard = shard.name  # type: ignore[attr-defined]
-            raise error
+            raise SourceError("permission denied")
         return original(self, shard, report)
 
     monkeypatch.setattr(WebDataset, "read", failing)
-    return read
 
 
 @pytest.mark.parametrize("bad", [{"b"}, {"a", "e"}])
@@ -86,11 +82,43 @@ def test_an_error_that_is_the_same_for_all_shards_is_not_tried_shard_by_shard(
     many = [f"s{n:02d}" for n in range(32)]
     for name in many:
         write_tar(folder / f"{name}.tar", [name])
-    read = _broken_reader(monkeypatch, set(many), named=False)
-    saved = save_shards(ShardSource(uri=str(folder)).query(many), "samples", many, {})
-    assert saved.version is None
-    assert set(saved.failed) == set(many)
-    assert len(read) < 16
+    tried, original = [], DatasetQuery.save
+
+    def saved(self: DatasetQuery, *args: Any, **kwargs: Any) -> Any:
+        tried.append(self)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(DatasetQuery, "save", saved)
+    query = ShardSource(uri=str(folder)).query(many).add_signals(signal(_NeedsAModel, name="broken"))
+    result = save_shards(query, "samples", many, {})
+    assert result.version is None
+    assert set(result.failed) == set(many)
+    assert len(tried) == 7  # all, halves, quarters
+
+
+class _NeedsAModel:
+    """A signal whose model is not there."""
+
+    def setup(self) -> None:
+        raise FileNotFoundError("model.bin")
+
+    def __call__(self, caption: str) -> int:
+        return len(caption)
+
+
+def test_a_signal_that_raises_leaves_out_the_shard_of_its_sample(folder: Path, engine: None) -> None:
+    ShardSource(uri=str(folder)).query(NAMES).save("samples")
+    query = DatasetQuery("samples", shards=NAMES).add_signals(not_cc, on_error="raise")
+    saved = save_shards(query, "measured", NAMES, {})
+    assert set(saved.failed) == {"c"}
+    assert [str(v) for v in versions(warehouse(), "measured")] == ["measured.v1"]
+
+
+@signal
+def not_cc(caption: str) -> int:
+    if caption == "cc":
+        raise ValueError("cc")
+    return len(caption)
 
 
 def test_an_engine_that_is_gone_is_nobodys_fault(folder: Path, engine: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,13 @@ def test_everything_at_first_then_nothing_then_what_changed(folder: Path, instan
     assert [s.name for s in third.changes.changed] == ["b"]
     assert third.changes.removed == ("c",)
     assert (third.errors, third.behind) == ([], [])
-    assert sorted(DatasetQuery("kept").select("caption").to_arrow()["caption"].to_pylist()) == ["a", "aaa", "b", "bbb", "new"]
+    assert sorted(DatasetQuery("kept").select("caption").to_arrow()["caption"].to_pylist()) == [
+        "a",
+        "aaa",
+        "b",
+        "bbb",
+        "new",
+    ]
     assert instance.get_dynamic_partitions("shards") == ["a", "b", "d"]
 
     # code that yields the same data: one run, nothing after it
@@ -82,7 +88,7 @@ def test_what_is_behind_and_why(folder: Path, instance: dg.DagsterInstance) -> N
     look(instance, folder)
     every = ("a", "b", "c")
     assert _behind(definitions, instance) == {
-        **{name: (MISSING, every) for name in ("samples", "measured", "kept")},
+        **dict.fromkeys(("samples", "measured", "kept"), (MISSING, every)),
         "chosen": (MISSING, (None,)),
     }
     run_graph(instance, definitions)

@@ -58,7 +58,9 @@ def no_duplicates_left() -> dg.AssetCheckResult:
 
 @dg.multi_asset_check(
     specs=[
-        dg.AssetCheckSpec("synced", asset=key, description="All partitions are made by the code and from the inputs of now.")
+        dg.AssetCheckSpec(
+            "synced", asset=key, description="All partitions are made by the code and from the inputs of now."
+        )
         for key in STAGES
     ],
     can_subset=True,

@@ -15,7 +15,7 @@ TEST_SHARE = 0.1
 
 @stage(group="curation", partitions=SHARDS)
 def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
-    """Samples whose image decodes, is large enough and not too narrow, is not unsafe, and whose caption says something."""
+    """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
     return clip_embeddings.filter(all_of(BASIC.rules(clip_embeddings.columns)))
 
 

@@ -23,12 +23,12 @@ def clip_score(image: str = "clip", text: str = "clip_text") -> Expr:
 class AlignmentFilter:
     """Keep samples whose caption fits.
 
-    What a score means depends on the model and on what it was trained on: a bar that is right for one pool empties another.
-    So there are two, and the lower one holds.
+    What a score means depends on the model and on what it was trained on: a bar that is right for one pool empties
+    another. So there are two, and the lower one holds.
 
     Attributes:
-        min_score: scores from here on are kept. LAION used 0.28 with ViT-B/32; TinyCLIP scores 95 % of the right captions of
-            rendered images above 0.75 and 95 % of the wrong ones below 0.24.
+        min_score: scores from here on are kept. LAION used 0.28 with ViT-B/32; TinyCLIP scores 95 % of the right
+            captions of rendered images above 0.75 and 95 % of the wrong ones below 0.24.
         min_share: share of the pool, the best of it, that is kept in any case; DataComp's `clip_score` keeps 0.3.
     """
 

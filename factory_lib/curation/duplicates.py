@@ -17,8 +17,9 @@ from factory_lib.operators import Expr
 from factory_lib.query import DatasetQuery
 
 DISTANCE = 6
-"""Bits in which the hashes of near-duplicates differ at most. With pHash or dHash, either, this finds 99.5 % of the copies
-that were re-encoded, scaled or slightly changed, without a false pair among 697,575 (see the README of the test data)."""
+"""Bits in which the hashes of near-duplicates differ at most. With pHash or dHash, either, this finds 99.5 % of the
+copies that were re-encoded, scaled or slightly changed, without a false pair among 697,575 (see the README of the test
+data)."""
 
 CROWDED = 32
 """Hashes with the same key that are still compared within arrays: 65,000 such buckets a block take 0.5 GB."""
@@ -29,9 +30,9 @@ def near_duplicates(
 ) -> DatasetQuery:
     """The samples that are near-duplicates of a better one.
 
-    Better is the one with more pixels, then the one whose shard and position come first, so that a new shard removes old
-    samples only where it brings a larger picture. A sample goes when any better one is near, also one that goes itself:
-    of a chain of copies only its best end is kept, whatever the order of the rows.
+    Better is the one with more pixels, then the one whose shard and position come first, so that a new shard removes
+    old samples only where it brings a larger picture. A sample goes when any better one is near, also one that goes
+    itself: of a chain of copies only its best end is kept, whatever the order of the rows.
 
     Args:
         samples: with `image_header` and the hashes as columns; samples without a hash have no duplicates.
@@ -79,7 +80,9 @@ def _pairs_in_small_buckets(keyed: DatasetQuery, distance: int) -> DatasetQuery:
     buckets = keyed.group_by("band").agg(hashes=fn.groupArray(C.hash))
     small = buckets.filter(fn.length(C.hashes).between(2, CROWDED))
     near = f"arrayFilter(y -> y != x AND bitHammingDistance(x, y) <= {distance:d}, hashes)"
-    pairs = small.select(pair=sql_text(f"arrayJoin(arrayFlatten(arrayMap(x -> arrayMap(y -> (x, y), {near}), hashes)))"))
+    pairs = small.select(
+        pair=sql_text(f"arrayJoin(arrayFlatten(arrayMap(x -> arrayMap(y -> (x, y), {near}), hashes)))")
+    )
     return pairs.select(hash=fn.tupleElement(C.pair, 1), other=fn.tupleElement(C.pair, 2))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 
-def _result(passed: bool, description: str, metadata: Mapping[str, object]) -> dg.AssetCheckResult:
+def _result(passed: bool, description: str, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=passed, description=description, severity=dg.AssetCheckSeverity.WARN, metadata=dict(metadata)
     )
@@ -44,11 +44,13 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
             counts[name] = counts.get(name, 0) + number
     lost = sum(number for name, number in counts.items() if name in _LOSSES)
     share = lost / (read + lost) if read + lost else 0.0
-    metadata: dict[str, object] = {"read": read, "lost": lost, "lost_share": share, **counts}
+    metadata: dict[str, Any] = {"read": read, "lost": lost, "lost_share": share, **counts}
     if problems:
         metadata["problems"] = dg.MetadataValue.json(problems[:100])
     return _result(
-        version.rows > 0 and share <= max_lost, f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%}).", metadata
+        version.rows > 0 and share <= max_lost,
+        f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%}).",
+        metadata,
     )
 
 
@@ -79,7 +81,7 @@ def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResul
         dg.TableRecord({"problem": str(problem)[:120], "samples": number})
         for problem, number in zip(reasons["problem"].to_pylist(), reasons["n"].to_pylist(), strict=True)
     ]
-    metadata: dict[str, object] = {"images": rows, "failed": bad, "failed_share": share}
+    metadata: dict[str, Any] = {"images": rows, "failed": bad, "failed_share": share}
     if table:
         metadata["reasons"] = dg.MetadataValue.table(table)
     return _result(share <= max_failed, f"{bad:,} of {rows:,} images do not decode ({share:.1%}).", metadata)

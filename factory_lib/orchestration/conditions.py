@@ -1,10 +1,10 @@
 """When a stage runs by itself.
 
-The heart is one condition of our own, `IsBehind`: a partition is behind when it was never made, or was made by other code
-or from other input than there is now. It compares what the newest event recorded with what is, and needs no memory:
-nothing is lost while the daemon is down, and nothing runs twice because a tick fell into the middle of a run. Dagster's own
-`data_version_changed` and `code_version_changed` tell of changes since the last tick: in a run of several stages that takes
-longer than a tick, every stage would see its input change after it was requested, and run again.
+The heart is one condition of our own, `IsBehind`: a partition is behind when it was never made, or was made by other
+code or from other input than there is now. It compares what the newest event recorded with what is, and needs no
+memory: nothing is lost while the daemon is down, and nothing runs twice because a tick fell into the middle of a run.
+Dagster's own `data_version_changed` and `code_version_changed` tell of changes since the last tick: in a run of several
+stages that takes longer than a tick, every stage would see its input change after it was requested, and run again.
 
 Around it stand Dagster's conditions, each for a reason that `tests/test_dagster_automation.py` shows:
 
@@ -89,7 +89,5 @@ def _worth_trying() -> AutomationCondition[AssetKey]:
     ).since(AutomationCondition.newly_requested() | AutomationCondition.initial_evaluation())
     failed = AutomationCondition.execution_failed()
     return (
-        ~failed
-        | failed.newly_true().with_label("failed_just_now")
-        | changed.with_label("something_changed_since")
+        ~failed | failed.newly_true().with_label("failed_just_now") | changed.with_label("something_changed_since")
     ).with_label("worth_trying")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -35,7 +35,7 @@ def nightly_round(instance: dg.DagsterInstance, graph: AssetGraph) -> dg.Materia
         dg.TableRecord({"dataset": name, "versions": len(made), "latest": str(made[-1]), "rows": made[-1].rows})
         for name, made in found.items()
     ]
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "datasets": len(found),
         "versions": sum(len(made) for made in found.values()),
         # parts that versions share count once for each of them

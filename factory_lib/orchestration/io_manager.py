@@ -1,8 +1,8 @@
 """The IO manager: stages hand it queries, it makes versions of datasets.
 
-One run makes one version of a stage's dataset, whatever the number of partitions: `query.save(mode="merge")` replaces the
-shards of the run and carries the others over. A shard that cannot be made does not undo the others: they are published
-and recorded, then the step fails and names the bad ones.
+One run makes one version of a stage's dataset, whatever the number of partitions: `query.save(mode="merge")` replaces
+the shards of the run and carries the others over. A shard that cannot be made does not undo the others: they are
+published and recorded, then the step fails and names the bad ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
         _check_made(context, name)
         return query
 
-    def handle_output(self, context: dg.OutputContext, obj: DatasetQuery) -> Iterator[DagsterEvent]:  # type: ignore[override]
+    def handle_output(  # type: ignore[override]
+        self, context: dg.OutputContext, obj: DatasetQuery
+    ) -> Iterator[DagsterEvent]:
         """Save the query, and record one materialization a partition.
 
         Raises:
@@ -205,7 +207,9 @@ def _events(
 def _failure(name: str, saved: Saved) -> dg.Failure:
     shown = "; ".join(f"{shard}: {error}" for shard, error in list(saved.failed.items())[:10])
     total = len(saved.failed) + len(saved.shards)
-    kept = f"The other {len(saved.shards)} are published as {saved.version}." if saved.version else "None was published."
+    kept = (
+        f"The other {len(saved.shards)} are published as {saved.version}." if saved.version else "None was published."
+    )
     return dg.Failure(
         f"{len(saved.failed)} of {total} shards of {name!r} failed. {kept} {shown}",
         metadata={"failed_shards": dg.MetadataValue.json({shard: str(e) for shard, e in saved.failed.items()})},

@@ -8,9 +8,11 @@ How, in terms of `dagster/_core/execution/plan/execute_step.py`:
 
 * `_store_output` yields whatever `DagsterEvent` a generator `handle_output` yields. `record_partitions` makes those
   events, with the tags that `_build_data_version_tags` would have made, but per partition.
-* `_log_materialization_or_observation_events_for_asset`, which would add its own event with the one data version for all,
-  returns early for an output that carries `RECORDED_BY_IO_MANAGER` in its metadata. The stage decorator puts it there.
-* The output itself is still emitted, so that downstream steps of the same run go on, with the IO manager loading for them.
+* `_log_materialization_or_observation_events_for_asset`, which would add its own event with the one data version for
+  all, returns early for an output that carries `RECORDED_BY_IO_MANAGER` in its metadata. The stage decorator puts it
+  there.
+* The output itself is still emitted, so that downstream steps of the same run go on, with the IO manager loading for
+  them.
 
 All of it is private to Dagster: `tests/test_dagster_partition_events.py` fails if an upgrade changes the behaviour.
 """
@@ -103,7 +105,7 @@ def record_partitions(
     """
     # as _get_output_asset_events does: what was cached about this asset is older than what is written now
     step.wipe_input_asset_version_info(asset_key)
-    batch = generate_event_batch_id()
+    batch = generate_event_batch_id()  # type: ignore[no-untyped-call]
     code_version = step.job_def.asset_layer.get(asset_key).code_version or step.run_id
     inputs = _input_tags(step, asset_key, [key for key in data_versions if key is not None])
     last = len(data_versions) - 1
@@ -133,9 +135,9 @@ class _InputTags:
 def _input_tags(step: StepExecutionContext, asset_key: AssetKey, partitions: Sequence[str]) -> _InputTags:
     """What each input's data was, as tags: the data version, and the event up to which it was read.
 
-    Dagster compares event pointers for partitioned inputs and data versions for others, so the pointer is Dagster's own:
-    it was taken when the step began, before anything was read, and the versions are those of that moment, too.
-    The data version of a partitioned input is that of the same partition, or of all partitions for an asset without.
+    Dagster compares event pointers for partitioned inputs and data versions for others, so the pointer is Dagster's
+    own: it was taken when the step began, before anything was read, and the versions are those of that moment, too. The
+    data version of a partitioned input is that of the same partition, or of all partitions for an asset without.
     """
     found = _InputTags()
     for key in sorted(step.job_def.asset_layer.get(asset_key).parent_keys):

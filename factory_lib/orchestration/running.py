@@ -1,7 +1,8 @@
 """Run whatever of the graph is behind, in this process, without a daemon: for the demo, the command line and tests.
 
-It does what the sensor and the automation conditions do through the daemon, from the same knowledge (`unsynced`): look at
-the source, run the stages that are behind for the partitions that are behind, and stop where the data stays the same.
+It does what the sensor and the automation conditions do through the daemon, from the same knowledge (`unsynced`): look
+at the source, run the stages that are behind for the partitions that are behind, and stop where the data stays the
+same.
 """
 
 from __future__ import annotations
@@ -122,9 +123,7 @@ def run_graph(
         _announce(instance, definitions, source)  # shards that have gone everywhere lose their partition
 
 
-def _announce(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None
-) -> ShardChanges:
+def _announce(instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None) -> ShardChanges:
     """Tell the instance how the source changed."""
     graph = definitions.resolve_asset_graph()
     asset = next(key for key in graph.observable_asset_keys if graph.get(key).partitions_def is not None)
@@ -142,7 +141,10 @@ def _announce(
 
 
 def _next_run(
-    instance: dg.DagsterInstance, graph: AssetGraph, behind: Sequence[Behind], tried: set[tuple[dg.AssetKey, str | None]]
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    behind: Sequence[Behind],
+    tried: set[tuple[dg.AssetKey, str | None]],
 ) -> tuple[list[dg.AssetKey], set[str | None]] | None:
     """The first stage that can run, with those after it that need the same partitions for the first time.
 
@@ -162,9 +164,12 @@ def _next_run(
             partitions -= _without_input(instance, graph, key, partitions, never)
             if partitions:
                 chosen.append(key)
-        elif never.get(key) == partitions and graph.get(key).partitions_def == graph.get(chosen[0]).partitions_def:
-            if all(_is_ready(graph, parent, chosen, wanted) for parent in graph.get(key).parent_keys):
-                chosen.append(key)
+        elif (
+            never.get(key) == partitions
+            and graph.get(key).partitions_def == graph.get(chosen[0]).partitions_def
+            and all(_is_ready(graph, parent, chosen, wanted) for parent in graph.get(key).parent_keys)
+        ):
+            chosen.append(key)
     return (chosen, partitions) if chosen else None
 
 

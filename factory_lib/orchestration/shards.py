@@ -1,9 +1,9 @@
 """Shards as partitions: what the source holds now, compared with what the graph was told last.
 
-The graph's memory of a shard is the newest observation of the source asset for that partition, whose data version is the
-shard's fingerprint (uris, etags, sizes). A new shard becomes a partition; a changed one gets an observation, which wakes
-the stages of that partition alone; a removed one is observed as `REMOVED`, so that an ordinary run of its partition takes
-its rows out of the next version of every stage, and only then the partition itself goes.
+The graph's memory of a shard is the newest observation of the source asset for that partition, whose data version is
+the shard's fingerprint (uris, etags, sizes). A new shard becomes a partition; a changed one gets an observation, which
+wakes the stages of that partition alone; a removed one is observed as `REMOVED`, so that an ordinary run of its
+partition takes its rows out of the next version of every stage, and only then the partition itself goes.
 """
 
 from __future__ import annotations
@@ -153,15 +153,15 @@ def observations(changes: ShardChanges, asset: dg.AssetKey) -> list[dg.AssetObse
         for shard in (*changes.new, *changes.changed)
     ]
     lost = [
-        dg.AssetObservation(asset, partition=name, tags={DATA_VERSION_TAG: REMOVED}, description="removed at the source")
+        dg.AssetObservation(
+            asset, partition=name, tags={DATA_VERSION_TAG: REMOVED}, description="removed at the source"
+        )
         for name in changes.removed
     ]
     return seen + lost
 
 
-def apply_changes(
-    instance: dg.DagsterInstance, changes: ShardChanges, *, asset: dg.AssetKey, partitions: str
-) -> None:
+def apply_changes(instance: dg.DagsterInstance, changes: ShardChanges, *, asset: dg.AssetKey, partitions: str) -> None:
     """Tell an instance about the changes directly, as the sensor does through the daemon."""
     instance.add_dynamic_partitions(partitions, [shard.name for shard in changes.new])
     for event in observations(changes, asset):
@@ -178,7 +178,8 @@ def shard_sensor(
 ) -> dg.SensorDefinition:
     """A sensor that adds partitions for new shards and announces changed and removed ones.
 
-    It starts no run: the automation conditions of the stages do. It keeps no cursor: the instance is its memory, so that
+    It starts no run: the automation conditions of the stages do. It keeps no cursor: the instance is its memory, so
+        that
     it can be stopped, reset or run twice without harm.
 
     Args:

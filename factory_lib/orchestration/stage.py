@@ -1,8 +1,9 @@
 """Stages: a function from datasets to a dataset becomes an asset of the graph.
 
-The body gets its inputs as `DatasetQuery` and returns one; nothing has run yet when it returns. The IO manager saves the
-query as a new version of the dataset that bears the asset's name. Everything that all stages have in common (partitions,
-code version, automation, one run per change) is decided here, so that a body says only what its dataset is.
+The body gets its inputs as `DatasetQuery` and returns one; nothing has run yet when it returns. The IO manager saves
+the query as a new version of the dataset that bears the asset's name. Everything that all stages have in common
+(partitions, code version, automation, one run per change) is decided here, so that a body says only what its dataset
+is.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,11 +19,15 @@ ABOVE_CHANCE = "above_chance"
 
 
 def train_model(
-    context: dg.AssetExecutionContext, data: DatasetQuery, baseline: DatasetQuery | None = None
+    context: dg.AssetExecutionContext,
+    train: Callable[..., TrainingReport],
+    data: DatasetQuery,
+    baseline: DatasetQuery | None = None,
 ) -> dg.MaterializeResult[None]:
     """Train on the samples of a dataset whose `split` is "train" and score on those where it is "test".
 
     Args:
+        train: `factory_lib.training.job.train`, or a training with its parameters.
         data: with `image`, `caption` and `split`.
         baseline: uncurated samples: the same model is trained on as many of them, to say what curation gained.
 
@@ -31,7 +36,6 @@ def train_model(
     """
     from factory_lib.expressions import C
     from factory_lib.sql import tables
-    from factory_lib.training.job import train
 
     version = tables(data.block)[0].name
     weights = settings().home / "models" / f"{version}.safetensors"
@@ -55,8 +59,8 @@ def train_model(
     )
 
 
-def _metadata(trained: TrainingReport, version: str) -> dict[str, object]:
-    numbers: dict[str, object] = {
+def _metadata(trained: TrainingReport, version: str) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
         "trained_on": version,
         "samples": trained.samples,
         "accuracy": trained.metrics.accuracy,

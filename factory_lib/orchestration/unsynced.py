@@ -1,8 +1,8 @@
 """Which partitions are behind, and why: the overview that Dagster's graph does not give.
 
-Dagster's graph shows partitioned assets as fresh whatever happened (dagster#22553), and asking it partition by partition
-takes about 10 ms each. Here the newest event of each partition is compared with the code and the inputs of now: a few
-queries a stage, thousands of partitions a second.
+Dagster's graph shows partitioned assets as fresh whatever happened (dagster#22553), and asking it partition by
+partition takes about 10 ms each. Here the newest event of each partition is compared with the code and the inputs of
+now: a few queries a stage, thousands of partitions a second.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dagster._core.definitions.data_version import (
     DEFAULT_DATA_VERSION,
     get_input_data_version_tag,
 )
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from factory_lib.orchestration.partition_events import combined_data_version, latest_data_versions
 from factory_lib.orchestration.shards import REMOVED
@@ -110,11 +111,17 @@ def _latest_tags(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION
     )
     # Events never change, and the automation asks every few seconds: only those that are new are read.
-    place = (instance.run_storage.get_run_storage_id(), key)
+    place = (_identity(instance), key)
     known = _tags_of_events.get(place, {})
     unknown = [event for event in newest.values() if event not in known]
     _tags_of_events[place] = {e: known[e] for e in newest.values() if e in known} | _read_tags(instance, key, unknown)
     return {partition: _tags_of_events[place][event] for partition, event in newest.items()}
+
+
+def _identity(instance: dg.DagsterInstance) -> str:
+    """What tells one event log from another, in all processes where the storage has a name of its own."""
+    storage = instance.run_storage
+    return storage.get_run_storage_id() if isinstance(storage, SqlRunStorage) else str(id(storage))
 
 
 _tags_of_events: dict[tuple[str, dg.AssetKey], dict[int, Mapping[str, str]]] = {}
@@ -135,8 +142,8 @@ def _input_versions(
     instance: dg.DagsterInstance, parent: BaseAssetNode, keys: Sequence[str | None]
 ) -> dict[str | None, str]:
     """What the data version of an input is now, for each partition of the stage that reads it."""
-    [record] = instance.get_asset_records([parent.key]) or [None]
-    observed = record is None or record.asset_entry.last_materialization_record is None
+    records = instance.get_asset_records([parent.key])
+    observed = not records or records[0].asset_entry.last_materialization_record is None
     if parent.partitions_def is None:
         event = instance.get_latest_data_version_record(parent.key, is_source=observed)
         tags = (event.event_log_entry.tags if event is not None else None) or {}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.contact_sheet import as_markdown, contact_sheet
+from factory_lib.orchestration.column_docs import column_docs
+from factory_lib.orchestration.contact_sheet import picture_samples
 from factory_lib.orchestration.lineage import column_lineage
+from factory_lib.orchestration.readable import readable
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -44,20 +46,22 @@ def version_metadata(version: Version, query: DatasetQuery) -> Metadata:
     described: Metadata = {
         "dagster/table_name": str(version),
         "dagster/storage_kind": "clickhouse",
-        "dagster/column_schema": column_schema(version),
+        "dagster/column_schema": column_schema(version, query),
         "shards": len(version.shards),
-        "query": dg.MetadataValue.md(f"```python\n{query.python}\n```"),
+        "query": dg.MetadataValue.md(f"```python\n{readable(query.python)}\n```"),
         **_recorded(version),
     }
     if lineage := lineage_metadata(query):
         described["dagster/column_lineage"] = lineage
     try:
-        sheet = contact_sheet(version)
+        pictures = picture_samples(version)
     except FactoryError as error:
         described["samples"] = dg.MetadataValue.text(f"No samples could be read: {error}")
     else:
-        if sheet is not None:
-            described["samples"] = dg.MetadataValue.md(as_markdown(sheet))
+        if pictures is not None:
+            described["samples"] = dg.MetadataValue.md(pictures.sheet)
+            if pictures.strip:
+                described["a_few_samples"] = dg.MetadataValue.md(pictures.strip)
     return described
 
 
@@ -82,9 +86,10 @@ def _recorded(version: Version) -> Metadata:
     return numbers
 
 
-def column_schema(version: Version) -> dg.TableSchema:
-    """Columns and types of a version."""
-    return dg.TableSchema([dg.TableColumn(name, ch_type) for name, ch_type in version.columns.items()])
+def column_schema(version: Version, query: DatasetQuery) -> dg.TableSchema:
+    """Columns of a version: types, and what they are."""
+    docs = column_docs(version.columns, query.block)
+    return dg.TableSchema([dg.TableColumn(name, kind, docs.get(name)) for name, kind in version.columns.items()])
 
 
 def lineage_metadata(query: DatasetQuery) -> dg.TableColumnLineage | None:

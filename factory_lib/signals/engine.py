@@ -190,10 +190,13 @@ def _raise_first_error(signals: Sequence[Signal], rows: pa.RecordBatch, done: pa
             for name in (*IDENTITY[:2], "key")
             if name in rows.schema.names
         )
-        raise SignalError(
+        failure = SignalError(
             f"Signal {one.name!r} failed at {where}: {errors[row].as_py()}.",
             f'With on_error="null" the sample gets no value and the reason in {one.name}_error.',
         )
+        if "shard" in rows.schema.names:
+            failure.shard = rows.column(rows.schema.get_field_index("shard"))[row].as_py()
+        raise failure
 
 
 def _checked(signals: Sequence[Signal], on_error: str) -> list[Signal]:

@@ -6,11 +6,12 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import pyarrow as pa
 
-from factory_lib.errors import SourceError
+from factory_lib.errors import FactoryError, SourceError
 from factory_lib.sources.shards import ShardReport, Source, SourceShard
 from factory_lib.storage.store import is_local
 
@@ -54,9 +55,20 @@ def _in_turn(
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     for shard in shards:
         report = ShardReport(shard.name)
-        for batch in source.read(shard, report):
-            yield shard.name, batch
+        with _blamed_on(shard):
+            for batch in source.read(shard, report):
+                yield shard.name, batch
         reports[shard.name] = report
+
+
+@contextmanager
+def _blamed_on(shard: SourceShard) -> Iterator[None]:
+    """Errors within say which shard they happened in."""
+    try:
+        yield
+    except FactoryError as error:
+        error.shard = shard.name
+        raise
 
 
 def _in_threads(
@@ -138,7 +150,7 @@ def _set_source(source: Source) -> None:
 def _read_shard(shard: SourceShard) -> tuple[str, bytes, ShardReport]:
     report = ShardReport(shard.name)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _source.schema) as writer:
+    with pa.ipc.new_stream(sink, _source.schema) as writer, _blamed_on(shard):
         for batch in _source.read(shard, report):
             writer.write_batch(batch)
     return shard.name, sink.getvalue().to_pybytes(), report
