@@ -89,7 +89,7 @@ def test_the_second_epoch_reads_no_origin(shards, serve, tmp_path, workers):
     stub.counters()
     assert everything(dataset) == list(range(ROWS))
     data = sum(path.stat().st_size for path in shards[0].iterdir())
-    assert ROWS * SIZE <= stub.counters()["bytes"] <= data
+    assert ROWS * SIZE <= stub.counters()["bytes"] <= 1.02 * data
     assert everything(dataset) == list(range(ROWS))
     assert stub.counters().get("bytes", 0) == 0
     assert dataset.counters["bytes_cache"] >= ROWS * SIZE
@@ -214,6 +214,6 @@ def test_a_cache_of_half_the_data_is_hit_by_almost_half_and_stays_within_its_bou
         assert everything(dataset) == list(range(ROWS))
         assert sum(mirror.bytes for mirror in mirrors_of(options.folder)) <= data // 2
         fetched.append(memory.fetched)
-    assert fetched[0] <= 1.05 * data
+    assert fetched[0] <= 1.07 * data
     assert all(amount <= 0.62 * fetched[0] for amount in fetched[1:])
     assert dataset.counters.get("bypassed_bytes", 0) == 0
