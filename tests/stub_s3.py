@@ -14,6 +14,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +69,8 @@ class StubS3:
             "no_proxy": "127.0.0.1",
         }
 
-    def counters(self) -> dict[str, int]:
-        """Since the last call: requests, bytes sent, 503s and resets."""
+    def counters(self) -> dict[str, float]:
+        """Since the last call: requests, bytes sent, 503s, resets, and the clock when the first one came."""
         return dict(httpx.get(f"{self.endpoint}/-/counters", trust_env=False).json())
 
 
@@ -105,6 +106,7 @@ class _Server:
             self.counters.clear()
             return self.send(writer, 200, {}, text)
         self.counters["requests"] += 1
+        self.counters.setdefault("began", time.monotonic())
         await asyncio.sleep(self.options.latency)
         path = self.folder / target.removeprefix("/stub/")
         if method == "PUT":

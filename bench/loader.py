@@ -1,0 +1,260 @@
+"""How fast batches come: beside other loaders over local tars, from a slow S3 through the caches, and how far a seek is.
+
+`python -m bench.loader [--peers PYTHON] [--tars 16] [--samples 2000] [--rounds 3] [--only local,remote,nodes,seek]`
+
+`--peers` names an interpreter that has torch, `webdataset`, `datasets` and `mosaicml-streaming`; without it only our own
+loader is measured. Loaders take turns, each in a process of its own; the median of the later epochs of all rounds counts,
+so nobody's workers' start is in it. CPU seconds are of the process and its workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import feather
+
+from bench.report import print_report
+
+BANDWIDTH, LATENCY = 100e6, 0.02
+Results = list[dict[str, float]]
+
+
+def main() -> None:
+    """Measure and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default=None)
+    parser.add_argument("--tars", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--decoded", type=int, default=4000, help="samples of an epoch that are decoded")
+    parser.add_argument("--only", default="local,remote,nodes,seek")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    folder = Path(tempfile.mkdtemp(prefix="bench-loader-", dir=os.environ.get("BENCH_FOLDER")))
+    os.environ["FACTORY_HOME"] = str(folder / "home")
+    try:
+        for name in options.only.split(","):
+            {"local": local, "remote": remote, "nodes": nodes, "seek": seek}[name](folder, options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def local(folder: Path, options: argparse.Namespace) -> None:
+    """Local tars in the page cache, against other loaders."""
+    from bench.signals import rows_of, write_tars
+
+    (folder / "tars").mkdir()
+    spans, size = write_tars(folder / "tars", options.tars, options.samples)
+    feather.write_feather(pa.Table.from_batches(rows_of(spans)), folder / "rows.arrow", compression="uncompressed")
+    peers = ["webdataset", "streaming", "arrow"] if options.peers else []
+    raw: dict[str, Results] = {name: [] for name in ["ours", *peers]}
+    decoded: dict[str, Results] = {name: [] for name in ["ours", "ours, simplejpeg", *peers]}
+    for _ in range(options.rounds):
+        for name in raw:
+            raw[name] += _run(folder, name, options)
+        for name in decoded:
+            extra = ["--decode", "--limit", str(options.decoded)]
+            extra += ["--decoder", "simplejpeg"] if "simplejpeg" in name else []
+            decoded[name] += _run(folder, name.split(",")[0], options, *extra)
+    count = options.tars * options.samples
+    for title, table in (("bytes out", raw), ("decoded to 256 pixels", decoded)):
+        ours = {kind: _rate(table["ours"], kind) for kind in ("seconds", "cpu")}
+        rows = [
+            [
+                name,
+                _rate(results, "seconds"),
+                ours["seconds"] / _rate(results, "seconds"),
+                _rate(results, "cpu"),
+                ours["cpu"] / _rate(results, "cpu"),
+            ]
+            for name, results in table.items()
+        ]
+        header = ["loader", "samples/s", "ours is x times", "samples per CPU second", "ours is x times"]
+        print_report(f"Local tars, {title}: {count:,} samples of {size / count / 1e3:.1f} KB, 2 workers", header, rows)
+
+
+def _run(folder: Path, name: str, options: argparse.Namespace, *extra: str) -> Results:
+    """The later epochs of one loader in a process of its own."""
+    python = sys.executable if name == "ours" else options.peers
+    command = [python, "-m", "bench.loader_peers", name, str(folder), "--epochs", "3", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    epochs: Results = json.loads(done.stdout.splitlines()[-1])["epochs"]
+    return epochs[1:]
+
+
+def _rate(results: Results, kind: str) -> float:
+    return statistics.median(epoch["samples"] / epoch[kind] for epoch in results)
+
+
+def remote(folder: Path, options: argparse.Namespace) -> None:
+    """A stub S3 with latency and a limited bandwidth; whole and half caches."""
+    from factory_lib.storage.cache import CacheOptions
+    from tests.stub_s3 import StubS3
+
+    table, data = _random_shards(folder / "s3", options.tars, options.samples, 24_000)
+    dataset = _loader(table, None)
+    beside = statistics.median([_epoch(dataset)["rate"] for _ in range(4)][1:])
+    dataset.close()
+    rows: list[list[object]] = [["local files", beside, "", 1.0, "", "", ""]]
+    with StubS3(folder / "s3", latency=LATENCY, bandwidth=BANDWIDTH) as stub:
+        os.environ.update(stub.environment)
+        for title, share in (("cache for all", 2.0), ("cache for half", 0.5)):
+            cache = CacheOptions(folder / f"cache-{share}", int(data * share))
+            dataset = _loader(_moved(table), cache)
+            for number in range(1, 4):
+                stub.counters()
+                epoch = _epoch(dataset)
+                counted = stub.counters()
+                sent = counted.get("bytes", 0)
+                busy = sent / (epoch["end"] - counted["began"]) / BANDWIDTH if sent else ""
+                beyond = epoch["memory"] / 2**20
+                row = [f"{title}, epoch {number}", epoch["rate"], busy, epoch["rate"] / beside, sent / data]
+                rows.append([*row, counted.get("requests", 0), beyond])
+            dataset.close()
+    header = [
+        "",
+        "samples/s",
+        "of bandwidth",
+        "of local",
+        "bytes from S3 / data",
+        "requests",
+        "MB a worker, above torch's",
+    ]
+    print_report(
+        f"S3: {LATENCY * 1e3:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s, {data / 1e6:.0f} MB, 2 workers", header, rows
+    )
+
+
+def nodes(folder: Path, options: argparse.Namespace) -> None:
+    """Eight machines, each with a cache of its own, with and without the shared tier."""
+    from factory_lib.storage.cache import CacheOptions
+    from tests.stub_s3 import StubS3
+
+    table, data = _random_shards(folder / "nodes", options.tars, options.samples, 6_000)
+    rows = []
+    with StubS3(folder / "nodes") as stub:
+        os.environ.update(stub.environment)
+        for title, shared in (("caches of their own", None), ("and a shared tier", str(folder / "shared"))):
+            cluster = []
+            for rank in range(8):
+                cache = CacheOptions(folder / f"{title}-{rank}", 10**10, shared)
+                placed = {"rank": rank, "world_size": 8, "num_workers": 0, "global_batch_size": 480}
+                cluster.append(_loader(_moved(table), cache, **placed))
+            for number in range(1, 3):
+                stub.counters()
+                running = [iter(node) for node in cluster]
+                for _ in range(len(cluster[0])):
+                    for node in running:
+                        next(node)
+                for node in running:
+                    next(node, None)
+                rows.append([f"{title}, epoch {number}", stub.counters().get("bytes", 0) / data])
+    print_report(f"8 machines, {data / 1e6:.0f} MB", ["", "bytes from origin / data"], rows)
+
+
+def seek(folder: Path, options: argparse.Namespace) -> None:
+    """The order of 100 million rows: from nothing to the first batch in the middle of an epoch."""
+    from factory_lib.loading.order import Order, OrderKey, default_units, rank_positions
+
+    rows = 100_000_000
+    unit, window = default_units(rows, 8_500)
+    cuts = np.arange(10_000, rows, 10_000)
+    times = []
+    for epoch in range(5):
+        clock = time.perf_counter()
+        order = Order(OrderKey("x", rows, unit_rows=unit, window_rows=window), epoch, cuts)
+        order.rows(rank_positions(order.key, rows // 2, 480, 3, 8))
+        times.append(time.perf_counter() - clock)
+    print_report(
+        "Order of 100 million rows in 10,000 shards",
+        ["first batch in mid-epoch, s", "plan, MB"],
+        [[statistics.median(times), order.nbytes / 1e6]],
+    )
+
+
+def _random_shards(folder: Path, tars: int, samples: int, size: int) -> tuple[pa.Table, int]:
+    """Tars of random bytes; rows that point into them, and the bytes of all."""
+    import tarfile
+
+    folder.mkdir()
+    names, offsets = [], []
+    for number in range(tars):
+        content = np.random.default_rng(number).bytes(size)
+        path = folder / f"{number:05d}.tar"
+        with tarfile.open(path, "w") as tar:
+            for at in range(samples):
+                member = tarfile.TarInfo(f"{at:06d}.jpg")
+                member.size = size
+                tar.addfile(member, io.BytesIO(at.to_bytes(4, "big") + content[4:]))
+        with tarfile.open(path) as tar:
+            offsets += [member.offset_data for member in tar]
+        names += [str(path)] * samples
+    pointer = pa.StructArray.from_arrays(
+        [pa.array(names), pa.array(offsets, pa.uint64()), pa.array([size] * len(names), pa.uint64())],
+        ["uri", "offset", "size"],
+    )
+    table = pa.table({"shard": names, "image": pointer})
+    return table, sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _moved(table: pa.Table) -> pa.Table:
+    """The same rows with their files in the stub's bucket."""
+    pointer = table.column("image").combine_chunks()
+    uris = pa.array([f"s3://stub/{Path(uri).name}" for uri in pointer.field("uri").to_pylist()])
+    moved = pa.StructArray.from_arrays(
+        [uris, pointer.field("offset"), pointer.field("size")], ["uri", "offset", "size"]
+    )
+    return table.set_column(1, "image", moved)
+
+
+def _loader(table: pa.Table, cache: Any, **options: Any) -> Any:
+    from factory_lib.loading.dataset import to_torch
+
+    options = {"num_workers": 2, "global_batch_size": 192, "collate": _with_memory, **options}
+    identity = f"{table.column('image')[0]['uri']} {table.num_rows}"
+    return to_torch(table.to_reader, identity, members=["image"], decoders="raw", cache=cache, **options)
+
+
+def _epoch(dataset: Any) -> dict[str, float]:
+    rows, memory, clock = 0, 0, time.monotonic()
+    for batch in dataset:
+        rows += len(batch["image"]["offsets"]) - 1
+        memory = max(memory, batch["memory"])
+    end = time.monotonic()
+    return {"rate": rows / (end - clock), "end": end, "memory": memory}
+
+
+def _with_memory(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch and how much memory of its own this worker has taken at most since it started, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    first = _base.setdefault("bytes", _torch_alone())
+    return {**batch, "memory": max(0, peak - first)}
+
+
+_base: dict[str, int] = {}
+
+
+def _torch_alone() -> int:
+    """Resident bytes of a process that has only imported torch."""
+    code = "import torch, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) * 1024
+
+
+if __name__ == "__main__":
+    main()
