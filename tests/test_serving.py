@@ -58,7 +58,7 @@ def test_a_group_ends_whole() -> None:
     assert [int(leader.stdout.readline()) > 0 for _ in range(2)]  # both have begun
     assert len(_members(leader.pid)) == 2
     stop_group(leader)
-    assert leader.returncode == -signal.SIGTERM
+    assert leader.returncode in (-signal.SIGTERM, -signal.SIGKILL)  # the second where it is slow to go
     _wait_until_gone(leader.pid)
 
 
