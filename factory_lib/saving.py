@@ -13,11 +13,12 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from factory_lib.errors import CommitError, QueryError
 from factory_lib.pending import Ledger, settle
 from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
@@ -94,7 +95,8 @@ def save(request: Request) -> Version:
             computed=ledger.computed,
         )
         sources = {**_sources(parents), **ledger.shard_sources}
-        records = [ShardRecord(s, n, "", _made_by(draft), sources.get(s, "")) for s, n in made.items()]
+        made_by = _made_by(request.block, ledger.signals)
+        records = [ShardRecord(s, n, "", made_by, sources.get(s, "")) for s, n in made.items()]
         version = _commit(wh, request, rows, records, draft, started)
     finally:
         rows.drop()
@@ -234,7 +236,19 @@ def _rows_in(wh: Warehouse, block: Block) -> int:
     return total
 
 
-def _made_by(draft: Provenance) -> str:
+def _made_by(block: Block, signals: Sequence[Mapping[str, Any]]) -> str:
     """Fingerprint of what makes the rows of a shard: the query and the signals, not the data."""
-    signals = sorted((s["name"], s["fingerprint"]) for s in draft.signals)
-    return hashlib.blake2b(repr((draft.sql, signals)).encode(), digest_size=8).hexdigest()
+    prints = sorted((s["name"], s["fingerprint"]) for s in signals)
+    return hashlib.blake2b(repr((_Query(inline=True).select(block), prints)).encode(), digest_size=8).hexdigest()
+
+
+class _Query(Rendering):
+    """Renders a query as it reads over whatever versions and shards it is run on."""
+
+    def _source(self, source: Any) -> str:
+        if isinstance(source, TableSource) and is_version_name(source.name):
+            return quote(source.name.partition(".")[0])
+        return super()._source(source)
+
+    def _shards(self, source: Any) -> list[str]:
+        return []

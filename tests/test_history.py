@@ -16,7 +16,7 @@ from factory_lib.history import matching
 from factory_lib.history.comparing import Difference, compare
 from factory_lib.history.drawing import boxes, label, mermaid
 from factory_lib.history.lineage import Lineage, lineage
-from factory_lib.history.origins import origins_of, signal_shards
+from factory_lib.history.origins import origins_of, shards_behind, signal_shards
 from factory_lib.history.reasons import reasons
 from factory_lib.history.summaries import dataset_summaries, version_summaries
 from factory_lib.history.tracing import trace
@@ -197,6 +197,17 @@ def test_reasons_name_signals_and_files(tmp_path: Path) -> None:
     two = DatasetQuery.from_source(str(folder.path)).save("laion")
     files = [r for r in reasons(one, two) if r.kind == "files"]
     assert [(r.text.startswith("1 source files changed"), tars[0].name in r.text) for r in files] == [(True, True)]
+
+
+def test_shards_that_other_code_made_are_behind() -> None:
+    for name in "abc":
+        save(samples(name, range(5)), dataset="source", mode="merge")
+        kept = DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="merge")
+    assert shards_behind(kept) == []  # the same query, over other versions and shards
+    changed = DatasetQuery("source", shards=["b"]).filter(C.x > 1).save("kept", mode="merge")
+    assert shards_behind(changed) == ["a", "c"]
+    same_filter = DatasetQuery("source", shards=["a", "c"]).filter(C.x > 1).save("kept", mode="merge")
+    assert shards_behind(same_filter) == []
 
 
 def links(found: Lineage) -> set[tuple[str, str, str]]:

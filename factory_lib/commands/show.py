@@ -9,13 +9,14 @@ import click
 
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, print_json, print_rows, seconds, size, table, when
-from factory_lib.history.origins import Origin, origins_of, signal_shards, source_counts
+from factory_lib.history.origins import Origin, origins_of, shards_behind, signal_shards, source_counts
 from factory_lib.history.summaries import table_bytes
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.tags import tags_of
 from factory_lib.warehouse.versions import Version, resolve
 
+_NAMED = 5
 _BESIDE = 4
 """Up to this many sample rows stand beside the columns, one below the other they would not fit."""
 
@@ -74,6 +75,7 @@ def _as_json(version: Version, made: list[Origin], samples: list[dict[str, Any]]
         "provenance": version.provenance,
         "signals": signal_shards(made),
         "sources": source_counts(made),
+        "shards_behind": len(shards_behind(version)),
         "made_by": {origin.name: len(origin.shards) for origin in made},
         "samples": samples,
     }
@@ -129,6 +131,7 @@ def _print_provenance(version: Version, made: list[Origin]) -> None:
         ("values", f"{record.reused:,} taken over, {record.computed:,} computed" if record.signals else ""),
         ("code", ", ".join(f"{name} {value}" for name, value in record.code.items())),
         *sorted(record.context.items()),
+        ("behind", _behind(version)),
         *_signal_facts(made, len(version.shards)),
         *_source_facts(made),
     ]
@@ -138,12 +141,19 @@ def _print_provenance(version: Version, made: list[Origin]) -> None:
             out.print(f"{name.ljust(width)}  {text}")
 
 
+def _behind(version: Version) -> str:
+    behind = shards_behind(version)
+    more = ", …" if len(behind) > _NAMED else ""
+    named = f"{', '.join(behind[:_NAMED])}{more}"
+    return f"{len(behind):,} of {len(version.shards):,} shards were made by other code: {named}" if behind else ""
+
+
 def _signal_facts(made: list[Origin], shards: int) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for signal in signal_shards(made):
         where = "" if signal["shards"] == shards else f", in {signal['shards']:,} of {shards:,} shards"
-        behind = " (behind: other code made them)" if signal["name"] in seen else ""
-        yield "signal" if not seen else "", f"{signal['name']} {signal['fingerprint'][:16]}{where}{behind}"
+        older = " (older)" if signal["name"] in seen else ""
+        yield "signal" if not seen else "", f"{signal['name']} {signal['fingerprint'][:16]}{where}{older}"
         seen.add(signal["name"])
 
 

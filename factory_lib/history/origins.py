@@ -89,6 +89,12 @@ def known_versions(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Know
     return {row["id"]: KnownVersion(row["version"], row["is_there"]) for row in found}
 
 
+def shards_behind(version: Version) -> list[str]:
+    """Shards that another query, or signals of other code, made than what the version itself made."""
+    own = {s.made_by for s in version.shards.values() if s.origin == version.uuid}
+    return [name for name, s in version.shards.items() if own and s.made_by not in own]
+
+
 def signal_shards(made: Iterable[Origin]) -> list[dict[str, Any]]:
     """Signals that computed values of a version, and in how many of its shards.
 
