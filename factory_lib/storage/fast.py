@@ -73,11 +73,11 @@ class FastReads:
         """
         import obstore
 
-        options: dict[str, Any] = {"range": (start, stop)}
+        options: Any = {"range": (start, stop)}
         if etag:
             options["if_match"] = f'"{etag}"'
         try:
-            answer = await obstore.get_async(self._store, key, options=options)  # type: ignore[arg-type]
+            answer = await obstore.get_async(self._store, key, options=options)
             found = str(answer.meta.get("e_tag") or "").strip('"')
             if etag and found and found != etag:
                 return None
