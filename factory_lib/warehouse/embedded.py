@@ -205,13 +205,41 @@ def _starting(home: Path) -> Iterator[None]:
 
 
 def _start(home: Path) -> EngineState:
-    if not _wait(lambda: not _held(home), STOP_SECONDS):
+    # Whoever started an engine may have been killed before it answered: that one is awaited, and no second one started.
+    if (state := _coming_up(home)) is not None:
+        return state
+    log, begin = home / LOG, 0
+    try:
+        ready, begin = _launch(home)
+    except OSError as error:
+        raise EngineError(f"The engine of {home} cannot be started: {error.strerror or error}.") from None
+    state = EngineState.read(home) if ready else _coming_up(home)
+    if state is None:
+        raise EngineError(f"The engine of {home} did not start:\n{_tail(log, begin)}", f"Its log: {log}.")
+    return state
+
+
+def _coming_up(home: Path) -> EngineState | None:
+    """The engine that holds the folder, once it answers; None when none holds it."""
+    found: list[EngineState] = []
+
+    def settled() -> bool:
+        if _held(home) and (state := _answering(home)) is not None:
+            found.append(state)
+        return bool(found) or not _held(home)
+
+    if not _wait(settled, STOP_SECONDS):
         state = EngineState.read(home)
         where = f"process {state.pid} on {state.host}" if state else "another process"
         raise EngineError(
             f"The data folder {home} is held by an engine that does not answer here ({where}).",
             f"Stop it there (this is {socket.gethostname()}), or let FACTORY_CLICKHOUSE_URL name a server for all.",
         )
+    return found[0] if found else None
+
+
+def _launch(home: Path) -> tuple[bool, int]:
+    """Start a process for the folder; whether it says that it serves, and where in the log its words begin."""
     command = [sys.executable, "-m", "factory_lib.warehouse.server", str(home), "--detach"]
     read_end, write_end = os.pipe()
     try:
@@ -228,15 +256,9 @@ def _start(home: Path) -> EngineState:
             )
         os.close(write_end)
         process.wait()
-        ready = _read(read_end, START_SECONDS) == b"ok"
-    except OSError as error:
-        raise EngineError(f"The engine of {home} cannot be started: {error.strerror or error}.") from None
+        return _read(read_end, START_SECONDS) == b"ok", begin
     finally:
         os.close(read_end)
-    state = EngineState.read(home) if ready else None
-    if state is None:
-        raise EngineError(f"The engine of {home} did not start:\n{_tail(home / LOG, begin)}", f"Its log: {home / LOG}.")
-    return state
 
 
 def _open_log(path: Path) -> tuple[IO[bytes], int]:

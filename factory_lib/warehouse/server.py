@@ -52,13 +52,21 @@ def main() -> None:
     # chDB reads options out of a path; a relative one has no surprises
     os.chdir(arguments.folder)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _locked():
         sys.exit("Another engine runs on this folder.")
     _raise_file_limit()
     _serve(arguments.ready)
+
+
+def _locked() -> bool:
+    """Take the folder for the life of this process; who only looks whether it is taken holds the lock for a moment."""
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _serve(ready: int) -> None:
@@ -86,7 +94,8 @@ def _serve(ready: int) -> None:
     _write_state(state)
     logger.info("ready on 127.0.0.1:%s, process %s, ClickHouse %s", state.port, state.pid, engine.version)
     if ready >= 0:
-        os.write(ready, b"ok")
+        with contextlib.suppress(BrokenPipeError):  # who started it was killed; the next one finds it
+            os.write(ready, b"ok")
         os.close(ready)
     # uvicorn stops on SIGTERM and then raises it again for whoever handled it before: nobody, but not to die of it
     signal.signal(signal.SIGTERM, lambda *_: None)
