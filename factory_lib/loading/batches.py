@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ ATTEMPTS = 32  # rows of a window tried in place of a broken one
 
 OnError = Literal["substitute", "raise"]
 Batch = dict[str, Any]
+Made = tuple[Any, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -95,26 +97,23 @@ class Recipe:
     cache: CacheOptions | None
 
 
-class BatchMaker:
-    """Makes batches; as a map-style dataset it is indexed by `Task`. Cheap to pickle; opens its files in the process
-    that uses it.
+class Maker(ABC):
+    """Makes the batches of a dataset; as a map-style dataset it is indexed by `Task`.
+
+    Cheap to pickle; opens its files in the process that uses it.
+
+    Attributes:
+        rows: of an epoch.
+        global_batch_size: rows of a batch over all ranks.
+        tail: what becomes of the last rows of an epoch.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self._orders: dict[int, Order] = {}
-        self._reader: SampleReader | None = None
-        self._ahead: tuple[Ahead, BlockCache] | None = None
-        self._process = 0
+    rows: int
+    global_batch_size: int
+    tail: Tail
 
-    def __getstate__(self) -> Recipe:
-        return self.recipe
-
-    def __setstate__(self, recipe: Recipe) -> None:
-        self.__init__(recipe)  # type: ignore[misc]
-
-    def __getitem__(self, task: Task) -> tuple[Any, dict[str, float]] | Exception:
-        """The batch and counters of making it; an error is returned, so that it reaches the user as it was raised."""
+    def __getitem__(self, task: Task) -> Made | Exception:
+        """The batch; an error is returned, so that it reaches the user as it was raised."""
         try:
             return self.make(task)
         except Exception as error:
@@ -122,29 +121,76 @@ class BatchMaker:
                 raise
             return error
 
-    def make(self, task: Task) -> tuple[Any, dict[str, float]]:
+    @abstractmethod
+    def make(self, task: Task) -> Made:
         """The batch of a task, and the counters of making it.
 
         Raises:
             LoaderError: a sample is broken and none may, or can, take its place.
             StoreError: bytes cannot be read, or are no longer those that were indexed.
         """
-        key = self.recipe.key
-        positions = rank_positions(key, task.start, self.recipe.global_batch_size, task.rank, task.world)
-        made = _Batch(self, task.epoch, positions, self.order(task.epoch).rows(positions))
-        if self._ahead is not None:
-            ahead, cache = self._ahead
-            ahead.advance(cache, task.epoch, task.start, positions)
-        batch = made.build()
-        if self.recipe.tail == "mask":
-            batch["mask"] = torch.from_numpy((positions < key.rows) & ~made.replaced)
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a state must agree on to be taken up: which rows, in which order, decoded how."""
+
+
+class BatchMaker(Maker):
+    """Makes the batches of one version."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.rows = recipe.key.rows
+        self.global_batch_size, self.tail = recipe.global_batch_size, recipe.tail
+        self._orders: dict[int, Order] = {}
+        self._reader: SampleReader | None = None
+        self._ahead: tuple[Ahead, BlockCache] | None = None
+        self._process = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchMaker, (self.recipe,)
+
+    def make(self, task: Task) -> Made:
+        """The batch of a task, and the counters of making it."""
+        positions = rank_positions(self.recipe.key, task.start, self.global_batch_size, task.rank, task.world)
+        batch, counters = self.part(task.epoch, task.start, positions)
         hook = self.recipe.hooks.collate
-        counters = {**self.reader.take_counters(), **made.counters}
         return (hook(batch) if hook else batch), counters
 
-    def rows(self, epoch: int, rows: Rows) -> Any:
+    def part(self, epoch: int, start: int, positions: Rows) -> tuple[Batch, dict[str, float]]:
+        """The samples at positions of an epoch, before the user's collate, and the counters.
+
+        Args:
+            start: where the global batch begins that the positions are part of.
+        """
+        made = _Batch(self, epoch, positions, self.order(epoch).rows(positions))
+        if self._ahead is not None:
+            ahead, cache = self._ahead
+            ahead.advance(cache, epoch, start, positions)
+        batch = made.build()
+        if self.tail == "mask":
+            batch["mask"] = torch.from_numpy((positions < self.rows) & ~made.replaced)
+        return batch, {**self.reader.take_counters(), **made.counters}
+
+    def facts(self) -> dict[str, Any]:
+        """What a state must agree on to be taken up."""
+        key = self.recipe.key
+        return {
+            "identity": key.identity,
+            "rows": key.rows,
+            "seed": key.seed,
+            "shuffle": key.shuffle,
+            "lanes": key.lanes,
+            "unit_rows": key.unit_rows,
+            "window_rows": key.window_rows,
+            "tail": self.tail,
+            "decoders": dict(self.recipe.decoders),
+            "image_size": self.recipe.image_size,
+        }
+
+    def given(self, rows: Rows) -> Any:
         """A batch of the given rows in their order; a broken one is replaced as if the sequence were storage order."""
-        made = _Batch(self, epoch, rows, rows, storage=True)
+        made = _Batch(self, 0, rows, rows, storage=True)
         batch = made.build()
         hook = self.recipe.hooks.collate
         return hook(batch) if hook else batch

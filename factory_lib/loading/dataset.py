@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from factory_lib.errors import LoaderError, nearest
-from factory_lib.loading.batches import Batch, BatchMaker, Hooks, OnError, Recipe, Task
+from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, OnError, Recipe, Task
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
 from factory_lib.loading.order import LANES, OrderKey, Tail, batch_count, default_units
@@ -42,7 +42,7 @@ class BatchDataset(IterableDataset[Batch]):
 
     def __init__(
         self,
-        recipe: Recipe,
+        maker: Maker,
         *,
         rank: int | None,
         world_size: int | None,
@@ -52,9 +52,8 @@ class BatchDataset(IterableDataset[Batch]):
         pin_memory: bool,
     ) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.maker = maker
         self.counters: dict[str, float] = {}
-        self._maker = BatchMaker(recipe)
         self._rank, self._world = rank, world_size
         self._workers = num_workers
         self._prefetch, self._method, self._pin = prefetch, start_method, pin_memory
@@ -82,9 +81,9 @@ class BatchDataset(IterableDataset[Batch]):
         rank, world = rank or 0, world or 1
         if not 0 <= rank < world:
             raise LoaderError(f"Rank {rank} of {world} does not exist.", f"Ranks are 0 to {world - 1}.")
-        if world > self.recipe.global_batch_size:
+        if world > self.maker.global_batch_size:
             raise LoaderError(
-                f"A global batch of {self.recipe.global_batch_size} cannot be shared by {world} ranks.",
+                f"A global batch of {self.maker.global_batch_size} cannot be shared by {world} ranks.",
                 f"Use global_batch_size={world * 8} or another multiple of {world}.",
             )
         return rank, world
@@ -96,14 +95,14 @@ class BatchDataset(IterableDataset[Batch]):
 
     def __len__(self) -> int:
         """Batches of the next iteration: of the whole epoch, or of what is left of it after `load_state_dict`."""
-        return batch_count(self.recipe.key.rows, self.recipe.global_batch_size, self.recipe.tail, self._first)
+        return batch_count(self.maker.rows, self.maker.global_batch_size, self.maker.tail, self._first)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         if info is not None:  # inside a DataLoader's worker: every num_workers-th batch is this one's
             self._elsewhere[0] = 1
             for task in self._tasks(self._first)[info.id :: info.num_workers]:
-                yield self._taken(self._maker.make(task))
+                yield self._taken(self.maker.make(task))
             return
         self._turn += 1
         turn = self._turn
@@ -111,7 +110,7 @@ class BatchDataset(IterableDataset[Batch]):
         for batch in self._made():
             if turn != self._turn:
                 raise LoaderError("Another iteration over this dataset began; this one cannot go on.")
-            self._delivered += self.recipe.global_batch_size
+            self._delivered += self.maker.global_batch_size
             yield batch
         if turn == self._turn:
             self._epoch, self._first, self._delivered = self._epoch + 1, 0, 0
@@ -132,9 +131,9 @@ class BatchDataset(IterableDataset[Batch]):
                 "A DataLoader's own workers read this dataset ahead: what was delivered is unknown.",
                 "Give num_workers to to_torch() and leave it 0 in the DataLoader, or call state_dict(batches=…).",
             )
-        size = self.recipe.global_batch_size
+        size = self.maker.global_batch_size
         samples = self._delivered if batches is None else self._first + batches * size
-        return {**self._facts(), "epoch": self._epoch, "samples": samples, "global_batch_size": size}
+        return {"format": 1, **self.maker.facts(), "epoch": self._epoch, "samples": samples, "global_batch_size": size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken, at any world size, number of workers and global batch size.
@@ -142,7 +141,7 @@ class BatchDataset(IterableDataset[Batch]):
         Raises:
             LoaderError: the state is of other rows, or of another order or decoder; says which and how to match it.
         """
-        for name, mine in self._facts().items():
+        for name, mine in {"format": 1, **self.maker.facts()}.items():
             if state.get(name) != mine:
                 raise LoaderError(
                     f"The state was taken with {name}={state.get(name)!r}, this loader has {mine!r}.",
@@ -151,37 +150,33 @@ class BatchDataset(IterableDataset[Batch]):
         self._epoch = int(state["epoch"])
         self._first = self._delivered = int(state["samples"])
 
+    def with_maker(self, maker: Maker) -> BatchDataset:
+        """A dataset of other batches for the same rank, with as many workers."""
+        return BatchDataset(
+            maker,
+            rank=self._rank,
+            world_size=self._world,
+            num_workers=self._workers,
+            prefetch=self._prefetch,
+            start_method=self._method,
+            pin_memory=self._pin,
+        )
+
     def close(self) -> None:
         """End the worker processes. They also end with the dataset."""
         self._loader = None
 
-    def _facts(self) -> dict[str, Any]:
-        key = self.recipe.key
-        return {
-            "format": 1,
-            "identity": key.identity,
-            "rows": key.rows,
-            "seed": key.seed,
-            "shuffle": key.shuffle,
-            "lanes": key.lanes,
-            "unit_rows": key.unit_rows,
-            "window_rows": key.window_rows,
-            "tail": self.recipe.tail,
-            "decoders": dict(self.recipe.decoders),
-            "image_size": self.recipe.image_size,
-        }
-
     def _tasks(self, first: int) -> list[Task]:
         rank, world = self.rank
-        size = self.recipe.global_batch_size
-        count = batch_count(self.recipe.key.rows, size, self.recipe.tail, first)
+        size = self.maker.global_batch_size
+        count = batch_count(self.maker.rows, size, self.maker.tail, first)
         return [Task(self._epoch, first + i * size, rank, world) for i in range(count)]
 
     def _made(self) -> Iterator[Batch]:
         tasks = self._tasks(self._first)
         if self._workers == 0:
             for task in tasks:
-                yield self._taken(self._maker.make(task))
+                yield self._taken(self.maker.make(task))
             return
         done = restarts = 0
         while True:
@@ -211,7 +206,7 @@ class BatchDataset(IterableDataset[Batch]):
             if self._method == "forkserver":
                 context.set_forkserver_preload(["factory_lib.loading.batches"])
             self._loader = DataLoader(
-                self._maker,  # type: ignore[arg-type]
+                self.maker,  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=_Queue(self._queue),
                 num_workers=self._workers,
@@ -224,7 +219,7 @@ class BatchDataset(IterableDataset[Batch]):
             )
         return self._loader
 
-    def _taken(self, made: tuple[Any, dict[str, float]]) -> Any:
+    def _taken(self, made: Made) -> Any:
         batch, counters = made
         self._count(counters)
         return batch
@@ -244,16 +239,16 @@ class SampleDataset(Dataset[Batch]):
 
     def __len__(self) -> int:
         """Rows of the version."""
-        return self._maker.recipe.key.rows
+        return self._maker.rows
 
     def __getitem__(self, row: int) -> Batch:
         """One sample: tensors without the batch dimension, a raw member as a uint8 tensor."""
-        batch = self._maker.rows(0, np.array([range(len(self))[row]], np.int64))
+        batch = self._maker.given(np.array([range(len(self))[row]], np.int64))
         return {name: _first(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
         """Several samples in one read; DataLoader uses it."""
-        batch = self._maker.rows(0, np.array([range(len(self))[row] for row in rows], np.int64))
+        batch = self._maker.given(np.array([range(len(self))[row] for row in rows], np.int64))
         return [{name: _item(value, i) for name, value in batch.items()} for i in range(len(rows))]
 
 
@@ -318,7 +313,7 @@ def to_torch(
     etags: Mapping[str, str] | None = None,
     cache: CacheOptions | Literal["settings"] | None = "settings",
     map_style: bool = False,
-) -> Any:
+) -> BatchDataset | SampleDataset:
     """Load rows for training.
 
     Args:
@@ -395,7 +390,7 @@ def to_torch(
     if map_style:
         return SampleDataset(recipe)
     return BatchDataset(
-        recipe,
+        BatchMaker(recipe),
         rank=rank,
         world_size=world_size,
         num_workers=num_workers,

@@ -23,7 +23,7 @@ from factory_lib.orchestration.partition_events import (
     record_partitions,
 )
 from factory_lib.orchestration.restricting import restricted
-from factory_lib.orchestration.version_metadata import shard_metadata, version_metadata
+from factory_lib.orchestration.version_metadata import event_metadata, version_metadata
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
@@ -195,10 +195,9 @@ def _events(
 ) -> tuple[dict[str | None, str], dict[str | None, dict[str, Any]]]:
     """Data versions and metadata of the events to record, by partition key."""
     prints = version.fingerprints(list(shards) or None)
-    keys: Sequence[str | None] = list(shards) or [None]
-    metadata = {key: shard_metadata(version, key) for key in keys}
+    metadata = event_metadata(version, shards)
     # What describes the whole version stands on the last event, which is the one that the asset's page shows.
-    metadata[keys[-1]] |= version_metadata(version, query)
+    metadata[shards[-1] if shards else None] |= version_metadata(version, query, shards)
     if not shards:
         return {None: combined_data_version(prints) if prints else EMPTY}, metadata
     return {shard: prints.get(shard, EMPTY) for shard in shards}, metadata

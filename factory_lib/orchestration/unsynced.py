@@ -151,4 +151,5 @@ def _input_versions(
     versions = latest_data_versions(instance, parent.key, observed=observed)
     if keys == [None]:
         return {None: combined_data_version(versions)} if versions else {}
-    return {key: version for key, version in versions.items() if key in set(keys)}
+    wanted = set(keys)
+    return {key: version for key, version in versions.items() if key in wanted}

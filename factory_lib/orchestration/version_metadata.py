@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.column_docs import column_docs
+from factory_lib.orchestration.column_docs import SYSTEM, column_docs
 from factory_lib.orchestration.contact_sheet import picture_samples
 from factory_lib.orchestration.lineage import column_lineage
 from factory_lib.orchestration.readable import readable
@@ -30,26 +30,29 @@ STORAGE = {
 """How a version is stored, in words."""
 
 
-def shard_metadata(version: Version, shard: str | None) -> Metadata:
-    """What belongs to one partition's event, or to that of a stage without partitions (`shard` None)."""
-    if shard is None:
-        return {"dagster/row_count": version.rows, "version": str(version)}
-    return {
-        "dagster/partition_row_count": version.shard_rows().get(shard, 0),
-        "dagster/row_count": version.rows,
-        "version": str(version),
-    }
+def event_metadata(version: Version, shards: Sequence[str]) -> dict[str | None, Metadata]:
+    """What each partition's event says, or the one event (under None) of a stage without partitions."""
+    whole: Metadata = {"dagster/row_count": version.rows, "version": str(version)}
+    if not shards:
+        return {None: whole}
+    sizes = version.shard_rows()
+    return {shard: {"dagster/partition_row_count": sizes.get(shard, 0), **whole} for shard in shards}
 
 
-def version_metadata(version: Version, query: DatasetQuery) -> Metadata:
-    """What describes a version as a whole; it stands on one event of each run."""
+def version_metadata(version: Version, query: DatasetQuery, shards: Sequence[str] = ()) -> Metadata:
+    """What describes a version as a whole; it stands on one event of each run.
+
+    Args:
+        query: what made it.
+        shards: the shards that the run made; none for a run over the whole dataset.
+    """
     described: Metadata = {
         "dagster/table_name": str(version),
         "dagster/storage_kind": "clickhouse",
         "dagster/column_schema": column_schema(version, query),
         "shards": len(version.shards),
         "query": dg.MetadataValue.md(f"```python\n{readable(query.python)}\n```"),
-        **_recorded(version),
+        **_recorded(version, shards),
     }
     if lineage := lineage_metadata(query):
         described["dagster/column_lineage"] = lineage
@@ -59,19 +62,22 @@ def version_metadata(version: Version, query: DatasetQuery) -> Metadata:
         described["samples"] = dg.MetadataValue.text(f"No samples could be read: {error}")
     else:
         if pictures is not None:
-            described["samples"] = dg.MetadataValue.md(pictures.sheet)
             if pictures.strip:
-                described["a_few_samples"] = dg.MetadataValue.md(pictures.strip)
+                described["samples"] = dg.MetadataValue.md(pictures.strip)
+            described["contact_sheet"] = dg.MetadataValue.md(pictures.sheet)
     return described
 
 
-def _recorded(version: Version) -> Metadata:
+def _recorded(version: Version, shards: Sequence[str]) -> Metadata:
     """What provenance says, as numbers that can be plotted."""
     recorded = version.provenance
     if recorded is None:
         return {}
+    sizes = version.shard_rows()
+    made = sum(sizes.get(shard, 0) for shard in shards) if shards else version.rows
     numbers: Metadata = {
         "rows_in": recorded.rows_in,
+        "kept": made / recorded.rows_in if recorded.rows_in else 1.0,
         "bytes_added": recorded.bytes_added,
         "seconds": float(recorded.seconds),
         "values_computed": recorded.computed,
@@ -87,8 +93,15 @@ def _recorded(version: Version) -> Metadata:
 
 
 def column_schema(version: Version, query: DatasetQuery) -> dg.TableSchema:
-    """Columns of a version: types, and what they are."""
+    """Columns of a version: types, what they are, and what they are computed from.
+
+    The lineage is said in words, too: Dagster's open UI keeps it without showing it.
+    """
     docs = column_docs(version.columns, query.block)
+    for name, places in column_lineage(query.block).items():
+        if name not in SYSTEM and {column for _, column in places} - {name}:
+            sources = ", ".join(f"{table.partition('.')[0]}.{column}" for table, column in sorted(places))
+            docs[name] = f"{docs.get(name, '')} Computed from {sources}.".strip()
     return dg.TableSchema([dg.TableColumn(name, kind, docs.get(name)) for name, kind in version.columns.items()])
 
 

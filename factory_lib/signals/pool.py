@@ -38,6 +38,7 @@ _OF_WORKERS = {
     # than most of what is computed on it.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "MALLOC_ARENA_MAX": "1",
 }
 """Environment of worker processes, where the user's says nothing else."""
 

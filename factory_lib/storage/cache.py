@@ -155,9 +155,8 @@ class BlockCache:
         """The counters since the last call."""
         with self._lock:
             taken, self.counters = self.counters, Counter()
-            if self._shared is not None:
-                taken += self._shared.counters
-                self._shared.counters = Counter()
+        if self._shared is not None:
+            taken += self._shared.take_counters()
         return taken
 
     def close(self) -> None:
@@ -287,8 +286,10 @@ class BlockCache:
                     if len(self._mirrors) > OPEN_MIRRORS:
                         self._retire()
                 if time.monotonic() - self._stamps.get(key, -IN_USE_SECONDS) > IN_USE_SECONDS / 10:
-                    os.utime(found.folder / "about.json")
                     self._stamps[key] = time.monotonic()
+                    if not found.stamp():  # removed meanwhile: its pages serve no longer
+                        del self._mirrors[key]
+                        return self._mirror(file)
             except OSError:
                 self._mirrors.pop(key, None)
                 self._switch_off()
@@ -361,8 +362,10 @@ class BlockCache:
             if freed >= goal:
                 break
             mirror = self._mirror(file)
-            if mirror is not None:
-                freed += mirror.drop(first, last)
+            try:
+                freed += mirror.drop(first, last) if mirror is not None else 0
+            except OSError:  # a file system without holes: what is kept stays
+                break
         self._count("evicted_bytes", freed)
         return freed
 

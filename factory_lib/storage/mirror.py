@@ -179,11 +179,27 @@ class Mirror:
         self.sums[numbers] = page_sums(pages, numbers)
 
     def drop(self, first: int, last: int) -> int:
-        """Give the pages ``[first, last)`` back to the disk; returns bytes that were kept there."""
-        kept = int(np.count_nonzero(self.sums[first:last])) * PAGE
+        """Give the pages ``[first, last)`` back to the disk; returns bytes that were kept there.
+
+        Raises:
+            OSError: the file system cannot do that; everything is as it was.
+        """
+        before = self.sums[first:last].copy()
         self.sums[first:last] = 0
-        _punch_hole(self._data, first * PAGE, (last - first) * PAGE)
-        return kept
+        try:
+            _punch_hole(self._data, first * PAGE, (last - first) * PAGE)
+        except OSError:
+            self.sums[first:last] = before
+            raise
+        return int(np.count_nonzero(before)) * PAGE
+
+    def stamp(self) -> bool:
+        """Note that it is in use; False where it has been removed."""
+        try:
+            os.utime(self.folder / "about.json")
+        except FileNotFoundError:
+            return False
+        return True
 
     @contextmanager
     def claimed(self, start: int, stop: int) -> Iterator[None]:
@@ -192,8 +208,11 @@ class Mirror:
         if command is None or not sys.platform.startswith("linux"):
             yield
             return
-        # A description of its own for each claim, so that threads exclude each other, too.
-        descriptor = os.open(self.folder / "data", os.O_RDWR | os.O_CLOEXEC)
+        try:  # a description of its own for each claim, so that threads exclude each other, too
+            descriptor = os.open(self.folder / "data", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # removed meanwhile
+            yield
+            return
         try:
             wait, deadline = 0.001, time.monotonic() + LOCK_SECONDS
             request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, stop - start, 0)

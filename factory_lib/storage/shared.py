@@ -179,6 +179,12 @@ class SharedTier:
         key = content_key(file)
         return f"{self._url}/{key[:2]}/{key}/{block:06d}"
 
+    def take_counters(self) -> Counter[str]:
+        """The counters since the last call."""
+        with self._lock:
+            taken, self.counters = self.counters, Counter()
+        return taken
+
     def _count(self, name: str, amount: int) -> None:
         with self._lock:
             self.counters[name] += amount
