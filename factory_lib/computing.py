@@ -6,6 +6,7 @@ what it was computed from. A run that was killed takes up what it had staged.
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import ShardValues, fill_columns
-from factory_lib.warehouse.names import STAGING, is_version_name
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.names import STAGE_PREFIX, STAGING, is_version_name
+from factory_lib.warehouse.stage import Stage, owner
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
@@ -52,7 +53,20 @@ class SignalRows(Origin):
         shard_sources = {**table_sources(block, warehouse()), **ledger.shard_sources}
         stage, how, added = derive(warehouse(), STAGING, block)
         files = provenance.etags(stage.warehouse, shard_sources.values())
-        staged = [Staged.of(stage, signal, shard_sources) for signal in self.signals]
+        staged = [Staged.of(stage, signal, shard_sources, fresh=ledger.fresh) for signal in self.signals]
+        try:
+            self._fill(stage, staged, files, ledger)
+        except BaseException:
+            for one in staged:
+                one.abandon()
+            stage.drop()
+            raise
+        ledger.bytes += added
+        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
+        return stage
+
+    def _fill(self, stage: Stage, staged: Sequence[Staged], files: dict[str, str], ledger: Ledger) -> None:
+        """Compute the values that are missing and write all of them into the table."""
         rows = sum(stage.shard_rows().values())
         reused = [rows - one.missing() for one in staged]
         self._compute_missing(stage, staged, files, rows)
@@ -62,14 +76,12 @@ class SignalRows(Origin):
         stage.add_columns(types, [s.name for s in self.signals if getattr(s.output, "unit", False)])
         for one in staged:
             one.write_into(stage)
-        ledger.bytes += added + stage.bytes(types)
-        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
+        ledger.bytes += stage.bytes(types)
         for one, taken in zip(staged, reused, strict=True):
             ledger.signals.append(one.signal_record())
             ledger.reused += taken
             ledger.computed += rows - taken
             ledger.finish.append(one.forget)
-        return stage
 
     def _compute_missing(self, stage: Stage, staged: Sequence[Staged], etags: dict[str, str], rows: int) -> None:
         from factory_lib.signals.engine import compute
@@ -102,6 +114,7 @@ class Staged:
         stage: the table whose rows get values.
         name: the table of staged values, quoted.
         identity: SQL of the hash of everything that a value of a row depends on besides the signal.
+        fresh: the table is of this run alone: nothing is taken up, nothing is left.
     """
 
     stage: Stage
@@ -109,19 +122,23 @@ class Staged:
     name: str
     identity: str
     shards: tuple[str, ...]
+    fresh: bool = False
 
     @staticmethod
-    def of(stage: Stage, signal: Signal, shard_sources: dict[str, str]) -> Staged:
+    def of(stage: Stage, signal: Signal, shard_sources: dict[str, str], *, fresh: bool = False) -> Staged:
         """The staged values of a signal, in a table made when it is first needed."""
         wh = stage.warehouse
-        name = f"{STAGING}.{quote(f'values_{signal.name}_{signal.fingerprint[:16]}')}"
+        known = f"values_{signal.name}_{signal.fingerprint[:16]}"
+        name = f"{STAGING}.{quote(f'{STAGE_PREFIX}values_{uuid.uuid4().hex[:16]}' if fresh else known)}"
         wh.execute(f"CREATE DATABASE IF NOT EXISTS {STAGING}")
         wh.execute(
             f"CREATE TABLE IF NOT EXISTS {name} (shard LowCardinality(String), position UInt32, identity UInt64,"
             f" value {signal.output.clickhouse}, error LowCardinality(Nullable(String)))"
             " ENGINE = MergeTree PARTITION BY shard ORDER BY position"
+            + (f" COMMENT {literal(owner())}" if fresh else "")
         )
-        return Staged(stage, signal, name, _identity(stage, signal, shard_sources), tuple(stage.shard_rows()))
+        identity = _identity(stage, signal, shard_sources)
+        return Staged(stage, signal, name, identity, tuple(stage.shard_rows()), fresh)
 
     @property
     def warehouse(self) -> Warehouse:
@@ -152,9 +169,17 @@ class Staged:
 
     def forget(self) -> None:
         """Drop the staged values, once a version holds them."""
+        if self.fresh:
+            self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
+            return
         commands = ", ".join(f"DROP PARTITION {literal(s)}" for s in self.shards)
         if commands:
             self.warehouse.execute(f"ALTER TABLE {self.name} {commands}")
+
+    def abandon(self) -> None:
+        """What becomes of the staged values of a run that failed: they stay for the next one, unless nobody may."""
+        if self.fresh:
+            self.forget()
 
     def signal_record(self) -> dict[str, Any]:
         """The signal, for provenance."""

@@ -42,6 +42,7 @@ class Ledger:
         bytes: bytes on disk that were written.
         storage: how they were stored.
         finish: called after the commit.
+        fresh: values are computed anew, whatever is known of them already.
     """
 
     signals: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Ledger:
     bytes: int = 0
     storage: list[str] = field(default_factory=list)
     finish: list[Callable[[], None]] = field(default_factory=list)
+    fresh: bool = False
 
     def add(self, other: Ledger) -> None:
         """Take over what another ledger says."""
@@ -74,7 +76,7 @@ class Origin:
     def stage(self, ledger: Ledger) -> Stage:
         """The rows as a table, written at the first call; the table goes when this object goes."""
         if self._stage is None:
-            self._ledger = Ledger()
+            self._ledger = Ledger(fresh=ledger.fresh)
             self._stage = self.write(self._ledger)
             weakref.finalize(self, _drop_quietly, self._stage)
         ledger.add(self._ledger)
