@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from factory_lib.errors import QueryError, nearest
-from factory_lib.pending import Ledger, Origin, as_reader, check_written, settle
+from factory_lib.pending import Ledger, Origin, as_reader, settle
 from factory_lib.sql import ROW_ID, Block, Rendering
-from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import clickhouse_type
-from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import SYSTEM, derive
-from factory_lib.warehouse.filling import ShardValues, fill_columns
+from factory_lib.warehouse.filling import fill_columns
+from factory_lib.warehouse.given_values import MatchedValues, RunsOfValues
 from factory_lib.warehouse.names import STAGING
-from factory_lib.warehouse.stage import Stage, owner
+from factory_lib.warehouse.stage import Stage
 
 
 class GivenColumns(Origin):
@@ -49,46 +48,22 @@ class GivenColumns(Origin):
 
     def write(self, ledger: Ledger) -> Stage:
         stage, how, added = derive(warehouse(), STAGING, settle(self.block, ledger))
-        wh = stage.warehouse
-        values = f"{STAGING}.{quote(f'_stage_values_{uuid.uuid4().hex[:16]}')}"
-        keys = {f.name: clickhouse_type(f.with_nullable(False)) for f in self.reader.schema if f.name in self.on}
-        keys |= {name: t for name, t in SYSTEM.items() if name in keys}
-        declared = ", ".join(f"{quote(n)} {t}" for n, t in {**keys, **self.types}.items())
-        wh.execute(f"CREATE TABLE {values} ({declared}) ENGINE = Memory COMMENT {literal(owner())}")
+        values = self._values(stage.warehouse)
         try:
-            check_written(wh, values, wh.insert(values, self.reader))
+            values.write(self.reader)
             own = stage.columns()
             stage.drop_columns(n for n in self.types if n in own)
             stage.add_columns(self.types)
             names = {name: name for name in self.types}
-            fill_columns(stage, lambda shard: self._rows(stage, values, shard), names, self._facts(stage, values))
+            fill_columns(stage, lambda shard: values.rows(stage, shard), names, values.shards(stage))
         finally:
-            wh.execute(f"DROP TABLE IF EXISTS {values} SYNC")
+            values.drop()
         ledger.bytes += added + stage.bytes(self.types)
         ledger.storage += [*([how.kind] if how.kind != "clone" else []), "columns"]
         return stage
 
-    def _rows(self, stage: Stage, values: str, shard: str) -> str:
-        columns = ", ".join(map(quote, self.types))
-        where = f"shard = {literal(shard)}"
+    def _values(self, wh: Warehouse) -> RunsOfValues | MatchedValues:
         if set(self.on) == set(ROW_ID):
-            return f"SELECT position, {columns} FROM {values} WHERE {where}"
-        using = ", ".join(map(quote, self.on))
-        wanted = f"SELECT position, {using} FROM {stage.name} WHERE {where}"
-        return f"SELECT position, {columns} FROM ({wanted}) AS wanted INNER JOIN {values} AS given USING ({using})"
-
-    def _facts(self, stage: Stage, values: str) -> dict[str, ShardValues]:
-        """Size of the values of each shard, and whether they are complete where positions are given."""
-        wh = stage.warehouse
-        shards = stage.shard_rows()
-        if set(self.on) != set(ROW_ID):
-            size = f"SELECT sum(byteSize({', '.join(map(quote, self.types))})) FROM {values}"
-            share = int(wh.scalar(size) or 0) // max(1, len(shards))
-            return {shard: ShardValues(share) for shard in shards}
-        nulls = " + ".join(f"countIf({quote(n)} IS NULL)" for n, t in self.types.items() if t.startswith("Nullable("))
-        rows = wh.rows(
-            f"SELECT shard, count() = max(position) + 1 AND {nulls or '0'} = 0 AS complete,"
-            f" sum(byteSize({', '.join(map(quote, self.types))})) AS size FROM {values} GROUP BY shard"
-        )
-        known = {row["shard"]: ShardValues(row["size"], bool(row["complete"])) for row in rows}
-        return {shard: known.get(shard, ShardValues(0)) for shard in shards}
+            return RunsOfValues(wh, self.types)
+        keys = {f.name: clickhouse_type(f.with_nullable(False)) for f in self.reader.schema if f.name in self.on}
+        return MatchedValues(wh, self.types, keys | {name: t for name, t in SYSTEM.items() if name in keys})

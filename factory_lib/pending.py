@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from factory_lib.errors import CommitError, EngineError, QueryError, nearest
+from factory_lib.errors import EngineError, QueryError, nearest
 from factory_lib.expressions import SqlText
 from factory_lib.progress import track
 from factory_lib.sql import Block, PendingSource, Rendering, TableSource, map_sources
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER_TYPE, clickhouse_type
-from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
+from factory_lib.warehouse.given_values import check_written
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
 
@@ -235,19 +236,6 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
     stage.remove_defaults(defaults)
     stage.optimize()
     return rows
-
-
-def check_written(wh: Warehouse, table: str, rows: int) -> None:
-    """Make sure that a new table holds the rows that were sent to it: chDB drops an error of an insert's last block.
-
-    Raises:
-        CommitError: it does not.
-    """
-    found = int(wh.scalar(f"SELECT count() FROM {table}"))
-    if found != rows:
-        raise CommitError(
-            f"Of {rows:,} rows that were sent to the warehouse, {found:,} are there.", "Is the disk full? Run it again."
-        )
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from factory_lib.errors import CommitError, QueryError
 from factory_lib.pending import Ledger, settle
+from factory_lib.recipes import recipe_of
 from factory_lib.sql import Block, Rendering, TableSource, tables
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
@@ -97,7 +98,8 @@ def save(request: Request) -> Version:
         sources = {**_sources(parents), **ledger.shard_sources}
         made_by = _made_by(request.block, ledger.signals)
         records = [ShardRecord(s, n, "", made_by, sources.get(s, "")) for s, n in made.items()]
-        version = _commit(wh, request, rows, records, draft, started)
+        recipe = recipe_of(request.block, {str(v): v.uuid for v in parents})
+        version = _commit(wh, request, rows, records, draft, recipe, started)
     finally:
         rows.drop()
     for finish in ledger.finish:
@@ -106,15 +108,23 @@ def save(request: Request) -> Version:
 
 
 def _commit(
-    wh: Warehouse, request: Request, rows: Stage, made: Sequence[ShardRecord], draft: Provenance, started: float
+    wh: Warehouse,
+    request: Request,
+    rows: Stage,
+    made: Sequence[ShardRecord],
+    draft: Provenance,
+    recipe: Mapping[str, Any],
+    started: float,
 ) -> Version:
     """Publish the rows as the next version, as often as it takes to win the race for its number."""
     replaced = set(request.shards or ()) | {s.shard for s in made} | set(request.removed)
+    recorded: set[str] = set()
     for attempt in range(MAX_RACES):
         base = latest(wh, request.dataset)
         number = base.number + 1 if base else 1
         carried = base if request.mode == "merge" else None
-        built, changed = _assemble(wh, request, rows, carried, replaced)
+        # Rows that nothing joins are published as they are; others stay what the next attempt begins with.
+        built, changed = (rows, False) if request.mode == "new" else _assemble(wh, request, rows, carried, replaced)
         try:
             origin_rows = built.shard_rows() if changed else {s.shard: s.rows for s in made}
             records = [dataclasses.replace(s, origin=built.uuid) for s in made]
@@ -132,15 +142,28 @@ def _commit(
             if keep:
                 total += sum(s.rows for name, s in keep.shards.items() if name not in replaced)
             done = dataclasses.replace(draft, rows=total, seconds=round(time.monotonic() - started, 4))
-            provenance.record(wh, built.uuid, done, records, keep.uuid if keep else None, sorted(replaced))
+            if built.uuid not in recorded:
+                joined = _joined(carried, changed, [s.shard for s in records[len(made) :]])
+                provenance.record(
+                    wh, built.uuid, done, records, keep.uuid if keep else None, sorted(replaced), {**recipe, **joined}
+                )
+                recorded.add(built.uuid)
             return publish(built, number)
-        except LostRaceError:
-            built.drop()
+        except BaseException as error:
+            if built is not rows:
+                built.drop()
+            if not isinstance(error, LostRaceError):
+                raise
             time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
-        except BaseException:
-            built.drop()
-            raise
     raise CommitError(f"{request.dataset}: {MAX_RACES} other writers were faster.", "Are many jobs saving in a loop?")
+
+
+def _joined(carried: Version | None, changed: bool, recast: Sequence[str]) -> dict[str, Any]:
+    """What the recipe of a version says of the rows that the query's rows joined."""
+    if carried is None:
+        return {}
+    base = {"name": str(carried), "uuid": carried.uuid}
+    return {"carried": base, **({"evolved": True, "recast": list(recast)} if changed else {})}
 
 
 def _assemble(
@@ -205,13 +228,12 @@ def _difference(own: TableSource, carried: Version) -> str:
 
 
 def _parents(wh: Warehouse, block: Block) -> list[Version]:
-    from factory_lib.computing import SignalRows
     from factory_lib.sql import PendingSource, map_sources
 
     found: dict[str, Version] = {}
 
     def visit(source: object) -> object:
-        if isinstance(source, PendingSource) and isinstance(source.origin, SignalRows):
+        if isinstance(source, PendingSource) and hasattr(source.origin, "block"):
             found.update({str(v): v for v in _parents(wh, source.origin.block)})
         return source
 

@@ -1,7 +1,7 @@
 """Values computed outside the engine become a column, without a join and without touching the other columns.
 
-Positions in a shard are dense, so an array of the shard's values, indexed by position, is the lookup: one update a
-partition, all partitions at once.
+Positions in a shard are dense, so an array of the shard's values, indexed by position, is the lookup. All shards are
+updated by one statement: the engine runs it on all partitions at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.stage import Stage
 
 _WAVE_BYTES = 1 << 30
+# The parser bounds the size of a statement.
+_WAVE_SHARDS = 100
 # Two values for one position would shift all that follow.
 _TWICE = "a row has more than one value"
 
@@ -25,11 +27,12 @@ class ShardValues:
 
     Attributes:
         bytes: their size, which bounds how many shards are held in memory at once.
-        complete: every position up to the last has a value, and none is NULL: the cheapest case.
+        packed: SELECT (SQL text) of one row, which has for each column of values an array with a value for every
+            position, none of them NULL: the cheapest case. Empty where that is not so.
     """
 
     bytes: int
-    complete: bool = False
+    packed: str = ""
 
 
 def fill_columns(
@@ -46,11 +49,19 @@ def fill_columns(
         EngineError: a position has more than one value, or the engine failed.
     """
     for wave in _waves(shards):
-        # Submitted one after another, though they run at once: the engine gives a mutation its number before it lists
-        # it, and a part that meanwhile is carried past a later number never sees the earlier one. From 4 threads, 13 of
-        # 150 fills of 12 shards lost an update without an error; one by one, none did.
+        # One statement, not one a shard: each costs a round trip, and of several that come at once the engine can lose
+        # one without an error (it gives a mutation its number before it lists it).
+        commands = []
         for shard in wave:
-            _update_shard(stage, shard, rows(shard), names, shards[shard].complete)
+            packed = shards[shard].packed
+            lookups = _packed(packed, names) if packed else _with_gaps(rows(shard), names)
+            assignments = ", ".join(f"{quote(name)} = {lookup}" for name, lookup in lookups.items())
+            commands.append(f"UPDATE {assignments} IN PARTITION {literal(shard)} WHERE 1")
+        stage.warehouse.execute(
+            f"ALTER TABLE {stage.name} {', '.join(commands)}",
+            # Validation would evaluate the lookups once more.
+            settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0, "validate_mutation_query": 0},
+        )
         wait_for_mutations(stage)
 
 
@@ -77,24 +88,9 @@ def wait_for_mutations(stage: Stage) -> None:
         pause = min(2 * pause, 0.1)
 
 
-def _update_shard(stage: Stage, shard: str, rows: str, names: Mapping[str, str], complete: bool) -> None:
-    lookups = _complete(rows, names) if complete else _with_gaps(rows, names)
-    assignments = ", ".join(f"{quote(name)} = {lookup}" for name, lookup in lookups.items())
-    stage.warehouse.execute(
-        f"ALTER TABLE {stage.name} UPDATE {assignments} IN PARTITION {literal(shard)} WHERE 1",
-        # Validation would evaluate the lookup once more.
-        settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0, "validate_mutation_query": 0},
-    )
-
-
-def _complete(rows: str, names: Mapping[str, str]) -> dict[str, str]:
+def _packed(packed: str, names: Mapping[str, str]) -> dict[str, str]:
     """For each column, SQL of its value at `position`, out of an array of plain values."""
-    check = f"HAVING throwIf(groupArray(position) != range(toUInt32(count())), '{_TWICE}') = 0"
-    lookups = {}
-    for name, value in names.items():
-        ordered = f"SELECT position, assumeNotNull({quote(value)}) AS v FROM ({rows}) ORDER BY position"
-        lookups[name] = f"(SELECT groupArray(v) FROM ({ordered}) {check})[position + 1]"
-    return lookups
+    return {name: f"(SELECT {quote(value)} FROM ({packed}))[position + 1]" for name, value in names.items()}
 
 
 def _with_gaps(rows: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -112,7 +108,7 @@ def _waves(shards: Mapping[str, ShardValues]) -> Iterable[list[str]]:
     total = 0
     for shard, values in shards.items():
         size = values.bytes
-        if wave and total + size > _WAVE_BYTES:
+        if wave and (total + size > _WAVE_BYTES or len(wave) == _WAVE_SHARDS):
             yield wave
             wave, total = [], 0
         wave.append(shard)

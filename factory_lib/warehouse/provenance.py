@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,22 @@ from factory_lib.warehouse.names import CATALOG
 _TABLES = {
     "versions": "(uuid UUID, dataset String, created DateTime64(3, 'UTC'), rows UInt64, record String)"
     " ENGINE = MergeTree ORDER BY uuid",
+    "recipes": "(uuid UUID, recipe String) ENGINE = MergeTree ORDER BY uuid",
     "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
     " ENGINE = MergeTree ORDER BY (uuid, shard)",
     "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
     "fingerprints": "(origin UUID, shard String, fingerprint String)"
     " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
+    "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
+    " reads Map(String, String)) ENGINE = MergeTree ORDER BY (shard, fingerprint)",
+    "contents": "(uri String, etag String, offset UInt64, size UInt64, hash FixedString(16))"
+    " ENGINE = ReplacingMergeTree ORDER BY (uri, etag, offset, size)",
     "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
 }
-"""Tables of the catalog. `tags`: what was done to tags; `dropped`: versions that retention removed."""
+"""Tables of the catalog. `recipes`: queries of versions, such that they can be run again; `tags`: what was done to tags;
+`dropped`: versions that retention removed."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def record(
     shards: Iterable[ShardRecord],
     carried_from: str | None = None,
     carried_except: Iterable[str] = (),
+    recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the provenance of a version that is about to be published.
 
@@ -118,8 +125,11 @@ def record(
         shards: the shards that this version made.
         carried_from: UUID of the version whose other shards it carries over.
         carried_except: shards of that version that are not carried over.
+        recipe: what it takes to run its query again.
     """
     ensure_tables(warehouse)
+    if recipe is not None:
+        _record_recipe(warehouse, uuid, recipe)
     warehouse.execute(
         f"INSERT INTO {CATALOG}.versions SELECT {{uuid:UUID}}, {{dataset:String}},"
         " parseDateTime64BestEffort({created:String}, 3, 'UTC'), {rows:UInt64}, {record:String}",
@@ -151,6 +161,27 @@ def record(
             " WHERE uuid = {old:UUID} AND NOT has({gone:Array(String)}, shard)",
             {"new": uuid, "old": carried_from, "gone": list(carried_except)},
         )
+
+
+def _record_recipe(warehouse: Warehouse, uuid: str, recipe: Mapping[str, Any]) -> None:
+    text = json.dumps(recipe)
+    kept = without_credentials(text)
+    if kept != text:
+        kept = json.dumps({**json.loads(kept), "redacted": True})
+    warehouse.insert(f"{CATALOG}.recipes", pa.table({"uuid": [uuid], "recipe": [kept]}))
+
+
+def read_recipes(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Recipes by the UUIDs of the tables of their versions; those without one are left out.
+
+    One from which credentials were cut out has `redacted`.
+    """
+    ensure_tables(warehouse)
+    rows = warehouse.rows(
+        f"SELECT toString(uuid) AS id, recipe FROM {CATALOG}.recipes WHERE has({{u:Array(UUID)}}, uuid)",
+        {"u": sorted(set(uuids))},
+    )
+    return {row["id"]: json.loads(row["recipe"]) for row in rows}
 
 
 def read(warehouse: Warehouse, uuid: str) -> Provenance | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, is_dataset_database
 
 ABANDONED_HOURS = 24.0
@@ -63,6 +64,7 @@ def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
         database, _, name = table.table.partition(".")
         warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)} SYNC")
     forget_unpublished(warehouse)
+    forget_unused(warehouse)
 
 
 def forget_unpublished(warehouse: Warehouse) -> None:
@@ -74,7 +76,7 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     provenance.ensure_tables(warehouse)
     alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
-    for table in ("shards", "versions"):
+    for table in ("shards", "recipes", "versions"):
         warehouse.execute(
             f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})", settings={"lightweight_deletes_sync": 2}
         )

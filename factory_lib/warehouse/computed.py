@@ -1,0 +1,151 @@
+"""What is remembered of computed values: which columns of which versions hold them, and what bytes they were made of.
+
+Two tables of the catalog. `signal_values` says for each shard that a version made which of its columns hold the values
+of a signal as they were computed, and which hold what the signal read. `contents` holds a hash of every member whose
+bytes were read from a file in a known state (uri and etag): a fact that never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from factory_lib.sqltext import quote
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import CATALOG, is_version_name
+
+HASH_BYTES = 16
+"""Length of the hash of a member's bytes."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Columns of a table that hold what a signal computed.
+
+    Attributes:
+        fingerprint: of the signal.
+        value, error: the columns with its values and errors.
+        reads: what the signal calls a column that it reads -> the column that holds exactly what it read.
+    """
+
+    fingerprint: str
+    value: str
+    error: str
+    reads: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Shards of a version that hold values of a signal.
+
+    Attributes:
+        table: the version's table, quoted.
+        held: its columns.
+        sources: shard -> fingerprint of the files that the shard's rows point into.
+    """
+
+    table: str
+    held: Held
+    sources: dict[str, str]
+
+
+def record_held(warehouse: Warehouse, origin: str, shards: Sequence[str], held: Sequence[Held]) -> None:
+    """Remember where the values of signals are, in a version that is about to be published.
+
+    Args:
+        origin: UUID of the version's table.
+        shards: the shards that it made.
+    """
+    if not shards or not held:
+        return
+    provenance.ensure_tables(warehouse)
+    rows = [(shard, one) for shard in shards for one in held]
+    reads = pa.map_(pa.string(), pa.string())
+    table = pa.table(
+        {
+            "origin": pa.array([origin] * len(rows), pa.string()),
+            "shard": pa.array([shard for shard, _ in rows], pa.string()),
+            "fingerprint": pa.array([one.fingerprint for _, one in rows], pa.string()),
+            "value": pa.array([one.value for _, one in rows], pa.string()),
+            "error": pa.array([one.error for _, one in rows], pa.string()),
+            "reads": pa.array([list(one.reads.items()) for _, one in rows], reads),
+        }
+    )
+    warehouse.insert(f"{CATALOG}.signal_values", table)
+
+
+def carry_held(warehouse: Warehouse, origin: str, before: str, shards: Sequence[str]) -> None:
+    """Remember that a version holds what another one held of some shards, which it carries over with more columns.
+
+    Args:
+        origin: UUID of the new version's table.
+        before: UUID of the version whose shards are carried over.
+    """
+    provenance.ensure_tables(warehouse)
+    warehouse.execute(
+        f"INSERT INTO {CATALOG}.signal_values SELECT {{new:UUID}}, shard, fingerprint, value, error, reads"
+        f" FROM {CATALOG}.signal_values WHERE (origin, shard) IN (SELECT origin, shard FROM {CATALOG}.shards"
+        " WHERE uuid = {old:UUID} AND has({s:Array(String)}, shard))",
+        {"new": origin, "old": before, "s": list(shards)},
+    )
+
+
+def earlier_values(warehouse: Warehouse, fingerprint: str, shards: Sequence[str], most: int = 3) -> list[list[Earlier]]:
+    """Versions that hold values of a signal for these shards.
+
+    Args:
+        most: how many versions to give for a shard.
+
+    Returns:
+        For each shard the version made last comes in the first list, the one before in the second, and so on.
+    """
+    provenance.ensure_tables(warehouse)
+    of_shards = "has({s:Array(String)}, shard)"
+    rows = warehouse.rows(
+        "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
+        " h.error AS error, h.reads AS reads,"
+        " row_number() OVER (PARTITION BY h.shard ORDER BY v.created DESC) AS rank"
+        f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE fingerprint = {{f:String}} AND {of_shards}) AS h"
+        f" INNER JOIN (SELECT origin, shard, any(uuid) AS uuid, any(source) AS source FROM {CATALOG}.shards"
+        f" WHERE {of_shards} AND uuid IN (SELECT uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
+        " GROUP BY origin, shard) AS s ON s.origin = h.origin AND s.shard = h.shard"
+        f" INNER JOIN (SELECT uuid, any(created) AS created FROM {CATALOG}.versions GROUP BY uuid) AS v"
+        " ON v.uuid = h.origin"
+        " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.uuid"
+        " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
+        {"f": fingerprint, "s": list(shards), "n": most},
+    )
+    found: dict[tuple[int, str, str], Earlier] = {}
+    for row in rows:
+        if is_version_name(row["version"]):
+            held = Held(fingerprint, row["value"], row["error"], dict(row["reads"]))
+            table = ".".join(map(quote, row["version"].split(".")))
+            place = (row["rank"], row["version"], repr(held))
+            found.setdefault(place, Earlier(table, held, {})).sources[row["shard"]] = row["source"]
+    ranks = sorted({rank for rank, _, _ in found})
+    return [[one for (rank, _, _), one in found.items() if rank == wanted] for wanted in ranks]
+
+
+def record_contents(warehouse: Warehouse, members: pa.Table) -> None:
+    """Remember the hashes of members.
+
+    Args:
+        members: `uri`, `etag`, `offset`, `size` and `hash` (16 bytes).
+    """
+    if members.num_rows:
+        provenance.ensure_tables(warehouse)
+        warehouse.insert(f"{CATALOG}.contents", members)
+
+
+def forget_unused(warehouse: Warehouse) -> None:
+    """Remove what is remembered of versions that were never published, and of files that no version points into."""
+    provenance.ensure_tables(warehouse)
+    settings = {"lightweight_deletes_sync": 2}
+    there = f"SELECT uuid FROM {CATALOG}.versions"
+    warehouse.execute(f"DELETE FROM {CATALOG}.signal_values WHERE origin NOT IN ({there})", settings=settings)
+    sources = f"SELECT source FROM {CATALOG}.shards WHERE uuid IN (SELECT uuid FROM system.tables)"
+    files = f"SELECT uri, etag FROM {CATALOG}.files WHERE source IN ({sources})"
+    warehouse.execute(f"DELETE FROM {CATALOG}.contents WHERE (uri, etag) NOT IN ({files})", settings=settings)
