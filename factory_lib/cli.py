@@ -28,6 +28,7 @@ _MODULES = {
     "tag": "tag",
     "ingest": "ingest",
     "gc": "gc",
+    "cache": "cache",
     "unsynced": "unsynced",
     "demo": "demo",
     "up": "services",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -12,15 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory_lib.cli import factory
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.storage import cache as cache_module
+from factory_lib.storage import tally
 from factory_lib.storage.cache import BlockCache, CacheOptions, Request, clear, mirrors_of
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Mirror, page_sums
-from factory_lib.storage.shared import SharedTier, content_key
+from factory_lib.storage.shared import SharedTier, clear_shared, content_key, shared_use
 from factory_lib.storage.store import store
 from tests.s3 import Bucket, s3, s3_endpoint  # noqa: F401 - fixtures
 
@@ -112,7 +117,7 @@ def test_the_second_reader_reads_no_origin(origin, options):
     second = BlockCache(options)
     assert read(second, file, ranges) == expected(origin, file, ranges)
     assert origin.read_bytes == before
-    assert second.take_counters() == {"bytes_cache": 11_010, "corrupt_pages": 0}
+    assert second.take_counters() == {"bytes_read": 11_010, "bytes_cache": 11_010, "corrupt_pages": 0}
 
 
 def test_a_new_etag_is_another_file(origin, options):
@@ -401,3 +406,88 @@ def test_create_lets_one_writer_win(s3: Bucket, tmp_path):  # noqa: F811
         assert store().read(f"{folder}/claim") == b"first"
         assert store().exists(f"{folder}/claim")
         assert not store().exists(f"{folder}/other")
+
+
+# What the command line shows and clears
+
+
+@pytest.fixture
+def settled(options: CacheOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheOptions:
+    """A cache with a shared tier, as the settings describe it."""
+    monkeypatch.setenv("FACTORY_CACHE", str(options.folder))
+    monkeypatch.setenv("FACTORY_CACHE_BYTES", str(options.capacity))
+    monkeypatch.setenv("FACTORY_SHARED_CACHE", str(tmp_path / "shared"))
+    return CacheOptions(options.folder, options.capacity, str(tmp_path / "shared"))
+
+
+def command(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(factory, ["cache", *arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def test_the_command_shows_sizes_and_hits_by_tier(origin, settled):
+    assert json.loads(command("show", "--json").stdout)["shares"] == {}
+    for _ in range(4):  # processes, one after the other
+        cache = BlockCache(settled)
+        read(cache, origin.infos()[0], [(0, SIZE)])
+        cache.take_counters()
+    shown = json.loads(command("show", "--json").stdout)
+    assert [(file["uri"], file["bytes"] >= SIZE) for file in shown["local"]["files"]] == [("mem://0", True)]
+    assert shown["local"]["bytes"] == sum(file["bytes"] for file in shown["local"]["files"])
+    assert (shown["local"]["capacity"], shown["shared"]["objects"]) == (10**9, 1)
+    assert SIZE < shown["shared"]["bytes"] < SIZE + 2000  # and checksums
+    assert (shown["served"]["bytes_read"], shown["served"]["bytes_origin"]) == (4 * SIZE, SIZE)
+    assert shown["shares"] == {"cache": 0.75, "shared": 0.0, "origin": 0.25}
+    text = command("show").stdout
+    assert re.search(r"^local .* 1 +\d+ kB of 1 GB +900 kB +75.0%", text, re.MULTILINE)
+    assert re.search(r"^origin .* 300 kB +25.0%", text, re.MULTILINE)
+    assert re.search(r"^mem://0 +\d+ kB +20\d\d-", text, re.MULTILINE)
+    fresh = BlockCache(CacheOptions(settled.folder.with_name("other"), 10**9, settled.shared))
+    read(fresh, origin.infos()[0], [(0, SIZE)])
+    fresh.take_counters()
+    assert tally.shares(tally.read(fresh.options.folder))["shared"] == 1.0
+
+
+def test_the_command_clears_the_tiers_while_readers_go_on(origin, settled):
+    file = origin.infos()[0]
+    reader = BlockCache(settled)
+    assert read(reader, file, [(0, 100_000)]) == [content(0)[:100_000]]
+    (Path(str(settled.shared)) / "notes.txt").write_text("not ours")
+    cleared = json.loads(command("clear", "--shared", "--json").stdout)
+    assert min(cleared["local_bytes"], cleared["shared_bytes"]) >= 100_000
+    shown = json.loads(command("show", "--json").stdout)
+    assert (shown["local"]["bytes"], shown["shared"]["objects"], shown["served"]["bytes_read"]) == (0, 0, 0)
+    assert read(reader, file, [(50_000, 200_000)]) == [content(0)[50_000:250_000]]
+    assert (Path(str(settled.shared)) / "notes.txt").exists()
+    assert "Freed" in command("clear").stderr
+    assert reader.take_counters()["shared_errors"] == 0
+
+
+def test_clearing_again_and_again_under_eight_readers_gives_no_wrong_byte(origin, settled):
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    children = [context.Process(target=_read_all, args=(origin, settled, seed, queue)) for seed in range(8)]
+    for child in children:
+        child.start()
+    while any(child.is_alive() for child in children):
+        clear(settled.folder)
+        clear_shared(str(settled.shared))
+    assert all(queue.get() is not None for _ in children)
+
+
+def test_no_shared_tier_to_clear_is_said(monkeypatch):
+    monkeypatch.delenv("FACTORY_SHARED_CACHE", raising=False)
+    assert "FACTORY_SHARED_CACHE" in command("clear", "--shared", code=1).stderr
+
+
+def test_a_shared_bucket_is_cleared(s3: Bucket, tmp_path):  # noqa: F811
+    tier = SharedTier(f"{s3.uri}/shared")
+    file = FileInfo("mem://x", SIZE, "1")
+    tier.read(file, 0, SIZE, lambda a, b: content(0)[a:b])
+    s3.put("shared/other", b"not ours")
+    assert shared_use(f"{s3.uri}/shared").objects == 1
+    assert clear_shared(f"{s3.uri}/shared").objects == 1
+    assert [file.uri for file in store().list(s3.uri)] == [f"{s3.uri}/shared/other"]
+    assert tier.read(file, 5000 // PAGE * PAGE, SIZE, lambda a, b: content(0)[a:b]) == content(0)[PAGE:]
+    assert tier.counters["shared_errors"] == 0

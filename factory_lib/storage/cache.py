@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import StoreError
 from factory_lib.settings import settings
+from factory_lib.storage import tally
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Mirror
 from factory_lib.storage.shared import SharedTier, content_key
@@ -104,7 +105,8 @@ class BlockCache:
         foresight: what to evict; without one, the mirrors used longest ago.
 
     Attributes:
-        counters: bytes_cache, bytes_shared, bytes_origin (delivered from or fetched from each tier), corrupt_pages,
+        counters: bytes_read (asked for and delivered), bytes_cache (of these, copied from pages, fetched ahead ones
+            among them), bytes_shared and bytes_origin (fetched from there, to deliver or to keep), corrupt_pages,
             evicted_bytes, bypassed_bytes (read past a full cache), cache_errors, and those of `SharedTier`.
     """
 
@@ -135,6 +137,7 @@ class BlockCache:
                 work.append(self._fetching.submit(self._serve, request, start, stop, indices))
         for done in work:
             done.result()
+        self._count("bytes_read", sum(int(request.sizes.sum()) for request in requests))
 
     def prefetch(self, file: FileInfo, start: int, stop: int) -> None:
         """Bring a range into the cache soon, in the background; trouble shows when it is read."""
@@ -157,6 +160,7 @@ class BlockCache:
             taken, self.counters = self.counters, Counter()
         if self._shared is not None:
             taken += self._shared.take_counters()
+        tally.add(self.options.folder, taken)
         return taken
 
     def close(self) -> None:
@@ -435,8 +439,10 @@ def clear(folder: Path) -> int:
     kept = mirrors_of(folder)
     for mirror in kept:
         _remove(folder, mirror.folder)
+    shutil.rmtree(folder / "trash", ignore_errors=True)  # and what a killed process left there
     if (folder / "used").exists():
         (folder / "used").write_bytes(struct.pack("<q", 0))
+    tally.reset(folder)
     return sum(mirror.bytes for mirror in kept)
 
 

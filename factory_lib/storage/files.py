@@ -47,6 +47,9 @@ class Files(Protocol):
         told so.
         """
 
+    def remove(self, uri: str) -> None:
+        """Remove one file; `FileNotFoundError` when there is none."""
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`, for the hint of an error."""
 

@@ -89,6 +89,10 @@ class LocalFiles:
             Path(temporary).unlink(missing_ok=True)
         return True
 
+    def remove(self, uri: str) -> None:
+        """Unlink one file; who has it open goes on reading."""
+        os.unlink(uri)
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the nearest folder above `uri` that exists."""
         folder = os.path.dirname(uri)

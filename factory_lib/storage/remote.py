@@ -75,6 +75,11 @@ class RemoteFiles:
         self.write(uri, data)
         return True
 
+    def remove(self, uri: str) -> None:
+        """Remove one object."""
+        path = self._path(uri)
+        with_retries(lambda: self.filesystem.rm_file(path))
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`."""
         found = self.filesystem.ls(self.filesystem._parent(self._path(uri)), detail=False)

@@ -7,11 +7,13 @@ An object starts with the checksums of its pages, so that a part of it can be re
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +28,8 @@ OFF_SECONDS = 60.0
 _MAGIC = b"DFSHARE1"
 _HEAD = struct.Struct("<8sQ16s")  # magic, bytes of data, blake2b of the checksums
 _HEADERS = 256  # kept in memory: 16 KiB each
+CLAIM = ".claim"
+_OURS = re.compile(r"/([0-9a-f]{2})/\1[0-9a-f]{38}/\d{6,}(\.claim)?$")
 
 Origin = Callable[[int, int], bytes | memoryview]
 
@@ -90,9 +94,13 @@ class SharedTier:
         while True:
             sums = self._sums(name, file, block)
             if sums is not None:
-                data = self._checked(name, sums, file, block, start, stop)
+                try:
+                    data = self._checked(name, sums, file, block, start, stop)
+                except FileMissing:  # cleared meanwhile: whoever claims it makes it anew
+                    self._forget(name)
+                    continue
                 return data if data is not None else self._made(name, file, block, start, stop, origin)
-            if self._claim(f"{name}.claim"):
+            if self._claim(f"{name}{CLAIM}"):
                 return self._made(name, file, block, start, stop, origin)
             self._count("shared_waits", 1)
             if time.monotonic() > deadline:
@@ -175,6 +183,10 @@ class SharedTier:
             if len(self._headers) > _HEADERS:
                 self._headers.popitem(last=False)
 
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._headers.pop(name, None)
+
     def _name(self, file: FileInfo, block: int) -> str:
         key = content_key(file)
         return f"{self._url}/{key[:2]}/{key}/{block:06d}"
@@ -188,6 +200,46 @@ class SharedTier:
     def _count(self, name: str, amount: int) -> None:
         with self._lock:
             self.counters[name] += amount
+
+
+@dataclass(frozen=True)
+class SharedUse:
+    """What lies in a shared tier: objects, and their bytes."""
+
+    objects: int
+    bytes: int
+
+
+def shared_use(url: str) -> SharedUse:
+    """What lies in the shared tier at a URL.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    sizes = [file.size for file in _listed(url) if not file.uri.endswith(CLAIM)]
+    return SharedUse(len(sizes), sum(sizes))
+
+
+def clear_shared(url: str) -> SharedUse:
+    """Remove everything from the shared tier at a URL; safe while jobs run: they fetch from the origin again.
+
+    Raises:
+        StoreError: it cannot be listed, or files in it not be removed.
+    """
+    files = _listed(url)
+    # Claims last: an object that is gone and unclaimed is made anew.
+    for file in sorted(files, key=lambda file: file.uri.endswith(CLAIM)):
+        store().remove(file.uri)
+    sizes = [file.size for file in files if not file.uri.endswith(CLAIM)]
+    return SharedUse(len(sizes), sum(sizes))
+
+
+def _listed(url: str) -> list[FileInfo]:
+    """Objects and claims, and nothing else that may lie there."""
+    try:
+        return [file for file in store().list(url) if _OURS.search(file.uri)]
+    except FileMissing:
+        return []
 
 
 class _OriginError(StoreError):

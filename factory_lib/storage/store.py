@@ -8,6 +8,7 @@ file had when it was listed; a file that was overwritten since is then an error 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import threading
@@ -156,6 +157,12 @@ class Store:
         """Write one file whole unless there is one of that name; whether it was written."""
         uri = self.resolve(uri)
         return self._guarded(uri, lambda files: files.create(uri, data))
+
+    def remove(self, uri: str) -> None:
+        """Remove one file; one that is not there is fine."""
+        uri = self.resolve(uri)
+        with contextlib.suppress(FileMissing):
+            self._guarded(uri, lambda files: files.remove(uri))
 
     def exists(self, uri: str) -> bool:
         """Whether there is such a file."""
