@@ -403,3 +403,35 @@ def test_import_is_light():
     code = "import sys, factory_lib.loading.order; print('torch' in sys.modules, 'clickhouse_connect' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_when_the_training_is_killed(tmp_path, method):
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING.format(method=method))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    training = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert training.stdout is not None
+    workers = [int(pid) for pid in training.stdout.readline().split()]
+    assert len(workers) == 2
+    training.kill()
+    training.wait()
+    assert training.stdout.read() == ""  # ends when the last process that has it open does
+
+
+TRAINING = """
+import multiprocessing, os, time
+import pyarrow as pa
+from factory_lib.loading.dataset import to_torch
+
+def main():
+    rows = pa.table({{"shard": ["a"] * 50, "number": range(50)}})
+    dataset = to_torch(rows.to_reader, "x", columns=["number"], global_batch_size=5, num_workers=2,
+        start_method="{method}", collate=lambda batch: os.getpid())
+    steps = iter(dataset)
+    print(next(steps), next(steps), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    main()
+"""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -87,6 +89,11 @@ class BatchDataset(IterableDataset[Batch]):
                 f"Use global_batch_size={world * 8} or another multiple of {world}.",
             )
         return rank, world
+
+    @property
+    def workers(self) -> int:
+        """Processes that make batches for this rank; 0 where it makes them itself."""
+        return self._workers
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through. The epoch it is at already keeps its position."""
@@ -267,6 +274,17 @@ class _Queue:
 
 def _start_worker(variables: dict[str, str], _: int) -> None:
     use_environment(variables)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that it works for is gone, killed perhaps: torch's own watch looks at the fork
+    server, which stays.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _unchanged(made: Any) -> Any:
