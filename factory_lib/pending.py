@@ -83,6 +83,12 @@ class Origin:
         ledger.add(self._ledger)
         return self._stage
 
+    def discard(self) -> None:
+        """Drop the table of the rows now; nothing happens when they were not written."""
+        if self._stage is not None:
+            self._stage.drop()
+            self._stage = None
+
     @property
     def written(self) -> Ledger | None:
         """What happened while the rows were written; None when they were not yet."""
@@ -187,7 +193,11 @@ class ShardRows(Origin):
             batch.append_column("shard", pa.array([shard] * batch.num_rows, pa.string()))
             for shard, batch in read_shards(self.source, self.shards, reports=reports)
         )
-        write_batches(stage, batches, f"ingesting {self.source.uri}")
+        try:
+            write_batches(stage, batches, f"ingesting {self.source.uri}")
+        except BaseException:
+            stage.drop()
+            raise
         for shard in self.shards:
             files = [(f.uri, f.size, f.etag) for f in shard.files]
             provenance.record_files(stage.warehouse, shard.fingerprint, files)

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.curation",),
     ("factory_lib.query",),
     ("factory_lib.saving", "factory_lib.tables", "factory_lib.writing"),
+    ("factory_lib.recipes",),
     ("factory_lib.computing", "factory_lib.given"),
     ("factory_lib.pending", "factory_lib.joins"),
     ("factory_lib.training",),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
 _STATS = "_stats.json"
+_OPTIONS = "_opened_with"
 
 
 def open_source(
@@ -68,13 +70,25 @@ def open_source(
     found = _Found(uri, tuple(_listed(uri)), vectors, per_shard, max(schema_tars, 1))
     for name, opener in _OPENERS.items():
         if format in (None, name) and (source := opener(found)) is not None:
-            return source if metadata is None else join_metadata(source, metadata, on, vectors)
+            source = source if metadata is None else join_metadata(source, metadata, on, vectors)
+            options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), "on": on}
+            options |= {"vectors": None if vectors is None else list(vectors)}
+            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars}
+            # Sources are frozen, and each format's is a class of its own.
+            object.__setattr__(source, _OPTIONS, options)
+            return source
     wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"
     raise SourceError(
         f"{redact(uri)} holds no {wanted}: {_contents(found.files)}.",
         "Known: WebDataset tars, img2dataset output, DataComp pools (shards/ and metadata/), parquet and npz tables, "
         "folders of images.",
     )
+
+
+def opened_with(source: Source) -> dict[str, Any] | None:
+    """The options with which `open_source` would open a source again; None for one that it did not open."""
+    options: dict[str, Any] | None = getattr(source, _OPTIONS, None)
+    return options
 
 
 def join_metadata(source: Source, metadata: str, on: str | None = None, vectors: Sequence[str] | None = None) -> Source:

@@ -324,10 +324,13 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
     if single_stream:
         settings["max_insert_threads"] = 1
     target = ", ".join(quote(n) for n in types)
-    warehouse.execute(
-        f"INSERT INTO {stage.name} ({target}) SELECT {', '.join(columns)} FROM ({inner})", rendering.params, settings
-    )
-    stage.optimize()
+    statement = f"INSERT INTO {stage.name} ({target}) SELECT {', '.join(columns)} FROM ({inner})"
+    try:
+        warehouse.execute(statement, rendering.params, settings)
+        stage.optimize()
+    except BaseException:
+        stage.drop()
+        raise
     return stage
 
 

@@ -39,7 +39,7 @@ _TABLES = {
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
 }
-"""Tables of the catalog. `recipes`: queries of versions, such that they can be run again; `tags`: what was done to tags;
+"""Tables of the catalog. `recipes`: queries of versions, such as can be run again; `tags`: what was done to tags;
 `dropped`: versions that retention removed."""
 
 
@@ -241,7 +241,7 @@ def without_credentials(text: str) -> str:
 @functools.lru_cache(maxsize=8)
 def code_of(folder: str) -> dict[str, str]:
     """Version of this package; git commit of a folder and whether its files differ from it ("yes"/"no")."""
-    code = {"package": _package_version()}
+    code = {"package": package_version()}
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -250,7 +250,8 @@ def code_of(folder: str) -> dict[str, str]:
     return {**code, "commit": commit, "changed": "yes" if dirty else "no"}
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """Version of this package, as it is installed."""
     try:
         return importlib.metadata.version("dataset-factory")
     except importlib.metadata.PackageNotFoundError:

@@ -111,20 +111,8 @@ class Version:
         return {s: found[key] for s in shards if (key := (self.shards[s].origin, s)) in found}
 
     def _compute_fingerprints(self, shards: list[str]) -> dict[str, str]:
-        names = sorted(self.columns)
-        # A hash of arguments is NULL when one of them is: inside a tuple a NULL is hashed like any value.
-        row_hash = f"cityHash64({', '.join(f'tuple({quote(n)})' for n in names)})"
-        rows = self.warehouse.rows(
-            f"SELECT shard, sum({row_hash}) AS h, count() AS n FROM {self.table}"
-            " WHERE has({s:Array(String)}, shard) GROUP BY shard",
-            {"s": shards},
-        )
-        hashes = {r["shard"]: (r["h"], r["n"]) for r in rows}
-        schema = ",".join(f"{n} {self.columns[n]}" for n in names)
-        computed = {}
-        for shard in shards:
-            content = (schema, *hashes.get(shard, (0, 0)), self.shards[shard].source)
-            computed[shard] = hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
+        sources = {shard: self.shards[shard].source for shard in shards}
+        computed = content_fingerprints(self.warehouse, self.table, self.columns, sources)
         table = {
             "origin": [self.shards[s].origin for s in shards],
             "shard": shards,
@@ -132,6 +120,33 @@ class Version:
         }
         self.warehouse.insert(f"{CATALOG}.fingerprints", pa.table(table))
         return computed
+
+
+def content_fingerprints(
+    warehouse: Warehouse, table: str, columns: Mapping[str, str], sources: Mapping[str, str]
+) -> dict[str, str]:
+    """Fingerprints of the content of shards of a table, computed from its rows.
+
+    Args:
+        table: its name in SQL.
+        columns: its columns, name -> ClickHouse type.
+        sources: shards -> fingerprint of the files that their rows point into.
+
+    Returns:
+        shard -> 16 hexadecimal digits.
+    """
+    names = sorted(columns)
+    # A hash of arguments is NULL when one of them is: inside a tuple a NULL is hashed like any value.
+    row_hash = f"cityHash64({', '.join(f'tuple({quote(n)})' for n in names)})"
+    rows = warehouse.rows(
+        f"SELECT shard, sum({row_hash}) AS h, count() AS n FROM {table}"
+        " WHERE has({s:Array(String)}, shard) GROUP BY shard",
+        {"s": list(sources)},
+    )
+    hashes = {r["shard"]: (r["h"], r["n"]) for r in rows}
+    schema = ",".join(f"{n} {columns[n]}" for n in names)
+    contents = {shard: (schema, *hashes.get(shard, (0, 0)), source) for shard, source in sources.items()}
+    return {s: hashlib.blake2b(repr(c).encode(), digest_size=8).hexdigest() for s, c in contents.items()}
 
 
 def datasets(warehouse: Warehouse) -> dict[str, list[Version]]:
