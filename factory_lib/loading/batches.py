@@ -239,7 +239,6 @@ class _Batch:
             missing |= pointers[member].missing
         with _kept_generators():
             self._decode(decoded, stacks, {m: pointers[m] for m in decoded}, missing)
-        self._count("make_seconds", clock)
         batch: Batch = {}
         for member, kind in decoders.items():
             batch[member] = stacks[member].value() if kind != "raw" else self._raw(member, pointers[member])
@@ -247,6 +246,7 @@ class _Batch:
         for name, values in zip(names, self.recipe.index.take(self.rows, names), strict=True):
             batch[name] = collate.column(values, name)
         self._tokenize(batch)
+        self._count("make_seconds", clock)
         return batch
 
     def _decode(

@@ -1,4 +1,4 @@
-"""The training side of a version: an iterable dataset of ready batches, and a map-style one.
+"""The training side of a version: an iterable dataset of ready batches.
 
 The dataset runs its own worker processes: it hands each a task (epoch, position), takes finished batches back in
 order, and so knows what was *delivered*. A `DataLoader` around it needs none: ``DataLoader(dataset,
@@ -14,15 +14,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from factory_lib.errors import LoaderError, nearest
 from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, OnError, Recipe, Task
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
+from factory_lib.loading.meter import Meter, statistics
 from factory_lib.loading.order import LANES, OrderKey, Tail, batch_count, default_units
+from factory_lib.loading.samples import SampleDataset
+from factory_lib.loading.wrapping import BatchLoader, refuse_second_sharding
 from factory_lib.settings import environment, settings, use_environment
 from factory_lib.storage.cache import CacheOptions, cache_options
 
@@ -52,6 +54,7 @@ class BatchDataset(IterableDataset[Batch]):
         prefetch: int,
         start_method: StartMethod,
         pin_memory: bool,
+        progress: bool,
     ) -> None:
         super().__init__()
         self.maker = maker
@@ -59,10 +62,12 @@ class BatchDataset(IterableDataset[Batch]):
         self._rank, self._world = rank, world_size
         self._workers = num_workers
         self._prefetch, self._method, self._pin = prefetch, start_method, pin_memory
+        self._progress = progress
         self._epoch = 0
         self._first = 0  # position at which the next iteration starts
         self._delivered = 0  # position up to which rows were delivered in this epoch
         self._turn = 0  # number of the current iteration; an older one must not go on
+        self._chosen = False  # whether the epoch was set since the position was
         self._queue: list[Task] = []
         self._loader: DataLoader[Any] | None = None
         # Set where a DataLoader's own workers iterate.
@@ -97,24 +102,42 @@ class BatchDataset(IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through. The epoch it is at already keeps its position."""
+        self._chosen = True
         if epoch != self._epoch:
             self._epoch, self._first, self._delivered = epoch, 0, 0
 
     def __len__(self) -> int:
         """Batches of the next iteration: of the whole epoch, or of what is left of it after `load_state_dict`."""
-        return batch_count(self.maker.rows, self.maker.global_batch_size, self.maker.tail, self._first)
+        return self._left(self._position()[1])
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches of a whole epoch."""
+        return self._left(0)
+
+    def loader(self, device: torch.device | str | None = None) -> BatchLoader:
+        """The dataset as a `DataLoader` that Lightning, accelerate and the Trainer take as it is.
+
+        Args:
+            device: where to move tensors to; None leaves that to the framework.
+        """
+        return BatchLoader(self, device)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         if info is not None:  # inside a DataLoader's worker: every num_workers-th batch is this one's
             self._elsewhere[0] = 1
+            refuse_second_sharding()
             for task in self._tasks(self._first)[info.id :: info.num_workers]:
                 yield self._taken(self.maker.make(task))
             return
+        refuse_second_sharding()
         self._turn += 1
         turn = self._turn
-        self._delivered = self._first
-        for batch in self._made():
+        self._epoch, self._first = self._position()
+        self._delivered, self._chosen = self._first, False
+        meter = Meter(self.counters, self._left(self._first), self._progress and self.rank[0] == 0)
+        for batch in meter.over(self._made()):
             if turn != self._turn:
                 raise LoaderError("Another iteration over this dataset began; this one cannot go on.")
             self._delivered += self.maker.global_batch_size
@@ -156,6 +179,7 @@ class BatchDataset(IterableDataset[Batch]):
                 )
         self._epoch = int(state["epoch"])
         self._first = self._delivered = int(state["samples"])
+        self._chosen = False
 
     def with_maker(self, maker: Maker) -> BatchDataset:
         """A dataset of other batches for the same rank, with as many workers."""
@@ -167,17 +191,36 @@ class BatchDataset(IterableDataset[Batch]):
             prefetch=self._prefetch,
             start_method=self._method,
             pin_memory=self._pin,
+            progress=self._progress,
         )
+
+    def statistics(self) -> dict[str, float]:
+        """Samples a second, bytes by tier, shares of decoding and waiting, stalls, substituted samples: what
+        `loading.meter.statistics` makes of the counters.
+        """
+        return statistics(self.counters)
 
     def close(self) -> None:
         """End the worker processes. They also end with the dataset."""
         self._loader = None
 
+    def _left(self, first: int) -> int:
+        return batch_count(self.maker.rows, self.maker.global_batch_size, self.maker.tail, first)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and position at which the next iteration starts.
+
+        An epoch that was delivered to its last batch is over, whether or not one more was asked for, or it was in
+        another process; only who sets that epoch gets the nothing that is left of it.
+        """
+        if self._delivered and not self._left(self._delivered) and not self._chosen:
+            return self._epoch + 1, 0
+        return self._epoch, self._first
+
     def _tasks(self, first: int) -> list[Task]:
         rank, world = self.rank
         size = self.maker.global_batch_size
-        count = batch_count(self.maker.rows, size, self.maker.tail, first)
-        return [Task(self._epoch, first + i * size, rank, world) for i in range(count)]
+        return [Task(self._epoch, first + i * size, rank, world) for i in range(self._left(first))]
 
     def _made(self) -> Iterator[Batch]:
         tasks = self._tasks(self._first)
@@ -236,29 +279,6 @@ class BatchDataset(IterableDataset[Batch]):
             self.counters[name] = self.counters.get(name, 0) + value
 
 
-class SampleDataset(Dataset[Batch]):
-    """The samples of a small version by row number, for a DataLoader with a sampler of its own; made by
-    ``to_torch(map_style=True)``.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._maker = BatchMaker(recipe)
-
-    def __len__(self) -> int:
-        """Rows of the version."""
-        return self._maker.rows
-
-    def __getitem__(self, row: int) -> Batch:
-        """One sample: tensors without the batch dimension, a raw member as a uint8 tensor."""
-        batch = self._maker.given(np.array([range(len(self))[row]], np.int64))
-        return {name: _first(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
-
-    def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
-        """Several samples in one read; DataLoader uses it."""
-        batch = self._maker.given(np.array([range(len(self))[row] for row in rows], np.int64))
-        return [{name: _item(value, i) for name, value in batch.items()} for i in range(len(rows))]
-
-
 class _Queue:
     """The sampler: hands out whatever tasks are in the list when an iteration begins."""
 
@@ -291,18 +311,6 @@ def _unchanged(made: Any) -> Any:
     return made
 
 
-def _first(value: Any) -> Any:
-    return _item(value, 0)
-
-
-def _item(value: Any, index: int) -> Any:
-    if isinstance(value, dict) and set(value) == {"data", "offsets"}:
-        return value["data"][value["offsets"][index] : value["offsets"][index + 1]]
-    if isinstance(value, dict):
-        return {name: _item(part, index) for name, part in value.items()}
-    return value[index]
-
-
 def to_torch(
     rows: RowSource,
     identity: str,
@@ -328,6 +336,7 @@ def to_torch(
     prefetch: int = 2,
     start_method: StartMethod = "forkserver",
     pin_memory: bool = False,
+    progress: bool = True,
     etags: Mapping[str, str] | None = None,
     cache: CacheOptions | Literal["settings"] | None = "settings",
     map_style: bool = False,
@@ -352,7 +361,8 @@ def to_torch(
         image_size: deliver pictures as uint8 (rows, image_size, image_size, 3): shorter side scaled, centre cropped.
             Without it and without `transform`, pictures of one size are stacked, others come as a list.
         decoders: ``"pillow"``, ``"simplejpeg"`` or ``"raw"`` for all picture members, or by member.
-        transform: from a PIL picture to an array or tensor, in place of `image_size`.
+        transform: from a PIL picture to an array or tensor, in place of scaling and cropping; with an `image_size`, the
+            picture may have been decoded at a fraction of its size, its shorter side still at least that long.
         tokenizer: for the only text column, or by column, from list of str to a tensor or a mapping of tensors.
         collate: last step in the worker, from the batch to what is yielded.
         on_error: a sample that cannot be decoded is replaced by one of its window and counted, or raises.
@@ -360,6 +370,8 @@ def to_torch(
         prefetch: batches that each worker makes ahead.
         start_method: of the workers.
         pin_memory: page-locked tensors, for copying to an accelerator.
+        progress: draw a bar where an iteration of rank 0 takes more than two seconds in a terminal: samples a second,
+            bytes by tier, shares of decoding and waiting, stalls.
         etags: uri to etag as ingested, to refuse files replaced since.
         cache: of remote files; by default what the settings say, None for none.
         map_style: a `SampleDataset` of single samples in place of a `BatchDataset` of batches.
@@ -415,6 +427,7 @@ def to_torch(
         prefetch=prefetch,
         start_method=start_method,
         pin_memory=pin_memory,
+        progress=progress,
     )
 
 

@@ -1,0 +1,88 @@
+"""The dataset as a `DataLoader`, for what asks for one: Lightning, accelerate, Hugging Face's Trainer.
+
+A `BatchDataset` has taken this rank's part already. Lightning leaves iterable datasets alone, but accelerate, and with
+it the Trainer, deals out an iterable dataset once more: every rank would see a part of its part, or all ranks that of
+the first. `BatchLoader` is one that they take as it is; elsewhere that mistake is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from factory_lib.errors import LoaderError
+
+if TYPE_CHECKING:
+    from factory_lib.loading.dataset import BatchDataset
+
+_SHARDING = {"DataLoaderDispatcher", "IterableDatasetShard"}  # of accelerate.data_loader
+
+
+class BatchLoader(DataLoader[Any]):
+    """Batches of a `BatchDataset`, on a device; made by `BatchDataset.loader`.
+
+    Its length is that of a whole epoch, also when the first iteration goes through the rest of one: frameworks count
+    steps by it.
+    """
+
+    _is_accelerate_prepared = True  # what accelerate's prepare() asks before it wraps a loader
+
+    def __init__(self, dataset: BatchDataset, device: torch.device | str | None) -> None:
+        super().__init__(dataset, batch_size=None)
+        self._batches, self._device = dataset, device
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in self._batches:
+            yield batch if self._device is None else moved(batch, self._device)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self._batches.epoch_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+        self._batches.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training is; see `BatchDataset.state_dict`."""
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken; see `BatchDataset.load_state_dict`."""
+        self._batches.load_state_dict(state)
+
+
+def moved(value: Any, device: torch.device | str) -> Any:
+    """A batch with its tensors on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: moved(part, device) for name, part in value.items()}
+    if isinstance(value, list):
+        return [moved(part, device) for part in value]
+    return value
+
+
+def refuse_second_sharding() -> None:
+    """Raise where accelerate iterates in order to deal out the batches anew.
+
+    Nothing tells a dataset who iterates it, so the callers are looked at, once an iteration.
+
+    Raises:
+        LoaderError: says what to use in place.
+    """
+    frame = sys._getframe(1) if "accelerate.data_loader" in sys.modules else None
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "accelerate.data_loader":
+            name = type(frame.f_locals.get("self")).__name__
+            if name in _SHARDING:
+                raise LoaderError(
+                    f"accelerate ({name}) would deal out batches again that are this rank's part already.",
+                    "Give it dataset.loader() in place of a DataLoader; with a Trainer, "
+                    "trainer.get_train_dataloader = dataset.loader.",
+                )
+        frame = frame.f_back
