@@ -101,6 +101,10 @@ class LoaderError(FactoryError):
     """The training loader was set up or resumed wrongly, or could not deliver a sample."""
 
 
+class TrainingError(FactoryError):
+    """A training cannot be set up as asked, or one of its processes failed."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """A hint that names the nearest valid value.
 

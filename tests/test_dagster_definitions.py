@@ -81,6 +81,8 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("deduplicated", "no_duplicates_left"),
         ("clip_score_filter", "rejected_by_clip_score"),
         ("trained_model", "above_chance"),
+        ("trained_model", "above_baseline"),
+        ("trained_model", "not_worse_than_previous"),
     }
     assert len(stages) == 8
     # a process a step, the default of Dagster, would cost 6 CPU-seconds each

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,12 +16,10 @@ from factory_lib.errors import LoaderError
 from factory_lib.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.rendered import RenderedFolder, write_folder
-from factory_lib.signals.clip import Clip
-from factory_lib.signals.tinyclip import TinyClip, load_weights, pixels
+from factory_lib.signals.tinyclip import TinyClip, pixels
 from factory_lib.training.contrastive import SHIFT, fit, vary
 from factory_lib.training.evaluate import evaluate, roc_auc
-from factory_lib.training.job import train
-from factory_lib.training.pairs import Pairs, read_pairs
+from factory_lib.training.pairs import Pairs, captioned, exam_batches, read_pairs, training_batches
 from factory_lib.warehouse.versions import Version
 
 TONES = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
@@ -167,49 +164,37 @@ def test_pairs_are_read_as_they_are_in_the_tars(samples: Version, laion: Rendere
             if extension == "jpg" and not truth[key]["broken"]:
                 shown = pixels(Image.open(io.BytesIO(data)))
                 expected.append((members[f"{key}.txt"].decode(), shown.tobytes()))
-    pairs = read_pairs(DatasetQuery(samples))
+    pairs = read_pairs(exam_batches(DatasetQuery(samples), "caption"))
     assert sorted(zip(pairs.captions, (p.tobytes() for p in pairs.pictures), strict=True)) == sorted(expected)
 
 
-def test_of_many_samples_a_random_part_is_read(samples: Version) -> None:
-    one, again, other = (read_pairs(DatasetQuery(samples), limit=20, seed=seed).captions for seed in (0, 0, 1))
-    assert one == again != other
-    # Of the 20 drawn, those that do not decode are left out.
-    assert 14 <= len(one) <= 20
+def test_pictures_vary_from_epoch_to_epoch_and_alike_for_any_number_of_processes(samples: Version) -> None:
+    query = captioned(DatasetQuery(samples), "caption")
+
+    def epochs(world: int) -> list[dict[int, bytes]]:
+        loaders = [
+            training_batches(query, "caption", sample_ids=True, global_batch_size=32, rank=rank, world_size=world)
+            for rank in range(world)
+        ]
+        return [
+            {
+                sample: picture.numpy().tobytes()
+                for loader in loaders
+                for batch in loader
+                for sample, picture in zip(batch["sample_id"].tolist(), batch["image"], strict=True)
+            }
+            for _ in range(2)
+        ]
+
+    first, second = epochs(1)
+    assert epochs(2) == [first, second]
+    both = first.keys() & second.keys()
+    assert len(both) > 300
+    assert sum(first[sample] != second[sample] for sample in both) > 0.9 * len(both)
 
 
 def test_what_cannot_be_trained_on_is_named(samples: Version) -> None:
     with pytest.raises(LoaderError, match=r"no column 'captoin' to train on\. Did you mean 'caption'"):
-        read_pairs(DatasetQuery(samples), caption="captoin")
+        captioned(DatasetQuery(samples), "captoin")
     with pytest.raises(LoaderError, match="has no rows with a 'caption'"):
-        read_pairs(DatasetQuery(samples).filter(C.width > 5000))
-
-
-def test_a_training_run_reports_both_models_and_saves_one(samples: Version, truth: dict, tmp_path: Path) -> None:
-    clean = [key for key, row in truth.items() if row["fault"] == ""]
-    test, training = clean[::5], [key for number, key in enumerate(clean) if number % 5]
-    everything = DatasetQuery(samples)
-    report = train(
-        everything.filter(C.key.isin(training)),
-        everything.filter(C.key.isin(test)),
-        baseline=everything,
-        trained_on=str(samples),
-        weights=tmp_path / "model" / "weights.safetensors",
-        steps=40,
-        batch=64,
-    )
-    assert report.samples == len(training)
-    assert report.metrics.pairs == report.baseline.pairs == len(test)
-    assert 0.9 * len(training) <= report.baseline_samples <= len(training)
-    assert report.gain == pytest.approx(report.metrics.accuracy - report.baseline.accuracy)
-    assert report.metrics.auc > 0.6
-    model = load_weights(report.weights)
-    assert "red" in model.vocabulary
-    trained = Clip(report.weights, name="trained")
-    assert trained.one("a red star").shape == (64,)
-    from safetensors import safe_open
-
-    with safe_open(report.weights, framework="numpy") as file:
-        header = file.metadata()
-    assert header["trained_on"] == "samples.v1"
-    assert float(header["accuracy"]) == report.metrics.accuracy
+        captioned(DatasetQuery(samples).filter(C.width > 5000), "caption")

@@ -1,92 +1,112 @@
-"""The last asset: a model trained on a version, with its score as an asset check."""
+"""The last asset: a model trained on a version under torchrun, followed live, stored with what it was trained on."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from factory_lib.settings import settings
+from factory_lib import progress
+from factory_lib.errors import TrainingError
+from factory_lib.orchestration.torchrun import torchrun
+from factory_lib.orchestration.training_checks import model_checks
+from factory_lib.orchestration.training_config import TrainingConfig
+from factory_lib.orchestration.training_metadata import live_line, live_metadata, model_metadata
+from factory_lib.orchestration.training_setup import Setup, alone, set_up
+from factory_lib.signals.fingerprint import code_components, digest
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
-    from factory_lib.training.job import TrainingReport
 
-ABOVE_CHANCE = "above_chance"
-"""Name of the check that a model has learnt something."""
+
+def trained_by() -> Callable[..., Any]:
+    """What trains, imported when it is asked for: the graph loads without torch."""
+    from factory_lib.training.fitting import fit_part
+
+    return fit_part
+
+
+def training_code() -> str:
+    """Fingerprint of the code that trains and scores."""
+    return digest(code_components(trained_by))
 
 
 def train_model(
     context: dg.AssetExecutionContext,
-    train: Callable[..., TrainingReport],
     data: DatasetQuery,
-    baseline: DatasetQuery | None = None,
+    baseline: DatasetQuery | None,
+    config: TrainingConfig,
 ) -> dg.MaterializeResult[None]:
     """Train on the samples of a dataset whose `split` is "train" and score on those where it is "test".
 
+    A run that is killed leaves its checkpoint: the next one with the same data, code and settings goes on there.
+
     Args:
-        train: `factory_lib.training.job.train`, or a training with its parameters.
         data: with `image`, `caption` and `split`.
         baseline: uncurated samples: the same model is trained on as many of them, to say what curation gained.
+        config: of the training.
 
     Returns:
         The event of the model: its data version is a digest of the weights, its numbers plot over versions.
+
+    Raises:
+        dagster.Failure: it cannot be trained as asked, or a process of the training failed; says why.
     """
-    from factory_lib.expressions import C
-    from factory_lib.sql import tables
+    from factory_lib.training.models import models_folder, publish, stored_models
+    from factory_lib.training.program import ERROR
 
-    version = tables(data.block)[0].name
-    weights = settings().home / "models" / f"{version}.safetensors"
-
-    def report(step: int, loss: float) -> None:
-        if step % 20 == 0:
-            context.log.info(f"step {step}: loss {loss:.3f}")
-
-    trained = train(
-        data.filter(C.split == "train"),
-        data.filter(C.split == "test"),
-        baseline=baseline,
-        trained_on=str(version),
-        weights=weights,
-        progress=report,
-    )
+    models = models_folder(context.asset_key.to_python_identifier())
+    before = stored_models(models)
+    began = time.monotonic()
+    try:
+        setup = set_up(data, baseline, config, code=training_code(), previous=before[-1].path if before else None)
+        with alone(setup):
+            torchrun(
+                context,
+                setup.folder,
+                module="factory_lib.training.program",
+                processes=setup.processes,
+                error_file=ERROR,
+                on_message=_Follower(context, setup),
+            )
+            found = outcome(setup.folder)
+            model = publish(models, setup.folder / "model.safetensors")
+    except TrainingError as error:
+        # the cause is in the description; a stack trace through the launcher says nothing more
+        raise dg.Failure(str(error), allow_retries=False) from None
+    if not config.record_samples:
+        shutil.rmtree(setup.folder, ignore_errors=True)
+    facts = model.facts()
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(hashlib.sha256(weights.read_bytes()).hexdigest()),
-        metadata=_metadata(trained, str(version)),
-        check_results=[_above_chance(trained)],
+        data_version=dg.DataVersion(hashlib.sha256(model.path.read_bytes()).hexdigest()),
+        metadata=model_metadata(found, facts, model.path, time.monotonic() - began),
+        check_results=model_checks(found, before[-1] if before else None),
     )
 
 
-def _metadata(trained: TrainingReport, version: str) -> dict[str, Any]:
-    numbers: dict[str, Any] = {
-        "trained_on": version,
-        "samples": trained.samples,
-        "accuracy": trained.metrics.accuracy,
-        "auc": trained.metrics.auc,
-        "chance": trained.metrics.chance,
-        "test_pairs": trained.metrics.pairs,
-        "steps": trained.steps,
-        "seconds": trained.seconds,
-    }
-    if trained.baseline is not None and trained.gain is not None:
-        numbers |= {"baseline_accuracy": trained.baseline.accuracy, "gain_over_baseline": trained.gain}
-    if trained.weights is not None:
-        numbers["weights"] = dg.MetadataValue.path(str(trained.weights))
-    return numbers
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a training measured: `model`, and `baseline` and `previous` where they are."""
+    names = ("model", "baseline", "previous")
+    return {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
 
 
-def _above_chance(trained: TrainingReport) -> dg.AssetCheckResult:
-    """Whether the accuracy is above chance by three standard deviations of guessing."""
-    metrics = trained.metrics
-    deviation = (metrics.chance * (1 - metrics.chance) / max(metrics.pairs, 1)) ** 0.5
-    bar = metrics.chance + 3 * deviation
-    return dg.AssetCheckResult(
-        check_name=ABOVE_CHANCE,
-        passed=metrics.accuracy > bar,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{metrics.accuracy:.1%} of {metrics.pairs} test pictures are nearest to their own caption among "
-        f"{metrics.choices}; guessing gives {metrics.chance:.0%}.",
-        metadata={"accuracy": metrics.accuracy, "bar": bar, "chance": metrics.chance},
-    )
+class _Follower:
+    """Puts what a training reports into the event log, as lines and as observations that plot, and on the bar."""
+
+    def __init__(self, context: dg.AssetExecutionContext, setup: Setup) -> None:
+        self._context, self._setup = context, setup
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self._context.log.info(live_line(message))
+        if message["kind"] != "progress":
+            return
+        metadata = live_metadata(message, str(self._setup.version))
+        self._context.log_event(dg.AssetObservation(self._context.asset_key, metadata=metadata))
+        if (report := progress.current()) is not None:
+            report(f"training the {message['part']}", message["step"], message["steps"])

@@ -94,10 +94,15 @@ class TinyClip(nn.Module):
 
 def save_weights(model: TinyClip, path: str | Path, facts: Mapping[str, str]) -> None:
     """Write the weights as safetensors; the header takes the vocabulary, the format and the given facts."""
+    Path(path).write_bytes(weights_bytes(model, facts))
+
+
+def weights_bytes(model: TinyClip, facts: Mapping[str, str]) -> bytes:
+    """What `save_weights` writes."""
     from safetensors.torch import save
 
     header = {**facts, "format": FORMAT, "vocabulary": json.dumps(model.vocabulary)}
-    Path(path).write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}, header))
+    return save({name: value.contiguous() for name, value in model.state_dict().items()}, header)
 
 
 def load_weights(path: str | Path) -> TinyClip:

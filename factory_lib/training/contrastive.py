@@ -47,24 +47,23 @@ def fit(
     """
     if len(pictures) != len(captions) or len(captions) == 0:
         raise ValueError(f"Expected as many pictures as captions, at least one: {len(pictures)}, {len(captions)}.")
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = TinyClip(vocabulary_of(captions))
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _pace(step, steps))
+    model = new_model(vocabulary_of(captions), seed)
+    optimizer = new_optimizer(model, learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, steps))
     order = _order(len(captions), min(batch, len(captions)), seed)
     rng = np.random.default_rng([seed, 1])
     model.train()
     for step in range(steps):
         chosen = next(order)
         varied = torch.from_numpy(vary(pictures[chosen], rng))
-        loss = _loss(model, varied, [captions[i] for i in chosen])
+        _, same = np.unique([captions[i] for i in chosen], return_inverse=True)
+        similarity = model.log_scale.exp() * model.images(varied) @ model.texts([captions[i] for i in chosen]).T
+        loss = contrastive_loss(similarity, torch.from_numpy(same))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-        with torch.no_grad():
-            model.log_scale.clamp_(0, math.log(100))
+        keep_scale(model)
         if progress is not None:
             progress(step, loss.item())
     model.eval()
@@ -75,16 +74,50 @@ def vary(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     """Pictures, uint8 (n, side, side, 3), each moved by up to 4 pixels and mirrored or not, its border repeated."""
     count, side = pictures.shape[:2]
     wide = np.pad(pictures, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
-    down, right = rng.integers(0, 2 * SHIFT + 1, (2, count, 1))
-    rows, columns = down + np.arange(side), right + np.arange(side)
-    columns = np.where(rng.random((count, 1)) < 0.5, columns, columns[:, ::-1])
-    varied: NDArray[np.uint8] = wide[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    down, right = rng.integers(0, 2 * SHIFT + 1, (2, count)).tolist()
+    straight = np.less(rng.random(count), 0.5).tolist()
+    varied = np.empty_like(pictures)
+    for i in range(count):  # slices: taking all pixels by index costs ten times as much
+        piece = wide[i, down[i] : down[i] + side, right[i] : right[i] + side]
+        varied[i] = piece if straight[i] else piece[:, ::-1]
     return varied
 
 
-def _pace(step: int, steps: int) -> float:
+def new_model(vocabulary: Sequence[str], seed: int) -> TinyClip:
+    """A model with weights drawn from the seed, whatever was drawn before."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TinyClip(vocabulary)
+
+
+def new_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW with the weight decay that the trainings here use, 0.05."""
+    return torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
+
+
+def keep_scale(model: TinyClip) -> None:
+    """Hold the temperature between 1 and 1/100, as Radford et al. do."""
+    with torch.no_grad():
+        model.log_scale.clamp_(0, math.log(100))
+
+
+def pace(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: a twentieth of all steps to warm up, then half a cosine down to 0."""
     warm = max(1, steps // 20)
     return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def contrastive_loss(similarity: Tensor, label: Tensor) -> Tensor:
+    """Symmetric cross-entropy of a batch's similarities.
+
+    Args:
+        similarity: scaled scores (n, n), row i of picture i, column j of caption j.
+        label: integers (n,), equal for equal captions: they share the target's mass.
+    """
+    target = (label[:, None] == label[None, :]).float()
+    target = target / target.sum(1, keepdim=True)
+    cross_entropy = nn.functional.cross_entropy
+    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
 
 
 def _order(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -95,13 +128,3 @@ def _order(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
             waiting = np.concatenate([waiting, rng.permutation(count)])
         yield waiting[:batch]
         waiting = waiting[batch:]
-
-
-def _loss(model: TinyClip, pictures: Tensor, captions: Sequence[str]) -> Tensor:
-    similarity = model.log_scale.exp() * model.images(pictures) @ model.texts(captions).T
-    _, same = np.unique(np.asarray(captions), return_inverse=True)
-    label = torch.from_numpy(same)
-    target = (label[:, None] == label[None, :]).float()
-    target /= target.sum(1, keepdim=True)
-    cross_entropy = nn.functional.cross_entropy
-    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2

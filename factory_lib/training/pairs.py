@@ -1,7 +1,8 @@
-"""Training pairs read from a version, through the loader, into memory as the small pictures that the model sees."""
+"""Pairs of a picture and a caption, through the loader: varied for training, as they are for scoring."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,11 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, nearest
 from factory_lib.signals.tinyclip import SIDE, pixels
+from factory_lib.training.contrastive import vary
 
 if TYPE_CHECKING:
+    from factory_lib.loading.dataset import BatchDataset
     from factory_lib.query import DatasetQuery
-
-LIMIT = 100_000
-"""Pairs read at most: 1.2 GB of pictures of 64x64 pixels."""
 
 _READ = 192  # samples the loader delivers at once
 
@@ -41,33 +41,41 @@ class Pairs:
         return len(self.captions)
 
 
-def read_pairs(
-    samples: DatasetQuery, *, caption: str = "caption", limit: int = LIMIT, seed: int = 0, num_workers: int = 0
-) -> Pairs:
-    """Read the pictures and captions of some samples.
-
-    Samples without a caption or whose picture does not decode are left out. Of more than `limit` samples a random part
-    is read, the same for the same seed.
-
-    Args:
-        samples: with a pointer column `image` and a text column.
-        caption: the text column.
-        num_workers: processes that decode; 0 decodes in this one.
+def captioned(samples: DatasetQuery, caption: str) -> DatasetQuery:
+    """The samples that have a caption.
 
     Raises:
-        LoaderError: no rows, or no such columns.
+        LoaderError: no rows, or no such column.
     """
     if caption not in samples.columns:
         raise LoaderError(f"{samples!r} has no column {caption!r} to train on.", nearest(caption, samples.columns))
     there = samples.filter(f"isNotNull(`{caption}`)")
-    count = there.count()
-    if count > limit:
-        there, count = there.sample(limit, seed=seed), limit
-    if not count:
+    if not there.count():
         raise LoaderError(f"{samples!r} has no rows with a {caption!r}.", "Does a filter remove them all?")
-    batches = there.to_torch(
+    return there
+
+
+def training_batches(samples: DatasetQuery, caption: str, *, sample_ids: bool = False, **options: Any) -> BatchDataset:
+    """Shuffled batches, each picture as uint8 (64, 64, 3), moved and mirrored anew in every epoch.
+
+    How a picture is varied follows from the seed, the epoch and its position: the same for any number of processes.
+
+    Args:
+        samples: with a pointer column `image` and a text column.
+        caption: the text column.
+        sample_ids: deliver them, too.
+        options: of `to_torch`, such as `global_batch_size`, `seed`, `num_workers`.
+    """
+    columns = [caption, *(["sample_id"] if sample_ids else [])]
+    # with `image_size`, JPEGs are decoded at the smallest scale that is still large enough
+    return samples.to_torch(columns=columns, image_size=SIDE, transform=_varied, **options)
+
+
+def exam_batches(samples: DatasetQuery, caption: str, *, num_workers: int = 0) -> BatchDataset:
+    """Every sample once and in order, for one process; broken ones are marked in `mask`."""
+    return samples.to_torch(
         columns=[caption],
-        transform=_seen,
+        transform=pixels,
         shuffle=False,
         global_batch_size=_READ,
         tail="mask",
@@ -75,6 +83,11 @@ def read_pairs(
         world_size=1,
         num_workers=num_workers,
     )
+
+
+def read_pairs(batches: BatchDataset, caption: str = "caption") -> Pairs:
+    """All pairs that `exam_batches` delivers, in memory; samples whose picture does not decode are left out."""
+    count = batches.maker.rows
     pictures = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
     captions: list[str] = []
     for picture, text in _present(batches, caption):
@@ -83,12 +96,14 @@ def read_pairs(
     return Pairs(pictures[: len(captions)], tuple(captions))
 
 
-def _present(batches: Any, caption: str) -> Iterator[tuple[NDArray[np.uint8], str]]:
+def _present(batches: BatchDataset, caption: str) -> Iterator[tuple[NDArray[np.uint8], str]]:
     for batch in batches:
         for picture, text, counts in zip(batch["image"], batch[caption], batch["mask"], strict=True):
             if counts:
                 yield picture.numpy(), text
 
 
-def _seen(picture: Any) -> NDArray[np.uint8]:
-    return pixels(picture)
+def _varied(picture: Any) -> NDArray[np.uint8]:
+    # the loader seeds `random` for each sample from the seed, the epoch and the position
+    varied: NDArray[np.uint8] = vary(pixels(picture)[None], np.random.default_rng(random.getrandbits(64)))[0]
+    return varied

@@ -1,0 +1,173 @@
+"""Writes the folder that a training starts from: what is read of the warehouse is read here, once."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory_lib.errors import TrainingError
+from factory_lib.settings import settings
+
+if TYPE_CHECKING:
+    from factory_lib.loading.dataset import BatchDataset
+    from factory_lib.orchestration.training_config import TrainingConfig
+    from factory_lib.query import DatasetQuery
+    from factory_lib.training.assignment import Part
+    from factory_lib.warehouse.versions import Version
+
+KEEP_DAYS = 30
+TEST_LIMIT = 5_000
+"""Samples to score on at most; of more a random part is taken."""
+
+VOCABULARY_LIMIT = 200_000
+"""Captions that the vocabulary is made of, at most."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training that is ready to start.
+
+    Attributes:
+        folder: the same for the same recipe, so it may hold what a killed run reached.
+        accelerator: "cpu" or "cuda".
+        processes: how many train.
+        version: what is trained on.
+    """
+
+    folder: Path
+    accelerator: str
+    processes: int
+    version: Version
+
+
+def set_up(
+    data: DatasetQuery,
+    baseline: DatasetQuery | None,
+    config: TrainingConfig,
+    *,
+    code: str,
+    previous: Path | None,
+    caption: str = "caption",
+) -> Setup:
+    """Write what the processes of a training read: the recipe, and the loaders with their indexes.
+
+    Args:
+        data: with `image`, a caption column, and `split`: "train" to learn from, "test" to be scored on.
+        baseline: uncurated samples; as many as there are to learn from are drawn, test samples excepted.
+        code: fingerprint of the code that trains.
+        previous: the model to compare with.
+
+    Raises:
+        TrainingError: no such accelerator, or the batch cannot be cut evenly.
+        LoaderError: a query has no rows or lacks a column.
+    """
+    from factory_lib.expressions import C
+    from factory_lib.sql import tables
+    from factory_lib.training import assignment as told
+    from factory_lib.training.pairs import captioned, exam_batches
+    from factory_lib.training.ranks import accelerator_of, processes_of
+    from factory_lib.warehouse.client import warehouse
+    from factory_lib.warehouse.versions import resolve
+
+    accelerator = accelerator_of(config.accelerator)
+    processes = processes_of(config.processes, accelerator, config.global_batch_size)
+    version = resolve(warehouse(), tables(data.block)[0].name)
+    unseen = data.filter(C.split == "test")
+    exam = captioned(unseen, caption)
+    if exam.count() > TEST_LIMIT:
+        exam = exam.sample(TEST_LIMIT, seed=config.seed)
+    loaders = {told.TEST: exam_batches(exam, caption)}
+    seen = captioned(data.filter(C.split == "train"), caption)
+    parts = [_part(told.MODEL, seen, config, caption, loaders)]
+    if baseline is not None and config.baseline:
+        others = captioned(baseline.join(unseen.select("sample_id"), on="sample_id", how="anti"), caption)
+        count = parts[0].samples
+        drawn = others.sample(count, seed=config.seed) if others.count() > count else others
+        parts.append(_part(told.BASELINE, drawn, config, caption, loaders))
+    recipe = told.Recipe(
+        trained_on=str(version),
+        table=version.uuid,
+        code=code,
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+        global_batch_size=config.global_batch_size,
+        seed=config.seed,
+        learning_rate=config.learning_rate,
+        caption=caption,
+        parts=tuple(parts),
+    )
+    assignment = told.Assignment(
+        recipe=recipe,
+        accelerator=accelerator,
+        report_every=config.report_every,
+        checkpoint_every=config.checkpoint_every,
+        record_samples=config.record_samples,
+        previous=str(previous) if previous is not None else None,
+    )
+    _sweep(trainings_folder())
+    folder = trainings_folder() / f"{version}-{recipe.fingerprint[:16]}"
+    told.write_assignment(folder, assignment, loaders)
+    return Setup(folder, accelerator, processes, version)
+
+
+def trainings_folder() -> Path:
+    """Where trainings that are not finished lie, in the data folder."""
+    return settings().home / "training"
+
+
+@contextmanager
+def alone(setup: Setup, wait_seconds: float = 30.0) -> Iterator[None]:
+    """Hold a training's folder: two runs of one recipe would write over each other.
+
+    Raises:
+        TrainingError: another run trains the same.
+    """
+    with (setup.folder / "lock").open("w") as lock:
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TrainingError(
+                        f"Another run trains the same on {setup.version}.", "Wait for it, or terminate it."
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def _part(
+    name: str, samples: DatasetQuery, config: TrainingConfig, caption: str, loaders: dict[str, BatchDataset]
+) -> Part:
+    from factory_lib.signals.tinyclip import vocabulary_of
+    from factory_lib.training.assignment import Part
+    from factory_lib.training.pairs import training_batches
+
+    loader = training_batches(
+        samples,
+        caption,
+        sample_ids=config.record_samples,
+        global_batch_size=config.global_batch_size,
+        seed=config.seed,
+        num_workers=config.loader_workers,
+    )
+    loaders[name] = loader
+    count = loader.maker.rows
+    read = samples if count <= VOCABULARY_LIMIT else samples.sample(VOCABULARY_LIMIT, seed=config.seed)
+    words = vocabulary_of(read.select(caption).to_arrow()[caption].to_pylist())
+    return Part(name, count, words, loader.maker.facts())
+
+
+def _sweep(folder: Path) -> None:
+    """Remove trainings that nobody took up for 30 days."""
+    oldest = time.time() - KEEP_DAYS * 86400
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.stat().st_mtime < oldest:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -1,0 +1,184 @@
+"""Trains one model on all processes of a training, from its newest checkpoint on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from factory_lib.signals.tinyclip import TinyClip
+from factory_lib.training.assignment import Assignment, Part, read_loader
+from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from factory_lib.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
+from factory_lib.training.meter import Meter, Speed
+from factory_lib.training.ranks import Rank, distributed, summed, whole_batch
+from factory_lib.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
+
+if TYPE_CHECKING:
+    from factory_lib.loading.dataset import BatchDataset
+
+REPORT, RUN = "report", "run"  # stretches that the meter measures
+
+
+@dataclass
+class Fitted:
+    """A trained model.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        steps: done in all.
+        resumed_at: the step that this run began at.
+        seconds: of training, over all runs.
+        speed: of this run; None where it had nothing left to do.
+        losses: (step, loss) of the reports.
+    """
+
+    model: TinyClip
+    steps: int
+    resumed_at: int
+    seconds: float
+    speed: Speed | None
+    losses: list[tuple[int, float]]
+
+
+def fit_part(folder: Path, assignment: Assignment, part: Part, rank: Rank, tell: Tell) -> Fitted:
+    """Train a part on all processes; each of them calls it.
+
+    Every process sees its share of each global batch; the loss is that of the whole batch, so every caption is
+    compared with the pictures of all processes. Batch normalisation sees the process's share alone.
+    """
+    loader = read_loader(folder, part.name)
+    fitting = _Fitting(folder, assignment, part, rank, tell, loader)
+    fitting.resume()
+    return fitting.run()
+
+
+@dataclass
+class _Fitting:
+    folder: Path
+    assignment: Assignment
+    part: Part
+    rank: Rank
+    tell: Tell
+    loader: BatchDataset
+    step: int = 0
+    before: float = 0.0  # seconds that earlier runs trained
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        recipe = self.assignment.recipe
+        self.steps = recipe.steps(len(self.loader))
+        self.model = new_model(self.part.vocabulary, recipe.seed)
+        self.towers: DistributedDataParallel = distributed(self.model, self.rank)
+        self.optimizer = new_optimizer(self.model, recipe.learning_rate)
+        self.path = self.folder / f"{self.part.name}.checkpoint"
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint, where there is one of this recipe."""
+        found = load_checkpoint(self.path, self.assignment.recipe.fingerprint)
+        if found is None:
+            return
+        self.model.load_state_dict(found.model)
+        self.optimizer.load_state_dict(dict(found.optimizer))
+        self.loader.load_state_dict(found.loader)
+        self.step, self.before, self.losses = found.step, found.seconds, list(found.losses)
+        self.tell({"kind": RESUMED, **self._place()})
+
+    def run(self) -> Fitted:
+        first, began = self.step, time.perf_counter()
+        meter = Meter(
+            self.loader.counters,
+            lambda mine: summed(mine, self.rank),
+            self.rank.world,
+            max(1, self.loader.workers),
+        )
+        meter.begin(REPORT)
+        meter.begin(RUN)
+        self.model.train()
+        while self.step < self.steps:
+            for batch in meter.waiting(self.loader):
+                self._record(batch)
+                loss = self._learn(batch)
+                self.step += 1
+                if self.step % self.assignment.report_every == 0 or self.step == self.steps:
+                    self._report(float(loss), meter.read(REPORT))
+                    meter.begin(REPORT)
+                if self.step % self.assignment.checkpoint_every == 0 and self.step < self.steps:
+                    self._save(self.before + time.perf_counter() - began)
+                if self.step == self.steps:
+                    break
+        speed = meter.read(RUN) if self.step > first else None
+        seconds = self.before + time.perf_counter() - began
+        self._save(seconds)  # so that a training killed while it is scored has nothing to repeat
+        self.loader.close()
+        return Fitted(self.model.cpu().eval(), self.step, first, seconds, speed, self.losses)
+
+    def _learn(self, batch: Mapping[str, Any]) -> Tensor:
+        recipe = self.assignment.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * pace(self.step, self.steps)
+        captions = [caption or "" for caption in batch[recipe.caption]]
+        pictures = batch["image"].to(self.rank.device, non_blocking=True)
+        loss = batch_loss(self.towers, pictures, captions, self.rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss * self.rank.world)
+        self.optimizer.step()
+        keep_scale(self.model)
+        return loss.detach()
+
+    def _place(self) -> dict[str, Any]:
+        state = self.loader.state_dict()
+        return {"part": self.part.name, "step": self.step, "steps": self.steps, "epoch": state["epoch"]}
+
+    def _report(self, loss: float, speed: Speed) -> None:
+        self.losses.append((self.step, loss))
+        self.tell({"kind": PROGRESS, **self._place(), "loss": loss, **asdict(speed)})
+
+    def _save(self, seconds: float) -> None:
+        if not self.rank.first:
+            return
+        state = Checkpoint(
+            recipe=self.assignment.recipe.fingerprint,
+            step=self.step,
+            seconds=seconds,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            loader=self.loader.state_dict(),
+            losses=self.losses,
+        )
+        save_checkpoint(self.path, state)
+        self.tell({"kind": CHECKPOINT, **self._place()})
+
+    def _record(self, batch: Mapping[str, Any]) -> None:
+        if not self.assignment.record_samples:
+            return
+        line = {"step": self.step, "samples": batch["sample_id"].tolist()}
+        with open(self.folder / f"{self.part.name}-{self.rank.rank}.samples.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def batch_loss(towers: DistributedDataParallel, pictures: Tensor, captions: Sequence[str], rank: Rank) -> Tensor:
+    """Loss of a global batch; every process gives its part and gets the same number.
+
+    The gradients of `loss * rank.world`, averaged over the processes as DistributedDataParallel does, are those of the
+    loss on one process: each computes them through its own part, and the factor undoes the division.
+    """
+    seen, read, scale = towers(pictures, captions)
+    # of the scale, which is in every process's part, each takes its share
+    scale = scale.detach() + (scale - scale.detach()) / rank.world
+    similarity = scale * whole_batch(seen, rank) @ whole_batch(read, rank).T
+    return contrastive_loss(similarity, whole_batch(_labels(captions, rank.device), rank))
+
+
+def _labels(captions: Sequence[str], device: torch.device) -> Tensor:
+    """An integer (n,) for each caption, equal for equal ones, on whichever process they are."""
+    digests = (hashlib.blake2b(caption.encode(), digest_size=8).digest() for caption in captions)
+    return torch.tensor([int.from_bytes(one, "big", signed=True) for one in digests], device=device)
