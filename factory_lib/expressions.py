@@ -30,14 +30,12 @@ class CosineDistance(Expr):
             right = Literal((right.value / norm).astype(np.float32))
         a = left.render(scope)
         b = _bind_like(left, right, scope) if unit else right.render(scope)
-        # A vector is empty where a signal failed. Both branches of `if` are evaluated, and vectors of different
-        # lengths are an error: an empty one is compared with itself.
-        if isinstance(right, Literal):
-            missing, second = f"empty({a})", f"if(empty({a}), {a}, {b})"
-        else:
-            missing, second = f"empty({a}) OR empty({b})", f"if(empty({a}), {a}, {b})"
-            a = f"if(empty({b}), {b}, {a})"
-        distance = f"1 - dotProduct({a}, {second})" if unit else f"cosineDistance({a}, {second})"
+        # A vector is empty where a signal failed, and vectors of different lengths are an error. Where `if` evaluates
+        # both branches, an empty one is compared with itself, at the price of a copy of all vectors.
+        missing = f"empty({a})" if isinstance(right, Literal) else f"empty({a}) OR empty({b})"
+        if not scope.lazily():
+            a, b = a if isinstance(right, Literal) else f"if(empty({b}), {b}, {a})", f"if(empty({a}), {a}, {b})"
+        distance = f"1 - dotProduct({a}, {b})" if unit else f"cosineDistance({a}, {b})"
         return f"if({missing}, NULL, {distance})"
 
 

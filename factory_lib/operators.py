@@ -28,6 +28,9 @@ class Scope(Protocol):
     def subquery(self, block: Any) -> str:
         """SQL of a nested query."""
 
+    def lazily(self) -> bool:
+        """Have `if` evaluate a branch only where it is taken; False where the statement cannot ask for that."""
+
 
 @dataclass(frozen=True, eq=False)
 class Expr:

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
     from factory_lib.sources import Source
 
-SELECT_SETTINGS = {"prefer_column_name_to_alias": 1}
-
 
 @dataclass(frozen=True, init=False, eq=False)
 class DatasetQuery:
@@ -310,21 +308,21 @@ class DatasetQuery:
         rendering = Rendering()
         text = rendering.select(counted)
         with naming_columns(self.block):
-            return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, SELECT_SETTINGS))
+            return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, rendering.settings))
 
     def to_batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow record batches, in constant memory."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
         with naming_columns(self.block):
-            return warehouse().stream(text, rendering.params, SELECT_SETTINGS)
+            return warehouse().stream(text, rendering.params, rendering.settings)
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table: in the order asked for, else by shard and position."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
         with naming_columns(self.block):
-            return warehouse().query(text, rendering.params, SELECT_SETTINGS)
+            return warehouse().query(text, rendering.params, rendering.settings)
 
     def to_pandas(self) -> pd.DataFrame:
         """The rows as a pandas data frame."""

@@ -312,10 +312,12 @@ class Rendering:
     Attributes:
         inline: write values as literals.
         params: what was bound so far.
+        settings: what the statement needs to be run with.
     """
 
     inline: bool = False
     params: Params = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {"prefer_column_name_to_alias": 1})
 
     def select(self, block: Block) -> str:
         """SQL of a block."""
@@ -418,6 +420,12 @@ class Scoped:
 
     def subquery(self, block: Block) -> str:
         return self.rendering.select(block)
+
+    def lazily(self) -> bool:
+        # What is written with its values stands alone: it is shown, or becomes a mutation, which runs without settings.
+        if not self.rendering.inline:
+            self.rendering.settings["short_circuit_function_evaluation"] = "force_enable"
+        return not self.rendering.inline
 
     def _inner(self, column: str) -> tuple[Scoped, str] | None:
         block, name = self.source, column

@@ -33,6 +33,9 @@ class Scope:
     def subquery(self, block: Any) -> str:
         return "…"
 
+    def lazily(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize(
     ("expression", "expected"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
 from factory_lib.errors import ColumnNotFound, DatasetNotFound, InvalidName, QueryError, VersionNotFound
+from factory_lib.warehouse.client import warehouse
 
 ROWS = 1000
 pytestmark = pytest.mark.usefixtures("engine")
@@ -192,6 +194,25 @@ def test_an_ordered_save_reads_back_in_its_order(engine: None) -> None:
     assert str(version) == "most_similar.v1"
     cosine = 1 - vectors @ target / np.linalg.norm(vectors, axis=1) / np.linalg.norm(target)
     assert DatasetQuery("most_similar.v1").to_arrow()["i"].to_pylist() == np.argsort(cosine)[:20].tolist()
+
+
+@pytest.mark.parametrize("other", ["target", "column"])
+def test_a_missing_vector_has_no_distance_however_the_query_runs(engine: None, other: str) -> None:
+    vectors = [[1.0, 0.0], [], [0.0, 1.0], [], [1.0, 1.0]]
+    table = pa.table({"v": pa.array(vectors, pa.list_(pa.float32())), "w": pa.array([[1.0, 0.0]] * 5), "i": range(5)})
+    rows = DatasetQuery(DatasetQuery.from_arrow(table).mutate(w=C.w.cast("Array(Float32)")).save("vectors"))
+    query = rows.mutate(d=cosine_distance(C.v, C.w if other == "column" else np.array([1.0, 0.0])))
+    expected = [0.0, None, 1.0, None, 1 - math.sqrt(0.5)]
+    for found in (
+        query.to_arrow()["d"],  # a SELECT
+        DatasetQuery(query.save("columns")).to_arrow()["d"],  # an update
+        DatasetQuery(query.order_by("i").save("copied")).to_arrow()["d"],  # an INSERT … SELECT
+        warehouse().query(query.sql())["d"],  # as it is shown
+    ):
+        assert found.to_pylist() == pytest.approx(expected, abs=1e-6)
+    near = query.filter(C.d < 0.5)
+    assert near.count() == 2
+    assert DatasetQuery(near.save("masked")).to_arrow()["i"].to_pylist() == [0, 4]
 
 
 def test_terminals_agree(base: DatasetQuery, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,14 +107,14 @@ def earlier_values(warehouse: Warehouse, fingerprint: str, shards: Sequence[str]
     rows = warehouse.rows(
         "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
         " h.error AS error, h.reads AS reads,"
-        " row_number() OVER (PARTITION BY h.shard ORDER BY v.created DESC) AS rank"
+        " row_number() OVER (PARTITION BY h.shard ORDER BY v.at DESC) AS rank"
         f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE fingerprint = {{f:String}} AND {of_shards}) AS h"
-        f" INNER JOIN (SELECT origin, shard, any(uuid) AS uuid, any(source) AS source FROM {CATALOG}.shards"
+        f" INNER JOIN (SELECT origin, shard, any(uuid) AS holder, any(source) AS source FROM {CATALOG}.shards"
         f" WHERE {of_shards} AND uuid IN (SELECT uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
         " GROUP BY origin, shard) AS s ON s.origin = h.origin AND s.shard = h.shard"
-        f" INNER JOIN (SELECT uuid, any(created) AS created FROM {CATALOG}.versions GROUP BY uuid) AS v"
+        f" INNER JOIN (SELECT uuid, any(created) AS at FROM {CATALOG}.versions GROUP BY uuid) AS v"
         " ON v.uuid = h.origin"
-        " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.uuid"
+        " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.holder"
         " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
         {"f": fingerprint, "s": list(shards), "n": most},
     )

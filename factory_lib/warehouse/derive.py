@@ -11,7 +11,6 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
 from factory_lib.expressions import has_window, is_deterministic
@@ -300,7 +299,7 @@ def describe_columns(warehouse: Warehouse, block: Block) -> dict[str, str]:
     """Column name -> ClickHouse type of a query, as the engine infers them."""
     rendering = Rendering()
     text = rendering.select(block)
-    rows = warehouse.rows(f"DESCRIBE ({text})", rendering.params, settings={"prefer_column_name_to_alias": 1})
+    rows = warehouse.rows(f"DESCRIBE ({text})", rendering.params, rendering.settings)
     types = {row["name"]: row["type"] for row in rows}
     for name, ch_type in types.items():
         if "Nothing" in ch_type:
@@ -320,7 +319,7 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
     columns = [f"CAST({system[n]}, '{SYSTEM[n]}') AS {quote(n)}" if n in system else quote(n) for n in types]
     unit = [n for n in types if is_unit(numbered, n)]
     stage = create_stage(warehouse, dataset, types, unit)
-    settings: dict[str, Any] = {"prefer_column_name_to_alias": 1}
+    settings = dict(rendering.settings)
     if single_stream:
         settings["max_insert_threads"] = 1
     target = ", ".join(quote(n) for n in types)

@@ -38,7 +38,8 @@ def estimate(warehouse: Warehouse, block: Block, how: Derivation) -> Estimate:
     rows, size = _parts(warehouse, tables(block.source))
     if how.kind == "copy":
         rendering = Rendering()
-        count = warehouse.scalar(f"SELECT count() FROM ({rendering.select(block)})", rendering.params)
+        text = rendering.select(block)
+        count = warehouse.scalar(f"SELECT count() FROM ({text})", rendering.params, rendering.settings)
         return Estimate(int(count), int(count) * size // max(rows, 1))
     added = MASK_BYTES * rows if block.where else 0.0
     if how.computed:
