@@ -436,3 +436,10 @@ def main():
 if __name__ == "__main__":
     main()
 """
+
+
+def test_a_loader_that_is_dropped_leaves_nothing_open(table):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert len(next(iter(load(table)))["number"]) == 96
+    assert len(os.listdir("/proc/self/fd")) <= before + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ class SampleReader:
         self._cache = cache
         self._remote = np.array([not is_local(file.uri) for file in files])
         self._open: OrderedDict[int, int] = OrderedDict()
+        weakref.finalize(self, _close_all, self._open)
         self.counters: Counter[str] = Counter()
 
     def read(self, pointers: Pointers, out: Bytes, starts: NDArray[np.int64]) -> None:
@@ -70,9 +72,8 @@ class SampleReader:
         return taken + self._cache.take_counters() if self._cache is not None else taken
 
     def close(self) -> None:
-        """Close the files that are kept open."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        """Close the files that are kept open; they are also closed with the reader."""
+        _close_all(self._open)
 
     def _read_local(self, number: int, offsets: list[int], places: list[memoryview]) -> None:
         descriptor = self._descriptor(number)
@@ -113,3 +114,8 @@ class SampleReader:
                 "Ingest the shard again and load the new version; pointers of the older version are void.",
             )
         return descriptor
+
+
+def _close_all(descriptors: OrderedDict[int, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])

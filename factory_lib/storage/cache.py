@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ class BlockCache:
         self._stamps: dict[str, float] = {}
         self._lock = threading.RLock()
         self._off_until = self._full_until = 0.0
-        self._usage: int | None = None
+        self._usage: IO[bytes] | None = None
         self._capacity = int(options.capacity * USABLE_SHARE)
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
         self._prefetching = ThreadPoolExecutor(PREFETCHES, "prefetch")
@@ -171,7 +171,7 @@ class BlockCache:
             while self._mirrors:
                 self._mirrors.popitem()
             if self._usage is not None:
-                os.close(self._usage)
+                self._usage.close()
                 self._usage = None
 
     # Reading
@@ -395,20 +395,22 @@ class BlockCache:
         with self._lock:
             if self._usage is None:
                 self.options.folder.mkdir(parents=True, exist_ok=True)
-                self._usage = os.open(self.options.folder / "used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._usage = os.fdopen(os.open(self.options.folder / "used", flags, 0o600), "r+b", buffering=0)
                 free = shutil.disk_usage(self.options.folder).free
                 kept = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
                 self._capacity = min(self._capacity, int((free + kept) * FREE_SHARE))
-            fcntl.flock(self._usage, fcntl.LOCK_EX)
+            descriptor = self._usage.fileno()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             try:
-                raw = os.pread(self._usage, 8, 0)
+                raw = os.pread(descriptor, 8, 0)
                 used = [struct.unpack("<q", raw)[0] if len(raw) == 8 else 0]
                 before = used[0]
                 yield used
                 if used[0] != before:
-                    os.pwrite(self._usage, struct.pack("<q", used[0]), 0)
+                    os.pwrite(descriptor, struct.pack("<q", used[0]), 0)
             finally:
-                fcntl.flock(self._usage, fcntl.LOCK_UN)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @dataclass(frozen=True)
