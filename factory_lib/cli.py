@@ -25,11 +25,13 @@ _MODULES = {
     "diff": "diff",
     "lineage": "lineage",
     "trace": "trace",
+    "reproduce": "reproduce",
     "tag": "tag",
     "ingest": "ingest",
     "gc": "gc",
     "cache": "cache",
     "unsynced": "unsynced",
+    "why-stale": "why_stale",
     "demo": "demo",
     "up": "services",
     "down": "services",
@@ -50,7 +52,7 @@ class FactoryGroup(click.Group):
         if cmd_name not in _MODULES:
             return None
         module = importlib.import_module(f"factory_lib.commands.{_MODULES[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(

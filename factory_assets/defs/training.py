@@ -2,8 +2,9 @@
 
 import dagster as dg
 
+from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
-from factory_lib.orchestration.training_asset import train_model, training_code
+from factory_lib.orchestration.training_asset import train_model, training_code, training_components
 from factory_lib.orchestration.training_checks import model_check_specs
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.query import DatasetQuery
@@ -14,6 +15,7 @@ from factory_lib.query import DatasetQuery
     kinds={"pytorch"},
     owners=["team:training"],
     code_version=training_code(),
+    metadata=code_metadata(training_components()),
     ins={"training_set": dg.AssetIn(input_manager_key="versions")},
     check_specs=model_check_specs("trained_model"),
     automation_condition=whole_condition(),

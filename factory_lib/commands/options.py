@@ -20,7 +20,7 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
     """
 
     def wrap(function: Callable[..., None]) -> click.Command:
-        name = function.__name__.removesuffix("_command")
+        name = function.__name__.removesuffix("_command").replace("_", "-")
         lines = "".join(f"\n  {line}" for line in inspect.cleandoc(example).splitlines())
         made = click.command(name, help=f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:{lines}")(function)
         if json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ from factory_lib.commands.output import number, print_json, print_rows, say
 from factory_lib.errors import FactoryError, NotFound, nearest
 
 if TYPE_CHECKING:
+    from dagster import AssetKey
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 _NAMED = 3
@@ -30,17 +31,11 @@ def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> Non
 
     A partition is behind when it was never made, when other code made it, or when what it was made of changed.
     """
-    import dagster as dg
-
     from factory_lib.orchestration.instance import factory_instance
     from factory_lib.orchestration.unsynced import unsynced
 
-    graph = _graph(module)
-    known = {key.to_user_string(): key for key in graph.materializable_asset_keys}
-    for stage in stages:
-        if stage not in known:
-            raise NotFound(f"The graph has no stage {stage!r}.", nearest(stage, known))
-    keys: list[dg.AssetKey] | None = [known[stage] for stage in stages] or None
+    graph = load_graph(module)
+    keys = named_stages(graph, stages) or None
     with factory_instance() as instance:
         found = unsynced(instance, graph, keys)
     rows = [
@@ -59,7 +54,25 @@ def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> Non
         print_rows(("stage", "behind", "partitions"), [(r["stage"], r["reason"], _partitions(r)) for r in rows])
 
 
-def _graph(module: str) -> AssetGraph:
+def named_stages(graph: AssetGraph, stages: Sequence[str]) -> list[AssetKey]:
+    """The stages of these names.
+
+    Raises:
+        NotFound: there is no such stage; the hint names the nearest.
+    """
+    known = {key.to_user_string(): key for key in graph.materializable_asset_keys}
+    for stage in stages:
+        if stage not in known:
+            raise NotFound(f"The graph has no stage {stage!r}.", nearest(stage, known))
+    return [known[stage] for stage in stages]
+
+
+def load_graph(module: str) -> AssetGraph:
+    """The asset graph of a module.
+
+    Raises:
+        FactoryError: it cannot be loaded; the message says why.
+    """
     from factory_lib.orchestration.running import load_definitions
 
     try:

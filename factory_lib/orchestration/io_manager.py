@@ -16,6 +16,7 @@ import dagster as dg
 
 from factory_lib import progress
 from factory_lib.errors import CommitError, EngineError, NotFound
+from factory_lib.orchestration.code import components_in, remember_code
 from factory_lib.orchestration.partition_events import (
     EMPTY,
     combined_data_version,
@@ -75,6 +76,7 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             else:
                 saved = save_shards(obj, name, sorted(context.asset_partition_keys), origin)
         if saved.version is not None:
+            remember_code(components_in(context.step_context.job_def.asset_layer.get(context.asset_key).metadata))
             versions, metadata = _events(obj, saved.version, saved.shards)
             yield from record_partitions(context.step_context, context.asset_key, versions, metadata)
             context.log.info(f"{saved.version}: {saved.version.rows:,} rows")

@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import shard_condition, whole_condition
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.query import DatasetQuery
@@ -55,6 +56,7 @@ def stage(
     def decorate(body: Callable[..., DatasetQuery]) -> dg.AssetsDefinition:
         parameters = _parameters(body)
         condition = whole_condition() if partitions is None else shard_condition()
+        components = code_components(body)
         return dg.asset(
             name=body.__name__,
             ins={name: dg.AssetIn() for name, kind in parameters.items() if kind is DatasetQuery},
@@ -65,7 +67,8 @@ def stage(
             owners=list(owners),
             partitions_def=partitions,
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
-            code_version=digest(code_components(body)),
+            code_version=digest(components),
+            metadata=code_metadata(components),
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,
         )(_compute(body, parameters))

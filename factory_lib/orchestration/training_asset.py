@@ -14,6 +14,7 @@ import dagster as dg
 
 from factory_lib import progress
 from factory_lib.errors import TrainingError
+from factory_lib.orchestration.code import remember_code
 from factory_lib.orchestration.torchrun import torchrun
 from factory_lib.orchestration.training_checks import model_checks
 from factory_lib.orchestration.training_config import TrainingConfig
@@ -34,7 +35,12 @@ def trained_by() -> Callable[..., Any]:
 
 def training_code() -> str:
     """Fingerprint of the code that trains and scores."""
-    return digest(code_components(trained_by))
+    return digest(training_components())
+
+
+def training_components() -> dict[str, str]:
+    """What that fingerprint is made of."""
+    return code_components(trained_by)
 
 
 def train_model(
@@ -61,6 +67,7 @@ def train_model(
     from factory_lib.training.models import models_folder, publish, stored_models
     from factory_lib.training.program import ERROR
 
+    remember_code(training_components())
     models = models_folder(context.asset_key.to_python_identifier())
     before = stored_models(models)
     began = time.monotonic()

@@ -71,8 +71,8 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
     keys: list[str | None] = [None]
     if node.partitions_def is not None:
         keys = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
-    tags = _latest_tags(instance, key, partitioned=node.partitions_def is not None)
-    inputs = {parent: _input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
+    tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
+    inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
     for partition in keys:
         if (reason := _reason(node, tags.get(partition), inputs, partition)) is not None:
@@ -99,10 +99,10 @@ def _reason(
     return None
 
 
-def _latest_tags(
+def latest_tags(
     instance: dg.DagsterInstance, key: dg.AssetKey, *, partitioned: bool
 ) -> dict[str | None, Mapping[str, str]]:
-    """Tags of the newest materialization of each partition, or under None of the asset's newest one."""
+    """Tags of the newest materialization of each partition, or under None of an asset without partitions."""
     if not partitioned:
         event = instance.get_latest_materialization_event(key)
         materialization = event.asset_materialization if event is not None else None
@@ -138,7 +138,7 @@ def _read_tags(instance: dg.DagsterInstance, key: dg.AssetKey, ids: Sequence[int
     return found
 
 
-def _input_versions(
+def input_versions(
     instance: dg.DagsterInstance, parent: BaseAssetNode, keys: Sequence[str | None]
 ) -> dict[str | None, str]:
     """What the data version of an input is now, for each partition of the stage that reads it."""

@@ -29,6 +29,7 @@ _TABLES = {
     "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
     " ENGINE = MergeTree ORDER BY (uuid, shard)",
     "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
+    "code": "(fingerprint String, components String) ENGINE = ReplacingMergeTree ORDER BY fingerprint",
     "fingerprints": "(origin UUID, shard String, fingerprint String)"
     " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
     "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
@@ -39,8 +40,8 @@ _TABLES = {
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
 }
-"""Tables of the catalog. `recipes`: queries of versions, such as can be run again; `tags`: what was done to tags;
-`dropped`: versions that retention removed."""
+"""Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
+can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,32 @@ def read_shards(warehouse: Warehouse, uuid: str) -> dict[str, ShardRecord]:
     return {row["shard"]: ShardRecord(**row) for row in rows}
 
 
-def record_files(warehouse: Warehouse, source: str, files: Iterable[tuple[str, int, str]]) -> None:
-    """Remember the files, (uri, size in bytes, etag) each, behind the fingerprint of a shard's source."""
+def record_code(warehouse: Warehouse, fingerprint: str, components: Mapping[str, str]) -> None:
+    """Keep what a fingerprint of code is made of, unless that is known."""
+    if fingerprint not in read_code(warehouse, [fingerprint]):
+        table = pa.table({"fingerprint": [fingerprint], "components": [json.dumps(dict(components))]})
+        warehouse.insert(f"{CATALOG}.code", table)
+
+
+def read_code(warehouse: Warehouse, fingerprints: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Fingerprint of code -> what it is made of; those that are not known are left out."""
     ensure_tables(warehouse)
-    listed = [(source, without_credentials(uri), size, etag) for uri, size, etag in files]
+    rows = warehouse.rows(
+        f"SELECT fingerprint, any(components) AS text FROM {CATALOG}.code"
+        " WHERE has({f:Array(String)}, fingerprint) GROUP BY fingerprint",
+        {"f": sorted(set(fingerprints))},
+    )
+    return {row["fingerprint"]: json.loads(row["text"]) for row in rows}
+
+
+def record_files(warehouse: Warehouse, files: Mapping[str, Iterable[tuple[str, int, str]]]) -> None:
+    """Remember the files, (uri, size in bytes, etag) each, behind the fingerprints of the sources of shards."""
+    ensure_tables(warehouse)
+    listed = [
+        (source, without_credentials(uri), size, etag)
+        for source, of_shard in files.items()
+        for uri, size, etag in of_shard
+    ]
     if listed:
         names = ("source", "uri", "size", "etag")
         columns = dict(zip(names, map(list, zip(*listed, strict=True)), strict=True))

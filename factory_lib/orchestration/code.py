@@ -1,0 +1,38 @@
+"""The code of a stage, component by component: beside its code version, and remembered when it has made something.
+
+A code version is a digest of components (see `factory_lib.signals.fingerprint`). Those of now stand in the metadata of
+the asset; those of code that made something are kept in the catalog under the digest, so that what changed in between
+can be told later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from factory_lib.signals.fingerprint import digest
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import warehouse
+
+CODE = "code"
+"""Metadata key of an asset under which the components of its code stand."""
+
+
+def code_metadata(components: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata of an asset that says what its code version is made of."""
+    return {CODE: dg.MetadataValue.json(dict(components))}
+
+
+def components_in(metadata: Mapping[str, Any]) -> dict[str, str] | None:
+    """The components that an asset's metadata holds; None where it holds none."""
+    value = metadata.get(CODE)
+    found = value.value if isinstance(value, dg.JsonMetadataValue) else value
+    return {str(n): str(v) for n, v in found.items()} if isinstance(found, Mapping) else None
+
+
+def remember_code(components: Mapping[str, str] | None) -> None:
+    """Keep the components of code that has made something."""
+    if components:
+        provenance.record_code(warehouse(), digest(components), components)
