@@ -1,30 +1,34 @@
 """Signals over the rows of a query: what is missing is computed, staged as it comes, and becomes a column.
 
-Values are staged in a table of `factory_staging` named by the signal and its fingerprint, each with the identity of
-what it was computed from. A run that was killed takes up what it had staged.
+Nothing is computed whose inputs are those of a value that is there: staged by a run that was killed, or held by a
+version (see `factory_lib.reuse`).
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from factory_lib.errors import CommitError
 from factory_lib.pending import Ledger, Origin, settle
-from factory_lib.progress import track
+from factory_lib.progress import done, track
+from factory_lib.reuse.contents import all_known, among, remember
+from factory_lib.reuse.files import etags, files_of
+from factory_lib.reuse.identity import Reads
+from factory_lib.reuse.inputs import inputs_of
+from factory_lib.reuse.staged import Staged
+from factory_lib.reuse.takeover import take_over
+from factory_lib.signals.content import PREFIX
 from factory_lib.sql import Block, Rendering, tables
-from factory_lib.sqltext import literal, quote
-from factory_lib.warehouse import provenance
+from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
-from factory_lib.warehouse.filling import ShardValues, fill_columns
-from factory_lib.warehouse.names import STAGE_PREFIX, STAGING, is_version_name
-from factory_lib.warehouse.stage import Stage, owner
+from factory_lib.warehouse.names import STAGING, is_version_name
+from factory_lib.warehouse.stage import Stage
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
@@ -32,6 +36,11 @@ if TYPE_CHECKING:
 
 STAGED_ROWS = 1 << 14
 """Values are staged in steps of this many rows: what a killed run loses at most."""
+
+WAVE_ROWS = 1 << 21
+"""Shards are computed together up to this many rows."""
+
+_ROW = ("shard", "position", "sample_id", "key")
 
 
 class SignalRows(Origin):
@@ -52,167 +61,165 @@ class SignalRows(Origin):
         block = settle(self.block, ledger)
         shard_sources = {**table_sources(block, warehouse()), **ledger.shard_sources}
         stage, how, added = derive(warehouse(), STAGING, block)
-        files = provenance.etags(stage.warehouse, shard_sources.values())
-        staged = [Staged.of(stage, signal, shard_sources, fresh=ledger.fresh) for signal in self.signals]
         try:
-            self._fill(stage, staged, files, ledger)
+            self._fill(stage, shard_sources, ledger)
         except BaseException:
-            for one in staged:
-                one.abandon()
             stage.drop()
             raise
         ledger.bytes += added
         ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
         return stage
 
-    def _fill(self, stage: Stage, staged: Sequence[Staged], files: dict[str, str], ledger: Ledger) -> None:
-        """Compute the values that are missing and write all of them into the table."""
-        rows = sum(stage.shard_rows().values())
-        reused = [rows - one.missing() for one in staged]
-        self._compute_missing(stage, staged, files, rows)
-        types = {name: t for s in self.signals for name, t in s.columns.items()}
-        own = stage.columns()
-        stage.drop_columns([name for name in types if name in own])
-        stage.add_columns(types, [s.name for s in self.signals if getattr(s.output, "unit", False)])
-        for one in staged:
-            one.write_into(stage)
+    def _fill(self, stage: Stage, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
+        """Write the values of the signals into the table."""
+        run = uuid.uuid4().hex[:8]
+        reads = [Reads.of(signal) for signal in self.signals]
+        members = sorted({member for one in reads for member in one.members})
+        with files_of(stage, members, shard_sources, run) as files, inputs_of(stage, files, reads) as inputs:
+            errors = self.on_error == "null"
+            staged = [Staged.of(s, inputs, run, errors=errors, fresh=ledger.fresh) for s in self.signals]
+            try:
+                computed = self._complete(stage, staged, fresh=ledger.fresh)
+                types = {name: t for s in self.signals for name, t in s.columns.items()}
+                own = stage.columns()
+                stage.drop_columns([name for name in types if name in own])
+                stage.add_columns(types, [s.name for s in self.signals if getattr(s.output, "unit", False)])
+                for one in staged:
+                    one.write_into(stage)
+            except BaseException:
+                for one in staged:
+                    one.abandon()
+                raise
         ledger.bytes += stage.bytes(types)
-        for one, taken in zip(staged, reused, strict=True):
-            ledger.signals.append(one.signal_record())
-            ledger.reused += taken
-            ledger.computed += rows - taken
-            ledger.finish.append(one.forget)
+        ledger.signals += [one.record() for one in staged]
+        ledger.reused += inputs.total * len(staged) - computed
+        ledger.computed += computed
+        ledger.finish += [one.forget for one in staged]
 
-    def _compute_missing(self, stage: Stage, staged: Sequence[Staged], etags: dict[str, str], rows: int) -> None:
+    def _complete(self, stage: Stage, staged: Sequence[Staged], *, fresh: bool) -> int:
+        """Have a staged value of every signal for every row; how many were computed for that."""
+        if not fresh:
+            types = stage.columns()
+            for one in staged:
+                take_over(one, types)
+        names = ", ".join(one.signal.name for one in staged)
+        values = staged[0].inputs.total * len(staged)
+        missing = missing_rows(staged)
+        if values > _count(missing):
+            done(f"values of {names} taken over", values - _count(missing), values)
+        computed = 0
+        while missing:
+            # One after the other, and looked at anew: rows with equal inputs get their value from each other.
+            lacking, shards = missing[0]
+            self._compute(staged, lacking, shards)
+            computed += sum(shards.values()) * lacking.bit_count()
+            left, missing = missing, missing_rows(staged)
+            if _count(missing) >= _count(left):
+                raise CommitError(
+                    f"Another run removed staged values of {names} while this one computed them.", "Run it again."
+                )
+        return computed
+
+    def _compute(self, staged: Sequence[Staged], lacking: int, shards: Mapping[str, int]) -> None:
+        """Compute and stage the signals that rows lack, for the rows that lack exactly these.
+
+        Args:
+            lacking: bit i is set where the rows lack a value of signal i.
+            shards: the shards that such rows are in -> how many there are.
+        """
         from factory_lib.signals.engine import compute
 
-        missing = sum(1 for one in staged if one.missing())
-        if not missing:
-            return
-        names = ", ".join(s.name for s in self.signals)
-        with track(f"computing {names}", rows) as progress:
-            identities = Identities(len(staged))
-            batches = identities.split(rows_to_compute(stage, staged))
-            results = compute(
-                self.signals, batches, on_error=self.on_error, progress=progress.advance, ordered=True, etags=etags
-            )
-            for gathered in _gathered(results):
-                columns = identities.take(gathered.num_rows)
-                for one, identity in zip(staged, columns, strict=True):
-                    one.insert(gathered, identity)
-        if any(one.missing() for one in staged):
-            raise CommitError(
-                f"Another run removed staged values of {names} while this one computed them.", "Run it again."
-            )
+        wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
+        signals = [one.signal for one in wanted]
+        inputs = staged[0].inputs
+        members = sorted({member for one in wanted for member in one.reads.members})
+        total = sum(shards.values())
+        with track(f"computing {', '.join(s.name for s in signals)}", total) as progress:
+            for wave in _waves(shards):
+                states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
+                hashes = bool(members) and not all_known(inputs.rows, members, among(wave, "t.shard"), inputs.warehouse)
+                passing = Passing((*(f"_{one.identity}" for one in wanted), *members), keep=members)
+                rows = passing.split(rows_lacking(staged, lacking, wave))
+                results = compute(
+                    signals,
+                    rows,
+                    on_error=self.on_error,
+                    progress=progress.advance,
+                    ordered=True,
+                    etags=states,
+                    hashes=hashes,
+                )
+                for gathered in _gathered(results):
+                    beside = passing.take(gathered.num_rows)
+                    for one in wanted:
+                        one.insert(gathered, beside.column(f"_{one.identity}"))
+                    if hashes:
+                        columns = {m: beside.column(m) for m in members}
+                        columns |= {PREFIX + m: gathered.column(PREFIX + m) for m in members}
+                        remember(inputs.warehouse, pa.table(columns), members, states)
+        done(f"computed {', '.join(s.name for s in signals)}", total, total)
 
 
-@dataclass(frozen=True)
-class Staged:
-    """Staged values of one signal for the rows of one table.
+def missing_rows(staged: Sequence[Staged]) -> list[tuple[int, dict[str, int]]]:
+    """Rows that lack a value: which signals they lack (bit i: signal i) -> shard -> how many such rows it has."""
+    inputs = staged[0].inputs
+    rows = inputs.warehouse.rows(
+        f"SELECT lacking, shard, count() AS n FROM (SELECT shard, {_lacking(staged)} AS lacking FROM {inputs.name})"
+        " WHERE lacking != 0 GROUP BY lacking, shard ORDER BY lacking, shard"
+    )
+    found: dict[int, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["lacking"], {})[row["shard"]] = row["n"]
+    return list(found.items())
 
-    Attributes:
-        stage: the table whose rows get values.
-        name: the table of staged values, quoted.
-        identity: SQL of the hash of everything that a value of a row depends on besides the signal.
-        fresh: the table is of this run alone: nothing is taken up, nothing is left.
+
+def rows_lacking(staged: Sequence[Staged], lacking: int, shards: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of some shards that lack values of exactly these signals, in byte order: what is read, and hashes."""
+    wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
+    inputs = staged[0].inputs
+    reads = dict.fromkeys(c for one in wanted for c in one.signal.reads if c not in _ROW)
+    identities = sorted({one.identity for one in wanted})
+    columns = [*(f"t.{quote(c)} AS {quote(c)}" for c in (*_ROW, *reads)), *(f"i.{c} AS _{c}" for c in identities)]
+    return iter(
+        inputs.warehouse.stream(
+            f"SELECT {', '.join(columns)} FROM (SELECT * FROM {inputs.rows.table} WHERE {among(shards)}) AS t"
+            f" INNER JOIN (SELECT * FROM {inputs.name} WHERE {among(shards)} AND {_lacking(staged)} = {lacking}) AS i"
+            " ON i.shard = toString(t.shard) AND i.position = t.position ORDER BY t.shard, t.position"
+        )
+    )
+
+
+def _lacking(staged: Sequence[Staged]) -> str:
+    """SQL of which signals a row of the inputs lacks."""
+    return " + ".join(f"toUInt64({one.is_missing()}) * {1 << i}" for i, one in enumerate(staged))
+
+
+def _count(missing: Sequence[tuple[int, Mapping[str, int]]]) -> int:
+    """How many values are missing."""
+    return sum(lacking.bit_count() * sum(shards.values()) for lacking, shards in missing)
+
+
+class Passing:
+    """Columns of rows on their way past the signals: taken off before, put back behind, in the same order.
+
+    Args:
+        names: the columns.
+        keep: those of them that the signals see, too.
     """
 
-    stage: Stage
-    signal: Signal
-    name: str
-    identity: str
-    shards: tuple[str, ...]
-    fresh: bool = False
-
-    @staticmethod
-    def of(stage: Stage, signal: Signal, shard_sources: dict[str, str], *, fresh: bool = False) -> Staged:
-        """The staged values of a signal, in a table made when it is first needed."""
-        wh = stage.warehouse
-        known = f"values_{signal.name}_{signal.fingerprint[:16]}"
-        name = f"{STAGING}.{quote(f'{STAGE_PREFIX}values_{uuid.uuid4().hex[:16]}' if fresh else known)}"
-        wh.execute(f"CREATE DATABASE IF NOT EXISTS {STAGING}")
-        wh.execute(
-            f"CREATE TABLE IF NOT EXISTS {name} (shard LowCardinality(String), position UInt32, identity UInt64,"
-            f" value {signal.output.clickhouse}, error LowCardinality(Nullable(String)))"
-            " ENGINE = MergeTree PARTITION BY shard ORDER BY position"
-            + (f" COMMENT {literal(owner())}" if fresh else "")
-        )
-        identity = _identity(stage, signal, shard_sources)
-        return Staged(stage, signal, name, identity, tuple(stage.shard_rows()), fresh)
-
-    @property
-    def warehouse(self) -> Warehouse:
-        """The warehouse that holds both tables."""
-        return self.stage.warehouse
-
-    def missing(self) -> int:
-        """Number of rows without a staged value."""
-        return int(self.warehouse.scalar(f"SELECT count() FROM {self.stage.name} WHERE {self.is_missing()}"))
-
-    def insert(self, table: pa.Table, identity: pa.ChunkedArray) -> None:
-        """Stage computed values, with the identity of what each was computed from."""
-        values = [table.column(n) for n in ("shard", "position", self.signal.name, f"{self.signal.name}_error")]
-        names = ["shard", "position", "value", "error", "identity"]
-        self.warehouse.insert(self.name, pa.Table.from_arrays([*values, identity], names))
-
-    def write_into(self, stage: Stage) -> None:
-        """Fill the signal's two columns of the table."""
-
-        def rows(shard: str) -> str:
-            where = f"shard = {literal(shard)}"
-            known = f"SELECT {self.identity} FROM {stage.name} WHERE {where}"
-            values = f"SELECT position, value, error FROM {self.name} WHERE {where} AND identity IN ({known})"
-            return f"{values} LIMIT 1 BY position"
-
-        names = {self.signal.name: "value", f"{self.signal.name}_error": "error"}
-        fill_columns(stage, rows, names, {s: ShardValues(n) for s, n in self._sizes().items()})
-
-    def forget(self) -> None:
-        """Drop the staged values, once a version holds them."""
-        if self.fresh:
-            self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
-            return
-        commands = ", ".join(f"DROP PARTITION {literal(s)}" for s in self.shards)
-        if commands:
-            self.warehouse.execute(f"ALTER TABLE {self.name} {commands}")
-
-    def abandon(self) -> None:
-        """What becomes of the staged values of a run that failed: they stay for the next one, unless nobody may."""
-        if self.fresh:
-            self.forget()
-
-    def signal_record(self) -> dict[str, Any]:
-        """The signal, for provenance."""
-        signal = self.signal
-        return {"name": signal.name, "fingerprint": signal.fingerprint, "components": signal.components}
-
-    def is_missing(self) -> str:
-        return f"(shard, {self.identity}) NOT IN (SELECT shard, identity FROM {self.name})"
-
-    def _sizes(self) -> dict[str, int]:
-        rows = self.warehouse.rows(
-            "SELECT partition, sum(data_uncompressed_bytes) AS n FROM system.parts"
-            f" WHERE active AND concat(database, '.', table) = {literal(self.name.replace('`', ''))} GROUP BY partition"
-        )
-        sizes = {row["partition"]: row["n"] for row in rows}
-        return {shard: sizes.get(shard, 0) for shard in self.shards}
-
-
-class Identities:
-    """Identities of rows on their way past the signals: taken off before, put back behind, in the same order."""
-
-    def __init__(self, n: int) -> None:
-        self.names = [f"_identity_{i}" for i in range(n)]
+    def __init__(self, names: Sequence[str], keep: Sequence[str] = ()) -> None:
+        self.names = list(dict.fromkeys(names))
+        self.hidden = [name for name in self.names if name not in keep]
         self.waiting: deque[pa.RecordBatch] = deque()
 
     def split(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches without their identities, which are kept."""
+        """The batches without these columns, which are kept."""
         for batch in batches:
             self.waiting.append(batch.select(self.names))
-            yield batch.drop_columns(self.names)
+            yield batch.drop_columns(self.hidden)
 
-    def take(self, rows: int) -> list[pa.ChunkedArray]:
-        """The identities of the next rows, an array for each signal."""
+    def take(self, rows: int) -> pa.Table:
+        """The columns of the next rows."""
         taken: list[pa.RecordBatch] = []
         while rows:
             batch = self.waiting.popleft()
@@ -221,21 +228,7 @@ class Identities:
                 batch = batch.slice(0, rows)
             taken.append(batch)
             rows -= batch.num_rows
-        table = pa.Table.from_batches(taken)
-        return [table.column(name) for name in self.names]
-
-
-def rows_to_compute(stage: Stage, staged: Sequence[Staged]) -> Iterator[pa.RecordBatch]:
-    """Rows that lack a value of any of the signals, in byte order: what the signals read, and identities."""
-    reads = dict.fromkeys(c for one in staged for c in one.signal.reads if c not in _ROW)
-    identities = [f"{one.identity} AS _identity_{i}" for i, one in enumerate(staged)]
-    columns = ", ".join([*_ROW, *map(quote, reads), *identities])
-    where = " OR ".join(one.is_missing() for one in staged)
-    query = f"SELECT {columns} FROM {stage.name} WHERE {where} ORDER BY shard, position"
-    return iter(stage.warehouse.stream(query))
-
-
-_ROW = ("shard", "position", "sample_id")
+        return pa.Table.from_batches(taken)
 
 
 def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
@@ -244,19 +237,22 @@ def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
     for table in tables(block):
         if is_version_name(table.name):
             for name, shard in resolve(wh, table.name).shards.items():
-                if shard.source:
+                if shard.source and (table.shards is None or name in table.shards):
                     found.setdefault(name, shard.source)
     return found
 
 
-def _identity(stage: Stage, signal: Signal, shard_sources: dict[str, str]) -> str:
-    """SQL of a hash over the sample, the inputs of the signal and the state of the files that it reads."""
-    # Inside a tuple a NULL is hashed like any value; a bare NULL would make the whole hash NULL.
-    parts = ["sample_id", *(f"tuple({quote(c)})" for c in signal.reads)]
-    if signal.members and shard_sources:
-        used = {s: shard_sources[s] for s in stage.shard_rows() if s in shard_sources}
-        parts.append(f"transform(toString(shard), {literal(list(used))}, {literal(list(used.values()))}, '')")
-    return f"cityHash64({', '.join(parts)})"
+def _waves(shards: Mapping[str, int]) -> Iterator[list[str]]:
+    wave: list[str] = []
+    rows = 0
+    for shard, n in shards.items():
+        if wave and (rows + n > WAVE_ROWS or len(wave) == 500):
+            yield wave
+            wave, rows = [], 0
+        wave.append(shard)
+        rows += n
+    if wave:
+        yield wave
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

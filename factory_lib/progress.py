@@ -55,6 +55,12 @@ def track(what: str, total: int | None = None) -> Iterator[Tracked]:
         yield Tracked(what, total, lambda *_: None)
 
 
+def done(what: str, n: int, total: int) -> None:
+    """Report that something has been done, however quickly it went; a terminal's bar shows only what takes long."""
+    if (report := _report.get()) is not None:
+        report(what, n, total)
+
+
 def current() -> Report | None:
     """Where reports go now, or None when nothing was said."""
     return _report.get()

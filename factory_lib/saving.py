@@ -18,10 +18,12 @@ from typing import Any, Literal
 from factory_lib.errors import CommitError, QueryError
 from factory_lib.pending import Ledger, settle
 from factory_lib.recipes import recipe_of
+from factory_lib.reuse.holding import held_columns
 from factory_lib.sql import Block, Rendering, TableSource, tables
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
@@ -99,7 +101,8 @@ def save(request: Request) -> Version:
         made_by = _made_by(request.block, ledger.signals)
         records = [ShardRecord(s, n, "", made_by, sources.get(s, "")) for s, n in made.items()]
         recipe = recipe_of(request.block, {str(v): v.uuid for v in parents})
-        version = _commit(wh, request, rows, records, draft, recipe, started)
+        held = held_columns(request.block, ledger.signals)
+        version = _commit(wh, request, rows, records, held, draft, recipe, started)
     finally:
         rows.drop()
     for finish in ledger.finish:
@@ -112,6 +115,7 @@ def _commit(
     request: Request,
     rows: Stage,
     made: Sequence[ShardRecord],
+    held: Sequence[Held],
     draft: Provenance,
     recipe: Mapping[str, Any],
     started: float,
@@ -143,10 +147,14 @@ def _commit(
                 total += sum(s.rows for name, s in keep.shards.items() if name not in replaced)
             done = dataclasses.replace(draft, rows=total, seconds=round(time.monotonic() - started, 4))
             if built.uuid not in recorded:
-                joined = _joined(carried, changed, [s.shard for s in records[len(made) :]])
+                recast = [s.shard for s in records[len(made) :]]
+                joined = _joined(carried, changed, recast)
                 provenance.record(
                     wh, built.uuid, done, records, keep.uuid if keep else None, sorted(replaced), {**recipe, **joined}
                 )
+                record_held(wh, built.uuid, [s.shard for s in made], held)
+                if carried and recast:
+                    carry_held(wh, built.uuid, carried.uuid, recast)
                 recorded.add(built.uuid)
             return publish(built, number)
         except BaseException as error:

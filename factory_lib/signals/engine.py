@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ def compute(
     progress: Callable[[int], None] | None = None,
     ordered: bool = False,
     etags: Mapping[str, str] | None = None,
+    hashes: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Compute signals over rows.
 
@@ -50,9 +52,11 @@ def compute(
         progress: called with the number of rows that were just finished.
         ordered: yield batches in the order of the rows.
         etags: uri -> etag at ingest; bytes of a file that changed since are an error and never wrong values.
+        hashes: hash the bytes of the members, too.
 
     Yields:
-        Batches with `shard`, `position`, `sample_id`, and `<name>` and `<name>_error` for each signal.
+        Batches with `shard`, `position`, `sample_id`, `<name>` and `<name>_error` for each signal, and `_hash_<member>`
+        (16 bytes, NULL where nothing could be read) for each member.
 
     Raises:
         SignalError: a signal cannot be set up or reads a column that is not there; or, with `on_error="raise"`, a
@@ -64,7 +68,8 @@ def compute(
     if first is None:
         return
     plan = Plan.of(checked, first.schema)
-    for task, done in _computed(checked, plan, _chain([first], batches), workers, ordered, dict(etags or {})):
+    how = _How(plan, dict(etags or {}), ordered, hashes)
+    for task, done in _computed(checked, how, _chain([first], batches), workers):
         if on_error == "raise":
             _raise_first_error(checked, task, done)
         if progress is not None:
@@ -72,15 +77,21 @@ def compute(
         yield done
 
 
+@dataclass(frozen=True)
+class _How:
+    """What is common to all tasks of a computation: see the arguments of `compute`."""
+
+    plan: Plan
+    etags: Mapping[str, str]
+    ordered: bool
+    hashes: bool
+
+
 def _computed(
-    signals: Sequence[Signal],
-    plan: Plan,
-    rows: Iterator[pa.RecordBatch],
-    workers: int | None,
-    ordered: bool,
-    etags: Mapping[str, str],
+    signals: Sequence[Signal], how: _How, rows: Iterator[pa.RecordBatch], workers: int | None
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Tasks with their values, computed here while that is cheaper than having processes, then by processes."""
+    plan = how.plan
     size = settings().workers if workers is None else workers
     heavy = bool(plan.members) or any(one.has_setup for one in signals)
     waiting = tasks(rows, plan, TASK_ROWS if heavy else LIGHT_TASK_ROWS)
@@ -89,14 +100,14 @@ def _computed(
         waiting = _chain(held, waiting)
         size = 1 if few else size
     if size > 1 and heavy:
-        yield from _by_processes(signals, plan, waiting, size, ordered, etags)
+        yield from _by_processes(signals, how, waiting, size)
         return
     running = [Running(one) for one in signals]
     started = time.perf_counter()
-    for task, data in _read_ahead(waiting, plan, etags):
-        yield task, compute_task(running, task, data)
+    for task, data in _read_ahead(waiting, plan, how.etags):
+        yield task, compute_task(running, task, data, hashes=how.hashes)
         if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
-            yield from _by_processes(signals, plan, waiting, size, ordered, etags)
+            yield from _by_processes(signals, how, waiting, size)
             return
 
 
@@ -131,22 +142,18 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
 
 
 def _by_processes(
-    signals: Sequence[Signal],
-    plan: Plan,
-    waiting: Iterator[pa.RecordBatch],
-    size: int,
-    ordered: bool,
-    etags: Mapping[str, str],
+    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    program = _program(signals, plan, etags)
+    program = _program(signals, how)
+    hashed = how.plan.members if how.hashes else ()
     with borrowed_pool() as pool:
         numbered = (Task(rows, (number,)) for number, rows in enumerate(waiting))
-        with contextlib.closing(pool.run(program, numbered, size, ordered=ordered)) as finished:
+        with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
             for one in finished:
-                yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason)
+                yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
 
 
-def _program(signals: Sequence[Signal], plan: Plan, etags: Mapping[str, str]) -> Program:
+def _program(signals: Sequence[Signal], how: _How) -> Program:
     import cloudpickle
 
     sent = []
@@ -160,8 +167,9 @@ def _program(signals: Sequence[Signal], plan: Plan, etags: Mapping[str, str]) ->
             ) from error
         components = one.components
         sent.append(Sent(hashlib.sha256(blob + digest(components).encode()).hexdigest(), blob, components))
-    identity = repr((sorted(etags.items()), plan, [one.key for one in sent]))
-    return Program(hashlib.sha256(identity.encode()).hexdigest(), tuple(sent), plan.members, etags)
+    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [one.key for one in sent]))
+    digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
+    return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes)
 
 
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.signals.content import PREFIX, hash_column
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member, silent_decoding
 from factory_lib.signals.signal import Signal
@@ -155,7 +156,7 @@ class _Values:
 
 
 def compute_task(
-    running: Sequence[Running], rows: pa.RecordBatch, data: Mapping[str, Sequence[Read]]
+    running: Sequence[Running], rows: pa.RecordBatch, data: Mapping[str, Sequence[Read]], *, hashes: bool = False
 ) -> pa.RecordBatch:
     """Compute all signals over some rows.
 
@@ -163,9 +164,10 @@ def compute_task(
         running: the signals, set up.
         rows: identity columns and the columns that the signals read.
         data: for each member that a signal reads, what reading it gave, one item a row.
+        hashes: hash what was read, too.
 
     Returns:
-        The identity columns, and for each signal its value and its error column.
+        The identity columns, for each signal its value and its error column, and the hashes.
     """
     columns = [_Values(one, rows) for one in running]
     with silent_decoding():
@@ -175,11 +177,16 @@ def compute_task(
                 column.add(row, members)
         arrays = [array for column in columns for array in column.arrays()]
     names = [name for column in columns for name in (column.signal.name, f"{column.signal.name}_error")]
+    if hashes:
+        arrays += [hash_column(reads) for reads in data.values()]
+        names += [PREFIX + name for name in data]
     present = [name for name in IDENTITY if name in rows.schema.names]
     return pa.RecordBatch.from_arrays([rows.column(name) for name in present] + arrays, names=present + names)
 
 
-def failed_task(signals: Sequence[Signal], rows: pa.RecordBatch, reason: str) -> pa.RecordBatch:
+def failed_task(
+    signals: Sequence[Signal], rows: pa.RecordBatch, reason: str, hashed: Sequence[str] = ()
+) -> pa.RecordBatch:
     """What `compute_task` gives, for rows that no process survived: no values, the same error for all."""
     present = [name for name in IDENTITY if name in rows.schema.names]
     arrays = [rows.column(name) for name in present]
@@ -187,6 +194,8 @@ def failed_task(signals: Sequence[Signal], rows: pa.RecordBatch, reason: str) ->
     for one in signals:
         arrays += [one.output.array([None] * rows.num_rows), pa.array([reason] * rows.num_rows, pa.string())]
         names += [one.name, f"{one.name}_error"]
+    arrays += [hash_column([None] * rows.num_rows) for _ in hashed]
+    names += [PREFIX + name for name in hashed]
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 

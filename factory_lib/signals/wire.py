@@ -32,12 +32,14 @@ class Program:
         signals: what to compute.
         members: pointer columns to read.
         etags: uri -> etag that its reads are pinned to.
+        hashes: whether the bytes of the members are hashed, too.
     """
 
     id: str
     signals: tuple[Sent, ...]
     members: tuple[str, ...]
     etags: Mapping[str, str]
+    hashes: bool = False
 
 
 @dataclass(frozen=True)

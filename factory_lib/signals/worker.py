@@ -62,7 +62,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
     from factory_lib.signals.task import compute_task
 
     kept: OrderedDict[str, Running] = OrderedDict()
-    programs: dict[str, Sequence[Running]] = {}
+    programs: dict[str, tuple[Sequence[Running], bool]] = {}
     while True:
         message = received.get(timeout=IDLE_SECONDS)
         if message is None:
@@ -71,7 +71,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
             raise message
         if isinstance(message, Program):
             try:
-                programs = {message.id: _set_up(message, kept)}
+                programs = {message.id: (_set_up(message, kept), message.hashes)}
                 answers.put(Ready(message.id))
             except _StaleCodeError as stale:
                 answers.put(Stale(message.id, stale.args))
@@ -84,7 +84,8 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
             if work.careful:
                 answers.join()
             if work.program in programs:
-                answers.put(Done(work.id, to_ipc(compute_task(programs[work.program], rows, data))))
+                running, hashes = programs[work.program]
+                answers.put(Done(work.id, to_ipc(compute_task(running, rows, data, hashes=hashes))))
 
 
 class _StaleCodeError(Exception):

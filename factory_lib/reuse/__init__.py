@@ -1,0 +1,1 @@
+"""Which values of signals are there already, and for which samples they hold."""
