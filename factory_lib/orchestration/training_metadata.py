@@ -12,6 +12,8 @@ import dagster as dg
 WIDTH, HEIGHT = 420, 120
 """Of the loss curve, in pixels."""
 
+TIERS = ("local", "cache", "shared", "origin")
+
 _COLOURS = {"model": "#2563eb", "baseline": "#9ca3af"}
 
 
@@ -24,17 +26,19 @@ def live_line(message: Mapping[str, Any]) -> str:
         return f"{place}: checkpoint written"
     if message["kind"] == "resumed":
         return f"{place}: taken up from a checkpoint"
-    tiers = ", ".join(f"{size:.1f} MB {tier}" for tier, size in message["megabytes"].items()) or "nothing"
+    speed = message["speed"]
+    came = {tier: size for tier in TIERS if (size := speed.get(f"bytes_{tier}"))}
+    read = ", ".join(f"{size / 1e6:.1f} MB {tier}" for tier, size in came.items()) or "nothing"
     return (
-        f"{place}: loss {message['loss']:.3f}, {message['samples_per_second']:,.0f} samples/s, "
-        f"{message['stall_share']:.0%} of the time waiting for the loader, {message['decode_share']:.0%} decoding, "
-        f"read {tiers}"
+        f"{place}: loss {message['loss']:.3f}, {speed['samples_per_second']:,.0f} samples/s, "
+        f"{speed['wait_share']:.0%} of the time waiting for the loader ({speed['stalls']:.0f} stalls), "
+        f"{speed['decode_share']:.0%} of its time decoding, read {read}"
     )
 
 
 def live_metadata(message: Mapping[str, Any], version: str) -> dict[str, Any]:
     """A report of a training as numbers that plot over time."""
-    numbers = speed_metadata(message)
+    numbers = speed_metadata(message["speed"])
     shown = {"step": message["step"], "steps": message["steps"], "epoch": message["epoch"], "loss": message["loss"]}
     if message["part"] != "model":  # so that the curves of two models are two plots
         shown = {f"{message['part']}_{name}": value for name, value in shown.items()}
@@ -42,16 +46,11 @@ def live_metadata(message: Mapping[str, Any], version: str) -> dict[str, Any]:
     return {"trained_on": version, **shown, **numbers}
 
 
-def speed_metadata(speed: Mapping[str, Any]) -> dict[str, Any]:
+def speed_metadata(speed: Mapping[str, float]) -> dict[str, Any]:
     """How fast, waiting for what, read from where."""
-    read = {f"megabytes_{tier}": float(size) for tier, size in speed["megabytes"].items()}
-    shares = {name: float(speed[name]) for name in ("stall_share", "decode_share", "read_share")}
-    return {
-        "samples_per_second": float(speed["samples_per_second"]),
-        **shares,
-        **read,
-        "substituted_samples": int(speed["substituted"]),
-    }
+    shown = ("samples_per_second", "wait_share", "decode_share", "stalls", "substituted")
+    read = {f"megabytes_{tier}": size / 1e6 for tier in TIERS if (size := speed.get(f"bytes_{tier}"))}
+    return {**{name: float(speed[name]) for name in shown}, **read}
 
 
 def model_metadata(found: Mapping[str, Any], facts: Mapping[str, str], weights: Path, seconds: float) -> dict[str, Any]:

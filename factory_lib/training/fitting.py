@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from factory_lib.loading.meter import statistics
 from factory_lib.signals.tinyclip import TinyClip
 from factory_lib.training.assignment import Assignment, Part, read_loader
 from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from factory_lib.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
-from factory_lib.training.meter import Meter, Speed
 from factory_lib.training.ranks import Rank, distributed, summed, whole_batch
 from factory_lib.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
 
-REPORT, RUN = "report", "run"  # stretches that the meter measures
+Speed = dict[str, float]
+"""Over all processes: samples a second, bytes by tier, shares of decoding and waiting, stalls; see
+`loading.meter.statistics`."""
 
 
 @dataclass
@@ -94,28 +96,21 @@ class _Fitting:
 
     def run(self) -> Fitted:
         first, began = self.step, time.perf_counter()
-        meter = Meter(
-            self.loader.counters,
-            lambda mine: summed(mine, self.rank),
-            self.rank.world,
-            max(1, self.loader.workers),
-        )
-        meter.begin(REPORT)
-        meter.begin(RUN)
+        at_first = before = dict(self.loader.counters)
         self.model.train()
         while self.step < self.steps:
-            for batch in meter.waiting(self.loader):
+            for batch in self.loader:
                 self._record(batch)
                 loss = self._learn(batch)
                 self.step += 1
                 if self.step % self.assignment.report_every == 0 or self.step == self.steps:
-                    self._report(float(loss), meter.read(REPORT))
-                    meter.begin(REPORT)
+                    self._report(float(loss), self._speed(before))
+                    before = dict(self.loader.counters)
                 if self.step % self.assignment.checkpoint_every == 0 and self.step < self.steps:
                     self._save(self.before + time.perf_counter() - began)
                 if self.step == self.steps:
                     break
-        speed = meter.read(RUN) if self.step > first else None
+        speed = self._speed(at_first) if self.step > first else None
         seconds = self.before + time.perf_counter() - began
         self._save(seconds)  # so that a training killed while it is scored has nothing to repeat
         self.loader.close()
@@ -134,13 +129,20 @@ class _Fitting:
         keep_scale(self.model)
         return loss.detach()
 
+    def _speed(self, before: Mapping[str, float]) -> Speed:
+        """Since the loader's counters were `before`; every process asks at the same step."""
+        mine = {name: value - before.get(name, 0.0) for name, value in self.loader.counters.items()}
+        found = statistics(summed(mine, self.rank))
+        # the processes' seconds were added up, too
+        return {**found, "samples_per_second": found["samples_per_second"] * self.rank.world}
+
     def _place(self) -> dict[str, Any]:
         state = self.loader.state_dict()
         return {"part": self.part.name, "step": self.step, "steps": self.steps, "epoch": state["epoch"]}
 
     def _report(self, loss: float, speed: Speed) -> None:
         self.losses.append((self.step, loss))
-        self.tell({"kind": PROGRESS, **self._place(), "loss": loss, **asdict(speed)})
+        self.tell({"kind": PROGRESS, **self._place(), "loss": loss, "speed": speed})
 
     def _save(self, seconds: float) -> None:
         if not self.rank.first:

@@ -68,7 +68,7 @@ def training_batches(samples: DatasetQuery, caption: str, *, sample_ids: bool = 
     """
     columns = [caption, *(["sample_id"] if sample_ids else [])]
     # with `image_size`, JPEGs are decoded at the smallest scale that is still large enough
-    return samples.to_torch(columns=columns, image_size=SIDE, transform=_varied, **options)
+    return samples.to_torch(columns=columns, image_size=SIDE, transform=_varied, progress=False, **options)
 
 
 def exam_batches(samples: DatasetQuery, caption: str, *, num_workers: int = 0) -> BatchDataset:
@@ -82,6 +82,7 @@ def exam_batches(samples: DatasetQuery, caption: str, *, num_workers: int = 0) -
         rank=0,
         world_size=1,
         num_workers=num_workers,
+        progress=False,
     )
 
 

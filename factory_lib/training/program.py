@@ -93,7 +93,7 @@ def _finish(
         "seconds": fitted.seconds,
         "processes": rank.world,
         "accelerator": rank.device.type,
-        "speed": asdict(fitted.speed) if fitted.speed else None,
+        "speed": fitted.speed,
         "losses": fitted.losses,
     }
     write_whole(folder / f"{part.name}.json", json.dumps(measured, indent=1).encode())
