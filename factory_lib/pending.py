@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,10 @@ from factory_lib.warehouse.given_values import check_written
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
 
-INSERT_ROWS = 1 << 18
+INSERT_ROWS = 1 << 14
+"""Rows of an insert, at least; it ends with a shard where that comes soon."""
+
+MAX_INSERT_ROWS = 1 << 18
 
 
 @dataclass
@@ -198,10 +202,9 @@ class ShardRows(Origin):
         except BaseException:
             stage.drop()
             raise
-        for shard in self.shards:
-            files = [(f.uri, f.size, f.etag) for f in shard.files]
-            provenance.record_files(stage.warehouse, shard.fingerprint, files)
-            ledger.shard_sources[shard.name] = shard.fingerprint
+        ledger.shard_sources |= {shard.name: shard.fingerprint for shard in self.shards}
+        files = {s.fingerprint: [(f.uri, f.size, f.etag) for f in s.files] for s in self.shards}
+        provenance.record_files(stage.warehouse, files)
         ledger.sources.append(self._summary(reports))
         ledger.bytes += stage.bytes()
         ledger.storage.append("ingest")
@@ -234,14 +237,19 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
     stage.set_defaults(defaults)
     counters: dict[str, int] = {}
     rows = 0
-    with track(what) as progress:
+    # One insert runs while the rows of the next one are read.
+    with track(what) as progress, ThreadPoolExecutor(1) as inserting:
+        before: Future[int] | None = None
         for batch in _gathered(batches):
             table = _with_positions(batch, counters)
             if "key" not in table.schema.names:
                 table = table.append_column("key", table.column("position").cast(pa.string()))
-            stage.warehouse.insert(stage.name, table)
+            if before is not None:
+                progress.advance(before.result())
+            before = inserting.submit(stage.warehouse.insert, stage.name, table)
             rows += table.num_rows
-            progress.advance(table.num_rows)
+        if before is not None:
+            progress.advance(before.result())
     check_written(stage.warehouse, stage.name, rows)
     stage.remove_defaults(defaults)
     stage.optimize()
@@ -249,15 +257,18 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Small batches together: each insert makes a part a shard."""
+    """Small batches together: each insert makes a part a shard, and whole shards need no merge."""
     held: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        if rows >= INSERT_ROWS:
+        if not batch.num_rows:
+            continue
+        shard_ends = bool(held) and held[-1].column("shard")[-1] != batch.column("shard")[0]
+        if rows >= MAX_INSERT_ROWS or (rows >= INSERT_ROWS and shard_ends):
             yield pa.Table.from_batches(held)
             held, rows = [], 0
+        held.append(batch)
+        rows += batch.num_rows
     if rows:
         yield pa.Table.from_batches(held)
 
