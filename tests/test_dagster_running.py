@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from factory_lib import DatasetQuery
-from factory_lib.errors import SettingsError
+from factory_lib.errors import SettingsError, SourceError
 from factory_lib.orchestration.instance import dagster_home, factory_instance
 from factory_lib.orchestration.running import run_graph
 from factory_lib.orchestration.shards import SHARDS_A_TICK, ShardSource, shard_sensor
@@ -156,6 +156,20 @@ def test_a_source_that_is_suddenly_empty_removes_nothing(folder: Path, instance:
     with pytest.raises(SettingsError, match="lists no shard at all, but 3 are known"):
         shard_changes(instance, [], asset=SOURCE, partitions="shards", stages=[])
     assert len(instance.get_dynamic_partitions("shards")) == 3
+
+
+def test_the_sensor_waits_for_the_first_shard(folder: Path, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    definitions = graph(folder)
+    bucket = tmp_path / "to come"
+    assert "Waiting for the first shard" in str(_tick(definitions, instance, bucket).skip_message)  # type: ignore[union-attr]
+    bucket.mkdir()
+    assert "Waiting for the first shard" in str(_tick(definitions, instance, bucket).skip_message)  # type: ignore[union-attr]
+    write_tar(bucket / "a.tar", ["first"])
+    assert isinstance(_tick(definitions, instance, bucket), dg.SensorResult)
+    (bucket / "a.tar").unlink()
+    with pytest.raises(SourceError, match="it is empty"):
+        _tick(definitions, instance, bucket)
+    assert instance.get_dynamic_partitions("shards") == ["a"]
 
 
 def test_the_sensor_takes_many_shards_in_several_ticks(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from factory_lib.errors import SettingsError
+from factory_lib.errors import FileMissing, SettingsError, SourceError
 from factory_lib.orchestration.partition_events import EMPTY, latest_data_versions
 
 if TYPE_CHECKING:
@@ -207,6 +207,11 @@ def shard_sensor(
             changes = shard_changes(context.instance, shards, asset=asset, partitions=name, stages=stages)
         except SettingsError as error:
             return dg.SkipReason(str(error))
+        except (SourceError, FileMissing) as error:
+            # Nothing has come yet. Of a source that had shards, the same is a failure that someone has to see.
+            if context.instance.get_dynamic_partitions(name):
+                raise
+            return dg.SkipReason(f"Waiting for the first shard. {error}")
         now = changes.first(SHARDS_A_TICK)
         if not now:
             return dg.SkipReason(f"Nothing changed among {len(shards)} shards.")
