@@ -21,6 +21,7 @@ import pyarrow as pa
 from bench.report import disk_bytes, print_report, timed
 
 SHARDS = 16
+REPEATS = 3  # the best of so many is shown
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
 
     try:
         derivations(folder, rows)
+        masks_and_copies(folder)
         search(rows // 10)
     finally:
         stop_engine(folder)
@@ -76,8 +78,9 @@ def derivations(folder: Path, rows: int) -> None:
     bare = bare_sql(folder)
     for name, save, copied in cases:
         before = disk_bytes(folder)
-        _, seconds = timed(save)
+        _, first = timed(save)
         grown = (disk_bytes(folder) - before) / 1e6
+        seconds = min(first, *(timed(save)[1] for _ in range(REPEATS - 1)))
         copy_seconds: object = ""
         if copied:
             wh.execute(
@@ -93,6 +96,31 @@ def derivations(folder: Path, rows: int) -> None:
         report,
     )
     lance(rows)
+
+
+def masks_and_copies(folder: Path) -> None:
+    """Where a copy of the rows that a filter keeps becomes cheaper than a mask: seconds, bytes, and a scan of each."""
+    from factory_lib import C, DatasetQuery
+    from factory_lib.warehouse import derive
+    from factory_lib.warehouse.client import warehouse
+
+    chosen, report = derive.COPY_BELOW, []
+    for share in (0.2, 0.1, 0.05, 0.02, 0.01, 0.005):
+        row: list[object] = [f"{share:.1%}"]
+        for threshold in (0.0, 1.0):
+            derive.COPY_BELOW = threshold
+            before = disk_bytes(folder)
+            version, seconds = timed(lambda s=share: DatasetQuery("base.v1").filter(C.a < s).save("few"))
+            grown = (disk_bytes(folder) - before) / 1e6
+            scan = min(timed(lambda v=version: warehouse().scalar(f"SELECT sum(b) FROM {v}"))[1] for _ in range(5))
+            row += [seconds, grown, scan]
+        report.append(row)
+    derive.COPY_BELOW = chosen
+    print_report(
+        f"A mask or a copy (copied below {chosen:.0%})",
+        ["kept", "mask, s", "MB", "scan, s", "copy, s", "MB", "scan, s"],
+        report,
+    )
 
 
 def bare_sql(folder: Path) -> dict[str, float]:
@@ -117,8 +145,11 @@ def bare_sql(folder: Path) -> dict[str, float]:
 
     seconds = {}
     for name, work in (("clone", clone), ("keep 31 %", mask), ("float column, expression", column)):
-        _, seconds[name] = timed(work)
-        wh.execute("DROP TABLE base.bare SYNC")
+        tries = []
+        for _ in range(REPEATS):
+            tries.append(timed(work)[1])
+            wh.execute("DROP TABLE base.bare SYNC")
+        seconds[name] = min(tries)
     return seconds
 
 
