@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from factory_lib.errors import FileChanged, FileMissing, StoreError
 from factory_lib.loading.dataset import BatchDataset, to_torch
@@ -31,12 +37,16 @@ def sample(number: int) -> bytes:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     folder = tmp_path_factory.mktemp("shards")
-    table = write_shards(folder, SHARDS, sample)
+    return folder, moved(write_shards(folder, SHARDS, sample))
+
+
+def moved(table: pa.Table) -> pa.Table:
+    """The same rows with their files in the stub's bucket."""
     pointers = table.column("image").combine_chunks()
     uris = ["s3://stub/" + uri.rsplit("/", 1)[1] for uri in pointers.field("uri").to_pylist()]
     parts = [pa.array(uris), pointers.field("offset"), pointers.field("size")]
     remote = pa.StructArray.from_arrays(parts, ["uri", "offset", "size"])
-    return folder, table.set_column(1, "image", remote)
+    return table.set_column(1, "image", remote)
 
 
 Serve = Callable[..., StubS3]
@@ -136,15 +146,26 @@ def test_eight_machines_read_each_byte_about_once(shards, serve, tmp_path, share
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreliable_storage_is_overcome(shards, serve, tmp_path, workers, monkeypatch):
-    """5 % of the requests are refused and 5 % break in the middle."""
+    """5 % of the requests are refused, 5 % break in the middle, and one of the workers is killed."""
     monkeypatch.setattr("factory_lib.storage.retry.FIRST_WAIT_SECONDS", 0.001)
     stub = serve(unavailable=0.05, reset=0.05)
-    dataset = load(shards[1], CacheOptions(tmp_path / "cache", 10**9), num_workers=workers, unit_rows=4)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def killed_once(batch: dict) -> dict:
+        (marks / str(batch["number"][0].item())).touch()
+        if workers and len(list(marks.iterdir())) == 5:
+            os.kill(os.getpid(), 9)
+        return batch
+
+    options = CacheOptions(tmp_path / "cache", 10**9)
+    dataset = load(shards[1], options, num_workers=workers, unit_rows=4, collate=killed_once)
     stub.counters()
     assert everything(dataset) == list(range(ROWS))
     counted = stub.counters()
     assert counted["unavailable"] > 3
     assert counted["resets"] > 3
+    assert dataset.counters.get("restarted_workers", 0) == (1 if workers else 0)
 
 
 @pytest.mark.parametrize("change", ["truncate", "replace", "delete"])
@@ -182,6 +203,60 @@ def test_a_broken_cache_folder_harms_nothing(shards, serve, tmp_path, trouble):
     assert everything(again) == list(range(ROWS))
     counted = {"corrupt": "corrupt_pages", "removed": "bytes_origin", "unwritable": "cache_errors"}[trouble]
     assert again.counters[counted] > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_fills_up_and_then_cannot_be_written_harms_nothing(shards, serve, tmp_path):
+    serve()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        options = CacheOptions(disk / "cache", 10**9)
+        dataset = load(shards[1], options)
+        steps = iter(dataset)
+        seen = check(next(steps))
+        filled = subprocess.run(["dd", "if=/dev/zero", f"of={disk}/others", "bs=64k"], capture_output=True)
+        assert b"No space left" in filled.stderr
+        assert sorted(seen + [number for batch in steps for number in check(batch)]) == list(range(ROWS))
+        assert dataset.counters["cache_errors"] > 0
+        del dataset, steps
+        gc.collect()  # what still has files open there for writing
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        again = load(shards[1], options)
+        assert everything(again) == list(range(ROWS))
+        assert again.counters["cache_errors"] > 0
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_worker_takes_less_than_300_megabytes_more_than_torch(serve, tmp_path):
+    """Large pictures in tars of 30 MB, through the cache, and a tokenizer's worth of captions."""
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "JPEG", quality=50)
+    picture = out.getvalue()
+    rows = write_shards(tmp_path / "large", [40, 32], lambda _: picture)
+    serve()
+    for path in (tmp_path / "large").iterdir():
+        shutil.copy(path, tmp_path / "bucket" / path.name)
+    peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    alone = subprocess.run(
+        [sys.executable, "-c", f"import torch, resource; print({peak})"], capture_output=True, text=True, check=True
+    )
+
+    def measured(batch: dict) -> dict:
+        return {**batch, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+    options = {"members": ["image"], "columns": ["caption"], "image_size": 256, "global_batch_size": 24}
+    cache = CacheOptions(tmp_path / "cache", 10**9)
+    options |= {"cache": cache, "num_workers": 1, "start_method": "spawn"}  # a process that shares no page with others
+    dataset = to_torch(reader_of(moved(rows)), "large", collate=measured, **options)
+    batches = list(dataset)
+    assert {batch["image"].shape for batch in batches} == {(24, 256, 256, 3)}
+    more = max(batch["kilobytes"] for batch in batches) - int(alone.stdout)
+    assert 0 < more / 1024 <= 300, more
 
 
 class Memory:
