@@ -117,6 +117,18 @@ def test_columns_that_come_go_and_change_their_type() -> None:
     assert back.columns_added.keys() == {"text"}
 
 
+def test_columns_may_have_the_names_that_figures_have() -> None:
+    def table(first: int) -> pa.Table:
+        names = ("n", "h", "h0", "f0", "s0", "row", "side", "balance", "added")
+        return pa.table({"key": ["a", "b"], **{name: [first, 2] for name in names}})
+
+    one, two = (DatasetQuery.from_arrow(table(first)).save("d") for first in (1, 3))
+    assert one.fingerprints() != two.fingerprints()
+    found = compare(one, two)
+    assert found.changed == 1
+    assert found.columns == dict.fromkeys(("n", "h", "h0", "f0", "s0", "row", "side", "balance", "added"), 1)
+
+
 def test_order_alone_is_a_move_and_other_shards_are_no_loss() -> None:
     rows = samples("a", range(10)) + samples("b", range(10, 20))
     one = save(rows)

@@ -17,8 +17,8 @@ _SUMMED_ROWS = 50_000_000
 """Rows whose sums are asked for at once."""
 _MATCHED_CELLS = 8_000_000
 """Rows times figures that are matched at once: what bounds the memory, 16 bytes each."""
-_SPILL = {"max_bytes_before_external_group_by": 1 << 29}
-"""A single shard that is too large for that goes to disk."""
+_SETTINGS = {"max_bytes_before_external_group_by": 1 << 29, "prefer_column_name_to_alias": 1}
+"""A single shard that is too large for that goes to disk; columns may have the names that figures have here."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Matching:
             f" FROM ({sides}) GROUP BY sample_id) WHERE n > 0 AND m > 0"
         )
         counted = [
-            self.before.warehouse.rows(query, {"gone": list(gone), "come": list(come), "part": part}, _SPILL)[0]
+            self.before.warehouse.rows(query, {"gone": list(gone), "come": list(come), "part": part}, _SETTINGS)[0]
             for part in range(parts)
         ]
         return Resharded(sum(c["samples"] for c in counted), sum(c["changed"] for c in counted))
@@ -132,6 +132,7 @@ class Matching:
                         f"SELECT shard, count() AS n, {sums} FROM {version.table}"
                         " WHERE shard IN {s:Array(String)} GROUP BY shard",
                         {"s": group},
+                        _SETTINGS,
                     )
                 }
                 for version in (self.before, self.after)
@@ -183,7 +184,7 @@ class Matching:
             f"{counts} FROM (SELECT shard, sample_id, sum(side) AS balance{sums} FROM ({sides})"
             " GROUP BY shard, sample_id) GROUP BY shard",
             {"s": list(shards)},
-            _SPILL,
+            _SETTINGS,
         )
         names = {f"n{i}": name for i, name in enumerate(figures)} | {"added": "_added", "removed": "_removed"}
         counted = {row["shard"]: {names[n]: int(value) for n, value in row.items() if n in names} for row in rows}

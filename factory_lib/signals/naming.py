@@ -78,7 +78,8 @@ def _signals(module: ModuleType, nested: bool) -> Iterator[tuple[str, Signal]]:
             if type(value) is Signal:
                 yield name, value
         elif _may_hold_signals(type(value), module):
-            yield from ((f"{name}.{field}", held) for field, held in list(vars(value).items()) if type(held) is Signal)
+            fields: dict[str, Any] = object.__getattribute__(value, "__dict__")
+            yield from ((f"{name}.{field}", held) for field, held in list(fields.items()) if type(held) is Signal)
 
 
 def _may_hold_signals(kind: type, module: ModuleType) -> bool:

@@ -98,7 +98,8 @@ def _with_gaps(rows: str, names: Mapping[str, str]) -> dict[str, str]:
     picked = ", ".join(quote(n) for n in names.values())
     # groupArray skips NULLs, but not tuples with a NULL inside: the array keeps one element a position.
     filled = f"SELECT position, tuple({picked}) AS v FROM ({rows}) ORDER BY position WITH FILL FROM 0"
-    check = f"HAVING throwIf(count() != max(position) + 1, '{_TWICE}') = 0"
+    # Of a shard that no value is for there is no row at all.
+    check = f"HAVING throwIf(count() > 0 AND count() != max(position) + 1, '{_TWICE}') = 0"
     lookup = f"(SELECT groupArray(v) FROM ({filled}) {check})[position + 1]"
     return {name: f"{lookup}.{i}" for i, name in enumerate(names, start=1)}
 

@@ -142,6 +142,7 @@ def content_fingerprints(
         f"SELECT shard, sum({row_hash}) AS h, count() AS n FROM {table}"
         " WHERE has({s:Array(String)}, shard) GROUP BY shard",
         {"s": list(sources)},
+        {"prefer_column_name_to_alias": 1},
     )
     hashes = {r["shard"]: (r["h"], r["n"]) for r in rows}
     schema = ",".join(f"{n} {columns[n]}" for n in names)
