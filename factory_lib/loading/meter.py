@@ -104,7 +104,7 @@ class Meter:
         if set(came) - {"local"}:
             parts.append(", ".join(f"{tier} {amount / sum(came.values()):.0%}" for tier, amount in came.items()))
         parts += [f"decode {found['decode_share']:.0%}", f"waited {found['wait_share']:.0%}"]
-        parts += [f"{int(found[n]):,} {n}" for n in ("stalls", "substituted") if found[n]]
+        parts += [f"{n} {int(found[n]):,}" for n in ("stalls", "substituted") if found[n]]
         return " · ".join(parts)
 
     def _draw(self, now: float) -> None:
