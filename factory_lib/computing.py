@@ -6,6 +6,7 @@ version (see `factory_lib.reuse`).
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
 
 STAGED_ROWS = 1 << 14
-"""Values are staged in steps of this many rows: what a killed run loses at most."""
+STAGED_SECONDS = 0.5
+"""Values are staged after so many rows or seconds, whichever comes first: what a killed run loses at most."""
 
 WAVE_ROWS = 1 << 21
 """Shards are computed together up to this many rows."""
@@ -256,13 +258,15 @@ def _waves(shards: Mapping[str, int]) -> Iterator[list[str]]:
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches together, as often as they are to be staged."""
     held: list[pa.RecordBatch] = []
     rows = 0
+    last = time.monotonic()
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
-        if rows >= STAGED_ROWS:
+        if rows >= STAGED_ROWS or time.monotonic() - last >= STAGED_SECONDS:
             yield pa.Table.from_batches(held)
-            held, rows = [], 0
+            held, rows, last = [], 0, time.monotonic()
     if rows:
         yield pa.Table.from_batches(held)

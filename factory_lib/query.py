@@ -261,6 +261,19 @@ class DatasetQuery:
         python = f"{self.python}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
         return save(Request(name, self.block, python, mode, shards, tuple(removed), evolve, context or {}))
 
+    def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
+        """Bring a dataset up to date with this query, shard by shard.
+
+        Shards that are new, whose input changed, or that another query or other signals made are made again and
+        replace those of the latest version; shards that are gone from the input leave it.
+
+        Returns:
+            The version, or the latest one where nothing changed: then nothing is computed or committed.
+        """
+        from factory_lib.updating import update
+
+        return update(self.block, f"{self.python}.update({name!r})", name, context or {})
+
     def restricted_to(self) -> tuple[str, ...] | None:
         """The shards that the query was restricted to, or None."""
         found: list[tuple[str, ...]] = []

@@ -26,7 +26,7 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
-from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish, resolve
 from factory_lib.writing import predicates
@@ -48,6 +48,7 @@ class Request:
         removed: with "merge", shards of the latest version that are not carried over.
         evolve: with "merge", columns may differ from the latest version's; what one side lacks is NULL there.
         context: what the caller adds to provenance.
+        inputs: what the shards were made of, to be recorded.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Request:
     removed: tuple[str, ...] = ()
     evolve: bool = False
     context: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, ShardInput] = field(default_factory=dict)
 
 
 def save(request: Request) -> Version:
@@ -98,8 +100,8 @@ def save(request: Request) -> Version:
             computed=ledger.computed,
         )
         sources = {**_sources(parents), **ledger.shard_sources}
-        made_by = _made_by(request.block, ledger.signals)
-        records = [ShardRecord(s, n, "", made_by, sources.get(s, "")) for s, n in made.items()]
+        maker = made_by(request.block, ledger.signals)
+        records = [ShardRecord(s, n, "", maker, sources.get(s, "")) for s, n in made.items()]
         recipe = recipe_of(request.block, {str(v): v.uuid for v in parents})
         held = held_columns(request.block, ledger.signals)
         version = _commit(wh, request, rows, records, held, draft, recipe, started)
@@ -155,6 +157,7 @@ def _commit(
                 record_held(wh, built.uuid, [s.shard for s in made], held)
                 if carried and recast:
                     carry_held(wh, built.uuid, carried.uuid, recast)
+                provenance.record_inputs(wh, built.uuid, request.inputs, carried.uuid if carried else None, replaced)
                 recorded.add(built.uuid)
             return publish(built, number)
         except BaseException as error:
@@ -266,7 +269,7 @@ def _rows_in(wh: Warehouse, block: Block) -> int:
     return total
 
 
-def _made_by(block: Block, signals: Sequence[Mapping[str, Any]]) -> str:
+def made_by(block: Block, signals: Sequence[Mapping[str, Any]]) -> str:
     """Fingerprint of what makes the rows of a shard: the query and the signals, not the data."""
     prints = sorted((s["name"], s["fingerprint"]) for s in signals)
     return hashlib.blake2b(repr((_Query(inline=True).select(block), prints)).encode(), digest_size=8).hexdigest()

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.cli", "factory_lib.commands"),
     ("factory_lib.demo",),
     ("factory_lib.orchestration",),
+    ("factory_lib.updating",),
     ("factory_lib.history",),
     ("factory_lib.curation",),
     ("factory_lib.query",),
@@ -46,6 +47,7 @@ ALLOWED = {
     ("factory_lib.demo.report", "factory_assets.defs.curation"),
     # Terminals of a query: they are imported when they are called.
     ("factory_lib.query", "factory_lib.tables"),
+    ("factory_lib.query", "factory_lib.updating"),
 }
 
 

@@ -24,6 +24,9 @@ from factory_lib.signals.wire import Program, Sent
 
 TASK_ROWS = 256
 LIGHT_TASK_ROWS = 2048
+FIRST_TASK_ROWS = 32
+TASK_SECONDS = 0.5
+"""Tasks become smaller where a signal is slow: those under way when a run is killed are lost."""
 SMALL_ROWS = 128
 """Up to so many rows are computed in this process: starting processes takes longer."""
 LIGHT_SECONDS = 0.6
@@ -94,21 +97,48 @@ def _computed(
     plan = how.plan
     size = settings().workers if workers is None else workers
     heavy = bool(plan.members) or any(one.has_setup for one in signals)
-    waiting = tasks(rows, plan, TASK_ROWS if heavy else LIGHT_TASK_ROWS)
+    pace = _Pace(max(one.batch for one in signals), TASK_ROWS if heavy else LIGHT_TASK_ROWS)
+    waiting = tasks(rows, plan, pace.task_rows)
     if size > 1 and heavy:
         held, few = _peek(waiting, SMALL_ROWS)
         waiting = _chain(held, waiting)
         size = 1 if few else size
     if size > 1 and heavy:
-        yield from _by_processes(signals, how, waiting, size)
+        yield from _by_processes(signals, how, waiting, size, pace)
         return
     running = [Running(one) for one in signals]
     started = time.perf_counter()
     for task, data in _read_ahead(waiting, plan, how.etags):
-        yield task, compute_task(running, task, data, hashes=how.hashes)
+        begun = time.perf_counter()
+        done = compute_task(running, task, data, hashes=how.hashes)
+        pace.saw(task.num_rows, time.perf_counter() - begun)
+        yield task, done
         if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
-            yield from _by_processes(signals, how, waiting, size)
+            yield from _by_processes(signals, how, waiting, size, pace)
             return
+
+
+class _Pace:
+    """How many rows make a task: so many as are computed in `TASK_SECONDS`.
+
+    Args:
+        least: rows of a batch, which is not cut.
+        most: never more than this.
+    """
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = min(least, most), most
+        self.rows, self.seconds = 0, 0.0
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """A process computed rows in so many seconds."""
+        self.rows += rows
+        self.seconds += seconds
+
+    def task_rows(self) -> int:
+        """Rows of the next task."""
+        wanted = FIRST_TASK_ROWS if not self.rows else int(self.rows / max(self.seconds, 1e-9) * TASK_SECONDS)
+        return max(self.least, 1, min(wanted, self.most))
 
 
 def _read_ahead(
@@ -142,14 +172,19 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
 
 
 def _by_processes(
-    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int
+    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     program = _program(signals, how)
     hashed = how.plan.members if how.hashes else ()
     with borrowed_pool() as pool:
         numbered = (Task(rows, (number,)) for number, rows in enumerate(waiting))
         with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
+            last = None  # the first result comes after processes have started and models were loaded
             for one in finished:
+                now = time.perf_counter()
+                if last is not None:
+                    pace.saw(one.task.rows.num_rows, (now - last) * size)
+                last = now
                 yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
 
 

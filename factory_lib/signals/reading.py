@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,24 +55,29 @@ class Plan:
         return Plan(members, tuple(name for name in wanted if name in schema.names))
 
 
-def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int) -> Iterator[pa.RecordBatch]:
+def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
     """Cut rows into tasks of neighbouring rows: at most `most` of them and about `TASK_BYTES` to read.
+
+    A function is asked for the number anew for every task.
 
     Small incoming batches are put together, large ones are sliced without copying.
     """
     held: list[pa.RecordBatch] = []
     held_rows = 0
+    ask = most if callable(most) else lambda: most
+    size = ask()
     for batch in rows:
         narrow = batch.select(list(plan.columns))
         start = 0
         while start < narrow.num_rows:
-            piece = narrow.slice(start, most - held_rows)
+            piece = narrow.slice(start, size - held_rows)
             held.append(piece)
             held_rows += piece.num_rows
             start += piece.num_rows
-            if held_rows == most:
+            if held_rows == size:
                 yield from _by_bytes(held, plan)
                 held, held_rows = [], 0
+                size = ask()
     if held:
         yield from _by_bytes(held, plan)
 

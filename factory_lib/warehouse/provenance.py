@@ -30,6 +30,8 @@ _TABLES = {
     " ENGINE = MergeTree ORDER BY (uuid, shard)",
     "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
     "code": "(fingerprint String, components String) ENGINE = ReplacingMergeTree ORDER BY fingerprint",
+    "inputs": "(uuid UUID, shard String, root String, made_by String, given String)"
+    " ENGINE = MergeTree ORDER BY (uuid, shard)",
     "fingerprints": "(origin UUID, shard String, fingerprint String)"
     " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
     "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
@@ -99,6 +101,21 @@ class ShardRecord:
     origin: str
     made_by: str
     source: str
+
+
+@dataclass(frozen=True)
+class ShardInput:
+    """What a shard of a dataset that is kept up to date was made of, and by what.
+
+    Attributes:
+        root: uri of the source, or name of the dataset, that gives the rows.
+        made_by: fingerprint of what made the shard: query and signals.
+        given: what the root held for the shard, as a string that changes with it.
+    """
+
+    root: str
+    made_by: str
+    given: str
 
 
 def ensure_tables(warehouse: Warehouse) -> None:
@@ -183,6 +200,41 @@ def read_recipes(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, dict[s
         {"u": sorted(set(uuids))},
     )
     return {row["id"]: json.loads(row["recipe"]) for row in rows}
+
+
+def record_inputs(
+    warehouse: Warehouse, uuid: str, inputs: Mapping[str, ShardInput], before: str | None, replaced: Iterable[str]
+) -> None:
+    """Write what shards were made of, for a version that is about to be published.
+
+    Args:
+        before: UUID of the version whose other shards it carries over.
+        replaced: shards of that version that are not carried over.
+    """
+    if inputs:
+        columns = {
+            "uuid": [uuid] * len(inputs),
+            "shard": list(inputs),
+            "root": [without_credentials(i.root) for i in inputs.values()],
+            "made_by": [i.made_by for i in inputs.values()],
+            "given": [i.given for i in inputs.values()],
+        }
+        warehouse.insert(f"{CATALOG}.inputs", pa.table(columns))
+    if before is not None:
+        warehouse.execute(
+            f"INSERT INTO {CATALOG}.inputs SELECT {{new:UUID}}, shard, root, made_by, given FROM {CATALOG}.inputs"
+            " WHERE uuid = {old:UUID} AND NOT has({gone:Array(String)}, shard)",
+            {"new": uuid, "old": before, "gone": sorted(replaced)},
+        )
+
+
+def read_inputs(warehouse: Warehouse, uuid: str) -> dict[str, ShardInput]:
+    """What the shards of the version with this table UUID were made of, where it was recorded."""
+    ensure_tables(warehouse)
+    rows = warehouse.rows(
+        f"SELECT shard, root, made_by, given FROM {CATALOG}.inputs WHERE uuid = {{u:UUID}}", {"u": uuid}
+    )
+    return {row["shard"]: ShardInput(row["root"], row["made_by"], row["given"]) for row in rows}
 
 
 def read(warehouse: Warehouse, uuid: str) -> Provenance | None:

@@ -76,7 +76,7 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     provenance.ensure_tables(warehouse)
     alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
-    for table in ("shards", "recipes", "versions"):
+    for table in ("shards", "inputs", "recipes", "versions"):
         warehouse.execute(
             f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})", settings={"lightweight_deletes_sync": 2}
         )
