@@ -389,6 +389,19 @@ def test_every_command_has_help_with_an_example_that_names_it() -> None:
             assert "--debug" in text
 
 
+def test_tables_look_the_same_whoever_sets_them() -> None:
+    from rich.console import Console
+
+    columns, numbers = ("name", "rows", "note"), ("rows",)
+    rows = [("laion.v1", "12", "–"), ("a", "1,234,567", "long text …"), ("", "", "")]
+    lines = output._lines(columns, rows, set(numbers))
+    console = Console(file=io.StringIO(), width=500)
+    console.print(output.table(columns, rows, numbers=numbers))
+    assert lines == console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert output._lines(columns, [("ä", "", "")], set()) is None
+    assert output._lines(columns, [("a\nb", "", "")], set()) is None
+
+
 @pytest.mark.parametrize(
     ("n", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.3 MB"), (999_950, "1 MB"), (5 * 10**15, "5 PB")],

@@ -73,7 +73,30 @@ def print_rows(
         title: a line above.
         numbers: headings of the columns to be set to the right.
     """
-    console().print(table(columns, rows, title=title, numbers=numbers))
+    listed = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
+    lines = None if title or sys.stdout.isatty() else _lines(columns, listed, set(numbers))
+    if lines is None:
+        console().print(table(columns, listed, title=title, numbers=numbers))
+    else:
+        click.echo("\n".join(lines))
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> list[str] | None:
+    """The lines of a table as `table` would give them where nothing has to be cut: a hundred times as fast.
+
+    None where a cell has characters that are not one column wide each, as far as can be told.
+    """
+    texts = [list(columns), *(list(row) for row in rows)]
+    if not all(
+        cell.replace("…", "").replace("–", "").isascii() and cell.isprintable() for row in texts for cell in row
+    ):
+        return None
+    widths = [max(map(len, cells)) for cells in zip(*texts, strict=True)]
+    if sum(widths) + 3 * len(widths) > _PIPED_WIDTH:
+        return None
+    sides = [str.rjust if name in right else str.ljust for name in columns]
+    lines = ["   ".join(side(c, w) for side, c, w in zip(sides, row, widths, strict=True)) for row in texts]
+    return [lines[0], "─" * len(lines[0]), *lines[1:]]
 
 
 def table(

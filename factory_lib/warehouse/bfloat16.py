@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _Bits = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -39,16 +38,24 @@ def narrowed(array: pa.Array) -> pa.Array:
     if pa.types.is_floating(type_):
         return _round(array)
     if pa.types.is_struct(type_):
-        mask = pc.invert(array.is_valid()) if array.null_count else None
+        mask = array.is_null() if array.null_count else None
         return pa.StructArray.from_arrays(
             [narrowed(array.field(i)) for i in range(type_.num_fields)], [field.name for field in type_], mask=mask
         )
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        import pyarrow.compute as pc  # takes as long to import as the rest of pyarrow, and is seldom needed
+
         offsets = np.zeros(len(array) + 1, np.int64)
         np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(), out=offsets[1:])
-        mask = pc.invert(array.is_valid()) if array.null_count else None
+        mask = array.is_null() if array.null_count else None
         return pa.LargeListArray.from_arrays(pa.array(offsets), narrowed(array.flatten()), mask=mask)
     return array
+
+
+def _minus(numbers: pa.Array, number: pa.Scalar) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.subtract(numbers, number)
 
 
 def _contains(type_: pa.DataType) -> bool:
@@ -74,14 +81,14 @@ def _apply(array: pa.Array, leaf: Callable[[pa.Array], pa.Array]) -> pa.Array:
         return array
     if pa.types.is_binary(type_):
         return leaf(array)
-    mask = pc.invert(array.is_valid()) if array.null_count else None
+    mask = array.is_null() if array.null_count else None
     if pa.types.is_struct(type_):
         fields = [_apply(array.field(i), leaf) for i in range(type_.num_fields)]
         return pa.StructArray.from_arrays(fields, fields=list(_wide(type_)), mask=mask)
     offsets = array.offsets
     begin = offsets[0].as_py()
     size = offsets[-1].as_py() - begin
-    moved = pc.subtract(offsets, offsets[0]) if begin else offsets
+    moved = _minus(offsets, offsets[0]) if begin else offsets
     if pa.types.is_list(type_):
         return pa.ListArray.from_arrays(
             moved, _apply(array.values.slice(begin, size), leaf), type=_wide(type_), mask=mask
