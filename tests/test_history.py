@@ -211,6 +211,39 @@ def test_reasons_name_signals_and_files(tmp_path: Path) -> None:
     assert [(r.text.startswith("1 source files changed"), tars[0].name in r.text) for r in files] == [(True, True)]
 
 
+def test_reasons_follow_what_the_versions_were_made_of(tmp_path: Path) -> None:
+    from factory_lib.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=40, shards=2, seed=1)
+
+    @signal
+    def length(caption: str) -> int:
+        return len(caption)
+
+    @signal(name="length")
+    def other_length(caption: str) -> int:
+        return len(caption) + 1
+
+    def chain(measure: Any) -> Version:
+        DatasetQuery.from_source(str(folder.path)).save("laion")
+        DatasetQuery("laion").add_signals(measure).save("measured")
+        DatasetQuery("measured").filter(C.length > 0).save("kept")
+        return DatasetQuery("kept").order_by("-length").limit(12).save("best")
+
+    first, second = chain(length), chain(other_length)
+    found = [(r.kind, r.version) for r in reasons(first, second)]
+    assert found == [("parents", ""), ("signal", "measured.v2")]
+    text = next(r.text for r in reasons(first, second) if r.kind == "signal")
+    assert "length was computed by other code" in text
+    tar = sorted(Path(folder.path).glob("*.tar"))[0]
+    write_folder(tmp_path / "again", samples=40, shards=2, seed=2)
+    tar.write_bytes((tmp_path / "again" / tar.name).read_bytes())
+    third = chain(other_length)
+    kinds = {r.kind: r for r in reasons(second, third)}
+    assert tar.name in kinds["files"].text
+    assert kinds["files"].version in ("kept.v3", "")
+
+
 def test_shards_that_other_code_made_are_behind() -> None:
     for name in "abc":
         save(samples(name, range(5)), dataset="source", mode="merge")

@@ -103,7 +103,8 @@ def _print_reasons(why: list[Reason], is_same: bool) -> None:
     out.print("Made differently all the same" if is_same else "Because of")
     for reason in why[:_LISTED_REASONS]:
         shards = "1 shard" if reason.shards == 1 else f"{reason.shards:,} shards"
-        out.print(f"  {reason.kind:<8} {reason.text} ({shards})")
+        where = f", in {reason.version}" if reason.version else ""
+        out.print(f"  {reason.kind:<8} {reason.text} ({shards}{where})")
         if reason.kind in ("query", "made"):
             for mark, text in (("-", reason.before), ("+", reason.after)):
                 if text:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factory_lib.history.comparing import differing_shards
-from factory_lib.history.origins import Origin, origins
+from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
 
 _NAMED_FILES = 5
+_FOLLOWED = 30
+"""Pairs of versions upstream that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Reason:
         text: what it is, in a few words.
         shards: how many differing shards it concerns.
         before, after: what it was in the two versions, where that can be said.
+        version: the version in whose making it differs, where that is one that the versions were made of.
     """
 
     kind: str
@@ -31,10 +34,62 @@ class Reason:
     shards: int
     before: str = ""
     after: str = ""
+    version: str = ""
 
 
 def reasons(before: Version, after: Version) -> list[Reason]:
-    """What explains the shards that are not the same in two versions; what concerns most shards comes first."""
+    """What explains the shards that are not the same in two versions; what concerns most shards comes first.
+
+    Where they were made of different versions of a dataset, what explains the difference of these follows.
+    """
+    own = _direct(before, after)
+    files = {reason.text for reason in own if reason.kind == "files"}
+    found = [*own]
+    for first, second in _upstream(before, after):
+        found += [
+            replace(reason, version=reason.version or str(second))
+            for reason in _direct(first, second)
+            if reason.kind not in ("parents", "code", "made") and reason.text not in files
+        ]
+        files |= {reason.text for reason in found if reason.kind == "files"}
+    return found
+
+
+def _upstream(before: Version, after: Version) -> Iterator[tuple[Version, Version]]:
+    """Pairs of versions of one dataset that two versions, or what these were made of, were made of; nearest first."""
+    todo, seen = [(before, after)], {(before.uuid, after.uuid)}
+    while todo and len(seen) <= _FOLLOWED:
+        first, second = todo.pop(0)
+        shards = differing_shards(first, second)
+        sides = [
+            {uuid: name for origin in _made(version, shards).values() for name, uuid in _parents(origin).items()}
+            for version in (first, second)
+        ]
+        known = known_versions(before.warehouse, [*sides[0], *sides[1]])
+        newest = [_newest(before.warehouse, side, known) for side in sides]
+        for dataset in newest[0].keys() & newest[1].keys():
+            pair = newest[0][dataset], newest[1][dataset]
+            ids = pair[0].uuid, pair[1].uuid
+            if ids[0] != ids[1] and ids not in seen:
+                seen.add(ids)
+                yield pair
+                todo.append(pair)
+
+
+def _newest(warehouse: Warehouse, uuids: Iterable[str], known: Mapping[str, KnownVersion]) -> dict[str, Version]:
+    """Dataset -> the newest of these versions that is there."""
+    found: dict[str, Version] = {}
+    for uuid in uuids:
+        if uuid in known and known[uuid].is_there:
+            dataset, _, number = known[uuid].name.rpartition(".v")
+            version = Version(dataset, int(number), uuid, warehouse)
+            if dataset not in found or found[dataset].number < version.number:
+                found[dataset] = version
+    return found
+
+
+def _direct(before: Version, after: Version) -> list[Reason]:
+    """What explains the difference in the making of two versions themselves."""
     shards = differing_shards(before, after)
     made = _made(before, shards), _made(after, shards)
     if path := _path(before.warehouse, before.uuid, made[1].values()):
