@@ -10,6 +10,7 @@ so nobody's workers' start is in it. CPU seconds are of the process and its work
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -226,7 +227,8 @@ def _moved(table: pa.Table) -> pa.Table:
 def _loader(table: pa.Table, cache: Any, **options: Any) -> Any:
     from factory_lib.loading.dataset import to_torch
 
-    options = {"num_workers": 2, "global_batch_size": 192, "collate": _with_memory, **options}
+    with_memory = functools.partial(_with_memory, _torch_alone())
+    options = {"num_workers": 2, "global_batch_size": 192, "collate": with_memory, **options}
     identity = f"{table.column('image')[0]['uri']} {table.num_rows}"
     return to_torch(table.to_reader, identity, members=["image"], decoders="raw", cache=cache, **options)
 
@@ -240,16 +242,13 @@ def _epoch(dataset: Any) -> dict[str, float]:
     return {"rate": rows / (end - clock), "end": end, "memory": memory}
 
 
-def _with_memory(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch and how much memory of its own this worker has taken at most since it started, in bytes."""
+def _with_memory(alone: int, batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch and how many bytes this worker has taken at most, beyond what torch alone takes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    first = _base.setdefault("bytes", _torch_alone())
-    return {**batch, "memory": max(0, peak - first)}
+    return {**batch, "memory": max(0, peak - alone)}
 
 
-_base: dict[str, int] = {}
-
-
+@functools.cache
 def _torch_alone() -> int:
     """Resident bytes of a process that has only imported torch."""
     code = "import torch, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory_lib.errors import LoaderError
@@ -41,6 +41,7 @@ def rows(batch: dict) -> list[tuple[int, int]]:
     return list(zip(batch["source"].tolist(), batch["number"].tolist(), strict=True))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.001, 100), min_size=1, max_size=9), st.integers(0, 5), st.integers(0, 10_000))
 def test_positions_of_sources_are_counted_without_gaps(weights, seed, start):
     order = Mix(weights, seed)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, StoreError
-from factory_lib.loading import collate
+from factory_lib.loading import collate, slabs
 from factory_lib.loading.ahead import Ahead
 from factory_lib.loading.decode import Decode, Decoder, decoder, square
 from factory_lib.loading.index import Index, Pointers
@@ -114,8 +114,10 @@ class Maker(ABC):
 
     def __getitem__(self, task: Task) -> Made | Exception:
         """The batch; an error is returned, so that it reaches the user as it was raised."""
+        blocks = slabs.pool()
         try:
-            return self.make(task)
+            made, counters = self.make(task)
+            return (made if blocks is None else blocks.packed(made)), counters
         except Exception as error:
             if torch.utils.data.get_worker_info() is None:
                 raise

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
+from factory_lib.loading import slabs
 from factory_lib.loading.convert import to_numpy
 
 SMALL_BYTES = 1 << 16  # below this a tensor travels in the message itself: a shared one costs a file descriptor
@@ -24,7 +25,11 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """An uninitialised tensor, in shared memory when a DataLoader's worker makes it."""
     count = int(np.prod(shape))
     nbytes = count * dtype.itemsize
-    if torch.utils.data.get_worker_info() is None or nbytes < SMALL_BYTES:
+    blocks = slabs.pool()
+    if blocks is not None and nbytes >= slabs.SMALL_BYTES:
+        made = blocks.empty(shape, dtype)
+        return torch.empty(tuple(shape), dtype=dtype) if made is None else made
+    if blocks is not None or torch.utils.data.get_worker_info() is None or nbytes < SMALL_BYTES:
         return torch.empty(tuple(shape), dtype=dtype)
     storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
     return torch.tensor([], dtype=dtype).set_(storage, 0, tuple(shape))  # type: ignore[call-overload,no-any-return]

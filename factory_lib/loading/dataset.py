@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from factory_lib.errors import LoaderError, nearest
+from factory_lib.loading import slabs
 from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, OnError, Recipe, Task
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
@@ -264,7 +265,7 @@ class BatchDataset(IterableDataset[Batch]):
                 persistent_workers=True,
                 prefetch_factor=self._prefetch,
                 multiprocessing_context=context,
-                worker_init_fn=functools.partial(_start_worker, environment()),
+                worker_init_fn=functools.partial(_start_worker, environment(), slabs.usable()),
                 pin_memory=self._pin,
             )
         return self._loader
@@ -292,8 +293,10 @@ class _Queue:
         return len(self._tasks)
 
 
-def _start_worker(variables: dict[str, str], _: int) -> None:
+def _start_worker(variables: dict[str, str], blocks: bool, _: int) -> None:
     use_environment(variables)
+    if blocks:
+        slabs.use_pool()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 
 

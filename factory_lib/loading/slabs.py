@@ -1,0 +1,218 @@
+"""How batches come from worker processes: in blocks of shared memory that are used again and again.
+
+Torch makes new shared memory for each tensor and passes its descriptor through a connection with a handshake; for a
+batch of 800 KB that takes more time than reading it. Here a worker writes tensors into blocks of its own (anonymous
+files in memory), which the receiver maps once, by ``/proc/<worker>/fd``. The first page of a block has a byte for each
+tensor in it that the receiver still holds; when none is left, the worker uses the block again. Nothing outlives the
+processes, and nothing is ever written to while anyone can see it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+SMALL_BYTES = 1 << 14  # below this a tensor travels in the message itself
+HEADER = 4096
+MAX_SLABS = 256  # descriptors that a worker uses at most
+SPARE_SLABS = 16  # unused ones that it keeps
+MAPPED_BYTES = 512 << 20  # what the receiver keeps mapped without need
+
+
+def usable() -> bool:
+    """Whether this system has what it takes; elsewhere tensors travel as torch sends them."""
+    return sys.platform == "linux" and os.path.isdir(f"/proc/{os.getpid()}/fd")
+
+
+class Slab:
+    """One block.
+
+    Attributes:
+        size: bytes that fit.
+        lent: whether a tensor of this process lies in it.
+        sent: how many tensors in it were sent with the last message.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.descriptor = os.memfd_create("batch", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, HEADER + size)
+        self.inode = os.fstat(self.descriptor).st_ino
+        self.memory = mmap.mmap(self.descriptor, HEADER + size)
+        self.lent = False
+        self.sent = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody, here or there, can see what is in it."""
+        return not self.lent and self.memory[: self.sent] == bytes(self.sent)
+
+    def lend(self, nbytes: int) -> torch.Tensor:
+        """Its beginning as a tensor of bytes; lent as long as that, or a view of it, lives."""
+        array = np.frombuffer(self.memory, np.uint8, nbytes, HEADER)
+        self.lent, self.sent = True, 0
+        weakref.finalize(array, self._returned).atexit = False
+        return torch.from_numpy(array)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.memory.close()
+        os.close(self.descriptor)
+
+    def _returned(self) -> None:
+        self.lent = False
+
+
+class Pool:
+    """The blocks of one worker."""
+
+    def __init__(self) -> None:
+        self._slabs: list[Slab] = []
+        self._lent: dict[int, Slab] = {}  # by address
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """An uninitialised tensor in a block; None where there are too many blocks."""
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        slab = self._take(nbytes)
+        if slab is None:
+            return None
+        tensor = slab.lend(nbytes)
+        self._lent[tensor.data_ptr()] = slab
+        return tensor.view(dtype).view(tuple(shape))
+
+    def packed(self, value: Any) -> Any:
+        """A batch as it is to be pickled: plain tensors in dicts, lists and tuples lie in blocks."""
+        if type(value) is dict:
+            return {name: self.packed(part) for name, part in value.items()}
+        if type(value) in {list, tuple}:
+            return type(value)(self.packed(part) for part in value)
+        if not isinstance(value, torch.Tensor) or not _plain(value):
+            return value
+        slab = self._lent.get(value.untyped_storage().data_ptr())
+        if slab is None or not slab.lent:
+            if value.nbytes < SMALL_BYTES:
+                return _Small(value)
+            copy = self.empty(value.shape, value.dtype)
+            if copy is None:
+                return value
+            value = copy.copy_(value)
+            slab = self._lent[value.untyped_storage().data_ptr()]
+        if slab.sent == HEADER:
+            return value.clone()
+        slab.memory[slab.sent] = 1
+        slab.sent += 1
+        return _Piece(slab, value)
+
+    def _take(self, nbytes: int) -> Slab | None:
+        free = [slab for slab in self._slabs if slab.free]
+        for slab in free:
+            if nbytes <= slab.size <= max(4 * nbytes, 1 << 20):
+                return slab
+        for slab in free[SPARE_SLABS:] if len(self._slabs) < MAX_SLABS else free:
+            self._slabs.remove(slab)
+            self._lent = {address: other for address, other in self._lent.items() if other is not slab}
+            slab.close()
+        if len(self._slabs) >= MAX_SLABS:
+            return None
+        step = max(1 << 16, 1 << max(0, nbytes.bit_length() - 3))
+        try:
+            slab = Slab(-(-nbytes // step) * step)
+        except OSError:  # no descriptor or no memory left
+            return None
+        self._slabs.append(slab)
+        return slab
+
+
+_pool: Pool | None = None
+
+
+def use_pool() -> None:
+    """Let this worker process make its tensors in blocks."""
+    global _pool
+    _pool = Pool()
+
+
+def pool() -> Pool | None:
+    """The blocks of this process; None where it is no worker of ours."""
+    return _pool
+
+
+class _Small:
+    """A tensor that travels as its bytes."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        flat = tensor.reshape(-1).contiguous().view(torch.uint8)
+        self._parts = (flat.numpy().tobytes(), tensor.dtype, tuple(tensor.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_bytes, self._parts
+
+
+def _of_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
+
+
+class _Piece:
+    """A tensor in a block; unpickled, it is the tensor."""
+
+    def __init__(self, slab: Slab, tensor: torch.Tensor) -> None:
+        place = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        block = (os.getpid(), slab.descriptor, slab.inode, slab.size)
+        self._parts = (block, slab.sent - 1, tensor.untyped_storage().nbytes(), tensor.dtype, place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_block, self._parts
+
+
+Block = tuple[int, int, int, int]
+_mapped: OrderedDict[Block, mmap.mmap] = OrderedDict()
+_mapping = threading.Lock()
+
+
+def _of_block(block: Block, mark: int, nbytes: int, dtype: torch.dtype, place: tuple[Any, ...]) -> torch.Tensor:
+    memory = _memory(block)
+    array = np.frombuffer(memory, np.uint8, nbytes, HEADER)
+    weakref.finalize(array, memory.__setitem__, mark, 0).atexit = False
+    whole = torch.from_numpy(array)[: nbytes - nbytes % dtype.itemsize]
+    return whole.view(dtype).as_strided(*place)
+
+
+def _memory(block: Block) -> mmap.mmap:
+    """A worker's block, mapped here.
+
+    Raises:
+        OSError: the worker is gone.
+    """
+    pid, descriptor, inode, size = block
+    with _mapping:
+        found = _mapped.get(block)
+        if found is None:
+            opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if os.fstat(opened).st_ino != inode:
+                    raise FileNotFoundError(f"Process {pid} is no longer the worker that sent a batch.")
+                found = _mapped[block] = mmap.mmap(opened, HEADER + size)
+            finally:
+                os.close(opened)
+            for other in [other for other in _mapped if not os.path.exists(f"/proc/{other[0]}")]:
+                del _mapped[other]
+            while len(_mapped) > 1 and sum(other[3] for other in _mapped) > MAPPED_BYTES:
+                _mapped.popitem(last=False)
+        else:
+            _mapped.move_to_end(block)
+        return found
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Whether it is nothing but numbers in memory."""
+    ordinary = type(tensor) is torch.Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return ordinary and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg() or tensor.is_quantized)
