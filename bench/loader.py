@@ -29,6 +29,7 @@ import pyarrow as pa
 from pyarrow import feather
 
 from bench.report import print_report
+from factory_lib.storage import store as store_module
 
 BANDWIDTH, LATENCY = 100e6, 0.02
 Results = list[dict[str, float]]
@@ -49,6 +50,7 @@ def main() -> None:
     os.environ["FACTORY_HOME"] = str(folder / "home")
     try:
         for name in options.only.split(","):
+            store_module._clients.clear()  # each part has a server of its own
             {"local": local, "remote": remote, "nodes": nodes, "seek": seek}[name](folder, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

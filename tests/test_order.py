@@ -18,6 +18,7 @@ from factory_lib.loading.order import (
     OrderKey,
     batch_count,
     default_units,
+    own_lanes,
     rank_positions,
 )
 
@@ -161,6 +162,19 @@ def test_ranks_keep_to_their_own_lanes_and_units():
                 owners.setdefault(row // 50, set()).add(rank)
     assert len(owners) == 192
     assert sum(len(ranks) for ranks in owners.values()) <= 192 + 7  # units at a border of ranks: twice
+
+
+@pytest.mark.parametrize(("global_batch", "foreign"), [(480, 0.0), (512, 0.04), (256, 0.08), (100, 0.13)])
+def test_batches_that_the_lanes_do_not_divide_take_few_rows_from_other_lanes(global_batch, foreign):
+    key = OrderKey("x", rows=96 * 100, unit_rows=50, window_rows=20)
+    lanes = [own_lanes(key, rank, 8) for rank in range(8)]
+    assert np.array_equal(np.concatenate(lanes), np.arange(LANES))
+    strange = 0
+    for start in range(0, key.rows - global_batch, global_batch):
+        for rank in range(8):
+            positions = rank_positions(key, start, global_batch, rank, 8)
+            strange += int((~np.isin(positions % LANES, lanes[rank])).sum())
+    assert strange <= foreign * key.rows
 
 
 def test_tail_is_repeated_or_dropped():

@@ -55,15 +55,15 @@ class Ahead:
         """Whether any file is remote."""
         return bool(self._remote.any())
 
-    def advance(self, cache: BlockCache, epoch: int, start: int, positions: Rows) -> None:
-        """Ask for the windows that the batch at `start` and those after it take from this worker's lanes."""
+    def advance(self, cache: BlockCache, epoch: int, start: int, lanes: Rows) -> None:
+        """Ask for the windows that the batch at `start` and those after it take from this rank's lanes."""
         order = self._orders(epoch)
         if not order.key.shuffle:
             return
         if epoch != self._epoch:
             self._epoch, self._windows = epoch, {}
         self._at = start // order.key.lanes
-        self._lanes = np.unique(positions % order.key.rows % order.key.lanes)
+        self._lanes = lanes
         for lane in self._lanes.tolist():
             now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window // AHEAD)
             windows = self._windows.setdefault(lane, {})

@@ -23,7 +23,7 @@ from factory_lib.loading import collate, slabs
 from factory_lib.loading.ahead import Ahead
 from factory_lib.loading.decode import Decode, Decoder, decoder, square
 from factory_lib.loading.index import Index, Pointers
-from factory_lib.loading.order import Order, OrderKey, Rows, Tail, rank_positions
+from factory_lib.loading.order import Order, OrderKey, Rows, Tail, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
 from factory_lib.storage.cache import BlockCache, CacheOptions
 
@@ -155,20 +155,21 @@ class BatchMaker(Maker):
     def make(self, task: Task) -> Made:
         """The batch of a task, and the counters of making it."""
         positions = rank_positions(self.recipe.key, task.start, self.global_batch_size, task.rank, task.world)
-        batch, counters = self.part(task.epoch, task.start, positions)
+        batch, counters = self.part(task, task.epoch, task.start, positions)
         hook = self.recipe.hooks.collate
         return (hook(batch) if hook else batch), counters
 
-    def part(self, epoch: int, start: int, positions: Rows) -> tuple[Batch, dict[str, float]]:
+    def part(self, task: Task, epoch: int, start: int, positions: Rows) -> tuple[Batch, dict[str, float]]:
         """The samples at positions of an epoch, before the user's collate, and the counters.
 
         Args:
+            task: whose rank they are for.
             start: where the global batch begins that the positions are part of.
         """
         made = _Batch(self, epoch, positions, self.order(epoch).rows(positions))
         if self._ahead is not None:
             ahead, cache = self._ahead
-            ahead.advance(cache, epoch, start, positions)
+            ahead.advance(cache, epoch, start, own_lanes(self.recipe.key, task.rank, task.world))
         batch = made.build()
         if self.tail == "mask":
             batch["mask"] = torch.from_numpy((positions < self.rows) & ~made.replaced)

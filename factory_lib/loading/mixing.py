@@ -127,7 +127,7 @@ class MixMaker(Maker):
         for source, (maker, positions) in enumerate(zip(self._makers, self._shared(spans, task), strict=True)):
             for epoch in np.unique(positions // maker.rows).tolist():
                 here = positions[positions // maker.rows == epoch] - epoch * maker.rows
-                batch, more = maker.part(epoch, int(here.min()), here)
+                batch, more = maker.part(task, epoch, int(here.min()), here)
                 parts.append({**batch, "source": torch.full((len(here),), source)})
                 for name, value in more.items():
                     counters[name] = counters.get(name, 0) + value

@@ -5,7 +5,8 @@ large reads). The units are permuted and laid end to end; that stream is dealt i
 world sizes) of equal length, give or take one row; each lane is shuffled in *windows*. Position ``g`` of the global
 sequence is row ``g // lanes`` of lane ``g % lanes``, so the sequence is a permutation of the rows, any position is
 found without looking at those before it, and a global batch is a slice of the sequence whatever the number of ranks.
-A rank takes the part of each batch that comes from its own lanes, so that each byte range is read by one rank.
+A rank takes the part of each batch that comes from its own lanes, so that each byte range is read by one rank (a few
+by two where the lanes don't divide the batch).
 
 Nothing but `OrderKey`, the cuts and the epoch enters. Random words are raw Philox4x64-10 output (Salmon et al.,
 "Parallel random numbers: as easy as 1, 2, 3", SC 2011), sorted stably: numpy promises a stable stream for bit
@@ -226,14 +227,32 @@ def batch_count(rows: int, global_batch: int, tail: Tail, start: int = 0) -> int
 def rank_positions(key: OrderKey, start: int, global_batch: int, rank: int, world: int) -> Rows:
     """The positions (int64) that a rank takes of the global batch at ``[start, start + global_batch)``.
 
-    The batch is sorted by lane and cut evenly, so where `world` divides the lanes and the lanes divide the batch,
-    every rank keeps to its own lanes. Any other numbers stay exact, and part sizes then differ by at most one row
-    between ranks.
+    Each rank has lanes of its own. Where `world` divides the lanes and the lanes divide the batch, it takes what comes
+    from them and nothing else; with any other numbers, what its lanes have too much goes to ranks whose lanes have too
+    little. Parts differ by at most one row between ranks.
     """
     positions = np.arange(start, start + global_batch, dtype=np.int64)
-    if key.shuffle and world > 1:
-        positions = positions[_stable_order(positions % key.rows % key.lanes)]
-    return positions[global_batch * rank // world : global_batch * (rank + 1) // world]
+    edges = global_batch * np.arange(world + 1) // world
+    if not key.shuffle or world == 1:
+        return positions[edges[rank] : edges[rank + 1]]
+    lane = positions % key.rows % key.lanes
+    order = _stable_order(lane)
+    owner = lane[order] * world // key.lanes
+    first = np.searchsorted(owner, np.arange(world + 1))
+    share, has = np.diff(edges), np.diff(first)
+    rank_of_own = np.arange(global_batch) - first[owner]
+    left = order[rank_of_own >= share[owner]]
+    taken = np.concatenate([[0], np.cumsum(np.maximum(share - has, 0))])
+    own = order[first[rank] : first[rank] + min(share[rank], has[rank])]
+    mine: Rows = positions[np.concatenate([own, left[taken[rank] : taken[rank + 1]]])]
+    return mine
+
+
+def own_lanes(key: OrderKey, rank: int, world: int) -> Rows:
+    """The lanes (int64) that are a rank's own; none for some where there are more ranks than lanes."""
+    lanes = np.arange(key.lanes, dtype=np.int64)
+    own: Rows = lanes[lanes * world // key.lanes == rank]
+    return own
 
 
 def _units(key: OrderKey, cuts: Rows | None) -> Rows:
