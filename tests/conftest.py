@@ -34,12 +34,14 @@ def factory_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def engine(factory_home: Path) -> Iterator[None]:
     """A running, empty warehouse: whatever a test makes is dropped after it."""
+    from factory_lib.warehouse import provenance
     from factory_lib.warehouse.client import warehouse
 
     yield
     for row in warehouse().rows("SELECT name FROM system.databases"):
         if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
             warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
+    provenance.checked.clear()
 
 
 @pytest.fixture(scope="module")

@@ -76,12 +76,15 @@ class KnownVersion:
 
 def known_versions(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, KnownVersion]:
     """Versions by the UUIDs of their tables, dropped ones included."""
+    wanted = sorted(set(uuids))
+    if not wanted:
+        return {}
     provenance.ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT toString(uuid) AS id, concat(database, '.', name) AS version, true AS is_there FROM system.tables"
         f" WHERE has({{u:Array(UUID)}}, uuid) UNION ALL SELECT toString(uuid), version, false FROM {CATALOG}.dropped"
         " WHERE has({u:Array(UUID)}, uuid)",
-        {"u": sorted(set(uuids))},
+        {"u": wanted},
     )
     found = [row for row in rows if is_version_name(row["version"])]
     # while a version is being dropped it is both

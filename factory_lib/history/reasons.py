@@ -13,6 +13,8 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
 
 _NAMED_FILES = 5
+_Makers = tuple[dict[str, Origin], dict[str, Origin]]
+"""Shard -> the version that made it, in the first of two versions and in the second."""
 _FOLLOWED = 30
 """Pairs of versions upstream that are looked at."""
 
@@ -42,38 +44,42 @@ def reasons(before: Version, after: Version) -> list[Reason]:
 
     Where they were made of different versions of a dataset, what explains the difference of these follows.
     """
-    own = _direct(before, after)
+    shards = differing_shards(before, after)
+    made = _made(before, shards), _made(after, shards)
+    own = _direct(before, after, shards, made)
     files = {reason.text for reason in own if reason.kind == "files"}
     found = [*own]
-    for first, second in _upstream(before, after):
+    for first, second, differing, makers in _upstream(before, after, made):
         found += [
-            replace(reason, version=reason.version or str(second))
-            for reason in _direct(first, second)
+            replace(reason, version=str(second))
+            for reason in _direct(first, second, differing, makers)
             if reason.kind not in ("parents", "code", "made") and reason.text not in files
         ]
         files |= {reason.text for reason in found if reason.kind == "files"}
     return found
 
 
-def _upstream(before: Version, after: Version) -> Iterator[tuple[Version, Version]]:
-    """Pairs of versions of one dataset that two versions, or what these were made of, were made of; nearest first."""
-    todo, seen = [(before, after)], {(before.uuid, after.uuid)}
+def _upstream(
+    before: Version, after: Version, made: _Makers
+) -> Iterator[tuple[Version, Version, Sequence[str], _Makers]]:
+    """Pairs of versions of one dataset that two versions, or what these were made of, were made of; nearest first.
+
+    Each with the shards that differ, and the versions that made them.
+    """
+    todo, seen = [made], {(before.uuid, after.uuid)}
     while todo and len(seen) <= _FOLLOWED:
-        first, second = todo.pop(0)
-        shards = differing_shards(first, second)
-        sides = [
-            {uuid: name for origin in _made(version, shards).values() for name, uuid in _parents(origin).items()}
-            for version in (first, second)
-        ]
+        sides = [{uuid for origin in side.values() for uuid in _parents(origin).values()} for side in todo.pop(0)]
         known = known_versions(before.warehouse, [*sides[0], *sides[1]])
         newest = [_newest(before.warehouse, side, known) for side in sides]
-        for dataset in newest[0].keys() & newest[1].keys():
+        for dataset in sorted(newest[0].keys() & newest[1].keys()):
             pair = newest[0][dataset], newest[1][dataset]
             ids = pair[0].uuid, pair[1].uuid
             if ids[0] != ids[1] and ids not in seen:
                 seen.add(ids)
-                yield pair
-                todo.append(pair)
+                shards = differing_shards(*pair)
+                makers = _made(pair[0], shards), _made(pair[1], shards)
+                yield *pair, shards, makers
+                todo.append(makers)
 
 
 def _newest(warehouse: Warehouse, uuids: Iterable[str], known: Mapping[str, KnownVersion]) -> dict[str, Version]:
@@ -88,10 +94,8 @@ def _newest(warehouse: Warehouse, uuids: Iterable[str], known: Mapping[str, Know
     return found
 
 
-def _direct(before: Version, after: Version) -> list[Reason]:
+def _direct(before: Version, after: Version, shards: Sequence[str], made: _Makers) -> list[Reason]:
     """What explains the difference in the making of two versions themselves."""
-    shards = differing_shards(before, after)
-    made = _made(before, shards), _made(after, shards)
     if path := _path(before.warehouse, before.uuid, made[1].values()):
         return [Reason("query", f"{o.name} was made by", len(shards), after=_python(o)) for o in path]
     counted: dict[Reason, int] = {}

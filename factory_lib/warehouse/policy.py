@@ -94,7 +94,7 @@ def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:
         "   toDateTime64(metadata_modification_time, 3, 'UTC') AS changed"
         "   FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
         " SELECT database AS dataset, number, toString(known.uuid) AS id, ifNull(size, 0) AS size,"
-        "   if(notEmpty(p.dataset), p.created, changed) AS created, p.parents AS parents,"
+        "   toUnixTimestamp64Milli(if(notEmpty(p.dataset), p.created, changed)) AS created, p.parents AS parents,"
         "   row_number() OVER (PARTITION BY database ORDER BY number DESC) AS rank"
         f" FROM known LEFT JOIN (SELECT uuid, dataset, created,"
         "   JSONExtract(record, 'parents', 'Array(Tuple(name String, uuid String))').uuid AS parents"
@@ -111,8 +111,7 @@ def _is_kept(row: dict[str, Any], policy: KeepPolicy, now: dt.datetime) -> bool:
 
 
 def _days(row: dict[str, Any], now: dt.datetime) -> float:
-    age: dt.timedelta = now - row["created"]
-    return age.total_seconds() / 86400
+    return (now.timestamp() - float(row["created"]) / 1000) / 86400
 
 
 def _ancestors(kept: Iterable[str], parents: dict[str, Sequence[str]]) -> set[str]:

@@ -10,12 +10,15 @@ import datetime as dt
 import functools
 import importlib.metadata
 import json
+import math
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -44,6 +47,8 @@ _TABLES = {
 }
 """Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
 can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed."""
+
+_CHECKED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,21 @@ class ShardInput:
     given: str
 
 
+checked: WeakKeyDictionary[Warehouse, float] = WeakKeyDictionary()
+"""Warehouse -> when its catalog was last seen to have all tables."""
+
+
 def ensure_tables(warehouse: Warehouse) -> None:
-    """Make the tables of the catalog where they do not exist."""
+    """Make the tables of the catalog where they do not exist; within a second they are not looked for again."""
+    if time.monotonic() - checked.get(warehouse, -math.inf) < _CHECKED_SECONDS:
+        return
     rows = warehouse.rows("SELECT name FROM system.tables WHERE database = {d:String}", {"d": CATALOG})
     missing = _TABLES.keys() - {row["name"] for row in rows}
     if missing:
         warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {CATALOG}")
         for name in missing:
             warehouse.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG}.{name} {_TABLES[name]}")
+    checked[warehouse] = time.monotonic()
 
 
 def record(
