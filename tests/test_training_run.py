@@ -34,6 +34,7 @@ from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_ch
 from factory_lib.training.contrastive import contrastive_loss, new_model
 from factory_lib.training.fitting import batch_loss
 from factory_lib.training.models import models_folder, publish, stored_models
+from factory_lib.training.pairs import captioned, training_batches
 from factory_lib.training.ranks import Rank, accelerator_of, distributed, processes_of
 from factory_lib.warehouse.embedded import engine_url
 
@@ -46,7 +47,7 @@ KEY = dg.AssetKey("trained_model")
 @dg.asset(name="trained_model", check_specs=model_check_specs("trained_model"))
 def model_asset(context: dg.AssetExecutionContext, config: TrainingConfig) -> dg.MaterializeResult:
     data = DatasetQuery("training_set")
-    return train_model(context, data, data, config)
+    return train_model(context, data, data, config, code={"test": "1"})
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +229,8 @@ def test_a_killed_training_goes_on_where_it_was(
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
         assert sorted(sample for step in steps for sample in seen[step]) == sorted(everything)
     # One process gets the same sets of samples.
-    alone = (
-        training_set.filter(C.split == "train")
-        .filter("isNotNull(caption)")
-        .to_torch(members=["image"], columns=["sample_id"], global_batch_size=BATCH, rank=0, world_size=1)
-    )
+    train = captioned(training_set.filter(C.split == "train"), "caption")
+    alone = training_batches(train, "caption", sample_ids=True, global_batch_size=BATCH, rank=0, world_size=1)
     for epoch in range(2):
         for step, batch in enumerate(alone, epoch * per_epoch):
             assert sorted(batch["sample_id"].tolist()) == sorted(seen[step])

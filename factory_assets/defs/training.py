@@ -1,21 +1,36 @@
 """Training: a model on the training set."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import dagster as dg
 
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
-from factory_lib.orchestration.training_asset import train_model, training_code, training_components
+from factory_lib.orchestration.training_asset import train_model
 from factory_lib.orchestration.training_checks import model_check_specs
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.fingerprint import code_components, digest
+
+
+def trained_by() -> Sequence[Callable[..., Any]]:
+    """What a model depends on, imported when it is asked for: the graph loads without torch."""
+    from factory_lib.training.pairs import exam_batches, training_batches
+    from factory_lib.training.program import train
+
+    return train, training_batches, exam_batches
+
+
+CODE = code_components(trained_by)
 
 
 @dg.asset(
     group_name="training",
     kinds={"pytorch"},
     owners=["team:training"],
-    code_version=training_code(),
-    metadata=code_metadata(training_components()),
+    code_version=digest(CODE),
+    metadata=code_metadata(CODE),
     ins={"training_set": dg.AssetIn(input_manager_key="versions")},
     check_specs=model_check_specs("trained_model"),
     automation_condition=whole_condition(),
@@ -25,4 +40,4 @@ def trained_model(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """A TinyCLIP trained on the training set, and the same model on as many uncurated samples to compare with."""
     # the baseline is no input: other uncurated samples are no reason to train again
-    return train_model(context, training_set, DatasetQuery("samples"), config)
+    return train_model(context, training_set, DatasetQuery("samples"), config, code=CODE)

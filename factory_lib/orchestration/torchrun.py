@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,10 +46,7 @@ def torchrun(
     (folder / error_file).unlink(missing_ok=True)
     arguments = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes), "-m", module]
     command = [sys.executable, "-m", "factory_lib.training.launch", str(os.getpid()), *arguments, str(folder)]
-    with (
-        dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()) as session,
-        (folder / LOG).open("wb") as log,
-    ):
+    with _session(context) as session, (folder / LOG).open("wb") as log:
         kept = {name: value for name, value in environment().items() if name not in _KEPT_BACK}
         told = 0
         with _running(command, {**kept, **session.get_bootstrap_env_vars()}, log) as process:
@@ -58,6 +56,17 @@ def torchrun(
     _tell(session.get_custom_messages(), told, on_message)
     if process.returncode:
         raise TrainingError(_why(folder, error_file, process.returncode))
+
+
+@contextmanager
+def _session(context: dg.AssetExecutionContext) -> Iterator[dg.PipesSession]:
+    injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            # opening one warns of a part of Pipes that may change, which is not used here
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            session = stack.enter_context(dg.open_pipes_session(context, injector, reader))
+        yield session
 
 
 @contextmanager

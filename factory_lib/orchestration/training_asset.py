@@ -6,41 +6,24 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from factory_lib import progress
-from factory_lib.errors import TrainingError
+from factory_lib.errors import FactoryError
 from factory_lib.orchestration.code import remember_code
 from factory_lib.orchestration.torchrun import torchrun
 from factory_lib.orchestration.training_checks import model_checks
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.orchestration.training_metadata import live_line, live_metadata, model_metadata
 from factory_lib.orchestration.training_setup import Setup, alone, set_up
-from factory_lib.signals.fingerprint import code_components, digest
+from factory_lib.signals.fingerprint import digest
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
-
-
-def trained_by() -> Callable[..., Any]:
-    """What trains, imported when it is asked for: the graph loads without torch."""
-    from factory_lib.training.fitting import fit_part
-
-    return fit_part
-
-
-def training_code() -> str:
-    """Fingerprint of the code that trains and scores."""
-    return digest(training_components())
-
-
-def training_components() -> dict[str, str]:
-    """What that fingerprint is made of."""
-    return code_components(trained_by)
 
 
 def train_model(
@@ -48,6 +31,8 @@ def train_model(
     data: DatasetQuery,
     baseline: DatasetQuery | None,
     config: TrainingConfig,
+    *,
+    code: Mapping[str, str],
 ) -> dg.MaterializeResult[None]:
     """Train on the samples of a dataset whose `split` is "train" and score on those where it is "test".
 
@@ -57,6 +42,7 @@ def train_model(
         data: with `image`, `caption` and `split`.
         baseline: uncurated samples: the same model is trained on as many of them, to say what curation gained.
         config: of the training.
+        code: components of the code that trains; a checkpoint of other code is not taken up.
 
     Returns:
         The event of the model: its data version is a digest of the weights, its numbers plot over versions.
@@ -67,12 +53,12 @@ def train_model(
     from factory_lib.training.models import models_folder, publish, stored_models
     from factory_lib.training.program import ERROR
 
-    remember_code(training_components())
+    remember_code(code)
     models = models_folder(context.asset_key.to_python_identifier())
     before = stored_models(models)
     began = time.monotonic()
     try:
-        setup = set_up(data, baseline, config, code=training_code(), previous=before[-1].path if before else None)
+        setup = set_up(data, baseline, config, code=digest(code), previous=before[-1].path if before else None)
         with alone(setup):
             torchrun(
                 context,
@@ -84,7 +70,7 @@ def train_model(
             )
             found = outcome(setup.folder)
             model = publish(models, setup.folder / "model.safetensors")
-    except TrainingError as error:
+    except FactoryError as error:
         # the cause is in the description; a stack trace through the launcher says nothing more
         raise dg.Failure(str(error), allow_retries=False) from None
     if not config.record_samples:

@@ -21,7 +21,10 @@ class TrainingConfig(dg.Config):
     processes: int = Field(default=0, ge=0, description="Processes of torchrun; 0 for one a GPU, or two without. *")
     accelerator: str = Field(default="auto", description="auto (a GPU where there is one), cpu or cuda. *")
     loader_workers: int = Field(
-        default=0, ge=0, description="Processes that load for each of those that train; 0 loads in these. *"
+        default=-1,
+        ge=-1,
+        description="Processes that load for each of those that train; 0 loads in these. -1 for as many as help: none "
+        "where the CPU trains, which that fills, up to 8 a GPU. *",
     )
     baseline: bool = Field(
         default=True, description="Train on as many uncurated samples, too, to say what curation gained."

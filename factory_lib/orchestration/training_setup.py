@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import TrainingError
 from factory_lib.settings import settings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from factory_lib.warehouse.versions import Version
 
 KEEP_DAYS = 30
+GPU_WORKERS = 8
 TEST_LIMIT = 5_000
 """Samples to score on at most; of more a random part is taken."""
 
@@ -84,12 +85,13 @@ def set_up(
         exam = exam.sample(TEST_LIMIT, seed=config.seed)
     loaders = {told.TEST: exam_batches(exam, caption)}
     seen = captioned(data.filter(C.split == "train"), caption)
-    parts = [_part(told.MODEL, seen, config, caption, loaders)]
+    given = loading(config, accelerator, processes)
+    parts = [_part(told.MODEL, seen, caption, given, loaders)]
     if baseline is not None and config.baseline:
         others = captioned(baseline.join(unseen.select("sample_id"), on="sample_id", how="anti"), caption)
         count = parts[0].samples
         drawn = others.sample(count, seed=config.seed) if others.count() > count else others
-        parts.append(_part(told.BASELINE, drawn, config, caption, loaders))
+        parts.append(_part(told.BASELINE, drawn, caption, given, loaders))
     recipe = told.Recipe(
         trained_on=str(version),
         table=version.uuid,
@@ -143,24 +145,31 @@ def alone(setup: Setup, wait_seconds: float = 30.0) -> Iterator[None]:
         yield
 
 
+def loading(config: TrainingConfig, accelerator: str, processes: int) -> dict[str, Any]:
+    """Options of the training's loaders."""
+    workers = config.loader_workers
+    if workers < 0:
+        workers = min(GPU_WORKERS, settings().workers // processes) if accelerator == "cuda" else 0
+    return {
+        "sample_ids": config.record_samples,
+        "global_batch_size": config.global_batch_size,
+        "seed": config.seed,
+        "num_workers": workers,
+        "pin_memory": accelerator == "cuda",
+    }
+
+
 def _part(
-    name: str, samples: DatasetQuery, config: TrainingConfig, caption: str, loaders: dict[str, BatchDataset]
+    name: str, samples: DatasetQuery, caption: str, given: Mapping[str, Any], loaders: dict[str, BatchDataset]
 ) -> Part:
     from factory_lib.signals.tinyclip import vocabulary_of
     from factory_lib.training.assignment import Part
     from factory_lib.training.pairs import training_batches
 
-    loader = training_batches(
-        samples,
-        caption,
-        sample_ids=config.record_samples,
-        global_batch_size=config.global_batch_size,
-        seed=config.seed,
-        num_workers=config.loader_workers,
-    )
+    loader = training_batches(samples, caption, **given)
     loaders[name] = loader
     count = loader.maker.rows
-    read = samples if count <= VOCABULARY_LIMIT else samples.sample(VOCABULARY_LIMIT, seed=config.seed)
+    read = samples if count <= VOCABULARY_LIMIT else samples.sample(VOCABULARY_LIMIT, seed=given["seed"])
     words = vocabulary_of(read.select(caption).to_arrow()[caption].to_pylist())
     return Part(name, count, words, loader.maker.facts())
 

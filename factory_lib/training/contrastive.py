@@ -73,13 +73,14 @@ def fit(
 def vary(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Pictures, uint8 (n, side, side, 3), each moved by up to 4 pixels and mirrored or not, its border repeated."""
     count, side = pictures.shape[:2]
-    wide = np.pad(pictures, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+    edge = np.clip(np.arange(-SHIFT, side + SHIFT), 0, side - 1)
     down, right = rng.integers(0, 2 * SHIFT + 1, (2, count)).tolist()
     straight = np.less(rng.random(count), 0.5).tolist()
     varied = np.empty_like(pictures)
-    for i in range(count):  # slices: taking all pixels by index costs ten times as much
-        piece = wide[i, down[i] : down[i] + side, right[i] : right[i] + side]
-        varied[i] = piece if straight[i] else piece[:, ::-1]
+    for i in range(count):  # rows, then columns: taking all pixels by index at once costs ten times as much
+        columns = edge[right[i] : right[i] + side]
+        taken = pictures[i].take(edge[down[i] : down[i] + side], axis=0)
+        varied[i] = taken.take(columns if straight[i] else columns[::-1], axis=1)
     return varied
 
 
