@@ -102,8 +102,7 @@ class SignalRows(Origin):
         """Have a staged value of every signal for every row; how many were computed for that."""
         if not fresh:
             types = stage.columns()
-            for one in staged:
-                take_over(one, types)
+            take_over(staged, types)
         names = ", ".join(one.signal.name for one in staged)
         values = staged[0].inputs.total * len(staged)
         missing = missing_rows(staged)

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from factory_lib.progress import track
 from factory_lib.reuse.files import etags
-from factory_lib.reuse.identity import Rows
-from factory_lib.reuse.staged import Staged
+from factory_lib.reuse.identity import Reads, Rows
+from factory_lib.reuse.inputs import Inputs
 from factory_lib.settings import settings
 from factory_lib.signals.content import PREFIX, hash_column
 from factory_lib.signals.reading import Plan, read_members, tasks
@@ -25,23 +25,28 @@ _TASK_ROWS = 1024
 _AHEAD = 2
 
 
-def hash_unknown(staged: Staged, earlier: Rows, shards: Sequence[str]) -> None:
+def hash_unknown(inputs: Inputs, reads: Reads, wanted: str, earlier: Rows, shards: Sequence[str]) -> None:
     """Read and hash members of rows without a value that may be what they were.
 
     That is so where a row of then, of whose members hashes are known, has the same id and members of the same size.
+
+    Args:
+        wanted: SQL condition on the inputs: the rows without a value.
+        earlier: the rows of then.
+        shards: the shards to look at.
     """
-    wh, members = staged.warehouse, staged.reads.members
+    wh, members = inputs.warehouse, reads.members
     sizes = {f"size_{i}": f"tupleElement(t.{{}}, 'size') AS size_{i}" for i in range(len(members))}
     of_then = [text.format(quote(earlier.columns.get(m, m))) for text, m in zip(sizes.values(), members, strict=True)]
     of_now = [text.format(quote(m)) for text, m in zip(sizes.values(), members, strict=True)]
     then = replace(earlier, where=f"{earlier.where} AND {among(shards, 't.shard')}").by_content(
-        staged.reads, ["t.sample_id AS sample_id", *of_then]
+        reads, ["t.sample_id AS sample_id", *of_then]
     )
     alike = ", ".join(["sample_id", *sizes])
-    now = staged.inputs.rows
+    now = inputs.rows
     rows = (
         f"SELECT {', '.join(['t.*', *of_now])} FROM {now.table} AS t"
-        f" WHERE {without_value(staged, shards)} AND (toString(t.shard), {', '.join(['t.sample_id', *of_now])})"
+        f" WHERE {without_value(inputs, wanted, shards)} AND (toString(t.shard), {', '.join(['t.sample_id', *of_now])})"
         f" IN (SELECT shard, {alike} FROM ({then}))"
     )
     pointers = ", ".join(f"t.{quote(m)} AS {quote(m)}" for m in members)
@@ -112,11 +117,11 @@ def all_known(rows: Rows, members: Sequence[str], where: str, warehouse: Warehou
     return not warehouse.scalar(text)
 
 
-def without_value(staged: Staged, shards: Iterable[str]) -> str:
+def without_value(inputs: Inputs, wanted: str, shards: Iterable[str]) -> str:
     """SQL condition on the rows, called t: they are in these shards and have no value yet."""
     return (
         f"{among(shards, 't.shard')} AND (toString(t.shard), t.position) IN (SELECT shard, position"
-        f" FROM {staged.inputs.name} WHERE {among(shards)} AND {staged.is_missing()})"
+        f" FROM {inputs.name} WHERE {among(shards)} AND {wanted})"
     )
 
 

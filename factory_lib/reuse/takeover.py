@@ -8,55 +8,103 @@ wherever in the tar they are now. The other samples of the tar differ for certai
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from factory_lib.errors import EngineError
 from factory_lib.reuse.contents import among, hash_unknown, without_value
 from factory_lib.reuse.files import ingested_files
-from factory_lib.reuse.identity import Rows
+from factory_lib.reuse.identity import HASH, Rows
 from factory_lib.reuse.staged import Staged
-from factory_lib.sqltext import quote
-from factory_lib.warehouse.computed import Earlier, earlier_values
-from factory_lib.warehouse.stage import table_columns
+from factory_lib.sqltext import literal, quote
+from factory_lib.warehouse.computed import Earlier, Held, earlier_values
+from factory_lib.warehouse.names import STAGING
+from factory_lib.warehouse.stage import owner, table_columns
 
 _UNKNOWN_TABLE = 60
 _SHARDS_AT_ONCE = 200
 
 
-def take_over(staged: Staged, types: Mapping[str, str]) -> None:
-    """Stage the values of a signal that versions hold for rows that have none yet.
+def take_over(staged: Sequence[Staged], types: Mapping[str, str]) -> None:
+    """Stage the values of signals that versions hold for rows that have none yet.
 
     Args:
-        staged: the signal's staged values.
+        staged: the signals' staged values, of the same rows.
         types: column -> ClickHouse type of the rows.
     """
-    shards = _missing_shards(staged)
+    if not staged:
+        return
+    missing = {one.name: _missing_shards([one]) for one in staged}
+    shards = sorted({shard for some in missing.values() for shard in some})
     if not shards:
         return
-    for rank in earlier_values(staged.warehouse, staged.fingerprint, shards):
-        wanted = set(shards)
-        for earlier in rank:
-            some = {shard: source for shard, source in earlier.sources.items() if shard in wanted}
-            if some and _fits(staged, earlier, types):
-                for piece in _pieces(some):
-                    _take_or_leave(staged, replace(earlier, sources=piece))
-        shards = _missing_shards(staged)
-        if not shards:
+    for rank in earlier_values(staged[0].warehouse, [one.fingerprint for one in staged], shards):
+        for group in _groups(staged, rank, missing, types):
+            try:
+                _take(group)
+            except EngineError as error:
+                if error.code != _UNKNOWN_TABLE:  # the version was dropped meanwhile
+                    raise
+        missing = {one.name: _missing_shards([one]) if missing[one.name] else [] for one in staged}
+        if not any(missing.values()):
             return
 
 
-def _missing_shards(staged: Staged) -> list[str]:
-    rows = staged.warehouse.rows(f"SELECT DISTINCT shard FROM {staged.inputs.name} WHERE {staged.is_missing()}")
-    return sorted(row["shard"] for row in rows)
+@dataclass(frozen=True)
+class _Group:
+    """Signals that read the same, and shards of a version that hold values of all of them.
+
+    Attributes:
+        staged: their staged values -> the columns of the version.
+        earlier: the version's table, what it calls what the signals read, and the shards.
+    """
+
+    staged: tuple[tuple[Staged, Held], ...]
+    earlier: Earlier
+
+    @property
+    def first(self) -> Staged:
+        """One of them, to ask what all have in common."""
+        return self.staged[0][0]
+
+    def wanted(self, match: str) -> str:
+        """SQL condition on the inputs: one of the signals lacks a value, and no row was found that may have it."""
+        lacks = " OR ".join(one.is_missing() for one, _ in self.staged)
+        return f"({lacks}) AND (shard, {self.first.identity}) NOT IN (SELECT shard, identity FROM {match})"
 
 
-def _fits(staged: Staged, earlier: Earlier, types: Mapping[str, str]) -> bool:
+def _groups(
+    staged: Sequence[Staged], rank: Sequence[Earlier], missing: Mapping[str, Sequence[str]], types: Mapping[str, str]
+) -> list[_Group]:
+    found: dict[str, _Group] = {}
+    columns: dict[str, dict[str, str]] = {}
+    for one in staged:
+        wanted = set(missing[one.name])
+        for earlier in rank:
+            some = {shard: source for shard, source in earlier.sources.items() if shard in wanted}
+            if not some or earlier.held.fingerprint != one.fingerprint:
+                continue
+            if earlier.table not in columns:
+                columns[earlier.table] = _columns(one, earlier.table)
+            if not _fits(one, earlier.held, columns[earlier.table], types):
+                continue
+            for piece in _pieces(some):
+                reads = sorted(earlier.held.reads.items())
+                key = repr((earlier.table, one.reads, reads, sorted(piece.items())))
+                known = found.get(key, _Group((), replace(earlier, sources=piece)))
+                found[key] = replace(known, staged=(*known.staged, (one, earlier.held)))
+    return list(found.values())
+
+
+def _columns(staged: Staged, table: str) -> dict[str, str]:
+    database, _, name = table.replace("`", "").partition(".")
+    return table_columns(staged.warehouse, database, name)[0]
+
+
+def _fits(staged: Staged, held: Held, there: Mapping[str, str], types: Mapping[str, str]) -> bool:
     """Whether a version has the columns, with the types of now: equal hashes of other types could be other values."""
-    database, _, table = earlier.table.replace("`", "").partition(".")
-    there = table_columns(staged.warehouse, database, table)[0]
-    held = earlier.held
     return (
         there.get(held.value) == staged.signal.output.clickhouse
         and held.error in there
@@ -64,64 +112,75 @@ def _fits(staged: Staged, earlier: Earlier, types: Mapping[str, str]) -> bool:
     )
 
 
-def _take_or_leave(staged: Staged, earlier: Earlier) -> None:
-    try:
-        _take(staged, earlier)
-    except EngineError as error:
-        if error.code != _UNKNOWN_TABLE:  # the version was dropped meanwhile
-            raise
+def _missing_shards(staged: Sequence[Staged]) -> list[str]:
+    lacks = " OR ".join(one.is_missing() for one in staged)
+    rows = staged[0].warehouse.rows(f"SELECT DISTINCT shard FROM {staged[0].inputs.name} WHERE {lacks}")
+    return sorted(row["shard"] for row in rows)
 
 
-def _take(staged: Staged, earlier: Earlier) -> None:
-    with _earlier_rows(staged, earlier) as rows:
-        _by_place(staged, earlier, rows)
-        if staged.reads.members and (shards := sorted(set(earlier.sources) & set(_missing_shards(staged)))):
-            hash_unknown(staged, rows, shards)
-            _by_content(staged, earlier, rows, shards)
+def _take(group: _Group) -> None:
+    one, earlier = group.first, group.earlier
+    with _match(one) as match, ingested_files(one.warehouse, earlier.sources if one.reads.members else {}) as files:
+        rows = Rows(earlier.table, files, earlier.held.reads, among(earlier.sources, "t.shard"))
+        _by_place(group, match, rows)
+        if one.reads.members and (shards := _unmatched(group, match)):
+            some = replace(rows, where=among(shards, "t.shard"))
+            hash_unknown(one.inputs, one.reads, group.wanted(match), some, shards)
+            _by_content(group, match, some, shards)
+        for staged, held in group.staged:
+            value, error = f"t.{quote(held.value)}", f"t.{quote(held.error)}"
+            staged.take(
+                f"SELECT m.shard AS shard, m.position AS position, m.identity AS identity, {value} AS value,"
+                f" {error} AS error FROM {earlier.table} AS t INNER JOIN {match} AS m ON m.shard = toString(t.shard)"
+                f" AND m.position = t.position WHERE {rows.where} AND {staged.lasting(error)}"
+            )
 
 
 @contextmanager
-def _earlier_rows(staged: Staged, earlier: Earlier) -> Iterator[Rows]:
-    """The rows of the version that may be taken over."""
-    members = staged.reads.members
-    with ingested_files(staged.warehouse, earlier.sources if members else {}) as files:
-        where = f"{among(earlier.sources, 't.shard')} AND {staged.lasting('t.' + quote(earlier.held.error))}"
-        yield Rows(earlier.table, files, earlier.held.reads, where)
+def _match(staged: Staged) -> Iterator[str]:
+    """A table of rows of a version (`shard`, `position`) that have the inputs (`identity`) of rows of now."""
+    wh = staged.warehouse
+    name = f"{STAGING}.{quote(f'_stage_match_{uuid.uuid4().hex[:16]}')}"
+    columns = f"shard String, position UInt32, identity {HASH}"
+    wh.execute(f"CREATE TABLE {name} ({columns}) ENGINE = Memory COMMENT {literal(owner())}")
+    try:
+        yield name
+    finally:
+        wh.execute(f"DROP TABLE IF EXISTS {name} SYNC")
 
 
-def _by_place(staged: Staged, earlier: Earlier, rows: Rows) -> None:
+def _unmatched(group: _Group, match: str) -> list[str]:
+    where = f"{among(group.earlier.sources)} AND {group.wanted(match)}"
+    rows = group.first.warehouse.rows(f"SELECT DISTINCT shard FROM {group.first.inputs.name} WHERE {where}")
+    return sorted(row["shard"] for row in rows)
+
+
+def _by_place(group: _Group, match: str, rows: Rows) -> None:
+    one = group.first
     wanted = (
-        f"SELECT shard, {staged.identity} FROM {staged.inputs.name}"
-        f" WHERE {among(earlier.sources)} AND {staged.is_missing()}"
+        f"SELECT shard, {one.identity} FROM {one.inputs.name}"
+        f" WHERE {among(group.earlier.sources)} AND {group.wanted(match)}"
     )
-    found = rows.by_place([staged.reads], _values(earlier))
-    staged.take(
-        f"SELECT shard, position, identity_0 AS identity, value, error FROM ({found})"
+    one.warehouse.execute(
+        f"INSERT INTO {match} SELECT shard, position, identity_0 FROM ({rows.by_place([one.reads])})"
         f" WHERE (shard, identity_0) IN ({wanted}) LIMIT 1 BY shard, identity_0"
     )
 
 
-def _by_content(staged: Staged, earlier: Earlier, rows: Rows, shards: Sequence[str]) -> None:
+def _by_content(group: _Group, match: str, rows: Rows, shards: Sequence[str]) -> None:
     # Several rows of now may have the same content in different places, and several of then, too.
-    inputs = staged.inputs
-    now = replace(inputs.rows, where=without_value(staged, shards)).by_content(staged.reads)
+    one, inputs = group.first, group.first.inputs
+    now = replace(inputs.rows, where=without_value(inputs, group.wanted(match), shards)).by_content(one.reads)
     places = (
-        f"SELECT n.shard AS shard, n.identity_0 AS content, groupUniqArray(i.{staged.identity}) AS places"
+        f"SELECT n.shard AS shard, n.identity_0 AS content, groupUniqArray(i.{one.identity}) AS places"
         f" FROM ({now}) AS n INNER JOIN {inputs.name} AS i ON i.shard = n.shard AND i.position = n.position"
         " GROUP BY n.shard, n.identity_0"
     )
-    then = replace(rows, where=f"{rows.where} AND {among(shards, 't.shard')}").by_content(
-        staged.reads, _values(earlier)
-    )
-    staged.take(
-        "SELECT t.shard AS shard, t.position AS position, arrayJoin(p.places) AS identity, t.value AS value,"
-        f" t.error AS error FROM (SELECT * FROM ({then}) LIMIT 1 BY shard, identity_0) AS t"
+    one.warehouse.execute(
+        f"INSERT INTO {match} SELECT t.shard, t.position, arrayJoin(p.places)"
+        f" FROM (SELECT * FROM ({rows.by_content(one.reads)}) LIMIT 1 BY shard, identity_0) AS t"
         f" INNER JOIN ({places}) AS p ON p.shard = t.shard AND p.content = t.identity_0"
     )
-
-
-def _values(earlier: Earlier) -> list[str]:
-    return [f"t.{quote(earlier.held.value)} AS value", f"t.{quote(earlier.held.error)} AS error"]
 
 
 def _pieces(sources: Mapping[str, str]) -> Iterator[dict[str, str]]:

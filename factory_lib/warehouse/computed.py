@@ -93,22 +93,26 @@ def carry_held(warehouse: Warehouse, origin: str, before: str, shards: Sequence[
     )
 
 
-def earlier_values(warehouse: Warehouse, fingerprint: str, shards: Sequence[str], most: int = 3) -> list[list[Earlier]]:
-    """Versions that hold values of a signal for these shards.
+def earlier_values(
+    warehouse: Warehouse, fingerprints: Sequence[str], shards: Sequence[str], most: int = 3
+) -> list[list[Earlier]]:
+    """Versions that hold values of signals for these shards.
 
     Args:
-        most: how many versions to give for a shard.
+        most: how many versions to give for a signal and a shard.
 
     Returns:
-        For each shard the version made last comes in the first list, the one before in the second, and so on.
+        For each signal and shard the version made last is in the first list, the one before in the second, and so on.
     """
     provenance.ensure_tables(warehouse)
     of_shards = "has({s:Array(String)}, shard)"
     rows = warehouse.rows(
         "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
         " h.error AS error, h.reads AS reads,"
-        " row_number() OVER (PARTITION BY h.shard ORDER BY v.at DESC) AS rank"
-        f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE fingerprint = {{f:String}} AND {of_shards}) AS h"
+        " h.fingerprint AS fingerprint,"
+        " row_number() OVER (PARTITION BY h.fingerprint, h.shard ORDER BY v.at DESC) AS rank"
+        f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE has({{f:Array(String)}}, fingerprint)"
+        f" AND {of_shards}) AS h"
         f" INNER JOIN (SELECT origin, shard, any(uuid) AS holder, any(source) AS source FROM {CATALOG}.shards"
         f" WHERE {of_shards} AND uuid IN (SELECT uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
         " GROUP BY origin, shard) AS s ON s.origin = h.origin AND s.shard = h.shard"
@@ -116,12 +120,12 @@ def earlier_values(warehouse: Warehouse, fingerprint: str, shards: Sequence[str]
         " ON v.uuid = h.origin"
         " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.holder"
         " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
-        {"f": fingerprint, "s": list(shards), "n": most},
+        {"f": list(fingerprints), "s": list(shards), "n": most},
     )
     found: dict[tuple[int, str, str], Earlier] = {}
     for row in rows:
         if is_version_name(row["version"]):
-            held = Held(fingerprint, row["value"], row["error"], dict(row["reads"]))
+            held = Held(row["fingerprint"], row["value"], row["error"], dict(row["reads"]))
             table = ".".join(map(quote, row["version"].split(".")))
             place = (row["rank"], row["version"], repr(held))
             found.setdefault(place, Earlier(table, held, {})).sources[row["shard"]] = row["source"]
