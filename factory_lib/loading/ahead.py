@@ -22,6 +22,7 @@ from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, is_local
 
 AHEAD = 4  # a window is asked for this part of a window before its first row is needed
+QUIET = 96  # windows in a row of which nothing was missing, after which none are looked at until something is
 
 Orders = Callable[[int], Order]
 Extents = tuple[Rows, Rows, Rows]
@@ -45,7 +46,7 @@ class Ahead:
         self._windows: dict[int, dict[int, list[tuple[int, int, int]]]] = {}  # lane, window: spans
         self._sorted: dict[str, list[tuple[int, int]]] = {}
         self._epoch = -1
-        self._at = 0
+        self._at = self._quiet = self._fetches = 0
         self._lanes: Rows = np.arange(0)
         self._pieces: tuple[int, Pieces, Extents] | None = None
         self._later: tuple[int, Rows] | None = None
@@ -64,6 +65,12 @@ class Ahead:
             self._epoch, self._windows = epoch, {}
         self._at = start // order.key.lanes
         self._lanes = lanes
+        if cache.fetches != self._fetches:
+            self._fetches, self._quiet = cache.fetches, 0
+        if self._quiet >= QUIET:
+            self._windows.clear()
+            self._sorted.clear()
+            return
         for lane in self._lanes.tolist():
             now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window // AHEAD)
             windows = self._windows.setdefault(lane, {})
@@ -75,8 +82,13 @@ class Ahead:
                     windows[window] = self._spans(order.window_rows(lane, window))
                     self._sorted.clear()
                     if lane % self._share[1] == self._share[0]:
-                        for number, first, last in windows[window]:
-                            cache.prefetch(self._index.files[number], first, last)
+                        self._bring(cache, windows[window])
+
+    def _bring(self, cache: BlockCache, spans: list[tuple[int, int, int]]) -> None:
+        missing = [span for span in spans if not cache.keeps(self._index.files[span[0]], span[1], span[2])]
+        self._quiet = 0 if missing else self._quiet + 1
+        for number, first, last in missing:
+            cache.prefetch(self._index.files[number], first, last)
 
     def span_around(self, file: FileInfo, start: int, stop: int) -> tuple[int, int] | None:
         """The part of a file, of one of the current or next windows, that contains ``[start, stop)``; None where there

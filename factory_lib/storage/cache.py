@@ -108,6 +108,7 @@ class BlockCache:
         counters: bytes_read (asked for and delivered), bytes_cache (of these, copied from pages, fetched ahead ones
             among them), bytes_shared and bytes_origin (fetched from there, to deliver or to keep), corrupt_pages,
             evicted_bytes, bypassed_bytes (read past a full cache), cache_errors, and those of `SharedTier`.
+        fetches: requests to outer tiers so far.
     """
 
     def __init__(self, options: CacheOptions, foresight: Foresight | None = None) -> None:
@@ -119,6 +120,7 @@ class BlockCache:
         self._stamps: dict[str, float] = {}
         self._lock = threading.RLock()
         self._off_until = self._full_until = 0.0
+        self.fetches = 0
         self._usage: IO[bytes] | None = None
         self._capacity = int(options.capacity * USABLE_SHARE)
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
@@ -142,6 +144,11 @@ class BlockCache:
     def prefetch(self, file: FileInfo, start: int, stop: int) -> None:
         """Bring a range into the cache soon, in the background; trouble shows when it is read."""
         self._prefetching.submit(self._bring_quietly, file, start, stop)
+
+    def keeps(self, file: FileInfo, start: int, stop: int) -> bool:
+        """Whether all of a range is in the cache."""
+        mirror = self._mirror(file)
+        return mirror is not None and bool((mirror.sums[start // PAGE : -(-stop // PAGE)] != 0).all())
 
     def kept_pages(self, file: FileInfo, first: Ints, last: Ints) -> Ints:
         """How many pages are kept of each run ``[first, last)`` of a file; makes no mirror where there is none."""
@@ -252,6 +259,8 @@ class BlockCache:
         return None
 
     def _fetch(self, file: FileInfo, start: int, stop: int) -> memoryview:
+        self.fetches += 1
+
         def origin(a: int, b: int) -> memoryview:
             return store().read_ranges(file.uri, [(a, b - a)], etag=file.etag or None)[0]
 

@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from factory_lib.storage.files import FileInfo
 
 PAGE = 4096
-READ_PAGES = 1024  # pages read and checked at once: 4 MiB, small enough for the processor's cache
+READ_PAGES = 256  # pages read and checked at once: 1 MiB, small enough for the processor's cache
 LOCK_SECONDS = 30.0
 
 Sums = NDArray[np.uint64]
@@ -45,9 +46,9 @@ def page_sums(pages: NDArray[np.uint8], numbers: NDArray[np.int64]) -> Sums:
     their upper halves, where a low bit of the first sum would hide changes. A change of one word is always found,
     others all but 2**-32 of the time.
     """
-    words = pages.view(np.uint64)
-    low: Sums = np.vecdot(words, _WEIGHTS[0])
-    high: Sums = np.vecdot(words >> np.uint64(32), _WEIGHTS[1])
+    low: Sums = np.einsum("ij,j->i", pages.view(np.uint64), _WEIGHTS[0])
+    upper = pages.view("<u4")[:, 1::2]
+    high: Sums = np.einsum("ij,j->i", upper, _WEIGHTS[1], dtype=np.uint64, casting="safe")
     sums = low ^ high ^ (numbers.astype(np.uint64) + np.uint64(1)) * _WEIGHTS[0, 0]
     return np.where(sums == 0, np.uint64(1), sums)
 
@@ -134,7 +135,7 @@ class Mirror:
         here = absent[ends] == absent[starts]
         if not here.any():
             return here, 0
-        scratch = np.empty((total, PAGE), np.uint8)
+        scratch = _scratch(total)
         view = scratch.reshape(-1).data
         for index in np.flatnonzero(here).tolist():
             at, length = int(starts[index]) * PAGE, int(counts[index]) * PAGE
@@ -228,6 +229,19 @@ class Mirror:
             yield
         finally:
             os.close(descriptor)
+
+
+_kept = threading.local()
+
+
+def _scratch(pages: int) -> NDArray[np.uint8]:
+    """Pages (n, 4096) to read into, the same memory again for each read of a thread."""
+    if pages > 2 * READ_PAGES:
+        return np.empty((pages, PAGE), np.uint8)
+    if not hasattr(_kept, "pages"):
+        _kept.pages = np.empty((2 * READ_PAGES, PAGE), np.uint8)
+    found: NDArray[np.uint8] = _kept.pages[:pages]
+    return found
 
 
 def _write_whole(path: Path, data: bytes) -> None:
