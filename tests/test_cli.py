@@ -396,7 +396,7 @@ def test_tables_look_the_same_whoever_sets_them() -> None:
     rows = [("laion.v1", "12", "–"), ("a", "1,234,567", "long text …"), ("", "", "")]
     lines = output._lines(columns, rows, set(numbers))
     console = Console(file=io.StringIO(), width=500)
-    console.print(output.table(columns, rows, numbers=numbers))
+    console.print(output._drawn(columns, rows, "", set(numbers)))
     assert lines == console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert output._lines(columns, [("ä", "", "")], set()) is None
     assert output._lines(columns, [("a\nb", "", "")], set()) is None

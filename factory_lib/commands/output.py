@@ -9,22 +9,44 @@ import math
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 _PIPED_WIDTH = 100_000
 """Columns of an output that is no terminal: nothing is cut."""
 
 
-def console() -> Console:
+class Printer(Protocol):
+    """What prints results."""
+
+    def print(self, what: RenderableType = "", /) -> None:
+        """Print text, a table or a tree, and end the line."""
+
+
+class _Piped:
+    """Prints where there is no terminal: text as it is, so that quick commands do not load what draws."""
+
+    def print(self, what: RenderableType = "", /) -> None:
+        """Print text, a table or a tree."""
+        if isinstance(what, str):
+            click.echo(what)
+        else:
+            _drawing(_PIPED_WIDTH).print(what)
+
+
+def console() -> Printer:
     """Where results go: as wide as the terminal, or as wide as they are where there is none."""
+    return _drawing(None) if sys.stdout.isatty() else _Piped()
+
+
+def _drawing(width: int | None) -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
     return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
@@ -73,16 +95,11 @@ def print_rows(
         title: a line above.
         numbers: headings of the columns to be set to the right.
     """
-    listed = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
-    lines = None if title or sys.stdout.isatty() else _lines(columns, listed, set(numbers))
-    if lines is None:
-        console().print(table(columns, listed, title=title, numbers=numbers))
-    else:
-        click.echo("\n".join(lines))
+    console().print(table(columns, rows, title=title, numbers=numbers))
 
 
 def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> list[str] | None:
-    """The lines of a table as `table` would give them where nothing has to be cut: a hundred times as fast.
+    """The lines of a table as `_drawn` would give them where nothing has to be cut: a hundred times as fast.
 
     None where a cell has characters that are not one column wide each, as far as can be told.
     """
@@ -103,11 +120,16 @@ def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Sequence[str] = ()
 ) -> RenderableType:
     """A table to be printed; arguments as for `print_rows`."""
+    listed = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
+    lines = None if title or sys.stdout.isatty() else _lines(columns, listed, set(numbers))
+    return _drawn(columns, listed, title, set(numbers)) if lines is None else "\n".join(lines)
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: set[str]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    right = set(numbers)
     made = Table(
         title=title or None,
         title_justify="left",
@@ -119,7 +141,7 @@ def table(
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell if isinstance(cell, str) else str(cell)) for cell in row))
+        made.add_row(*map(Text, row))
     return made
 
 
