@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from factory_lib.errors import FileChanged, LoaderError, StoreError
 from factory_lib.loading.dataset import BatchDataset, to_torch
+from factory_lib.loading.decode import decoder, square
 from factory_lib.loading.samples import SampleDataset
 from tests.loading_rows import jpeg, reader_of, write_shards
 
@@ -443,3 +446,17 @@ def test_a_loader_that_is_dropped_leaves_nothing_open(table):
     for _ in range(5):
         assert len(next(iter(load(table)))["number"]) == 96
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.mark.parametrize("size", [(384, 384), (301, 200), (200, 333), (64, 64), (40, 50)])
+@pytest.mark.parametrize("kind", ["pillow", "simplejpeg"])
+def test_pictures_are_scaled_as_pillow_scales_them(size, kind):
+    pytest.importorskip("simplejpeg")
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 4, size[0] // 4, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(out, "PNG")
+    picture = decoder(kind, 64)(memoryview(out.getvalue()))
+    side, (left, top) = min(size), ((size[0] - min(size)) // 2, (size[1] - min(size)) // 2)
+    cropped = Image.open(out).crop((left, top, left + side, top + side))
+    expected = np.asarray(cropped.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(square(picture, 64).astype(int) - expected).max() <= 1

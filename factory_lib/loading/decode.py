@@ -48,16 +48,21 @@ def decoder(name: Decoder, size: int | None = None) -> Decode:
 def square(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     """The centre of a picture, its shorter side scaled to `size` (bilinear, antialiased): uint8 of shape (size, size,
     3).
+
+    Torch's resampling is Pillow's, to the bit, and several times as fast on processors with AVX2.
     """
-    from PIL import Image
+    import torch
 
     width, height = picture.size
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    if (width, height) == (size, size):
-        return np.asarray(picture)
-    box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    left, top = (width - side) // 2, (height - side) // 2
+    pixels = np.array(picture)[top : top + side, left : left + side]
+    if side == size:
+        return pixels
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    scaled = torch.nn.functional.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
+    found: NDArray[np.uint8] = scaled.squeeze(0).permute(1, 2, 0).numpy()
+    return found
 
 
 def _pillow(data: memoryview, size: int | None) -> Image.Image:
@@ -78,7 +83,8 @@ def _simplejpeg(data: memoryview, size: int | None) -> Image.Image:
     if bytes(data[:3]) != b"\xff\xd8\xff":
         return _pillow(data, size)
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=1)
+        # Factors below 2 would save pixels and lose time: libjpeg-turbo has no fast code for them.
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=2)
     except ValueError:  # CMYK and other rarities; what is broken for Pillow, too, is an error there
         return _pillow(data, size)
     return Image.fromarray(pixels)
