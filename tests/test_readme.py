@@ -38,7 +38,7 @@ def test_the_python_blocks_run(
 
 
 def test_commands_files_and_targets_exist() -> None:
-    commands = set(re.findall(r"`factory ([a-z]+)", README))
+    commands = set(re.findall(r"`factory ([a-z-]+)", README))
     assert commands <= set(factory.list_commands(None))  # type: ignore[arg-type]
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)):
