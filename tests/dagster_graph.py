@@ -43,17 +43,19 @@ class Code:
         note: `measured` adds its length and takes it off again: other code, the same data.
         least: `kept` keeps rows whose measure is at least this.
         extra: the graph has one more stage at its end, `extra`.
+        columns: `measured` has a column `note` instead of `caption`.
     """
 
     unit: int = 1
     note: str = ""
     least: int = 0
     extra: bool = False
+    columns: bool = False
 
 
 def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
     """source_shards -> samples -> measured -> kept (a partition a shard) -> chosen (the whole dataset)."""
-    unit, note, least = code.unit, code.note, code.least
+    unit, note, least, other_columns = code.unit, code.note, code.least, code.columns
 
     @dg.observable_source_asset(partitions_def=SHARDS)
     def source_shards(source: ShardSource) -> dg.DataVersionsByPartition:
@@ -68,7 +70,8 @@ def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
     def measured(samples: DatasetQuery) -> DatasetQuery:
         """Samples with a measure; a caption `bad` cannot be measured."""
         number = fn.throwIf(C.caption == "bad", "caption is bad") + fn.length(C.caption) * unit
-        return samples.mutate(measure=number + len(note) - len(note))
+        measured = samples.mutate(measure=number + len(note) - len(note))
+        return measured.rename(note="caption") if other_columns else measured
 
     @stage(group="test", partitions=SHARDS)
     def kept(measured: DatasetQuery) -> DatasetQuery:

@@ -201,3 +201,20 @@ def test_a_bad_shard_holds_up_no_other(folder: Path, daemon: Daemon) -> None:
     look(daemon.instance, folder)
     daemon.settle(definitions)
     assert _measures("kept") == {"a": [3, 5], "b": [4], "c": [3, 4], "d": [20]}
+
+
+def test_a_stage_with_other_columns_and_what_follows_end_in_one_version_each(folder: Path, daemon: Daemon) -> None:
+    daemon.settle(graph(folder))
+    changed = graph(folder, Code(columns=True))
+    assert daemon.settle(changed) == [{"measured": SHARDS}, {"kept": SHARDS}, {"chosen": ()}]
+    for name in ("measured", "kept", "chosen"):
+        assert [str(v) for v in versions(warehouse(), name)] == [f"{name}.v1", f"{name}.v2"]
+        version = resolve(warehouse(), name)
+        assert "note" in version.columns
+        assert "caption" not in version.columns
+    assert sorted(DatasetQuery("kept").to_arrow()["note"].to_pylist()) == sorted(
+        c for some in CAPTIONS.values() for c in some
+    )
+    assert {shard.origin for shard in resolve(warehouse(), "kept").shards.values()} == {
+        resolve(warehouse(), "kept").uuid
+    }

@@ -72,14 +72,17 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
         report = progress.current() or progress.log_lines(context.log.info)
         with progress.reporting(report):
             if not context.has_asset_partitions:
-                saved = Saved(obj.save(name, context=origin), (), {})
+                saved = Saved.of([obj.save(name, context=origin)], (), {})
             else:
                 saved = save_shards(obj, name, sorted(context.asset_partition_keys), origin)
         if saved.version is not None:
             remember_code(components_in(context.step_context.job_def.asset_layer.get(context.asset_key).metadata))
-            versions, metadata = _events(obj, saved.version, saved.shards)
+            versions, metadata = _events(obj, saved)
             yield from record_partitions(context.step_context, context.asset_key, versions, metadata)
-            context.log.info(f"{saved.version}: {saved.version.rows:,} rows")
+            values = f", {saved.reused:,} values taken over, {saved.computed:,} computed" * bool(
+                saved.reused or saved.computed
+            )
+            context.log.info(f"{saved.version}: {saved.version.rows:,} rows{values}")
         if saved.failed:
             raise _failure(name, saved)
 
@@ -111,11 +114,21 @@ class Saved:
         version: the version that holds the good shards; None when every shard failed.
         shards: the shards that were published; empty for a stage without partitions.
         failed: shard to the error that kept it out.
+        reused, computed: values of signals that were taken over and computed, in all versions that it took.
     """
 
     version: Version | None
     shards: tuple[str, ...]
     failed: Mapping[str, Exception]
+    reused: int = 0
+    computed: int = 0
+
+    @staticmethod
+    def of(versions: Sequence[Version], shards: Sequence[str], failed: Mapping[str, Exception]) -> Saved:
+        """What came of a query that was saved as these versions, one after the other."""
+        records = [version.provenance for version in versions if version.provenance is not None]
+        reused, computed = sum(one.reused for one in records), sum(one.computed for one in records)
+        return Saved(versions[-1] if versions else None, tuple(sorted(shards)), failed, reused, computed)
 
 
 def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: Mapping[str, str]) -> Saved:
@@ -140,7 +153,7 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
             "Build it from the stage's inputs, which hold the right shards."
         )
     failed: dict[str, Exception] = {}
-    version: Version | None = None
+    saved: list[Version] = []
     made: list[str] = []
     waiting = [tuple(shards)]
     messages: Counter[str] = Counter()
@@ -149,7 +162,7 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
         removed = [shard for shard in part if shard not in read]
         some = query if len(part) == len(shards) else restricted(query, part)
         try:
-            version = some.save(name, mode="merge", removed=removed, evolve=True, context=origin)
+            saved.append(some.save(name, mode="merge", removed=removed, evolve=True, context=origin))
             made += part
         except Exception as error:
             if _is_warehouse_down(error):
@@ -159,7 +172,7 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
             bad, rest = (part, []) if everywhere else _blame(part, error)
             failed |= dict.fromkeys(bad, error)
             waiting += rest
-    return Saved(version, tuple(sorted(made)), failed)
+    return Saved.of(saved, made, failed)
 
 
 def _is_warehouse_down(error: Exception) -> bool:
@@ -192,14 +205,18 @@ def _blame(part: tuple[str, ...], error: Exception) -> tuple[tuple[str, ...], li
     return (), [part[:middle], part[middle:]]
 
 
-def _events(
-    query: DatasetQuery, version: Version, shards: Sequence[str]
-) -> tuple[dict[str | None, str], dict[str | None, dict[str, Any]]]:
+def _events(query: DatasetQuery, saved: Saved) -> tuple[dict[str | None, str], dict[str | None, dict[str, Any]]]:
     """Data versions and metadata of the events to record, by partition key."""
+    version, shards = saved.version, saved.shards
+    assert version is not None
     prints = version.fingerprints(list(shards) or None)
     metadata = event_metadata(version, shards)
     # What describes the whole version stands on the last event, which is the one that the asset's page shows.
-    metadata[shards[-1] if shards else None] |= version_metadata(version, query, shards)
+    metadata[shards[-1] if shards else None] |= {
+        **version_metadata(version, query, shards),
+        "values_computed": saved.computed,
+        "values_reused": saved.reused,
+    }
     if not shards:
         return {None: combined_data_version(prints) if prints else EMPTY}, metadata
     return {shard: prints.get(shard, EMPTY) for shard in shards}, metadata
