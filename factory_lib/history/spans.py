@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -53,7 +53,8 @@ def spans(version: Version, sample_id: int, shards: Iterable[str]) -> list[Span]
     found: list[Span] = []
     before: dict[str, Any] | None = None
     for group in alike[-_READ:]:
-        row = _row(group[0], sample_id, {*shards, _ALL})
+        known_shards = [maker.rpartition(" ")[0] for maker in makers.get(group[0].uuid, ())]
+        row = _row(group[0], sample_id, known_shards or [s for s in group[0].shards if s in {*shards, _ALL}])
         changed = _changed(before, row) if before and row else ()
         if found and found[-1].is_there == (row is not None) and not changed:
             found[-1] = replace(found[-1], last=str(group[-1]))
@@ -63,12 +64,11 @@ def spans(version: Version, sample_id: int, shards: Iterable[str]) -> list[Span]
     return found
 
 
-def _row(version: Version, sample_id: int, shards: set[str]) -> dict[str, Any] | None:
-    """The sample's row in a version."""
-    there = [s for s in version.shards if s in shards]
-    if not there:
+def _row(version: Version, sample_id: int, shards: Sequence[str]) -> dict[str, Any] | None:
+    """The sample's row in these shards of a version."""
+    if not shards:
         return None
-    where = f"sample_id = {int(sample_id)} AND shard IN ({', '.join(map(literal, there))})"
+    where = f"sample_id = {int(sample_id)} AND shard IN ({', '.join(map(literal, shards))})"
     rows = version.warehouse.rows(f"SELECT * FROM {version.table} WHERE {where} LIMIT 1")
     return rows[0] if rows else None
 
