@@ -39,7 +39,7 @@ from factory_lib.training.ranks import Rank, accelerator_of, distributed, proces
 from factory_lib.warehouse.embedded import engine_url
 
 TONES = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
-TRAIN, TEST, BATCH, EPOCHS = 240, 80, 24, 4
+TRAIN, TEST, BATCH, EPOCHS = 240, 80, 24, 6
 STEPS = EPOCHS * TRAIN // BATCH
 KEY = dg.AssetKey("trained_model")
 
@@ -128,11 +128,10 @@ def children(parent: int) -> list[int]:
     """Processes below a process, by process id."""
     listed = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in listed.splitlines()]
-    below: list[int] = []
-    for pid, above, state in rows:
-        if int(above) == parent and not state.startswith("Z"):
-            below += [int(pid), *children(int(pid))]
-    return below
+    below = [parent]
+    for one in below:
+        below += [int(pid) for pid, above, state in rows if int(above) == one and not state.startswith("Z")]
+    return below[1:]
 
 
 def is_alive(pid: int) -> bool:
@@ -163,6 +162,7 @@ def test_a_killed_training_goes_on_where_it_was(
     whole = materialize(instance)
     assert whole.success
     [folder] = trainings_folder().iterdir()
+    assert folder.name.endswith("-v1")
     uninterrupted = samples_by_step(folder)
     secret = engine_url(factory_home).split("//")[1].split("@")[0]
     written = b"".join(path.read_bytes() for path in folder.iterdir())
@@ -187,6 +187,7 @@ def test_a_killed_training_goes_on_where_it_was(
     run = threading.Thread(target=lambda: outcome.append(materialize(instance)))
     run.start()
     started = until(lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))[0]
+    agent = until(launcher)
     observed = until(
         lambda: [
             int(record.asset_observation.metadata["step"].value)
@@ -194,13 +195,10 @@ def test_a_killed_training_goes_on_where_it_was(
             if record.run_id == started.run_id and record.asset_observation.metadata["step"].value >= 15
         ]
     )
-    assert max(observed) < STEPS
-    assert instance.get_run_by_id(started.run_id).status == dg.DagsterRunStatus.STARTED
-    agent = launcher()
-    assert agent is not None
     ranks = children(agent)
     assert len(ranks) >= 2
     os.killpg(agent, signal.SIGKILL)
+    assert max(observed) < STEPS
     run.join(60)
     [killed] = outcome
     assert not killed.success

@@ -73,8 +73,7 @@ def train_model(
     except FactoryError as error:
         # the cause is in the description; a stack trace through the launcher says nothing more
         raise dg.Failure(str(error), allow_retries=False) from None
-    if not config.record_samples:
-        shutil.rmtree(setup.folder, ignore_errors=True)
+    _put_away(setup.folder, model.path.stem if config.record_samples else None)
     facts = model.facts()
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(model.path.read_bytes()).hexdigest()),
@@ -87,6 +86,16 @@ def outcome(folder: Path) -> dict[str, Any]:
     """What a training measured: `model`, and `baseline` and `previous` where they are."""
     names = ("model", "baseline", "previous")
     return {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
+
+
+def _put_away(folder: Path, name: str | None) -> None:
+    """Remove the folder of a finished training, or keep it under the name of its model: the next one starts anew."""
+    if name is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    kept = folder.with_name(f"{folder.name}-{name}")
+    shutil.rmtree(kept, ignore_errors=True)
+    folder.rename(kept)
 
 
 class _Follower:
