@@ -14,7 +14,6 @@ import functools
 import io
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -246,15 +245,19 @@ def _epoch(dataset: Any) -> dict[str, float]:
 
 def _with_memory(alone: int, batch: dict[str, Any]) -> dict[str, Any]:
     """The batch and how many bytes this worker has taken at most, beyond what torch alone takes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**batch, "memory": max(0, peak - alone)}
+    return {**batch, "memory": max(0, _peak(Path("/proc/self/status").read_text()) - alone)}
 
 
 @functools.cache
 def _torch_alone() -> int:
     """Resident bytes of a process that has only imported torch."""
-    code = "import torch, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) * 1024
+    code = "import torch; print(open('/proc/self/status').read())"
+    return _peak(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def _peak(status: str) -> int:
+    """Bytes resident at most; not what getrusage says, which a process inherits from the one that started it."""
+    return int(status.split("VmHWM:")[1].split(maxsplit=1)[0]) * 1024
 
 
 if __name__ == "__main__":
