@@ -59,9 +59,9 @@ def square(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     pixels = np.array(picture)[top : top + side, left : left + side]
     if side == size:
         return pixels
-    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    planes = torch.from_numpy(pixels[None]).permute(0, 3, 1, 2)  # known to torch as pixels whose channels come last
     scaled = torch.nn.functional.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    found: NDArray[np.uint8] = scaled.squeeze(0).permute(1, 2, 0).numpy()
+    found: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1)[0].numpy()
     return found
 
 
