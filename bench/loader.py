@@ -240,7 +240,7 @@ def _loader(table: pa.Table, cache: Any, **options: Any) -> Any:
 
     with_memory = functools.partial(_with_memory, _torch_alone())
     options = {"num_workers": 2, "global_batch_size": 192, "collate": with_memory, **options}
-    identity = f"{table.column('image')[0]['uri']} {table.num_rows}"
+    identity = f"{table.column('image')[0]} {table.num_rows}"
     return to_torch(table.to_reader, identity, members=["image"], decoders="raw", cache=cache, **options)
 
 
