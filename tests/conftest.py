@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tests.s3 import relay, relay_server, s3, s3_client, s3_endpoint
 __all__ = ["relay", "relay_server", "s3", "s3_client", "s3_endpoint"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts things in the background has them ignore interrupts, and Dagster takes SIGTERM for one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -51,7 +51,7 @@ class StubS3:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._process.terminate()
+        self._process.kill()
         self._process.wait()
 
     @property

@@ -52,7 +52,7 @@ def test_every_broken_file_is_what_pillow_makes_of_it(shared_data: Path) -> None
     with (shared_data / "corrupt" / "expected_pillow.csv").open() as file:
         expected = {row["file"]: row for row in csv.DictReader(file)}
     paths = [shared_data / "corrupt" / name for name in expected]
-    (found,) = compute([image_header, phash, quality], [rows_of(paths)], workers=1)
+    found = pa.Table.from_batches(compute([image_header, phash, quality], [rows_of(paths)], workers=1, ordered=True))
     broken = 0
     for path, row in zip(paths, found.to_pylist(), strict=True):
         truth, header = expected[path.name], row["image_header"]
@@ -105,7 +105,7 @@ def defined_dhash(path: Path) -> int:
 def test_perceptual_hashes_are_those_of_imagehash(shared_data: Path) -> None:
     paths = photos(shared_data / "near_dups" / "images")[::7] + photos(shared_data / "coco_mini" / "val2017")
     assert len(paths) > 90
-    (found,) = compute([phash, dhash], [rows_of(paths)], workers=1)
+    found = pa.Table.from_batches(compute([phash, dhash], [rows_of(paths)], workers=1, ordered=True))
     assert found.column("phash").to_pylist() == [defined_phash(path) for path in paths]
     assert found.column("dhash").to_pylist() == [defined_dhash(path) for path in paths]
 

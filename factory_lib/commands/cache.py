@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory_lib.commands.options import command
+from factory_lib.commands.options import command, group
 from factory_lib.commands.output import number, print_json, print_rows, say, size, when
 from factory_lib.errors import FactoryError
 from factory_lib.settings import settings
@@ -18,7 +18,12 @@ _LARGEST = 10
 TROUBLES = ("bypassed_bytes", "corrupt_pages", "corrupt_objects", "cache_errors", "shared_errors")
 
 
-@click.group("cache")
+@group(
+    """
+    factory cache show
+    factory cache clear
+    """
+)
 def cache_command() -> None:
     """The caches of remote files: the local folder, and the tier that machines share.
 

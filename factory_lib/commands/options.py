@@ -21,18 +21,36 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
 
     def wrap(function: Callable[..., None]) -> click.Command:
         name = function.__name__.removesuffix("_command").replace("_", "-")
-        lines = "".join(f"\n  {line}" for line in inspect.cleandoc(example).splitlines())
-        made = click.command(name, help=f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:{lines}")(function)
+        made = click.command(name, help=_help(function, example))(function)
         if json:
             made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."))
-        made.params.append(
-            click.Option(
-                ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks of errors."
-            )
-        )
+        made.params.append(_debug_option())
         return made
 
     return wrap
+
+
+def group(example: str) -> Callable[[Callable[..., None]], click.Group]:
+    """Make a function a group of commands. Arguments as for `command`."""
+
+    def wrap(function: Callable[..., None]) -> click.Group:
+        name = function.__name__.removesuffix("_command").replace("_", "-")
+        made = click.group(name, help=_help(function, example))(function)
+        made.params.append(_debug_option())
+        return made
+
+    return wrap
+
+
+def _help(function: Callable[..., None], example: str) -> str:
+    lines = "".join(f"\n  {line}" for line in inspect.cleandoc(example).splitlines())
+    return f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:{lines}"
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks of errors."
+    )
 
 
 def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> Any:

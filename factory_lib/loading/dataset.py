@@ -315,7 +315,7 @@ def _unchanged(made: Any) -> Any:
 
 
 def to_torch(
-    rows: RowSource,
+    rows: RowSource | Index,
     identity: str,
     *,
     members: Sequence[str] = (),
@@ -399,7 +399,13 @@ def to_torch(
         if value not in known:
             raise LoaderError(f"{name}={value!r} is not known.", nearest(value, known))
     chosen = _decoders(members, decoders, image_size)
-    index = build_index(rows, identity, folder=settings().home / "plans", members=members, columns=columns, etags=etags)
+    index = (
+        rows
+        if isinstance(rows, Index)
+        else build_index(
+            rows, identity, folder=settings().home / "plans", members=members, columns=columns, etags=etags
+        )
+    )
     unit, window = default_units(index.rows, index.mean_bytes, lanes)
     recipe = Recipe(
         index=index,

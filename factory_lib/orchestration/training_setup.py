@@ -15,10 +15,9 @@ from factory_lib.errors import TrainingError
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
-    from factory_lib.loading.dataset import BatchDataset
     from factory_lib.orchestration.training_config import TrainingConfig
     from factory_lib.query import DatasetQuery
-    from factory_lib.training.assignment import Part
+    from factory_lib.training.assignment import Loading, Part
     from factory_lib.warehouse.versions import Version
 
 KEEP_DAYS = 30
@@ -83,7 +82,7 @@ def set_up(
     exam = captioned(unseen, caption)
     if exam.count() > TEST_LIMIT:
         exam = exam.sample(TEST_LIMIT, seed=config.seed)
-    loaders = {told.TEST: exam_batches(exam, caption)}
+    loaders = {told.TEST: told.Loading.of(exam_batches(exam, caption), caption, told.IN_ORDER)}
     seen = captioned(data.filter(C.split == "train"), caption)
     given = loading(config, accelerator, processes)
     parts = [_part(told.MODEL, seen, caption, given, loaders)]
@@ -106,6 +105,7 @@ def set_up(
     )
     assignment = told.Assignment(
         recipe=recipe,
+        loaders=loaders,
         accelerator=accelerator,
         report_every=config.report_every,
         checkpoint_every=config.checkpoint_every,
@@ -114,7 +114,7 @@ def set_up(
     )
     _sweep(trainings_folder())
     folder = trainings_folder() / f"{version}-{recipe.fingerprint[:16]}"
-    told.write_assignment(folder, assignment, loaders)
+    told.write_assignment(folder, assignment)
     return Setup(folder, accelerator, processes, version)
 
 
@@ -160,14 +160,14 @@ def loading(config: TrainingConfig, accelerator: str, processes: int) -> dict[st
 
 
 def _part(
-    name: str, samples: DatasetQuery, caption: str, given: Mapping[str, Any], loaders: dict[str, BatchDataset]
+    name: str, samples: DatasetQuery, caption: str, given: Mapping[str, Any], loaders: dict[str, Loading]
 ) -> Part:
     from factory_lib.signals.tinyclip import vocabulary_of
-    from factory_lib.training.assignment import Part
+    from factory_lib.training.assignment import SHUFFLED, Loading, Part
     from factory_lib.training.pairs import training_batches
 
     loader = training_batches(samples, caption, **given)
-    loaders[name] = loader
+    loaders[name] = Loading.of(loader, caption, SHUFFLED, **given)
     count = loader.maker.rows
     read = samples if count <= VOCABULARY_LIMIT else samples.sample(VOCABULARY_LIMIT, seed=given["seed"])
     words = vocabulary_of(read.select(caption).to_arrow()[caption].to_pylist())

@@ -1,4 +1,4 @@
-"""What a training is told: a folder with a readable recipe, the loaders of its samples, and whatever it has reached.
+"""What a training is told: a folder with a readable recipe and how its samples are loaded, and whatever it has reached.
 
 Who has the warehouse writes the folder; the processes that train need nothing else, and no credentials of it.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factory_lib.errors import TrainingError
 from factory_lib.training.files import write_whole
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
+
+SHUFFLED, IN_ORDER = "shuffled", "in order"
+"""How samples are delivered: to learn from, or to score on."""
 
 MODEL, BASELINE, TEST = "model", "baseline", "test"
 """Names of the parts, and of the samples to score on."""
@@ -37,6 +40,50 @@ class Part:
     samples: int
     vocabulary: tuple[str, ...]
     loader: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A loader that any process can make.
+
+    Attributes:
+        index: folder of the index of its rows.
+        caption: the text column.
+        order: `SHUFFLED` or `IN_ORDER`.
+        options: of `pairs.training_batches`.
+    """
+
+    index: str
+    caption: str
+    order: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(loader: BatchDataset, caption: str, order: str, **options: Any) -> Loading:
+        """What makes the same loader again."""
+        from factory_lib.loading.batches import BatchMaker
+
+        assert isinstance(loader.maker, BatchMaker)
+        return Loading(str(loader.maker.recipe.index.path), caption, order, options)
+
+    def loader(self) -> BatchDataset:
+        """The loader; it opens its files in this process.
+
+        Raises:
+            TrainingError: the index of its rows is gone.
+        """
+        from factory_lib.loading.index import open_index
+        from factory_lib.training.pairs import IndexedSamples, exam_batches, training_batches
+
+        try:
+            samples = IndexedSamples(open_index(Path(self.index)))
+        except FileNotFoundError:
+            raise TrainingError(
+                f"The index of the samples, {self.index}, is gone.", "Materialize the asset: it writes the index anew."
+            ) from None
+        if self.order == IN_ORDER:
+            return exam_batches(samples, self.caption)
+        return training_batches(samples, self.caption, **self.options)
 
 
 @dataclass(frozen=True)
@@ -83,6 +130,7 @@ class Assignment:
 
     Attributes:
         recipe: what the models depend on.
+        loaders: of the samples of each part, and of those to score on, by name.
         accelerator: "auto", "cpu" or "cuda".
         report_every: steps from one report to the next.
         checkpoint_every: steps from one checkpoint to the next.
@@ -91,6 +139,7 @@ class Assignment:
     """
 
     recipe: Recipe
+    loaders: Mapping[str, Loading]
     accelerator: str = "auto"
     report_every: int = 20
     checkpoint_every: int = 20
@@ -98,11 +147,9 @@ class Assignment:
     previous: str | None = None
 
 
-def write_assignment(folder: Path, assignment: Assignment, loaders: Mapping[str, BatchDataset]) -> None:
-    """Write the recipe and the loaders, by name; what a training left in the folder stays."""
+def write_assignment(folder: Path, assignment: Assignment) -> None:
+    """Write what is to be done; what a training left in the folder stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, loader in loaders.items():
-        write_whole(folder / f"{name}.loader", pickle.dumps(loader))
     write_whole(folder / "assignment.json", json.dumps(asdict(assignment), indent=1).encode())
 
 
@@ -111,10 +158,5 @@ def read_assignment(folder: Path) -> Assignment:
     told = json.loads((folder / "assignment.json").read_text())
     recipe = told.pop("recipe")
     parts = tuple(Part(**{**part, "vocabulary": tuple(part["vocabulary"])}) for part in recipe.pop("parts"))
-    return Assignment(recipe=Recipe(**recipe, parts=parts), **told)
-
-
-def read_loader(folder: Path, name: str) -> BatchDataset:
-    """The loader of a part's samples, or of those to score on; opens its files in this process."""
-    loader: BatchDataset = pickle.loads((folder / f"{name}.loader").read_bytes())
-    return loader
+    loaders = {name: Loading(**loading) for name, loading in told.pop("loaders").items()}
+    return Assignment(recipe=Recipe(**recipe, parts=parts), loaders=loaders, **told)

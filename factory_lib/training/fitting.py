@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from factory_lib.loading.meter import statistics
 from factory_lib.signals.tinyclip import TinyClip
-from factory_lib.training.assignment import Assignment, Part, read_loader
+from factory_lib.training.assignment import Assignment, Part
 from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from factory_lib.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
 from factory_lib.training.ranks import Rank, distributed, summed, whole_batch
@@ -57,7 +57,7 @@ def fit_part(folder: Path, assignment: Assignment, part: Part, rank: Rank, tell:
     Every process sees its share of each global batch; the loss is that of the whole batch, so every caption is
     compared with the pictures of all processes. Batch normalisation sees the process's share alone.
     """
-    loader = read_loader(folder, part.name)
+    loader = assignment.loaders[part.name].loader()
     fitting = _Fitting(folder, assignment, part, rank, tell, loader)
     fitting.resume()
     return fitting.run()

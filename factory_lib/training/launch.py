@@ -14,6 +14,9 @@ from factory_lib.training.lifeline import end_with
 
 def main() -> None:
     """The command line."""
+    # Ignored signals are inherited, and a shell has what it starts in the background ignore some.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_DFL)
     end_with(int(sys.argv[1]), signal.SIGTERM)
     from torch.distributed.run import main as torchrun
 

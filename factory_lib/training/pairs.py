@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from factory_lib.training.contrastive import vary
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
+    from factory_lib.loading.index import Index
     from factory_lib.query import DatasetQuery
 
 _READ = 192  # samples the loader delivers at once
@@ -43,6 +44,25 @@ class Pairs:
         return len(self.captions)
 
 
+@dataclass(frozen=True)
+class IndexedSamples:
+    """The samples of an index that was built before, for processes without a warehouse: loaded like a query."""
+
+    index: Index
+
+    def count(self) -> int:
+        """Number of samples."""
+        return self.index.rows
+
+    def to_torch(self, *, columns: Sequence[str], **options: Any) -> BatchDataset:
+        """The samples as batches; see `factory_lib.loading.dataset.to_torch`."""
+        from factory_lib.loading.dataset import BatchDataset, to_torch
+
+        loader = to_torch(self.index, self.index.identity, members=self.index.members, columns=columns, **options)
+        assert isinstance(loader, BatchDataset)
+        return loader
+
+
 def captioned(samples: DatasetQuery, caption: str) -> DatasetQuery:
     """The samples that have a picture and a caption.
 
@@ -57,7 +77,9 @@ def captioned(samples: DatasetQuery, caption: str) -> DatasetQuery:
     return there
 
 
-def training_batches(samples: DatasetQuery, caption: str, *, sample_ids: bool = False, **options: Any) -> BatchDataset:
+def training_batches(
+    samples: DatasetQuery | IndexedSamples, caption: str, *, sample_ids: bool = False, **options: Any
+) -> BatchDataset:
     """Shuffled batches, each picture as uint8 (64, 64, 3), moved and mirrored anew in every epoch.
 
     How a picture is varied follows from the seed, the epoch and its position: the same for any number of processes.
@@ -79,7 +101,7 @@ def training_batches(samples: DatasetQuery, caption: str, *, sample_ids: bool = 
     )
 
 
-def exam_batches(samples: DatasetQuery, caption: str, *, num_workers: int = 0) -> BatchDataset:
+def exam_batches(samples: DatasetQuery | IndexedSamples, caption: str, *, num_workers: int = 0) -> BatchDataset:
     """Every sample once and in order, for one process; broken ones are marked in `mask`."""
     return samples.to_torch(
         columns=[caption],

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
-from factory_lib.training.assignment import TEST, Assignment, Part, read_assignment, read_loader
+from factory_lib.training.assignment import TEST, Assignment, Part, read_assignment
 from factory_lib.training.evaluate import Metrics, evaluate
 from factory_lib.training.files import write_whole
 from factory_lib.training.fitting import Fitted, fit_part
@@ -38,7 +38,7 @@ def train(folder: Path) -> None:
     """Train every part of an assignment that is not finished, and score what it is to be compared with."""
     assignment = read_assignment(folder)
     with process_group(assignment.accelerator) as rank, reporter(rank.first) as tell:
-        exam = _Exam(folder, assignment)
+        exam = _Exam(assignment)
         for part in assignment.recipe.parts:
             if not (folder / f"{part.name}.json").exists():
                 fitted = fit_part(folder, assignment, part, rank, tell)
@@ -52,14 +52,14 @@ def train(folder: Path) -> None:
 class _Exam:
     """The samples to score on, read once and only where something is scored."""
 
-    def __init__(self, folder: Path, assignment: Assignment) -> None:
-        self._folder, self._recipe = folder, assignment.recipe
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
         self._pairs: Pairs | None = None
 
     def score(self, model: Any) -> Metrics:
         if self._pairs is None:
-            self._pairs = read_pairs(read_loader(self._folder, TEST), self._recipe.caption)
-        return evaluate(model, self._pairs, seed=self._recipe.seed)
+            self._pairs = read_pairs(self._assignment.loaders[TEST].loader(), self._assignment.recipe.caption)
+        return evaluate(model, self._pairs, seed=self._assignment.recipe.seed)
 
 
 def _finish(
