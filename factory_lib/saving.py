@@ -81,7 +81,7 @@ def save(request: Request) -> Version:
     with naming_columns(block):
         rows, derivation, added = derive(wh, request.dataset, block)
     try:
-        made = rows.shard_rows()
+        made = rows.shard_rows() if derivation.rows is None else derivation.rows
         draft = Provenance(
             dataset=request.dataset,
             created=provenance.now(),

@@ -49,6 +49,7 @@ class Derivation:
         computed: columns that are written, as expressions over the columns of the base table.
         renamed: {old: new} columns of the base table.
         dropped: columns of the base table that go.
+        rows: number of rows of each shard, where they had to be counted.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Derivation:
     computed: Mapping[str, Expr] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    rows: Mapping[str, int] | None = None
 
 
 def with_system_columns(block: Block) -> Block:
@@ -201,18 +203,21 @@ def _changed(
     stage.drop_columns(how.dropped)
     stage.rename_columns({**how.renamed, **{temporary: name for name, temporary in written.items()}})
     stage.order_columns(list(block.columns))
-    if block.where and (compacted := _compacted(warehouse, dataset, stage)):
+    if not block.where:
+        return stage, how, added
+    kept = stage.shard_rows()
+    if compacted := _compacted(warehouse, dataset, stage, sum(kept.values())):
         return compacted, Derivation("copy", f"fewer than {COPY_BELOW:.0%} of the rows are kept"), compacted.bytes()
-    return stage, how, added
+    return stage, replace(how, rows=kept), added
 
 
-def _compacted(warehouse: Warehouse, dataset: str, stage: Stage) -> Stage | None:
+def _compacted(warehouse: Warehouse, dataset: str, stage: Stage, kept: int) -> Stage | None:
     """A copy of the rows that are left when they are few, in place of the masked table."""
     physical = warehouse.scalar(
         "SELECT sum(rows) FROM system.parts WHERE active AND database = {d:String} AND table = {t:String}",
         {"d": stage.database, "t": stage.table},
     )
-    if sum(stage.shard_rows().values()) >= COPY_BELOW * int(physical or 0):
+    if kept >= COPY_BELOW * int(physical or 0):
         return None
     compacted = create_stage(warehouse, dataset, {}, like=stage.name)
     warehouse.execute(f"INSERT INTO {compacted.name} SELECT * FROM {stage.name}")
