@@ -21,17 +21,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from factory_lib.errors import EngineError
+from factory_lib.progress import track
 
 STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "engine.log"
-START_SECONDS = 60.0
+START_SECONDS = 3600.0
+"""An engine that lives is waited for: it opens its tables first, 100 s for 200,000 parts. One that ends is noticed."""
+
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 15.0
+_OPENING = "seconds that the engine has been opening its tables"
 LOG_BYTES = 1 << 22
 
 
@@ -228,7 +232,11 @@ def _coming_up(home: Path) -> EngineState | None:
             found.append(state)
         return bool(found) or not _held(home)
 
-    if not _wait(settled, STOP_SECONDS):
+    holder = EngineState.read(home)
+    elsewhere = holder is not None and holder.host != socket.gethostname()
+    with track(_OPENING) as progress:
+        there = _wait(settled, STOP_SECONDS if elsewhere else START_SECONDS, progress.advance)
+    if not there:
         state = EngineState.read(home)
         where = f"process {state.pid} on {state.host}" if state else "another process"
         raise EngineError(
@@ -256,7 +264,9 @@ def _launch(home: Path) -> tuple[bool, int]:
             )
         os.close(write_end)
         process.wait()
-        return _read(read_end, START_SECONDS) == b"ok", begin
+        with track(_OPENING) as progress:
+            _wait(lambda: bool(select.select([read_end], [], [], 0)[0]), START_SECONDS, progress.advance)
+        return _read(read_end) == b"ok", begin
     finally:
         os.close(read_end)
 
@@ -269,8 +279,8 @@ def _open_log(path: Path) -> tuple[IO[bytes], int]:
     return os.fdopen(descriptor, "ab"), os.stat(path).st_size
 
 
-def _read(descriptor: int, patience: float) -> bytes:
-    ready, _, _ = select.select([descriptor], [], [], patience)
+def _read(descriptor: int) -> bytes:
+    ready, _, _ = select.select([descriptor], [], [], 0)
     return os.read(descriptor, 16) if ready else b""
 
 
@@ -281,10 +291,15 @@ def _tail(log: Path, begin: int, lines: int = 12) -> str:
     return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(its log is empty)"
 
 
-def _wait(done: Any, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _wait(done: Callable[[], bool], patience: float, second: Callable[[], None] = lambda: None) -> bool:
+    """Whether it is done in time; `second` is called for each second of waiting."""
+    began, told = time.monotonic(), 0
     while not done():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > patience:
             return False
+        if waited > told + 1:
+            told += 1
+            second()
         time.sleep(0.02)
     return True
