@@ -29,7 +29,7 @@ from factory_lib.warehouse.given_values import check_written
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
 
-INSERT_ROWS = 1 << 14
+INSERT_ROWS = 1 << 12
 """Rows of an insert, at least; it ends with a shard where that comes soon."""
 
 MAX_INSERT_ROWS = 1 << 18
