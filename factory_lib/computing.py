@@ -28,6 +28,7 @@ from factory_lib.sql import Block, Rendering, tables
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
+from factory_lib.warehouse.filling import waves
 from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage
 from factory_lib.warehouse.versions import resolve
@@ -40,7 +41,8 @@ STAGED_SECONDS = 0.5
 """Values are staged after so many rows or seconds, whichever comes first: what a killed run loses at most."""
 
 WAVE_ROWS = 1 << 21
-"""Shards are computed together up to this many rows."""
+WAVE_SHARDS = 500
+"""Shards are computed together up to so many rows and shards."""
 
 _ROW = ("shard", "position", "sample_id", "key")
 
@@ -136,7 +138,7 @@ class SignalRows(Origin):
         members = sorted({member for one in wanted for member in one.reads.members})
         total = sum(shards.values())
         with track(f"computing {', '.join(s.name for s in signals)}", total) as progress:
-            for wave in _waves(shards):
+            for wave in waves(shards, WAVE_ROWS, WAVE_SHARDS):
                 states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
                 hashes = bool(members) and not all_known(inputs.rows, members, among(wave, "t.shard"), inputs.warehouse)
                 passing = Passing((*(f"_{one.identity}" for one in wanted), *members), keep=members)
@@ -241,19 +243,6 @@ def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
                 if shard.source and (table.shards is None or name in table.shards):
                     found.setdefault(name, shard.source)
     return found
-
-
-def _waves(shards: Mapping[str, int]) -> Iterator[list[str]]:
-    wave: list[str] = []
-    rows = 0
-    for shard, n in shards.items():
-        if wave and (rows + n > WAVE_ROWS or len(wave) == 500):
-            yield wave
-            wave, rows = [], 0
-        wave.append(shard)
-        rows += n
-    if wave:
-        yield wave
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -30,7 +30,7 @@ from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
 
 INSERT_ROWS = 1 << 12
-"""Rows of an insert, at least; it ends with a shard where that comes soon."""
+"""Rows of an insert, at least; it ends where a shard ends."""
 
 MAX_INSERT_ROWS = 1 << 18
 
@@ -257,17 +257,22 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Small batches together: each insert makes a part a shard, and whole shards need no merge."""
+    """Small batches together: each insert makes a part a shard, and whole shards need no merge.
+
+    Where shards come mixed, none ends, and inserts are as large as they may be.
+    """
     held: list[pa.RecordBatch] = []
+    shards: set[str] = set()
     rows = 0
     for batch in batches:
         if not batch.num_rows:
             continue
-        shard_ends = bool(held) and held[-1].column("shard")[-1] != batch.column("shard")[0]
-        if rows >= MAX_INSERT_ROWS or (rows >= INSERT_ROWS and shard_ends):
+        here = set(batch.column("shard").unique().to_pylist())
+        if rows >= MAX_INSERT_ROWS or (rows >= INSERT_ROWS and not here & shards):
             yield pa.Table.from_batches(held)
-            held, rows = [], 0
+            held, shards, rows = [], set(), 0
         held.append(batch)
+        shards |= here
         rows += batch.num_rows
     if rows:
         yield pa.Table.from_batches(held)

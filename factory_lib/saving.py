@@ -152,7 +152,13 @@ def _commit(
                 recast = [s.shard for s in records[len(made) :]]
                 joined = _joined(carried, changed, recast)
                 provenance.record(
-                    wh, built.uuid, done, records, keep.uuid if keep else None, sorted(replaced), {**recipe, **joined}
+                    wh,
+                    built.uuid,
+                    done,
+                    records,
+                    keep.uuid if keep else None,
+                    sorted(replaced),
+                    {**recipe, **joined, "engine": wh.version},
                 )
                 record_held(wh, built.uuid, [s.shard for s in made], held)
                 if carried and recast:

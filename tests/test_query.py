@@ -11,6 +11,7 @@ import pytest
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
 from factory_lib.errors import ColumnNotFound, DatasetNotFound, InvalidName, QueryError, VersionNotFound
+from factory_lib.pending import INSERT_ROWS, _gathered
 from factory_lib.warehouse.client import warehouse
 
 ROWS = 1000
@@ -277,3 +278,13 @@ def test_provenance_shows_the_query_as_written(base: DatasetQuery) -> None:
     assert record.sql == (f"SELECT {ALL}, lower(name) AS x FROM people.v1 WHERE ((score > 1.5) AND like(name, 'n%'))")
     assert record.parents == [{"name": "people.v1", "uuid": DatasetQuery("people.v1") and record.parents[0]["uuid"]}]
     assert (record.rows_in, record.rows) == (ROWS, version.rows)
+
+
+def test_inserts_end_with_shards_and_mixed_shards_share_them() -> None:
+    def batch(shards: list[str]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pydict({"shard": (shards * INSERT_ROWS)[:INSERT_ROWS]})
+
+    in_order = [batch([name]) for name in ("a", "a", "b", "c")]
+    assert [sorted(t["shard"].unique().to_pylist()) for t in _gathered(in_order)] == [["a"], ["b"], ["c"]]
+    mixed = [batch(["a", "b", "c"]) for _ in range(5)]
+    assert [t.num_rows for t in _gathered(mixed)] == [5 * INSERT_ROWS]

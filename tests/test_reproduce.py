@@ -123,6 +123,15 @@ def test_every_kind_of_query_can_be_made_again(name: str, laion: Version) -> Non
     assert leftovers() == []
 
 
+def test_another_engine_is_said(laion: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = DatasetQuery(laion).filter(C.width > 64).save("wide")
+    present = warehouse().scalar("SELECT version()")
+    monkeypatch.setattr(type(warehouse()), "version", "99.1")
+    found = reproduce(version)
+    assert found.is_equal
+    assert found.unpinned == [f"ClickHouse is 99.1, it was {present}"]
+
+
 def test_a_recipe_gives_the_same_sql(laion: Version) -> None:
     from factory_lib.recipes import RecipeReader, recipe_of
 

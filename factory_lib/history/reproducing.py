@@ -212,7 +212,7 @@ class _Work:
         package = provenance.package_version()
         if record is not None and record.code.get("package", package) != package:
             self.unpinned[f"Dataset Factory is {package}, it was {record.code['package']}"] = None
-        engine = str(self.warehouse.scalar("SELECT version()"))
+        engine = self.warehouse.version
         if recipe.get("engine", engine) != engine:
             self.unpinned[f"ClickHouse is {engine}, it was {recipe['engine']}"] = None
         if record is not None and not prepared.changed:

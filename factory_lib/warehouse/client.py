@@ -144,6 +144,12 @@ class Warehouse:
             raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")
         return upload.rows
 
+    @property
+    def version(self) -> str:
+        """Version of the ClickHouse that answers, as it said when the connection was made."""
+        found: str = self._translating(lambda: self._client().server_version)
+        return found
+
     def close(self) -> None:
         """Drop the connections; the next call makes new ones."""
         with self._lock:

@@ -7,7 +7,7 @@ updated by one statement: the engine runs it on all partitions at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
@@ -48,7 +48,7 @@ def fill_columns(
     Raises:
         EngineError: a position has more than one value, or the engine failed.
     """
-    for wave in _waves(shards):
+    for wave in waves({shard: values.bytes for shard, values in shards.items()}, _WAVE_BYTES, _WAVE_SHARDS):
         # One statement, not one a shard: each costs a round trip, and of several that come at once the engine can lose
         # one without an error (it gives a mutation its number before it lists it).
         commands = []
@@ -104,12 +104,16 @@ def _with_gaps(rows: str, names: Mapping[str, str]) -> dict[str, str]:
     return {name: f"{lookup}.{i}" for i, name in enumerate(names, start=1)}
 
 
-def _waves(shards: Mapping[str, ShardValues]) -> Iterable[list[str]]:
+def waves(sizes: Mapping[str, int], most: int, at_once: int) -> Iterator[list[str]]:
+    """Shards in groups, in their order, so that none is larger than `most` (unless one shard is) or than `at_once`.
+
+    Args:
+        sizes: shard -> rows, bytes, whatever `most` bounds the sum of.
+    """
     wave: list[str] = []
     total = 0
-    for shard, values in shards.items():
-        size = values.bytes
-        if wave and (total + size > _WAVE_BYTES or len(wave) == _WAVE_SHARDS):
+    for shard, size in sizes.items():
+        if wave and (total + size > most or len(wave) == at_once):
             yield wave
             wave, total = [], 0
         wave.append(shard)
