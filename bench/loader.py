@@ -107,6 +107,8 @@ def _run(folder: Path, name: str, options: argparse.Namespace, *extra: str) -> R
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     epochs: Results = json.loads(done.stdout.splitlines()[-1])["epochs"]
+    rates = ", ".join(f"{epoch['samples'] / epoch['seconds']:,.0f}" for epoch in epochs)
+    print(f"{name} {' '.join(extra)}: {rates} samples/s", file=sys.stderr, flush=True)
     return epochs[1:]
 
 

@@ -118,7 +118,7 @@ def ours(options: argparse.Namespace) -> Epoch:
     table = feather.read_table(Path(options.folder, "rows.arrow"))
     dataset = to_torch(
         lambda: table.to_reader(max_chunksize=8192),
-        "bench",
+        str(Path(options.folder).resolve()),  # the identity of the rows: other folders have others
         members=["image"],
         decoders=options.decoder if options.decode else "raw",
         image_size=SIDE if options.decode else None,

@@ -71,8 +71,7 @@ def options(tmp_path: Path) -> CacheOptions:
 
 def read(cache: BlockCache, file: FileInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
     places = [bytearray(size) for _, size in ranges]
-    offsets, sizes = (np.array([r[i] for r in ranges], np.int64) for i in (0, 1))
-    cache.read([Request(file, offsets, sizes, [memoryview(place) for place in places])])
+    cache.read([Request(file, [(offset, memoryview(place)) for (offset, _), place in zip(ranges, places, strict=True)])])
     return [bytes(place) for place in places]
 
 
@@ -117,7 +116,7 @@ def test_the_second_reader_reads_no_origin(origin, options):
     second = BlockCache(options)
     assert read(second, file, ranges) == expected(origin, file, ranges)
     assert origin.read_bytes == before
-    assert second.take_counters() == {"bytes_read": 11_010, "bytes_cache": 11_010, "corrupt_pages": 0}
+    assert second.take_counters() == {"bytes_read": 11_010, "bytes_cache": 11_010}
 
 
 def test_a_new_etag_is_another_file(origin, options):

@@ -9,9 +9,9 @@ import os
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import LoaderError, StoreError
 from factory_lib.loading import collate, slabs
 from factory_lib.loading.ahead import Ahead
-from factory_lib.loading.decode import Decode, Decoder, decoder, square
+from factory_lib.loading.decode import Decode, Decoder, Picture, decoder, image, square
 from factory_lib.loading.index import Index, Pointers
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
@@ -45,6 +45,25 @@ class Task:
     start: int
     rank: int
     world: int
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The batches of one rank that start at `starts`, in their order."""
+
+    epoch: int
+    starts: range
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, part: slice) -> Tasks:
+        return replace(self, starts=self.starts[part])
+
+    def __iter__(self) -> Iterator[Task]:
+        return (Task(self.epoch, start, self.rank, self.world) for start in self.starts)
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class Recipe:
 
 
 class Maker(ABC):
-    """Makes the batches of a dataset; as a map-style dataset it is indexed by `Task`.
+    """Makes the batches of a dataset; as a map-style dataset it is indexed by tasks.
 
     Cheap to pickle; opens its files in the process that uses it.
 
@@ -112,16 +131,21 @@ class Maker(ABC):
     global_batch_size: int
     tail: Tail
 
-    def __getitem__(self, task: Task) -> Made | Exception:
-        """The batch; an error is returned, so that it reaches the user as it was raised."""
+    def __getitem__(self, tasks: Iterable[Task]) -> list[Made | Exception]:
+        """The batches of some tasks; an error ends them and is returned, so that it reaches the user as it was
+        raised.
+        """
         blocks = slabs.pool()
-        try:
-            made, counters = self.make(task)
-            return (made if blocks is None else blocks.packed(made)), counters
-        except Exception as error:
-            if torch.utils.data.get_worker_info() is None:
-                raise
-            return error
+        done: list[Made | Exception] = []
+        for task in tasks:
+            try:
+                made, counters = self.make(task)
+                done.append(((made if blocks is None else blocks.packed(made)), counters))
+            except Exception as error:
+                if torch.utils.data.get_worker_info() is None:
+                    raise
+                return [*done, error]
+        return done
 
     @abstractmethod
     def make(self, task: Task) -> Made:
@@ -277,10 +301,10 @@ class _Batch:
                 self._refuse(index, LoaderError("a member is missing."))
                 pictures = self._substitute(index, decoded)
             for member, picture in pictures.items():
-                stacks[member].put(index, self._pixels(picture, index))
+                self._stack(stacks[member], picture, index)
         self._count("decode_seconds", clock)
 
-    def _substitute(self, index: int, decoded: Mapping[str, Decode]) -> dict[str, Image.Image]:
+    def _substitute(self, index: int, decoded: Mapping[str, Decode]) -> dict[str, Picture]:
         """Replace a row by the next whole one of its window; the pictures of that one."""
         position = int(self.positions[index])
         self.replaced[index] = True
@@ -319,15 +343,21 @@ class _Batch:
                 places.append(f"{member} at byte {pointer.offset[0]} of {index.files[int(pointer.file[0])].uri}")
         return f"{row} of {index.identity} ({', '.join(places) or 'no member'})"
 
-    def _pixels(self, picture: Image.Image, index: int) -> Any:
-        transform, size = self.recipe.hooks.transform, self.recipe.image_size
-        if transform is None:
-            return square(picture, size) if size is not None else np.asarray(picture)
+    def _stack(self, stack: collate.Stack, picture: Picture, index: int) -> None:
+        size = self.recipe.image_size
+        if self.recipe.hooks.transform is not None:
+            stack.put(index, self._transformed(self.recipe.hooks.transform, picture, index))
+        elif size is not None:
+            square(picture, stack.place(index, (size, size, 3)))
+        else:
+            stack.put(index, np.asarray(picture))
+
+    def _transformed(self, transform: Callable[[Image.Image], Any], picture: Picture, index: int) -> Any:
         seed = self.order.sample_seed(int(self.positions[index]))
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         try:
-            return transform(picture)
+            return transform(image(picture))
         except Exception as error:
             place = self._place(int(self.rows[index]))
             raise LoaderError(f"transform failed on sample {place}: {type(error).__name__}: {error}") from error

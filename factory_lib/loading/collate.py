@@ -61,6 +61,12 @@ class Stack:
         if self._items is not None:
             self._items[index] = tensor
 
+    def place(self, index: int, shape: Sequence[int]) -> torch.Tensor:
+        """Where item `index` is to be written, uint8 of the shape that all items have."""
+        if self._whole is None:
+            self._whole = empty((self._count, *shape), torch.uint8)
+        return self._whole[index]
+
     def value(self) -> torch.Tensor | list[torch.Tensor]:
         """The tensor (count, …), or the list."""
         if self._whole is not None:

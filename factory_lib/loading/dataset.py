@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from factory_lib.errors import LoaderError, nearest
 from factory_lib.loading import slabs
-from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, OnError, Recipe, Task
+from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, OnError, Recipe, Tasks
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
 from factory_lib.loading.meter import Meter, statistics
@@ -30,6 +30,7 @@ from factory_lib.settings import environment, settings, use_environment
 from factory_lib.storage.cache import CacheOptions, cache_options
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
+MESSAGE_SECONDS, MAX_TOGETHER = 0.01, 8  # of making batches, and batches, that are sent together
 RESTARTS = 3  # times that killed workers are replaced in one epoch
 
 
@@ -69,13 +70,13 @@ class BatchDataset(IterableDataset[Batch]):
         self._delivered = 0  # position up to which rows were delivered in this epoch
         self._turn = 0  # number of the current iteration; an older one must not go on
         self._chosen = False  # whether the epoch was set since the position was
-        self._queue: list[Task] = []
+        self._queue = _Queue()
         self._loader: DataLoader[Any] | None = None
         # Set where a DataLoader's own workers iterate.
         self._elsewhere = torch.zeros(1, dtype=torch.int32).share_memory_()  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loader": None, "_queue": []}
+        return {**self.__dict__, "_loader": None, "_queue": _Queue()}
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -218,10 +219,9 @@ class BatchDataset(IterableDataset[Batch]):
             return self._epoch + 1, 0
         return self._epoch, self._first
 
-    def _tasks(self, first: int) -> list[Task]:
-        rank, world = self.rank
+    def _tasks(self, first: int) -> Tasks:
         size = self.maker.global_batch_size
-        return [Task(self._epoch, first + i * size, rank, world) for i in range(self._left(first))]
+        return Tasks(self._epoch, range(first, first + self._left(first) * size, size), *self.rank)
 
     def _made(self) -> Iterator[Batch]:
         tasks = self._tasks(self._first)
@@ -231,13 +231,15 @@ class BatchDataset(IterableDataset[Batch]):
             return
         done = restarts = 0
         while True:
-            self._queue[:] = tasks[done:]
+            self._queue.tasks = tasks[done:]
             try:
-                for result in self._running():
-                    if isinstance(result, Exception):
-                        raise result
-                    yield self._taken(result)
-                    done += 1
+                for results in self._running():
+                    for result in results:
+                        if isinstance(result, Exception):
+                            raise result
+                        self._queue.learn(result[1])
+                        yield self._taken(result)
+                        done += 1
                 return
             except RuntimeError as error:
                 self._loader = None
@@ -259,7 +261,7 @@ class BatchDataset(IterableDataset[Batch]):
             self._loader = DataLoader(
                 self.maker,  # type: ignore[arg-type]
                 batch_size=None,
-                sampler=_Queue(self._queue),
+                sampler=self._queue,  # type: ignore[arg-type]
                 num_workers=self._workers,
                 collate_fn=_unchanged,
                 persistent_workers=True,
@@ -281,16 +283,25 @@ class BatchDataset(IterableDataset[Batch]):
 
 
 class _Queue:
-    """The sampler: hands out whatever tasks are in the list when an iteration begins."""
+    """The sampler: hands out the tasks that are set when an iteration begins.
 
-    def __init__(self, tasks: list[Task]) -> None:
-        self._tasks = tasks
+    Several at once where batches are made fast: sending a message costs as much as reading 200 small samples.
+    """
 
-    def __iter__(self) -> Iterator[Task]:
-        return iter(list(self._tasks))
+    def __init__(self) -> None:
+        self.tasks: Tasks | None = None
+        self._together = 1
 
-    def __len__(self) -> int:
-        return len(self._tasks)
+    def learn(self, counters: Mapping[str, float]) -> None:
+        """Choose how many tasks make a message of 10 ms, by what one batch took."""
+        self._together = max(1, min(MAX_TOGETHER, int(MESSAGE_SECONDS / max(counters["make_seconds"], 1e-6))))
+
+    def __iter__(self) -> Iterator[Tasks]:
+        waiting = self.tasks
+        while waiting:
+            count = self._together
+            yield waiting[:count]
+            waiting = waiting[count:]
 
 
 def _start_worker(variables: dict[str, str], blocks: bool, _: int) -> None:

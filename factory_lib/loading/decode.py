@@ -1,5 +1,5 @@
 """Image bytes to pixels. Pillow reads everything; simplejpeg is about twice as fast on JPEGs and leaves the rest to
-Pillow.
+Pillow. Each gives what it has, so that nothing is copied that nobody asked for: Pillow a picture, simplejpeg an array.
 
 The two differ in single pixel values (inverse DCT, chroma upsampling), so the decoder is part of a loader's state.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Union
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Decoder = Literal["pillow", "simplejpeg", "raw"]
-Decode = Callable[[memoryview], "Image.Image"]
+Pixels = NDArray[np.uint8]
+Picture = Union["Image.Image", Pixels]  # RGB; an array has the shape (height, width, 3)
+Decode = Callable[[memoryview], Picture]
 IMAGE_MEMBERS = frozenset({"image", "img", "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 
 
@@ -45,24 +48,33 @@ def decoder(name: Decoder, size: int | None = None) -> Decode:
     raise LoaderError(f"There is no decoder {name!r}.", "Known: pillow, raw, simplejpeg.")
 
 
-def square(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The centre of a picture, its shorter side scaled to `size` (bilinear, antialiased): uint8 of shape (size, size,
-    3).
+def image(picture: Picture) -> Image.Image:
+    """The picture as Pillow's."""
+    if not isinstance(picture, np.ndarray):
+        return picture
+    from PIL import Image
+
+    return Image.fromarray(picture)
+
+
+def square(picture: Picture, out: torch.Tensor) -> None:
+    """Write the centre of a picture, its shorter side scaled (bilinear, antialiased), to `out`: uint8 of shape (size,
+    size, 3), contiguous.
 
     Torch's resampling is Pillow's, to the bit, and several times as fast on processors with AVX2.
     """
-    import torch
-
-    width, height = picture.size
+    pixels = np.asarray(picture)
+    height, width = pixels.shape[:2]
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    pixels = np.array(picture)[top : top + side, left : left + side]
-    if side == size:
-        return pixels
-    planes = torch.from_numpy(pixels[None]).permute(0, 3, 1, 2)  # known to torch as pixels whose channels come last
-    scaled = torch.nn.functional.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    found: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1)[0].numpy()
-    return found
+    centre = torch.from_numpy(np.require(pixels[top : top + side, left : left + side], requirements=["C", "W"]))
+    if side == len(out):
+        out.copy_(centre)
+        return
+    # Both are known to torch as planes whose channels come last, and the result goes where it belongs: what the public
+    # function returns has its planes one after the other, and turning that back takes longer than the resampling.
+    planes, target = (pixels[None].permute(0, 3, 1, 2) for pixels in (centre, out))
+    torch.ops.aten._upsample_bilinear2d_aa.out(planes, list(target.shape[2:]), False, None, None, out=target)
 
 
 def _pillow(data: memoryview, size: int | None) -> Image.Image:
@@ -76,15 +88,14 @@ def _pillow(data: memoryview, size: int | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _simplejpeg(data: memoryview, size: int | None) -> Image.Image:
+def _simplejpeg(data: memoryview, size: int | None) -> Picture:
     import simplejpeg
-    from PIL import Image
 
     if bytes(data[:3]) != b"\xff\xd8\xff":
         return _pillow(data, size)
     try:
         # Factors below 2 would save pixels and lose time: libjpeg-turbo has no fast code for them.
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=2)
+        found: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=2)
     except ValueError:  # CMYK and other rarities; what is broken for Pillow, too, is an error there
         return _pillow(data, size)
-    return Image.fromarray(pixels)
+    return found

@@ -109,7 +109,8 @@ class Order:
         self.key = key
         self.epoch = epoch
         material = f"{key.identity}\0{key.seed}\0{epoch}".encode()
-        self._words_key = np.frombuffer(hashlib.blake2b(material, digest_size=16).digest(), "<u8")
+        self._generator = np.random.Philox(key=np.frombuffer(hashlib.blake2b(material, digest_size=16).digest(), "<u8"))
+        self._fresh = self._generator.state  # nothing drawn: its counter is where the next words start
         if not key.shuffle:
             return
         lanes = np.arange(key.lanes, dtype=np.int64)
@@ -213,8 +214,10 @@ class Order:
         return int(self._words(1, _SAMPLE, position)[0])
 
     def _words(self, count: int, purpose: int, *place: int) -> NDArray[np.uint64]:
-        counter = np.array([0, purpose, *place, 0, 0][:4], np.uint64)
-        words: NDArray[np.uint64] = np.random.Philox(key=self._words_key, counter=counter).random_raw(count)
+        # Setting the counter takes a fifth of the time of another generator.
+        self._fresh["state"]["counter"][:] = [0, purpose, *place, 0, 0][:4]
+        self._generator.state = self._fresh
+        words: NDArray[np.uint64] = self._generator.random_raw(count)
         return words
 
 

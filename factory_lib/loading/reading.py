@@ -7,6 +7,8 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from os import preadv
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.loading.index import Pointers
 from factory_lib.storage.cache import FETCHES, BlockCache, Request
+from factory_lib.storage.mirror import Range
 from factory_lib.storage.store import FileInfo, is_local, store
 
 OPEN_FILES = 128
@@ -47,19 +50,16 @@ class SampleReader:
             StoreError: a shard is gone, was replaced since it was indexed, or ends too early; it is named.
         """
         order = np.lexsort((pointers.offset, pointers.file))
-        edges = np.flatnonzero(np.diff(pointers.file[order].astype(np.int64), prepend=-1, append=-1))
-        view = out.data
+        edges = np.flatnonzero(np.diff(pointers.file[order].astype(np.int64), prepend=-1, append=-1)).tolist()
+        view, begins, ends = out.data, starts[order].tolist(), (starts + pointers.size)[order].tolist()
+        places = [view[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        ranges = list(zip(pointers.offset[order].tolist(), places, strict=True))
         remote: list[Request] = []
-        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            chosen = order[first:last]
-            number = int(pointers.file[chosen[0]])
-            offsets, sizes = pointers.offset[chosen], pointers.size[chosen]
-            places = [view[a : a + n] for a, n in zip(starts[chosen].tolist(), sizes.tolist(), strict=True)]
+        for (first, last), number in zip(pairwise(edges), pointers.file[order[edges[:-1]]].tolist(), strict=True):
             if self._remote[number]:
-                remote.append(Request(self._files[number], offsets, sizes, places))
+                remote.append(Request(self._files[number], ranges[first:last]))
             else:
-                self._read_local(number, offsets.tolist(), places)
-                self.counters["bytes_local"] += int(sizes.sum())
+                self._read_local(number, ranges[first:last])
         if remote and self._cache is not None:
             self._cache.read(remote)
         elif remote:
@@ -75,22 +75,23 @@ class SampleReader:
         """Close the files that are kept open; they are also closed with the reader."""
         _close_all(self._open)
 
-    def _read_local(self, number: int, offsets: list[int], places: list[memoryview]) -> None:
+    def _read_local(self, number: int, ranges: Sequence[Range]) -> None:
         descriptor = self._descriptor(number)
-        for offset, place in zip(offsets, places, strict=True):
-            if os.preadv(descriptor, [place], offset) != len(place):
+        for offset, place in ranges:
+            if preadv(descriptor, (place,), offset) != len(place):
                 file = self._files[number]
                 raise StoreError(
                     f"{file.uri} ends before byte {offset + len(place)}.",
                     "The file was truncated since it was ingested; ingest the shard again.",
                 )
+            self.counters["bytes_local"] += len(place)
 
     def _read_remote(self, request: Request) -> None:
-        ranges = list(zip(request.offsets.tolist(), request.sizes.tolist(), strict=True))
-        parts = store().read_ranges(request.file.uri, ranges, etag=request.file.etag or None)
-        for place, part in zip(request.places, parts, strict=True):
+        bounds = [(offset, len(place)) for offset, place in request.ranges]
+        parts = store().read_ranges(request.file.uri, bounds, etag=request.file.etag or None)
+        for (_, place), part in zip(request.ranges, parts, strict=True):
             place[:] = part
-        self.counters["bytes_origin"] += int(request.sizes.sum())
+        self.counters["bytes_origin"] += sum(size for _, size in bounds)
 
     def _descriptor(self, number: int) -> int:
         """An open file, checked to be the one indexed: a replaced file has another inode, an overwritten one another

@@ -30,7 +30,7 @@ from factory_lib.errors import StoreError
 from factory_lib.settings import settings
 from factory_lib.storage import tally
 from factory_lib.storage.files import FileInfo
-from factory_lib.storage.mirror import PAGE, Mirror
+from factory_lib.storage.mirror import PAGE, Mirror, Range
 from factory_lib.storage.shared import SharedTier, content_key
 from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import store
@@ -72,14 +72,10 @@ def cache_options() -> CacheOptions | None:
 
 @dataclass(frozen=True)
 class Request:
-    """Ranges of one file and where their bytes go: offsets and sizes (n,) in bytes, and n writable buffers of these
-    sizes.
-    """
+    """Ranges of one file."""
 
     file: FileInfo
-    offsets: Ints
-    sizes: Ints
-    places: Sequence[memoryview]
+    ranges: Sequence[Range]
 
 
 class Foresight(Protocol):
@@ -133,13 +129,18 @@ class BlockCache:
             StoreError: the origin cannot be read, or a file is no longer what its etag says.
         """
         work: list[Future[None]] = []
+        asked = missed = 0
         for request in requests:
-            left = self._read_local(request, list(range(len(request.offsets))))
-            for start, stop, indices in self._spans(request, left):
-                work.append(self._fetching.submit(self._serve, request, start, stop, indices))
+            asked += _size(request.ranges)
+            left = self._read_local(request.file, request.ranges)
+            if left:
+                missed += _size(left)
+                for start, stop, ranges in self._spans(request.file, left):
+                    work.append(self._fetching.submit(self._serve, request.file, start, stop, ranges))
         for done in work:
             done.result()
-        self._count("bytes_read", sum(int(request.sizes.sum()) for request in requests))
+        self._count("bytes_read", asked)
+        self._count("bytes_cache", asked - missed)
 
     def prefetch(self, file: FileInfo, start: int, stop: int) -> None:
         """Bring a range into the cache soon, in the background; trouble shows when it is read."""
@@ -183,54 +184,53 @@ class BlockCache:
 
     # Reading
 
-    def _read_local(self, request: Request, wanted: list[int]) -> list[int]:
-        """Copy what is kept of the wanted ranges; returns the indices of what is not."""
-        mirror = self._mirror(request.file)
-        if mirror is None or not wanted:
-            return wanted
-        offsets, sizes = request.offsets[wanted], request.sizes[wanted]
+    def _read_local(self, file: FileInfo, ranges: Sequence[Range]) -> Sequence[Range]:
+        """Copy what is kept to its places; returns the ranges that are not kept."""
+        mirror = self._mirror(file)
+        if mirror is None:
+            return ranges
         try:
-            done, corrupt = mirror.read(offsets, sizes, [request.places[i] for i in wanted])
+            left, corrupt = mirror.read(ranges)
         except OSError:
             self._switch_off()
-            return wanted
-        self._count("bytes_cache", int(sizes[done].sum()))
-        self._count("corrupt_pages", corrupt)
-        return [wanted[i] for i in np.flatnonzero(~done).tolist()]
+            return ranges
+        if corrupt:
+            self._count("corrupt_pages", corrupt)
+        return left
 
-    def _spans(self, request: Request, left: list[int]) -> Iterator[tuple[int, int, list[int]]]:
-        """What to fetch for the ranges that are left: (start, stop, indices of the ranges in it).
+    def _spans(self, file: FileInfo, left: Sequence[Range]) -> Iterator[tuple[int, int, list[Range]]]:
+        """What to fetch for the ranges that are left: (start, stop, the ranges in it).
 
         A range whose neighbours are needed soon is fetched with them; the rest with what lies near it.
         """
-        known: dict[tuple[int, int], list[int]] = {}
-        alone: list[int] = []
-        for index in left:
-            offset, size = int(request.offsets[index]), int(request.sizes[index])
+        known: dict[tuple[int, int], list[Range]] = {}
+        alone: list[Range] = []
+        for offset, place in left:
             span = None
             if self.foresight is not None and not self._full:
-                span = self.foresight.span_around(request.file, offset, offset + size)
+                span = self.foresight.span_around(file, offset, offset + len(place))
             if span is None:
-                alone.append(index)
+                alone.append((offset, place))
             else:
-                known.setdefault(span, []).append(index)
-        for (start, stop), indices in known.items():
-            yield start, stop, indices
-        ranges = [(int(request.offsets[i]), int(request.sizes[i])) for i in alone]
-        for near in plan_spans(ranges, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
+                known.setdefault(span, []).append((offset, place))
+        for (start, stop), ranges in known.items():
+            yield start, stop, ranges
+        bounds = [(offset, len(place)) for offset, place in alone]
+        for near in plan_spans(bounds, max_gap=MAX_GAP_BYTES, max_span=MAX_SPAN_BYTES):
             yield near.start, near.end, [alone[i] for i in near.ranges]
 
-    def _serve(self, request: Request, start: int, stop: int, indices: list[int]) -> None:
+    def _serve(self, file: FileInfo, start: int, stop: int, ranges: Sequence[Range]) -> None:
         """Bring a span and copy the ranges in it to their places."""
-        data = self._bring(request.file, start, stop)
+        data = self._bring(file, start, stop)
         if data is None:
-            indices = self._read_local(request, indices)
-            if not indices:
+            asked = _size(ranges)
+            ranges = self._read_local(file, ranges)
+            self._count("bytes_cache", asked - _size(ranges))
+            if not ranges:
                 return
-            data = self._fetch(request.file, start, stop)
-        for index in indices:
-            at, size = int(request.offsets[index]) - start, int(request.sizes[index])
-            request.places[index][:] = data[at : at + size]
+            data = self._fetch(file, start, stop)
+        for offset, place in ranges:
+            place[:] = data[offset - start : offset - start + len(place)]
 
     def _bring_quietly(self, file: FileInfo, start: int, stop: int) -> None:
         try:
@@ -420,6 +420,10 @@ class BlockCache:
                     os.pwrite(descriptor, struct.pack("<q", used[0]), 0)
             finally:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _size(ranges: Sequence[Range]) -> int:
+    return sum([len(place) for _, place in ranges])
 
 
 @dataclass(frozen=True)

@@ -20,37 +20,29 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from os import preadv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from factory_lib.storage.files import FileInfo
 
 PAGE = 4096
-READ_PAGES = 256  # pages read and checked at once: 1 MiB, small enough for the processor's cache
+SCRATCH_PAGES = 64  # for samples of up to 256 KiB; memory for larger ones is made as needed
 LOCK_SECONDS = 30.0
 
 Sums = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
-
-_WORDS = PAGE // 8
-_WEIGHTS = np.random.Philox(key=0x5EED).random_raw(2 * _WORDS).reshape(2, _WORDS) | np.uint64(1)
+Range = tuple[int, memoryview]  # where it begins, and where its bytes go: as many as fit
 
 
 def page_sums(pages: NDArray[np.uint8], numbers: NDArray[np.int64]) -> Sums:
-    """Checksums (n,) of pages (n, 4096) at page numbers (n,); never 0.
-
-    Two multilinear sums modulo 2**64 with odd random weights (Carter & Wegman 1979): one over the words, one over
-    their upper halves, where a low bit of the first sum would hide changes. A change of one word is always found,
-    others all but 2**-32 of the time.
+    """Checksums (n,) of pages (n, 4096) at page numbers (n,): XXH3, seeded with the number, so that a page in another's
+    place is found, too. A page whose checksum happens to be 0 is never kept.
     """
-    low: Sums = np.einsum("ij,j->i", pages.view(np.uint64), _WEIGHTS[0])
-    upper = pages.view("<u4")[:, 1::2]
-    high: Sums = np.einsum("ij,j->i", upper, _WEIGHTS[1], dtype=np.uint64, casting="safe")
-    sums = low ^ high ^ (numbers.astype(np.uint64) + np.uint64(1)) * _WEIGHTS[0, 0]
-    return np.where(sums == 0, np.uint64(1), sums)
+    return np.fromiter(map(xxh3_64_intdigest, pages, numbers.tolist()), np.uint64, len(pages))
 
 
 class Mirror:
@@ -75,6 +67,7 @@ class Mirror:
         self._data = os.open(folder / "data", flags, 0o600)
         weakref.finalize(self, os.close, self._data)  # when the last thread that uses it lets go
         self.sums = self._open_sums(folder / "sums", flags)
+        self._sums_view = memoryview(self.sums)  # type: ignore[arg-type]
 
     def _open_sums(self, path: Path, flags: int) -> Sums:
         # Real blocks, or a full disk would end the process with SIGBUS when a checksum is set.
@@ -89,70 +82,37 @@ class Mirror:
         finally:
             os.close(descriptor)
 
-    def read(
-        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], places: Sequence[memoryview]
-    ) -> tuple[Mask, int]:
+    def read(self, ranges: Sequence[Range]) -> tuple[list[Range], int]:
         """Copy ranges to their places, those that are here and whole.
 
         Args:
-            offsets, sizes: bytes (n,).
-            places: n writable buffers of these sizes.
+            ranges: where each begins, and a writable buffer for as many bytes as fit.
 
         Returns:
-            Which ranges were copied (n,), and how many pages did not match their checksum: they are absent from now
+            The ranges that were not copied, and how many pages did not match their checksum: they are absent from now
             on.
         """
-        first = offsets // PAGE
-        counts = np.where(sizes > 0, (offsets + sizes - 1) // PAGE - first + 1, 0)
-        done = np.zeros(len(offsets), np.bool_)
-        corrupt = 0
-        group = np.cumsum(counts) // READ_PAGES
-        edges = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
-        for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            part = slice(start, stop)
-            done[part], bad = self._read_part(offsets[part], sizes[part], first[part], counts[part], places[part])
-            corrupt += bad
-        return done, corrupt
-
-    def _read_part(
-        self,
-        offsets: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        first: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        places: Sequence[memoryview],
-    ) -> tuple[Mask, int]:
-        ends = np.cumsum(counts)
-        starts = ends - counts
-        total = int(ends[-1])
-        numbers = np.repeat(first - starts, counts) + np.arange(total)
-        if total and int(numbers[-1]) >= self.pages and int(numbers.max()) >= self.pages:
-            inside = numbers < self.pages
-            expected = np.where(inside, self.sums[np.minimum(numbers, self.pages - 1)], np.uint64(0))
-        else:
-            expected = self.sums[numbers]
-        absent = np.concatenate([[0], np.cumsum(expected == 0)])
-        here = absent[ends] == absent[starts]
-        if not here.any():
-            return here, 0
-        scratch = _scratch(total)
-        view = scratch.reshape(-1).data
-        for index in np.flatnonzero(here).tolist():
-            at, length = int(starts[index]) * PAGE, int(counts[index]) * PAGE
-            if os.preadv(self._data, [view[at : at + length]], int(first[index]) * PAGE) != length:
-                here[index] = False
-        chosen = np.repeat(here, counts)
-        wrong = np.zeros(total, np.bool_)
-        wrong[chosen] = page_sums(scratch[chosen] if not chosen.all() else scratch, numbers[chosen]) != expected[chosen]
-        if wrong.any():
-            self.sums[numbers[wrong]] = 0
-            bad = np.concatenate([[0], np.cumsum(wrong)])
-            here &= bad[ends] == bad[starts]
-        skip = (starts * PAGE + offsets - first * PAGE).tolist()
-        for index, (at, size) in enumerate(zip(skip, sizes.tolist(), strict=True)):
-            if here[index]:
-                places[index][:] = view[at : at + size]
-        return here, int(wrong.sum())
+        left: list[Range] = []
+        corrupt, scratch = 0, _scratch()
+        for offset, place in ranges:
+            first, last = offset // PAGE, -(-(offset + len(place)) // PAGE)
+            expected = self._sums_view[first:last].tolist()
+            if last - first > SCRATCH_PAGES:
+                scratch = _Scratch(last - first)
+            length = (last - first) * PAGE
+            if 0 in expected or preadv(self._data, (scratch.whole[:length],), first * PAGE) != length:
+                left.append((offset, place))
+                continue
+            found = list(map(xxh3_64_intdigest, scratch.pages, range(first, last)))
+            if found == expected:
+                skip = offset - first * PAGE
+                place[:] = scratch.whole[skip : skip + len(place)]
+            else:
+                left.append((offset, place))
+                wrong = [first + i for i, pair in enumerate(zip(found, expected, strict=False)) if len(set(pair)) > 1]
+                self.sums[wrong] = 0
+                corrupt += len(wrong)
+        return left, corrupt
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The byte ranges, of whole pages, that ``[start, stop)`` needs and that are not here."""
@@ -231,16 +191,22 @@ class Mirror:
             os.close(descriptor)
 
 
+class _Scratch:
+    """Memory to read pages into: a view of all of it, and one of each page."""
+
+    def __init__(self, pages: int) -> None:
+        self.whole = memoryview(bytearray(pages * PAGE))
+        self.pages = [self.whole[at : at + PAGE] for at in range(0, pages * PAGE, PAGE)]
+
+
 _kept = threading.local()
 
 
-def _scratch(pages: int) -> NDArray[np.uint8]:
-    """Pages (n, 4096) to read into, the same memory again for each read of a thread."""
-    if pages > 2 * READ_PAGES:
-        return np.empty((pages, PAGE), np.uint8)
-    if not hasattr(_kept, "pages"):
-        _kept.pages = np.empty((2 * READ_PAGES, PAGE), np.uint8)
-    found: NDArray[np.uint8] = _kept.pages[:pages]
+def _scratch() -> _Scratch:
+    """The same for each read of a thread: it stays in the processor's cache."""
+    if not hasattr(_kept, "scratch"):
+        _kept.scratch = _Scratch(SCRATCH_PAGES)
+    found: _Scratch = _kept.scratch
     return found
 
 

@@ -6,6 +6,7 @@ An object starts with the checksums of its pages, so that a part of it can be re
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import struct
@@ -25,7 +26,7 @@ from factory_lib.storage.store import store
 OBJECT_BYTES = 8 << 20
 WAIT_SECONDS = 30.0
 OFF_SECONDS = 60.0
-_MAGIC = b"DFSHARE1"
+_MAGIC = b"DFSHARE2"
 _HEAD = struct.Struct("<8sQ16s")  # magic, bytes of data, blake2b of the checksums
 _HEADERS = 256  # kept in memory: 16 KiB each
 CLAIM = ".claim"
@@ -34,6 +35,7 @@ _OURS = re.compile(r"/([0-9a-f]{2})/\1[0-9a-f]{38}/\d{6,}(\.claim)?$")
 Origin = Callable[[int, int], bytes | memoryview]
 
 
+@functools.lru_cache(1 << 16)
 def content_key(file: FileInfo) -> str:
     """The identity of a file's content: of its uri, etag and size."""
     return hashlib.blake2b(f"{file.uri}\0{file.etag}\0{file.size}".encode(), digest_size=20).hexdigest()
