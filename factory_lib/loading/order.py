@@ -27,7 +27,8 @@ from factory_lib.errors import LoaderError
 LANES = 96
 UNIT_BYTES = 2 << 20
 MAX_UNITS = 400_000  # keeps the plan of any version below 10 MB: 20 bytes a unit
-MIN_WINDOW, MAX_WINDOW = 64, 1024  # rows of a lane; times 96 lanes for the whole window
+MIN_WINDOW, MAX_WINDOW = 32, 1024  # rows of a lane; times 96 lanes for the whole window
+LANE_WINDOWS = 10  # in a lane, at least: all current ones are a tenth of the version, and a cache can be small
 
 Tail = Literal["repeat", "drop", "mask"]
 Rows = NDArray[np.int64]
@@ -66,14 +67,11 @@ class OrderKey:
 def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int, int]:
     """Unit and window, in rows, for samples of a mean size in bytes.
 
-    A unit is about 2 MiB; smaller where the version is small (6 units a lane, down to single rows), larger where there
-    would be more than 400,000 units. A window is as large as a unit, but at least 64 and at most 1,024 rows, and a
-    sixth of the lane, so that a cache smaller than the version can hold all current windows.
+    A unit is about 2 MiB; smaller where the version is small (a tenth of a lane, down to single rows), larger where
+    there would be more than 400,000 units. A window is as large as a unit, but at least 32 and at most 1,024 rows.
     """
-    by_bytes = max(1, int(UNIT_BYTES // max(1.0, mean_bytes)))
-    window = max(min(by_bytes, MAX_WINDOW, rows // (lanes * 6)), MIN_WINDOW)
-    unit = min(by_bytes, max(1, rows // (lanes * 6)))
-    return max(unit, -(-rows // MAX_UNITS)), window
+    most = max(1, min(int(UNIT_BYTES // max(1.0, mean_bytes)), rows // (lanes * LANE_WINDOWS)))
+    return max(most, -(-rows // MAX_UNITS)), max(min(most, MAX_WINDOW), MIN_WINDOW)
 
 
 @dataclass(frozen=True)
