@@ -71,7 +71,9 @@ def options(tmp_path: Path) -> CacheOptions:
 
 def read(cache: BlockCache, file: FileInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
     places = [bytearray(size) for _, size in ranges]
-    cache.read([Request(file, [(offset, memoryview(place)) for (offset, _), place in zip(ranges, places, strict=True)])])
+    cache.read(
+        [Request(file, [(offset, memoryview(place)) for (offset, _), place in zip(ranges, places, strict=True)])]
+    )
     return [bytes(place) for place in places]
 
 

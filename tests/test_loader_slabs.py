@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from factory_lib.loading import slabs
-from factory_lib.loading.dataset import BatchDataset, to_torch
+from factory_lib.loading.dataset import MAX_TOGETHER, BatchDataset, to_torch
 from factory_lib.loading.slabs import HEADER, Pool
 from tests.loading_rows import reader_of, write_shards
 
@@ -70,7 +70,7 @@ def test_blocks_are_used_again(table, tmp_path):
     dataset = load(table, tmp_path, num_workers=1, start_method="fork", collate=counted)
     opened = [batch["open"] for _ in range(5) for batch in dataset]
     assert len(opened) == 100
-    assert max(opened) - min(opened) <= 12  # those made ahead, and those on their way
+    assert max(opened) - min(opened) <= 5 * MAX_TOGETHER  # of messages made ahead, and of those on their way
 
 
 def test_an_abandoned_epoch_gives_its_blocks_back(table, tmp_path):
@@ -84,7 +84,7 @@ def test_an_abandoned_epoch_gives_its_blocks_back(table, tmp_path):
             opened.append(batch["open"])
             if step == 2:
                 break
-    assert max(opened) - min(opened) <= 12
+    assert max(opened) - min(opened) <= 5 * MAX_TOGETHER
 
 
 def arrived(value: Any) -> Any:

@@ -21,7 +21,7 @@ from factory_lib.storage.shared import content_key
 from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, is_local
 
-AHEAD = 4  # a window is asked for this part of a window before its first row is needed
+AHEAD = 4  # a window is asked for this part of a window before the batch that needs its first row
 QUIET = 96  # windows in a row of which nothing was missing, after which none are looked at until something is
 
 Orders = Callable[[int], Order]
@@ -46,7 +46,7 @@ class Ahead:
         self._windows: dict[int, dict[int, list[tuple[int, int, int]]]] = {}  # lane, window: spans
         self._sorted: dict[str, list[tuple[int, int]]] = {}
         self._epoch = -1
-        self._at = self._quiet = self._fetches = 0
+        self._at = self._asked = self._quiet = self._fetches = 0
         self._lanes: Rows = np.arange(0)
         self._pieces: tuple[int, Pieces, Extents] | None = None
         self._later: tuple[int, Rows] | None = None
@@ -56,14 +56,17 @@ class Ahead:
         """Whether any file is remote."""
         return bool(self._remote.any())
 
-    def advance(self, cache: BlockCache, epoch: int, start: int, lanes: Rows) -> None:
-        """Ask for the windows that the batch at `start` and those after it take from this rank's lanes."""
+    def advance(self, cache: BlockCache, epoch: int, batch: range, lanes: Rows) -> None:
+        """Ask for the windows that a global batch, positions of an epoch, and those after it take from this rank's
+        lanes.
+        """
         order = self._orders(epoch)
         if not order.key.shuffle:
             return
         if epoch != self._epoch:
             self._epoch, self._windows = epoch, {}
-        self._at = start // order.key.lanes
+        self._at = batch.start // order.key.lanes
+        self._asked = -(-batch.stop // order.key.lanes) + order.window // AHEAD
         self._lanes = lanes
         if cache.fetches != self._fetches:
             self._fetches, self._quiet = cache.fetches, 0
@@ -71,13 +74,13 @@ class Ahead:
             self._windows.clear()
             self._sorted.clear()
             return
-        for lane in self._lanes.tolist():
-            now, ahead = order.window_of(lane, self._at), order.window_of(lane, self._at + order.window // AHEAD)
+        now, asked = self._current(order, lanes)
+        for lane, opened, ahead in zip(lanes.tolist(), now.tolist(), asked.tolist(), strict=True):
             windows = self._windows.setdefault(lane, {})
-            for old in [window for window in windows if window < now]:
+            for old in [window for window in windows if window < opened]:
                 del windows[old]
                 self._sorted.clear()
-            for window in range(now, ahead + 1):
+            for window in range(opened, ahead + 1):
                 if window not in windows:
                     windows[window] = self._spans(order.window_rows(lane, window))
                     self._sorted.clear()
@@ -99,7 +102,7 @@ class Ahead:
             for number, first, last in sorted(everything):
                 self._sorted.setdefault(self._index.files[number].uri, []).append((first, last))
         spans = self._sorted.get(file.uri, [])
-        # Spans of two windows may overlap where a unit is cut in two: look back a little.
+        # Spans of two windows may overlap where lanes cut a unit in two: look back a little.
         at = bisect.bisect_right(spans, (start, sys.maxsize))
         return next((span for span in reversed(spans[max(0, at - 4) : at]) if span[1] >= stop), None)
 
@@ -113,19 +116,11 @@ class Ahead:
             return
         order = self._orders(self._epoch)
         pieces, (number, first, last) = self._now(order)
-        opened = order.window_starts(pieces.lane, self._at)
-        asked = order.window_starts(pieces.lane, self._at + order.window // AHEAD) + order.window
+        now, asked = self._current(order, pieces.lane)
         mine = np.isin(pieces.lane, self._lanes)
-        active = mine & (pieces.first < asked) & (pieces.last > opened)
-        later = self._later_use(order)[pieces.unit]
-        need = np.where(mine & (pieces.first >= opened), pieces.first, later)
-        past = np.flatnonzero(active & (pieces.first < opened))  # partly used by windows of the past
-        heads = self._extents(pieces.row[past], np.minimum(opened, pieces.last)[past] - pieces.first[past])
-        chosen = np.flatnonzero(~active)
-        need = np.concatenate([need[chosen], later[past]])
-        number, first, last = (
-            np.concatenate([a[chosen], b]) for a, b in zip((number, first, last), heads, strict=True)
-        )
+        need = np.where(mine & (pieces.window >= now), pieces.first, self._later_use(order)[pieces.unit])
+        chosen = np.flatnonzero(~(mine & (pieces.window >= now) & (pieces.window <= asked)))
+        need, number, first, last = (values[chosen] for values in (need, number, first, last))
         kept = first < last
         for file in np.unique(number[kept]).tolist():
             here = np.flatnonzero(kept & (number == file))
@@ -133,6 +128,11 @@ class Ahead:
         entries = np.flatnonzero(kept)
         for entry in entries[np.argsort(-need[entries], kind="stable")].tolist():
             yield self._index.files[int(number[entry])], int(first[entry]), int(last[entry])
+
+    def _current(self, order: Order, lanes: Rows) -> tuple[Rows, Rows]:
+        """Of each lane, the window that is being delivered and the last one that is asked for."""
+        at = np.full(len(lanes), self._at)
+        return order.windows(lanes, at), order.windows(lanes, at - self._at + self._asked)
 
     def _spans(self, rows: Rows) -> list[tuple[int, int, int]]:
         """(file, start, stop) of the remote bytes of some rows, merged into few large reads."""

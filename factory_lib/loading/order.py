@@ -2,8 +2,9 @@
 
 The rows of a version, in storage order, are cut into *units* (runs of neighbours, so that a unit is one or a few
 large reads). The units are permuted and laid end to end; that stream is dealt into `lanes` (96: divisible by most
-world sizes) of equal length, give or take one row; each lane is shuffled in *windows*. Position ``g`` of the global
-sequence is row ``g // lanes`` of lane ``g % lanes``, so the sequence is a permutation of the rows, any position is
+world sizes) of equal length, give or take one row; each lane is shuffled in *windows* of whole units, so that a unit is
+needed for one short time (two where lanes cut it). Position ``g`` of the global sequence is row ``g // lanes`` of lane
+``g % lanes``, so the sequence is a permutation of the rows, any position is
 found without looking at those before it, and a global batch is a slice of the sequence whatever the number of ranks.
 A rank takes the part of each batch that comes from its own lanes, so that each byte range is read by one rank (a few
 by two where the lanes don't divide the batch).
@@ -45,7 +46,7 @@ class OrderKey:
         rows: how many there are.
         seed: any integer.
         unit_rows: rows of a unit at most.
-        window_rows: rows of a lane that are shuffled among themselves.
+        window_rows: every so many rows of a lane, a window begins with the next unit.
         lanes: streams that the sequence is woven from.
         shuffle: False gives storage order.
     """
@@ -68,7 +69,7 @@ def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int
     """Unit and window, in rows, for samples of a mean size in bytes.
 
     A unit is about 2 MiB; smaller where the version is small (a tenth of a lane, down to single rows), larger where
-    there would be more than 400,000 units. A window is as large as a unit, but at least 32 and at most 1,024 rows.
+    there would be more than 400,000 units. Windows are as large as units, but at least 32 rows.
     """
     most = max(1, min(int(UNIT_BYTES // max(1.0, mean_bytes)), rows // (lanes * LANE_WINDOWS)))
     return max(most, -(-rows // MAX_UNITS)), max(min(most, MAX_WINDOW), MIN_WINDOW)
@@ -76,18 +77,16 @@ def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int
 
 @dataclass(frozen=True)
 class Pieces:
-    """Runs of rows of one epoch, all int64: unit, lane, first position in the lane, first row, number of rows."""
+    """Runs of rows of one epoch, all int64: unit, lane, first position in the lane, window of the lane, first row,
+    number of rows.
+    """
 
     unit: Rows
     lane: Rows
     first: Rows
+    window: Rows
     row: Rows
     rows: Rows
-
-    @property
-    def last(self) -> Rows:
-        """The position in the lane after the last."""
-        return self.first + self.rows
 
 
 class Order:
@@ -100,7 +99,7 @@ class Order:
             a cut.
 
     Attributes:
-        window: rows of a lane that are shuffled among themselves; `key.window_rows`, or fewer where a lane is shorter.
+        window: `key.window_rows`, or fewer where a lane is shorter.
     """
 
     def __init__(self, key: OrderKey, epoch: int = 0, cuts: Rows | None = None) -> None:
@@ -118,10 +117,10 @@ class Order:
         window = min(key.window_rows, short + 1)
         self.window = window
         self._shift = lanes * window // key.lanes  # lanes enter their next window one after the other, not all at once
-        self._loaded = np.full(key.lanes, -1, np.int64)
-        self._table = np.zeros((key.lanes, window), np.int64)
         self._starts = _units(key, cuts)
         unit_rows = np.diff(self._starts)
+        self._loaded = np.full(key.lanes, -1, np.int64)
+        self._table = np.zeros((key.lanes, min(window + int(unit_rows.max()), short + 1)), np.int64)
         self._units = _stable_order(self._words(len(unit_rows), _UNITS)).astype(np.uint32)
         self._ends = np.cumsum(unit_rows[self._units])
 
@@ -138,8 +137,8 @@ class Order:
         if not self.key.shuffle:
             return position
         lane, at = position % self.key.lanes, position // self.key.lanes
-        window = (at + self._shift[lane]) // self.window
-        offset = at - np.maximum(0, window * self.window - self._shift[lane])
+        window = self.windows(lane, at)
+        offset = at - self._window_start(lane, window)
         result = np.empty(len(position), np.int64)
         waiting = np.arange(len(position))
         while len(waiting):
@@ -156,7 +155,7 @@ class Order:
 
     def window_rows(self, lane: int, window: int) -> Rows:
         """The rows (int64) of a lane's window, in the order in which they come; empty past the end."""
-        start, stop = self.window_span(lane, window)
+        start, stop = self._window_start(np.array([lane, lane]), np.array([window, window + 1])).tolist()
         at = self._lane_start[lane] + np.arange(start, stop)
         unit = np.searchsorted(self._ends, at, side="right")
         first = self._starts[self._units[unit]]
@@ -164,15 +163,26 @@ class Order:
         rows: Rows = first + at - (self._ends[unit] - length)
         return rows[_stable_order(self._words(len(rows), _WINDOW, lane, window))]
 
-    def window_span(self, lane: int, window: int) -> tuple[int, int]:
-        """Positions ``[start, stop)`` within the lane that a window covers."""
-        start = window * self.window - int(self._shift[lane])
-        length = int(self._lane_rows[lane])
-        return min(max(0, start), length), min(max(0, start + self.window), length)
+    def windows(self, lane: Rows, at: Rows) -> Rows:
+        """The numbers of the windows that positions `at` of lanes belong to; past a lane's end, of its last one."""
+        place = self._lane_start[lane] + np.minimum(at, self._lane_rows[lane] - 1)
+        unit = np.searchsorted(self._ends, place, side="right")
+        begin = np.where(unit > 0, self._ends[unit - 1], 0)
+        return self._window_of(lane, np.maximum(begin - self._lane_start[lane], 0))
 
-    def window_of(self, lane: int, at: int) -> int:
-        """The number of the window that position `at` of a lane belongs to."""
-        return (at + int(self._shift[lane])) // self.window
+    def _window_of(self, lane: Rows, begin: Rows) -> Rows:
+        """The numbers of the windows of units that begin at positions `begin` of lanes."""
+        numbers: Rows = (begin + self._shift[lane]) // self.window
+        return numbers
+
+    def _window_start(self, lane: Rows, window: Rows) -> Rows:
+        """The position in its lane at which a window starts: where the first unit begins that may belong to it."""
+        least = window * self.window - self._shift[lane]
+        length = self._lane_rows[lane]
+        place = self._lane_start[lane] + np.clip(least, 0, length)
+        begin = self._ends[np.searchsorted(self._ends, place)] - self._lane_start[lane]
+        starts: Rows = np.where(least <= 0, 0, np.minimum(begin, length))
+        return starts
 
     def pieces(self) -> Pieces:
         """Runs of rows that stay together until windows are shuffled: units, cut where a lane ends."""
@@ -182,13 +192,8 @@ class Order:
         unit = self._units[at].astype(np.int64)
         row = self._starts[unit + 1] - (self._ends[at] - first)
         lane = np.searchsorted(self._lane_start, first, side="right") - 1
-        return Pieces(unit, lane, first - self._lane_start[lane], row, last - first)
-
-    def window_starts(self, lanes: Rows, at: int) -> Rows:
-        """Where, in each of some lanes, the window begins that position `at` belongs to."""
-        shift = self._shift[lanes]
-        starts: Rows = np.maximum(0, (at + shift) // self.window * self.window - shift)
-        return starts
+        begin = first - self._lane_start[lane]
+        return Pieces(unit, lane, begin, self._window_of(lane, begin), row, last - first)
 
     def substitute(self, position: int, attempt: int) -> int:
         """The row that takes the place of a broken one: another one of the same window of the same lane, so it is
@@ -199,12 +204,12 @@ class Order:
         position %= self.key.rows
         word = int(self._words(1, _SUBSTITUTE, position)[0])
         if self.key.shuffle:
-            lane, at = position % self.key.lanes, position // self.key.lanes
-            window = self.window_of(lane, at)
-            start, stop = self.window_span(lane, window)
-            if stop - start > 1:
-                others = self.window_rows(lane, window)
-                return int(others[_another(at - start, len(others), word + attempt)])
+            lane, at = np.array([position % self.key.lanes]), np.array([position // self.key.lanes])
+            window = self.windows(lane, at)
+            others = self.window_rows(int(lane[0]), int(window[0]))
+            mine = int((at - self._window_start(lane, window))[0])
+            if len(others) > 1:
+                return int(others[_another(mine, len(others), word + attempt)])
         return _another(position, self.key.rows, word + attempt)
 
     def sample_seed(self, position: int) -> int:
