@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ from factory_lib.storage import store as store_module
 
 BANDWIDTH, LATENCY = 100e6, 0.02
 Results = list[dict[str, float]]
+_numbers = itertools.count()
 
 
 def main() -> None:
@@ -117,42 +119,34 @@ def _rate(results: Results, kind: str) -> float:
 
 
 def remote(folder: Path, options: argparse.Namespace) -> None:
-    """A stub S3 with latency and a limited bandwidth; whole and half caches."""
+    """A stub S3 with latency and a limited bandwidth; whole and half caches; small and large samples."""
     from factory_lib.storage.cache import CacheOptions
     from tests.stub_s3 import StubS3
 
-    table, data = _random_shards(folder / "s3", options.tars, options.samples, 24_000)
-    dataset = _loader(table, None)
-    beside = statistics.median([_epoch(dataset)["rate"] for _ in range(4)][1:])
-    dataset.close()
-    rows: list[list[object]] = [["local files", beside, "", 1.0, "", "", ""]]
-    with StubS3(folder / "s3", latency=LATENCY, bandwidth=BANDWIDTH) as stub:
-        os.environ.update(stub.environment)
-        for title, share in (("cache for all", 2.0), ("cache for half", 0.5)):
-            cache = CacheOptions(folder / f"cache-{share}", int(data * share))
-            dataset = _loader(_moved(table), cache)
-            for number in range(1, 4):
-                stub.counters()
-                epoch = _epoch(dataset)
-                counted = stub.counters()
-                sent = counted.get("bytes", 0)
-                busy = sent / (epoch["end"] - counted["began"]) / BANDWIDTH if sent else ""
-                beyond = epoch["memory"] / 2**20
-                row = [f"{title}, epoch {number}", epoch["rate"], busy, epoch["rate"] / beside, sent / data]
-                rows.append([*row, counted.get("requests", 0), beyond])
-            dataset.close()
-    header = [
-        "",
-        "samples/s",
-        "of bandwidth",
-        "of local",
-        "bytes from S3 / data",
-        "requests",
-        "MB a worker, above torch's",
-    ]
-    print_report(
-        f"S3: {LATENCY * 1e3:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s, {data / 1e6:.0f} MB, 2 workers", header, rows
-    )
+    header = ["", "samples/s", "of bandwidth", "of local", "bytes from S3 / data", "requests"]
+    for size in (6_000, 24_000):
+        place = folder / f"s3-{size}"
+        table, data = _random_shards(place, options.tars, options.samples, size)
+        dataset = _loader(table, None)
+        beside = statistics.median([_epoch(dataset)["rate"] for _ in range(4)][1:])
+        dataset.close()
+        rows: list[list[object]] = [["local files", beside, "", 1.0, "", ""]]
+        memory = 0.0
+        store_module._clients.clear()  # each server is another one
+        with StubS3(place, latency=LATENCY, bandwidth=BANDWIDTH) as stub:
+            os.environ.update(stub.environment)
+            for title, share in (("cache for all", 2.0), ("cache for half", 0.5)):
+                cache = CacheOptions(folder / f"cache-{size}-{share}", int(data * share))
+                dataset = _loader(_moved(table), cache)
+                for number in range(1, 4):
+                    epoch = _epoch(dataset, stub)
+                    memory = max(memory, epoch["memory"])
+                    busy = epoch["busy"] if epoch["bytes"] else ""
+                    row = [f"{title}, epoch {number}", epoch["rate"], busy, epoch["rate"] / beside]
+                    rows.append([*row, epoch["bytes"] / data, epoch["requests"]])
+                dataset.close()
+        title = f"S3: {LATENCY * 1e3:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s, {data / 1e6:.0f} MB, samples of {size} bytes"
+        print_report(f"{title}, 2 workers; at most {memory / 2**20:.0f} MB a worker beyond torch's", header, rows)
 
 
 def nodes(folder: Path, options: argparse.Namespace) -> None:
@@ -242,17 +236,31 @@ def _loader(table: pa.Table, cache: Any, **options: Any) -> Any:
 
     with_memory = functools.partial(_with_memory, _torch_alone())
     options = {"num_workers": 2, "global_batch_size": 192, "collate": with_memory, **options}
-    identity = f"{table.column('image')[0]} {table.num_rows}"
-    return to_torch(table.to_reader, identity, members=["image"], decoders="raw", cache=cache, **options)
+    return to_torch(
+        table.to_reader, f"bench {next(_numbers)}", members=["image"], decoders="raw", cache=cache, **options
+    )
 
 
-def _epoch(dataset: Any) -> dict[str, float]:
-    rows, memory, clock = 0, 0, time.monotonic()
-    for batch in dataset:
+def _epoch(dataset: Any, stub: Any = None) -> dict[str, float]:
+    """Samples a second of an epoch, and what the server sent; the share of the bandwidth leaves out the first tenth,
+    when processes start.
+    """
+    rows, memory, sent = 0, 0, [{"bytes": 0, "requests": 0}]
+    if stub is not None:
+        stub.counters()
+    clock = begun = time.monotonic()
+    for number, batch in enumerate(dataset):
         rows += len(batch["image"]["offsets"]) - 1
         memory = max(memory, batch["memory"])
+        if stub is not None and number == dataset.epoch_batches // 10:
+            sent.append(stub.counters())
+            begun = time.monotonic()
     end = time.monotonic()
-    return {"rate": rows / (end - clock), "end": end, "memory": memory}
+    if stub is not None:
+        sent.append(stub.counters())
+    total = {name: sum(part.get(name, 0) for part in sent) for name in ("bytes", "requests")}
+    busy = sent[-1].get("bytes", 0) / (end - begun) / BANDWIDTH
+    return {"rate": rows / (end - clock), "busy": busy, "memory": memory, **total}
 
 
 def _with_memory(alone: int, batch: dict[str, Any]) -> dict[str, Any]:

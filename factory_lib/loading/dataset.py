@@ -291,10 +291,17 @@ class _Queue:
     def __init__(self) -> None:
         self.tasks: Tasks | None = None
         self._together = 1
+        self._unfetched = 0  # batches in a row of which nothing was fetched
 
     def learn(self, counters: Mapping[str, float]) -> None:
-        """Choose how many tasks make a message of 10 ms, by what one batch took."""
-        self._together = max(1, min(MAX_TOGETHER, int(MESSAGE_SECONDS / max(counters["make_seconds"], 1e-6))))
+        """Choose how many tasks make a message of 10 ms, by what one batch took.
+
+        One where bytes are fetched: workers that are far apart would evict what others need.
+        """
+        fetched = counters.get("bytes_origin", 0) + counters.get("bytes_shared", 0)
+        self._unfetched = 0 if fetched else self._unfetched + 1
+        fitting = int(MESSAGE_SECONDS / max(counters["make_seconds"], 1e-6))
+        self._together = max(1, min(MAX_TOGETHER, fitting, self._unfetched // MAX_TOGETHER))
 
     def __iter__(self) -> Iterator[Tasks]:
         waiting = self.tasks

@@ -116,7 +116,7 @@ class BlockCache:
         self._stamps: dict[str, float] = {}
         self._lock = threading.RLock()
         self._off_until = self._full_until = 0.0
-        self.fetches = 0
+        self.fetches = self._arriving = 0
         self._usage: IO[bytes] | None = None
         self._capacity = int(options.capacity * USABLE_SHARE)
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
@@ -278,7 +278,11 @@ class BlockCache:
             if size and not self._reserve(size):
                 self._count("bypassed_bytes", len(data))
                 return
-            mirror.write(start, data)
+            try:
+                mirror.write(start, data)
+            finally:
+                with self._lock:
+                    self._arriving -= size
         except OSError:
             self._switch_off()
 
@@ -387,6 +391,7 @@ class BlockCache:
             if used[0] + size > self._capacity:
                 return False
             used[0] += size
+            self._arriving += size
         return True
 
     def _add(self, size: int) -> None:
@@ -394,9 +399,11 @@ class BlockCache:
             used[0] = max(0, used[0] + size)
 
     def _recount(self) -> None:
-        """Make the books right: processes that were killed leave entries for bytes that they never wrote."""
+        """Make the books right: processes that were killed leave entries for bytes that they never wrote. What is about
+        to be written counts, at least that of this process.
+        """
         with self._used() as used:
-            used[0] = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
+            used[0] = sum(mirror.bytes for mirror in mirrors_of(self.options.folder)) + self._arriving
 
     @contextmanager
     def _used(self) -> Iterator[list[int]]:

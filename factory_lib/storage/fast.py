@@ -6,6 +6,7 @@ Everything else (listing, writing, streams) and every bucket that obstore does n
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import re
@@ -62,8 +63,9 @@ class FastReads:
             **options,
         )
 
-    async def read(self, key: str, start: int, stop: int, etag: str | None) -> memoryview | None:
-        """The bytes ``[start, stop)`` of an object, shorter where it ends; None when it is not the one of `etag`.
+    def read(self, key: str, start: int, stop: int | None, etag: str | None) -> memoryview | None:
+        """The bytes ``[start, stop)`` of an object, to its end where `stop` is None or beyond it; None when it is not
+        the one of `etag`. Other threads go on meanwhile.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -73,15 +75,15 @@ class FastReads:
         """
         import obstore
 
-        options: Any = {"range": (start, stop)}
+        options: Any = {"range": {"offset": start} if stop is None else (start, stop)}
         if etag:
             options["if_match"] = f'"{etag}"'
         try:
-            answer = await obstore.get_async(self._store, key, options=options)
+            answer = obstore.get(self._store, key, options=options)
             found = str(answer.meta.get("e_tag") or "").strip('"')
             if etag and found and found != etag:
                 return None
-            return memoryview(await answer.bytes_async())
+            return memoryview(answer.bytes())
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -107,7 +109,7 @@ class _Credentials:
     def __init__(self, filesystem: Any, session: Any) -> None:
         self._filesystem, self._session = filesystem, session
 
-    async def __call__(self) -> dict[str, Any]:
+    def __call__(self) -> dict[str, Any]:
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=10)
         given = self._filesystem
         if given.key:
@@ -117,13 +119,16 @@ class _Credentials:
                 "token": given.token,
                 "expires_at": expires,
             }
-        found = await (await self._session.get_credentials()).get_frozen_credentials()
+        found = asyncio.run_coroutine_threadsafe(self._found(), given.loop).result()
         return {
             "access_key_id": found.access_key,
             "secret_access_key": found.secret_key,
             "token": found.token,
             "expires_at": expires,
         }
+
+    async def _found(self) -> Any:
+        return await (await self._session.get_credentials()).get_frozen_credentials()
 
 
 def fast_reads(filesystem: Any, bucket: str) -> FastReads | None:

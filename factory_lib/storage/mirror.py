@@ -130,13 +130,13 @@ class Mirror:
         Raises:
             OSError: the disk is full, or other trouble; nothing counts as written then.
         """
-        count = -(-len(data) // PAGE)
-        pages = np.zeros((count, PAGE), np.uint8)
-        pages.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
-        view, at = pages.reshape(-1).data, 0
+        if len(data) % PAGE:
+            data = bytes(data).ljust(-(-len(data) // PAGE) * PAGE, b"\0")
+        view, at = memoryview(data), 0
         while at < len(view):
             at += os.pwrite(self._data, view[at:], start + at)
-        numbers = start // PAGE + np.arange(count)
+        pages = np.frombuffer(data, np.uint8).reshape(-1, PAGE)
+        numbers = start // PAGE + np.arange(len(pages))
         self.sums[numbers] = page_sums(pages, numbers)
 
     def drop(self, first: int, last: int) -> int:

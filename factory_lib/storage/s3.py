@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from factory_lib.storage.fast import FastReads, Unserved, fast_reads
@@ -76,35 +77,66 @@ class S3Files(RemoteFiles):
 
     def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """Fetch each (start, end) by range requests, `AT_ONCE` at a time."""
-        fetched: list[bytes | memoryview] = self._run(self._fetch_all(uri, spans, etag))
-        return fetched
+        parts = [list(_parts(start, end)) for start, end in spans]
+        every = [part for pieces in parts for part in pieces]
+        done = self._fetch_fast(uri, every, etag)
+        if done is None:
+            done = self._run(self._fetch_all(uri, every, etag))
+        left = iter(done)
+        return [next(left) if len(pieces) == 1 else b"".join(next(left) for _ in pieces) for pieces in parts]
+
+    def _fetch_fast(
+        self, uri: str, parts: Sequence[tuple[int, int | None]], etag: str | None
+    ) -> Sequence[bytes | memoryview] | None:
+        """The bytes by obstore; None where it is not there or cannot serve this bucket."""
+        bucket, key, version = self.filesystem.split_path(uri)
+        fast = None if version else self._fast_reads(bucket)
+        if fast is None:
+            return None
+
+        def fetch(part: tuple[int, int | None]) -> memoryview:
+            start, end = part
+            data = with_retries(lambda: fast.read(key, start, end, etag))
+            if data is None:
+                raise ChangedError(uri)
+            return data
+
+        try:
+            if len(parts) == 1:
+                return [fetch(parts[0])]
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                return list(pool.map(fetch, parts))
+        except Unserved:
+            self._fast[bucket] = None
+            return None
+
+    def _fast_reads(self, bucket: str) -> FastReads | None:
+        if bucket not in self._fast:
+            self._run(self.filesystem.set_session())
+            self._fast[bucket] = fast_reads(self.filesystem, bucket)
+        return self._fast[bucket]
 
     async def _fetch_all(
-        self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None
-    ) -> list[bytes | memoryview]:
+        self, uri: str, parts: Sequence[tuple[int, int | None]], etag: str | None
+    ) -> Sequence[bytes | memoryview]:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def part(start: int, end: int | None) -> bytes | memoryview:
+        async def fetch(start: int, end: int | None) -> bytes:
             async with gate:
                 return await self._fetch(uri, start, end, etag)
 
-        parts = [list(_parts(start, end)) for start, end in spans]
-        tasks = [asyncio.ensure_future(part(start, end)) for pieces in parts for start, end in pieces]
+        tasks = [asyncio.ensure_future(fetch(start, end)) for start, end in parts]
         try:
-            done = iter(await asyncio.gather(*tasks))
+            return await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             raise
-        return [next(done) if len(pieces) == 1 else b"".join(next(done) for _ in pieces) for pieces in parts]
 
-    async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes | memoryview:
+    async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
         for attempt in range(ATTEMPTS):
             body: Any = None
             try:
-                quickly = await self._fetch_fast(uri, start, end, etag)
-                if quickly is not None:
-                    return quickly
                 body, _ = await self._open(uri, start, etag, end)
                 data: bytes = await asyncio.wait_for(body.read(), BODY_TIMEOUT_SECONDS)
                 return data
@@ -115,26 +147,6 @@ class S3Files(RemoteFiles):
                 _close(body)
             await asyncio.sleep(wait_seconds(attempt))
         raise AssertionError("unreachable")
-
-    async def _fetch_fast(self, uri: str, start: int, end: int | None, etag: str | None) -> memoryview | None:
-        """The bytes by obstore; None where it is not there or cannot serve this bucket."""
-        bucket, key, version = self.filesystem.split_path(uri)
-        if end is None or version:
-            return None
-        if bucket not in self._fast:
-            await self.filesystem.set_session()
-            self._fast[bucket] = fast_reads(self.filesystem, bucket)
-        fast = self._fast[bucket]
-        if fast is None:
-            return None
-        try:
-            data = await fast.read(key, start, end, etag)
-        except Unserved:
-            self._fast[bucket] = None
-            return None
-        if data is None:
-            raise ChangedError(uri)
-        return data
 
     async def _open(self, uri: str, start: int, etag: str | None, end: int | None = None) -> tuple[Any, str]:
         """Send one GET; returns its body and the etag of what it reads."""
