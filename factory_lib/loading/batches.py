@@ -193,8 +193,8 @@ class BatchMaker(Maker):
         made = _Batch(self, epoch, positions, self.order(epoch).rows(positions))
         if self._ahead is not None:
             ahead, cache = self._ahead
-            batch = range(start, start + self.global_batch_size)
-            ahead.advance(cache, epoch, batch, own_lanes(self.recipe.key, task.rank, task.world))
+            whole = range(start, start + self.global_batch_size)
+            ahead.advance(cache, epoch, whole, own_lanes(self.recipe.key, task.rank, task.world))
         batch = made.build()
         if self.tail == "mask":
             batch["mask"] = torch.from_numpy((positions < self.rows) & ~made.replaced)

@@ -261,7 +261,7 @@ class BatchDataset(IterableDataset[Batch]):
             self._loader = DataLoader(
                 self.maker,  # type: ignore[arg-type]
                 batch_size=None,
-                sampler=self._queue,  # type: ignore[arg-type]
+                sampler=self._queue,
                 num_workers=self._workers,
                 collate_fn=_unchanged,
                 persistent_workers=True,
