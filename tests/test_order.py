@@ -17,6 +17,7 @@ from factory_lib.loading.order import (
     Order,
     OrderKey,
     batch_count,
+    default_lanes,
     default_units,
     own_lanes,
     rank_positions,
@@ -247,3 +248,10 @@ def test_cuts_beyond_the_rows_are_refused():
 GOLDEN = [235, 153, 914, 814, 238, 154, 479, 433, 395]
 GOLDEN_SUBSTITUTES = [715, 718, 719]
 GOLDEN_SEED = 17395887890430024111
+
+
+@pytest.mark.parametrize(
+    ("rows", "lanes"), [(10**8, 96), (1536, 96), (1535, 48), (768, 48), (400, 24), (200, 12), (5, 6)]
+)
+def test_small_versions_have_fewer_lanes(rows, lanes):
+    assert default_lanes(rows) == lanes

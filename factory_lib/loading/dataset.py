@@ -23,7 +23,7 @@ from factory_lib.loading.batches import Batch, BatchMaker, Hooks, Made, Maker, O
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index, RowSource, build_index
 from factory_lib.loading.meter import Meter, statistics
-from factory_lib.loading.order import LANES, OrderKey, Tail, batch_count, default_units
+from factory_lib.loading.order import OrderKey, Tail, batch_count, default_lanes, default_units
 from factory_lib.loading.samples import SampleDataset
 from factory_lib.loading.wrapping import BatchLoader, refuse_second_sharding
 from factory_lib.settings import environment, settings, use_environment
@@ -353,7 +353,7 @@ def to_torch(
     on_error: OnError = "substitute",
     unit_rows: int | None = None,
     window_rows: int | None = None,
-    lanes: int = LANES,
+    lanes: int | None = None,
     prefetch: int = 2,
     start_method: StartMethod = "forkserver",
     pin_memory: bool = False,
@@ -387,7 +387,8 @@ def to_torch(
         tokenizer: for the only text column, or by column, from list of str to a tensor or a mapping of tensors.
         collate: last step in the worker, from the batch to what is yielded.
         on_error: a sample that cannot be decoded is replaced by one of its window and counted, or raises.
-        unit_rows, window_rows, lanes: see `loading.order`; units and windows by default suit the mean size of samples.
+        unit_rows, window_rows, lanes: see `loading.order`; by default they suit the number of samples and their mean
+            size.
         prefetch: batches that each worker makes ahead.
         start_method: of the workers.
         pin_memory: page-locked tensors, for copying to an accelerator.
@@ -424,6 +425,7 @@ def to_torch(
             rows, identity, folder=settings().home / "plans", members=members, columns=columns, etags=etags
         )
     )
+    lanes = default_lanes(index.rows) if lanes is None else lanes
     unit, window = default_units(index.rows, index.mean_bytes, lanes)
     recipe = Recipe(
         index=index,

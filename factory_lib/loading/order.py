@@ -29,6 +29,7 @@ LANES = 96
 UNIT_BYTES = 2 << 20
 MAX_UNITS = 400_000  # keeps the plan of any version below 10 MB: 20 bytes a unit
 MIN_WINDOW, MAX_WINDOW = 32, 1024  # rows of a lane; times 96 lanes for the whole window
+LANE_ROWS = 16  # of a lane, at least
 LANE_WINDOWS = 10  # in a lane, at least: all current ones are a tenth of the version, and a cache can be small
 
 Tail = Literal["repeat", "drop", "mask"]
@@ -63,6 +64,13 @@ class OrderKey:
         for name in ("rows", "unit_rows", "window_rows", "lanes"):
             if getattr(self, name) < 1:
                 raise LoaderError(f"{name}={getattr(self, name)} of the order of {self.identity!r} is below 1.")
+
+
+def default_lanes(rows: int) -> int:
+    """96, or fewer for a small version: a broken sample is replaced by another one of its lane's window, and among a
+    handful there may be none that is whole.
+    """
+    return next((lanes for lanes in (LANES, 48, 24, 12) if rows >= lanes * LANE_ROWS), 6)
 
 
 def default_units(rows: int, mean_bytes: float, lanes: int = LANES) -> tuple[int, int]:

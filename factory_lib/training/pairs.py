@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
 
 _READ = 192  # samples the loader delivers at once
-_LANE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ def training_batches(
         columns=columns,
         transform=_varied,
         image_size=SIDE,  # JPEGs are decoded at the smallest scale that is still large enough
-        lanes=_lanes(samples.count()),
         progress=False,
         **options,
     )
@@ -132,12 +130,6 @@ def _present(batches: BatchDataset, caption: str) -> Iterator[tuple[NDArray[np.u
         for picture, text, counts in zip(batch["image"], batch[caption], batch["mask"], strict=True):
             if counts:
                 yield picture.numpy(), text
-
-
-def _lanes(rows: int) -> int:
-    """Fewer than the loader's 96 for a small version: a broken sample is replaced by another one of its lane, and a
-    lane of a handful of samples may have none that is whole."""
-    return next((lanes for lanes in (96, 48, 24, 12) if rows >= lanes * _LANE_ROWS), 6)
 
 
 def _varied(picture: Any) -> NDArray[np.uint8]:
