@@ -1,5 +1,5 @@
-"""A small S3 with the faults and the slowness of a real one: latency, bandwidth, 503s and connections reset in the
-middle.
+"""A small S3 with the faults and the slowness of a real one: latency, bandwidth, 503s, connections reset in the middle
+and answers that never end.
 
 `StubS3` runs it in a process of its own and serves a folder as the bucket ``stub``: GET with Range and If-Match, HEAD,
 PUT with If-None-Match.
@@ -32,13 +32,12 @@ class StubS3:
         folder: that is served.
         latency: seconds before each answer.
         bandwidth: bytes per second of all answers together.
-        unavailable, reset: shares of GETs that are answered by 503 or cut in the middle.
+        faults: shares of GETs that are `unavailable` (503), or of whose answer half is sent, before a `reset` or a
+            `stall`: then nothing more comes.
     """
 
-    def __init__(
-        self, folder: Path, *, latency: float = 0.0, bandwidth: float = 1e12, unavailable: float = 0, reset: float = 0
-    ) -> None:
-        numbers = {"latency": latency, "bandwidth": bandwidth, "unavailable": unavailable, "reset": reset}
+    def __init__(self, folder: Path, *, latency: float = 0.0, bandwidth: float = 1e12, **faults: float) -> None:
+        numbers = {"latency": latency, "bandwidth": bandwidth, **faults}
         options = [f"--{name}={value}" for name, value in numbers.items()]
         self._command = [sys.executable, "-m", "tests.stub_s3", str(folder), *options]
 
@@ -138,9 +137,10 @@ class _Server:
             about["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         with path.open("rb") as file:
             data = os.pread(file.fileno(), stop - start, start)
-        cut = luck < self.options.unavailable + self.options.reset
+        reset = luck < self.options.unavailable + self.options.reset
+        stall = not reset and luck < self.options.unavailable + self.options.reset + self.options.stall
         writer.write(_head(code, {**about, "Content-Length": str(len(data))}))
-        for at in range(0, len(data) // 2 if cut else len(data), PIECE):
+        for at in range(0, len(data) // 2 if reset or stall else len(data), PIECE):
             piece = data[at : at + PIECE]
             now = asyncio.get_running_loop().time()
             self.free_at = max(self.free_at, now) + len(piece) / self.options.bandwidth
@@ -148,7 +148,10 @@ class _Server:
             writer.write(piece)
             self.counters["bytes"] += len(piece)
             await writer.drain()
-        if cut:
+        if stall:
+            self.counters["stalls"] += 1
+            await asyncio.sleep(3600)
+        if reset:
             self.counters["resets"] += 1
             writer.transport.abort()
             raise ConnectionResetError
@@ -179,8 +182,8 @@ def _error(code: str) -> bytes:
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    for name in ("latency", "bandwidth", "unavailable", "reset"):
-        parser.add_argument(f"--{name}", type=float, required=True)
+    for name in ("latency", "bandwidth", "unavailable", "reset", "stall"):
+        parser.add_argument(f"--{name}", type=float, default=0.0)
     server = _Server(parser.parse_args())
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 20)
     print(listening.sockets[0].getsockname()[1], flush=True)

@@ -88,3 +88,20 @@ def test_its_errors_read_like_those_of_the_other_client():
     assert is_transient(AnswerError(503, text))
     assert shown(AnswerError(503, text)) == "SlowDown: Please wait."
     assert not is_transient(RefusedError(403, "status code: 403"))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_answers_that_never_end_are_given_up_and_asked_for_again(tmp_path: Path, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "obstore", None)
+        monkeypatch.setitem(sys.modules, "obstore.store", None)
+    (tmp_path / "a.tar").write_bytes(DATA)
+    monkeypatch.setattr("factory_lib.storage.retry.FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("factory_lib.storage.retry.SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(store_module, "_clients", {})
+    with StubS3(tmp_path, stall=0.3) as stub:
+        for name, value in stub.environment.items():
+            monkeypatch.setenv(name, value)
+        for start in range(0, 30_000, 2_000):
+            assert bytes(store().read_ranges("s3://stub/a.tar", [(start, 90_000)])[0]) == DATA[start : start + 90_000]
+        assert stub.counters()["stalls"] > 0

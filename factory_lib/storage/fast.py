@@ -13,6 +13,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from factory_lib.storage import retry
+
 _used_in: int | None = None
 
 
@@ -58,7 +60,10 @@ class FastReads:
             options["credential_provider"] = _Credentials(filesystem, session)
         self._store = S3Store(
             bucket,
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": datetime.timedelta(seconds=60)},
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "timeout": datetime.timedelta(seconds=retry.SLOW_SECONDS),
+            },
             retry_config={"max_retries": 0},
             **options,
         )

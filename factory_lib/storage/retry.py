@@ -15,6 +15,8 @@ T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 10.0
+SLOW_SECONDS = 60.0
+"""Longest wait for an answer, or for the next chunk of a stream; a stalled connection is then given up."""
 
 _TRANSIENT_CODES = {
     "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown", "Throttling",

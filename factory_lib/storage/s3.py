@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from factory_lib.storage import retry
 from factory_lib.storage.fast import FastReads, Unserved, fast_reads
 from factory_lib.storage.files import ChangedError
 from factory_lib.storage.remote import RemoteFiles
@@ -16,8 +17,6 @@ AT_ONCE = 8
 """Range requests in flight for one call."""
 PART_BYTES = 8 * 2**20
 """A longer range is fetched as several parts at once."""
-BODY_TIMEOUT_SECONDS = 60.0
-"""Longest wait for the body of a part, or for the next chunk of a stream; a stalled connection is then given up."""
 
 
 def s3_options(configured: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +137,7 @@ class S3Files(RemoteFiles):
             body: Any = None
             try:
                 body, _ = await self._open(uri, start, etag, end)
-                data: bytes = await asyncio.wait_for(body.read(), BODY_TIMEOUT_SECONDS)
+                data: bytes = await asyncio.wait_for(body.read(), retry.SLOW_SECONDS)
                 return data
             except Exception as error:
                 if attempt + 1 == ATTEMPTS or not is_transient(error):
@@ -205,7 +204,7 @@ async def _fill(body: Any, size: int) -> bytes:
     """Read until `size` bytes are there or the body ends: one read returns whatever has arrived."""
     parts: list[bytes] = []
     missing = size
-    while missing > 0 and (data := await asyncio.wait_for(body.read(missing), BODY_TIMEOUT_SECONDS)):
+    while missing > 0 and (data := await asyncio.wait_for(body.read(missing), retry.SLOW_SECONDS)):
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
