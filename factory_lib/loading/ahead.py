@@ -22,7 +22,7 @@ from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, is_local
 
 AHEAD = 4  # a window is asked for this part of a window before the batch that needs its first row
-QUIET = 96  # windows in a row of which nothing was missing, after which none are looked at until something is
+QUIET = 24  # windows in a row of which nothing was missing, after which none are looked at until something is
 
 Orders = Callable[[int], Order]
 Extents = tuple[Rows, Rows, Rows]
@@ -76,6 +76,8 @@ class Ahead:
             return
         now, asked = self._current(order, lanes)
         for lane, opened, ahead in zip(lanes.tolist(), now.tolist(), asked.tolist(), strict=True):
+            if self._quiet >= QUIET:
+                return
             windows = self._windows.setdefault(lane, {})
             for old in [window for window in windows if window < opened]:
                 del windows[old]

@@ -301,7 +301,7 @@ class _Queue:
         fetched = counters.get("bytes_origin", 0) + counters.get("bytes_shared", 0)
         self._unfetched = 0 if fetched else self._unfetched + 1
         fitting = int(MESSAGE_SECONDS / max(counters["make_seconds"], 1e-6))
-        self._together = max(1, min(MAX_TOGETHER, fitting, self._unfetched // MAX_TOGETHER))
+        self._together = max(1, min(MAX_TOGETHER, fitting, self._unfetched // 2))
 
     def __iter__(self) -> Iterator[Tasks]:
         waiting = self.tasks
