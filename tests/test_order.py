@@ -203,7 +203,8 @@ def test_substitutes_come_from_the_same_window_of_the_same_lane(table, data):
     position = data.draw(st.integers(0, key.rows - 1))
     row = int(order.rows(np.array([position]))[0])
     lane, at = position % key.lanes, position // key.lanes
-    window = order.window_rows(lane, int(order.windows(np.array([lane]), np.array([at]))[0])).tolist()
+    lanes = np.array([lane])
+    window = order.window_rows(lanes, order.windows(lanes, np.array([at])))[0].tolist()
     assert row in window
     tries = [order.substitute(position, attempt) for attempt in range(len(window) - 1)]
     if len(window) > 1:

@@ -84,7 +84,7 @@ class Ahead:
                 self._sorted.clear()
             for window in range(opened, ahead + 1):
                 if window not in windows:
-                    windows[window] = self._spans(order.window_rows(lane, window))
+                    windows[window] = self._spans(order.window_rows(np.array([lane]), np.array([window]))[0])
                     self._sorted.clear()
                     if lane % self._share[1] == self._share[0]:
                         self._bring(cache, windows[window])

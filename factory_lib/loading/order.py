@@ -149,27 +149,33 @@ class Order:
         offset = at - self._window_start(lane, window)
         result = np.empty(len(position), np.int64)
         waiting = np.arange(len(position))
-        while len(waiting):
+        while True:
             ready = self._loaded[lane[waiting]] == window[waiting]
             now = waiting[ready]
             result[now] = self._table[lane[now], offset[now]]
             waiting = waiting[~ready]
+            if not len(waiting):
+                return result
             lanes, first = np.unique(lane[waiting], return_index=True)
-            for index, number in zip(lanes.tolist(), window[waiting[first]].tolist(), strict=True):
-                rows = self.window_rows(index, number)
+            numbers = window[waiting[first]]
+            for index, rows in zip(lanes.tolist(), self.window_rows(lanes, numbers), strict=True):
                 self._table[index, : len(rows)] = rows
-                self._loaded[index] = number
-        return result
+            self._loaded[lanes] = numbers
 
-    def window_rows(self, lane: int, window: int) -> Rows:
-        """The rows (int64) of a lane's window, in the order in which they come; empty past the end."""
-        start, stop = self._window_start(np.array([lane, lane]), np.array([window, window + 1])).tolist()
-        at = self._lane_start[lane] + np.arange(start, stop)
+    def window_rows(self, lane: Rows, window: Rows) -> list[Rows]:
+        """The rows (int64) of some lanes' windows, each in the order in which they come; empty past a lane's end."""
+        both = self._window_start(np.concatenate([lane, lane]), np.concatenate([window, window + 1]))
+        starts, stops = both[: len(lane)], both[len(lane) :]
+        edges = np.cumsum(stops - starts)
+        at = np.arange(edges[-1] if len(edges) else 0) + np.repeat(
+            self._lane_start[lane] + stops - edges, stops - starts
+        )
         unit = np.searchsorted(self._ends, at, side="right")
         first = self._starts[self._units[unit]]
         length = self._starts[self._units[unit] + 1] - first
-        rows: Rows = first + at - (self._ends[unit] - length)
-        return rows[_stable_order(self._words(len(rows), _WINDOW, lane, window))]
+        parts = np.split(first + at - (self._ends[unit] - length), edges[:-1])
+        places = zip(parts, lane.tolist(), window.tolist(), strict=False)
+        return [rows[_stable_order(self._words(len(rows), _WINDOW, *place))] for rows, *place in places]
 
     def windows(self, lane: Rows, at: Rows) -> Rows:
         """The numbers of the windows that positions `at` of lanes belong to; past a lane's end, of its last one."""
@@ -187,8 +193,8 @@ class Order:
         """The position in its lane at which a window starts: where the first unit begins that may belong to it."""
         least = window * self.window - self._shift[lane]
         length = self._lane_rows[lane]
-        place = self._lane_start[lane] + np.clip(least, 0, length)
-        begin = self._ends[np.searchsorted(self._ends, place)] - self._lane_start[lane]
+        place = self._lane_start[lane] + np.minimum(np.maximum(least, 0), length)
+        begin = self._ends[self._ends.searchsorted(place)] - self._lane_start[lane]
         starts: Rows = np.where(least <= 0, 0, np.minimum(begin, length))
         return starts
 
@@ -214,7 +220,7 @@ class Order:
         if self.key.shuffle:
             lane, at = np.array([position % self.key.lanes]), np.array([position // self.key.lanes])
             window = self.windows(lane, at)
-            others = self.window_rows(int(lane[0]), int(window[0]))
+            others = self.window_rows(lane, window)[0]
             mine = int((at - self._window_start(lane, window))[0])
             if len(others) > 1:
                 return int(others[_another(mine, len(others), word + attempt)])

@@ -84,7 +84,7 @@ class SampleReader:
                     f"{file.uri} ends before byte {offset + len(place)}.",
                     "The file was truncated since it was ingested; ingest the shard again.",
                 )
-            self.counters["bytes_local"] += len(place)
+        self.counters["bytes_local"] += sum([len(place) for _, place in ranges])
 
     def _read_remote(self, request: Request) -> None:
         bounds = [(offset, len(place)) for offset, place in request.ranges]
