@@ -22,6 +22,7 @@ from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, is_local
 
 AHEAD = 4  # a window is asked for this part of a window before the batch that needs its first row
+BEHIND = 2  # batches that each other worker of the rank may be behind
 QUIET = 24  # windows in a row of which nothing was missing, after which none are looked at until something is
 
 Orders = Callable[[int], Order]
@@ -46,7 +47,7 @@ class Ahead:
         self._windows: dict[int, dict[int, list[tuple[int, int, int]]]] = {}  # lane, window: spans
         self._sorted: dict[str, list[tuple[int, int]]] = {}
         self._epoch = -1
-        self._at = self._asked = self._quiet = self._fetches = 0
+        self._at = self._asked = self._needed = self._quiet = self._fetches = 0
         self._lanes: Rows = np.arange(0)
         self._pieces: tuple[int, Pieces, Extents] | None = None
         self._later: tuple[int, Rows] | None = None
@@ -67,6 +68,8 @@ class Ahead:
             self._epoch, self._windows = epoch, {}
         self._at = batch.start // order.key.lanes
         self._asked = -(-batch.stop // order.key.lanes) + order.window // AHEAD
+        others = (self._share[1] - 1) * BEHIND * len(batch)
+        self._needed = max(0, batch.start - others) // order.key.lanes
         self._lanes = lanes
         if cache.fetches != self._fetches:
             self._fetches, self._quiet = cache.fetches, 0
@@ -113,7 +116,9 @@ class Ahead:
         return key in self._keys
 
     def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
-        """What is kept, that of the most distant use first; nothing of current windows or of what is fetched ahead."""
+        """What is kept, that of the most distant use first; nothing of windows that any worker of this rank is at, and
+        nothing that is fetched ahead.
+        """
         if self._epoch < 0:
             return
         order = self._orders(self._epoch)
@@ -121,7 +126,8 @@ class Ahead:
         now, asked = self._current(order, pieces.lane)
         mine = np.isin(pieces.lane, self._lanes)
         need = np.where(mine & (pieces.window >= now), pieces.first, self._later_use(order)[pieces.unit])
-        chosen = np.flatnonzero(~(mine & (pieces.window >= now) & (pieces.window <= asked)))
+        needed = order.windows(pieces.lane, np.full(len(mine), self._needed))
+        chosen = np.flatnonzero(~(mine & (pieces.window >= needed) & (pieces.window <= asked)))
         need, number, first, last = (values[chosen] for values in (need, number, first, last))
         kept = first < last
         for file in np.unique(number[kept]).tolist():
