@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import LoaderError, StoreError
 from factory_lib.loading import collate, slabs
 from factory_lib.loading.ahead import Ahead
-from factory_lib.loading.decode import Decode, Decoder, Picture, decoder, image, square
+from factory_lib.loading.decode import Decode, Decoder, Picture, as_image, decoder, square
 from factory_lib.loading.index import Index, Pointers
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
@@ -358,7 +358,7 @@ class _Batch:
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         try:
-            return transform(image(picture))
+            return transform(as_image(picture))
         except Exception as error:
             place = self._place(int(self.rows[index]))
             raise LoaderError(f"transform failed on sample {place}: {type(error).__name__}: {error}") from error

@@ -48,7 +48,7 @@ def decoder(name: Decoder, size: int | None = None) -> Decode:
     raise LoaderError(f"There is no decoder {name!r}.", "Known: pillow, raw, simplejpeg.")
 
 
-def image(picture: Picture) -> Image.Image:
+def as_image(picture: Picture) -> Image.Image:
     """The picture as Pillow's."""
     if not isinstance(picture, np.ndarray):
         return picture

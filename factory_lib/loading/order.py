@@ -163,18 +163,16 @@ class Order:
             self._loaded[lanes] = numbers
 
     def window_rows(self, lane: Rows, window: Rows) -> list[Rows]:
-        """The rows (int64) of some lanes' windows, each in the order in which they come; empty past a lane's end."""
+        """The rows (int64) of windows of one or more lanes, each in the order in which they come; empty past a lane's end."""
         both = self._window_start(np.concatenate([lane, lane]), np.concatenate([window, window + 1]))
         starts, stops = both[: len(lane)], both[len(lane) :]
         edges = np.cumsum(stops - starts)
-        at = np.arange(edges[-1] if len(edges) else 0) + np.repeat(
-            self._lane_start[lane] + stops - edges, stops - starts
-        )
+        at = np.arange(edges[-1]) + np.repeat(self._lane_start[lane] + stops - edges, stops - starts)
         unit = np.searchsorted(self._ends, at, side="right")
         first = self._starts[self._units[unit]]
         length = self._starts[self._units[unit] + 1] - first
         parts = np.split(first + at - (self._ends[unit] - length), edges[:-1])
-        places = zip(parts, lane.tolist(), window.tolist(), strict=False)
+        places = zip(parts, lane.tolist(), window.tolist(), strict=True)
         return [rows[_stable_order(self._words(len(rows), _WINDOW, *place))] for rows, *place in places]
 
     def windows(self, lane: Rows, at: Rows) -> Rows:

@@ -97,7 +97,7 @@ class Mirror:
         for offset, place in ranges:
             first, last = offset // PAGE, -(-(offset + len(place)) // PAGE)
             expected = self._sums_view[first:last].tolist()
-            if last - first > SCRATCH_PAGES:
+            if last - first > len(scratch.pages):
                 scratch = _Scratch(last - first)
             length = (last - first) * PAGE
             if 0 in expected or preadv(self._data, (scratch.whole[:length],), first * PAGE) != length:
