@@ -163,7 +163,7 @@ class Order:
             self._loaded[lanes] = numbers
 
     def window_rows(self, lane: Rows, window: Rows) -> list[Rows]:
-        """The rows (int64) of windows of one or more lanes, each in the order in which they come; empty past a lane's end."""
+        """The rows (int64) of windows of one or more lanes, each in the order they come; empty past a lane's end."""
         both = self._window_start(np.concatenate([lane, lane]), np.concatenate([window, window + 1]))
         starts, stops = both[: len(lane)], both[len(lane) :]
         edges = np.cumsum(stops - starts)
