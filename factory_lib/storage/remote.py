@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from factory_lib.storage.files import ChangedError, FileInfo
 from factory_lib.storage.retry import with_retries
 
+T = TypeVar("T")
 _IDENTITY = (
     "ETag", "etag", "content_md5", "md5Hash", "checksum", "generation", "mtime", "LastModified", "last_modified",
-    "updated", "created",
+    "Last-Modified", "updated", "modify", "created",
 )  # fmt: skip
+
+
+def identity_of(about: Mapping[str, Any]) -> str:
+    """What identifies the content among the properties of a file; empty where nothing does."""
+    return str(next((about[name] for name in _IDENTITY if about.get(name)), "")).strip('"')
 
 
 class RemoteFiles:
@@ -24,18 +32,22 @@ class RemoteFiles:
 
     def __init__(self, filesystem: Any) -> None:
         self.filesystem = filesystem
+        # ftplib speaks over one connection, which two threads must not use at once.
+        self._turn = threading.Lock() if hasattr(filesystem, "ftp") else contextlib.nullcontext()
 
     def info(self, uri: str) -> FileInfo:
         """Describe one file."""
-        about = with_retries(lambda: self.filesystem.info(self._path(uri)))
+        self.filesystem.invalidate_cache()  # some keep listings although told not to
+        about = self._retried(lambda: self.filesystem.info(self._path(uri)))
         if about.get("type") == "directory":
             raise IsADirectoryError(uri)
-        return self._described(about)
+        return self._described(about, uri)
 
     def find(self, uri: str) -> list[FileInfo]:
         """All files below a folder, or the file itself."""
-        found = with_retries(lambda: self.filesystem.find(self._path(uri), detail=True))
-        return [self._described(about) for about in found.values() if about.get("type") == "file"]
+        self.filesystem.invalidate_cache()
+        found = self._retried(lambda: self.filesystem.find(self._path(uri), detail=True))
+        return [self._described(about, uri) for about in found.values() if about.get("type") == "file"]
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """Read by one range request a chunk: fsspec has no streamed body that all its file systems share."""
@@ -43,7 +55,7 @@ class RemoteFiles:
         path = self._path(uri)
         while offset < size:
             bounds = {"start": offset, "end": min(offset + chunk_size, size)}
-            chunk = with_retries(partial(self.filesystem.cat_file, path, **bounds))
+            chunk = self._retried(partial(self.filesystem.cat_file, path, **bounds))
             if not chunk:
                 return
             yield chunk
@@ -56,21 +68,21 @@ class RemoteFiles:
         path = self._path(uri)
         starts, ends = [start for start, _ in spans], [end for _, end in spans]
         fetch = self.filesystem.cat_ranges
-        parts = with_retries(lambda: fetch([path] * len(spans), starts, ends, on_error="raise"))
+        parts = self._retried(lambda: fetch([path] * len(spans), starts, ends, on_error="raise"))
         return [bytes(part) for part in parts]
 
     def write(self, uri: str, data: bytes) -> None:
         """Put one object."""
         path = self._path(uri)
         self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)
-        with_retries(lambda: self.filesystem.pipe_file(path, data))
+        self._retried(lambda: self.filesystem.pipe_file(path, data))
 
     def create(self, uri: str, data: bytes) -> bool:
         """Put one object unless there is one; storages without conditional writes may tell two writers that they
         wrote.
         """
         path = self._path(uri)
-        if with_retries(lambda: self.filesystem.exists(path)):
+        if self._retried(lambda: self.filesystem.exists(path)):
             return False
         self.write(uri, data)
         return True
@@ -78,22 +90,43 @@ class RemoteFiles:
     def remove(self, uri: str) -> None:
         """Remove one object."""
         path = self._path(uri)
-        with_retries(lambda: self.filesystem.rm_file(path))
+        self._retried(lambda: self.filesystem.rm_file(path))
 
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`."""
         found = self.filesystem.ls(self.filesystem._parent(self._path(uri)), detail=False)
         return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
 
+    def _retried(self, request: Callable[[], T]) -> T:
+        def in_turn() -> T:
+            with self._turn:
+                return request()
+
+        return with_retries(in_turn)
+
     def _path(self, uri: str) -> str:
         return str(self.filesystem._strip_protocol(uri))
 
-    def _described(self, about: dict[str, Any]) -> FileInfo:
+    def _described(self, about: dict[str, Any], asked: str) -> FileInfo:
+        """A file as the file system describes it.
+
+        Args:
+            asked: the URI that was asked for, whose server the file is on.
+        """
+        name, size = str(about["name"]), about.get("size")
+        if size is None:
+            raise OSError(f"the storage does not say how large {name} is")
         # Where the storage names no identity at all, the size is the little that can be compared.
-        identity = next((about[name] for name in _IDENTITY if about.get(name)), None)
-        size = int(about["size"])
-        etag = f"size-{size}" if identity is None else str(identity).strip('"')
-        return FileInfo(str(self.filesystem.unstrip_protocol(about["name"])), size, etag)
+        return FileInfo(self._uri(name, asked), int(size), identity_of(about) or f"size-{size}")
+
+    def _uri(self, name: str, asked: str) -> str:
+        """The URI of a path: what the file system cut off the URI that was asked for (its host, say) belongs to it."""
+        path = self._path(asked)
+        if asked.endswith(path) and "::" not in asked:
+            uri = asked[: len(asked) - len(path)] + name
+            if self._path(uri) == name:
+                return uri
+        return str(self.filesystem.unstrip_protocol(name))
 
     def _checked(self, uri: str, etag: str | None) -> FileInfo:
         found = self.info(uri)

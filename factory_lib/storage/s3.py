@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -53,26 +53,24 @@ class S3Files(RemoteFiles):
                 try:
                     if body is None:
                         body, etag = self._run(self._open(uri, offset, etag))
-                        pending = self._start(_fill(body, chunk_size))
-                    chunk: bytes = pending.result()
+                        pending = self._run(_begun(_fill(body, chunk_size)))
+                    chunk: bytes = self._run(_awaited(pending))
                 except Exception as error:
                     failures += 1
                     if failures >= ATTEMPTS or not is_transient(error):
                         raise
-                    _close(body)
-                    body = None
+                    self._start(_ended(pending, body))
+                    body = pending = None
                     self._run(asyncio.sleep(wait_seconds(failures - 1)))
                     continue
                 if not chunk:
                     return
-                pending = self._start(_fill(body, chunk_size))
+                pending = self._run(_begun(_fill(body, chunk_size)))
                 offset += len(chunk)
                 failures = 0
                 yield chunk
         finally:
-            if pending is not None:
-                pending.cancel()
-            _close(body)
+            self._start(_ended(pending, body))
 
     def spans(self, uri: str, spans: Sequence[tuple[int, int | None]], etag: str | None) -> list[bytes | memoryview]:
         """Fetch each (start, end) by range requests, `AT_ONCE` at a time."""
@@ -130,6 +128,7 @@ class S3Files(RemoteFiles):
         except BaseException:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # or their errors are reported when nobody can help
             raise
 
     async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
@@ -208,6 +207,23 @@ async def _fill(body: Any, size: int) -> bytes:
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
+
+
+async def _begun(work: Coroutine[Any, Any, bytes]) -> asyncio.Task[bytes]:
+    """Start something in the loop of whoever awaits this."""
+    return asyncio.ensure_future(work)
+
+
+async def _awaited(task: asyncio.Task[bytes]) -> bytes:
+    return await task
+
+
+async def _ended(task: asyncio.Task[bytes] | None, body: Any) -> None:
+    """Stop a read that nobody waits for any more, then close what it reads: in the other order it fails unheard."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    _close(body)
 
 
 def _parts(start: int, end: int | None) -> Iterator[tuple[int, int | None]]:

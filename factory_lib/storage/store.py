@@ -13,6 +13,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from factory_lib.errors import FileChanged, FileMissing, StoreError, nearest
@@ -248,7 +249,7 @@ class StoreFile(io.RawIOBase):
         return data
 
 
-_clients: dict[tuple[int, str], Files] = {}
+_clients: dict[tuple[int, str, str], Files] = {}
 _clients_lock = threading.Lock()
 _store = Store()
 
@@ -268,8 +269,7 @@ def _is_there(files: Files, uri: str) -> bool:
 
 def _files(uri: str) -> Files:
     """The backend for `uri`, made on first use in each process: clients don't survive a fork."""
-    protocol = "file" if is_local(uri) else uri.partition("://")[0]
-    key = (os.getpid(), protocol)
+    key = (os.getpid(), *_server(uri))
     found = _clients.get(key)
     if found is None:
         with _clients_lock:
@@ -277,6 +277,28 @@ def _files(uri: str) -> Files:
             if found is None:
                 found = _clients[key] = _connect(uri)
     return found
+
+
+def _server(uri: str) -> tuple[str, str]:
+    """Protocol and server of a URI: what one client speaks to. A bucket is no server, the host of ftp:// is."""
+    if is_local(uri):
+        return "file", ""
+    protocol, _, rest = uri.partition("://")
+    if "::" in uri:  # one file system inside another, such as zip://a.jpg::ftp://host/a.zip
+        return protocol, uri.partition("::")[2]
+    return protocol, _server_options(protocol, rest.partition("/")[0])
+
+
+@lru_cache(maxsize=10_000)
+def _server_options(protocol: str, authority: str) -> str:
+    """What the part of a URI before its path says about the server; empty where it is a part of the path."""
+    import fsspec
+
+    try:
+        options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(f"{protocol}://{authority}/")
+    except (ImportError, ValueError):  # connecting says what is missing
+        return ""
+    return repr(sorted(options.items(), key=str))
 
 
 def _connect(uri: str) -> Files:
@@ -287,6 +309,7 @@ def _connect(uri: str) -> Files:
     import fsspec
     from fsspec.config import conf
 
+    from factory_lib.storage.http import HttpFiles
     from factory_lib.storage.remote import RemoteFiles
     from factory_lib.storage.s3 import S3Files, s3_options
 
@@ -295,7 +318,7 @@ def _connect(uri: str) -> Files:
         filesystem, _ = fsspec.url_to_fs(uri, **private, **s3_options(conf.get("s3", {})))
         return S3Files(filesystem)
     filesystem, _ = fsspec.url_to_fs(uri, **private)
-    return RemoteFiles(filesystem)
+    return HttpFiles(filesystem) if uri.startswith(("http://", "https://")) else RemoteFiles(filesystem)
 
 
 def _after_fork() -> None:
