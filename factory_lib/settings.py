@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from factory_lib.errors import SettingsError
+
+MOST_PIXELS = 2 * 89_478_485
+"""Above this Pillow itself refuses a picture as a decompression bomb."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,27 @@ def settings() -> Settings:
         cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
         shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
     )
+
+
+def max_pixels() -> int:
+    """`FACTORY_MAX_PIXELS`, the most pixels that a picture may have to be decoded (default 2^26, about 67 million).
+
+    Raises:
+        SettingsError: no number, or more than Pillow decodes.
+    """
+    text = os.environ.get("FACTORY_MAX_PIXELS")
+    return _pixels(text) if text else 2**26
+
+
+@functools.cache
+def _pixels(text: str) -> int:
+    number = _number("FACTORY_MAX_PIXELS", float(2**26), minimum=1)
+    if number > MOST_PIXELS:
+        raise SettingsError(
+            f"FACTORY_MAX_PIXELS={text} is above {MOST_PIXELS}, the most that Pillow decodes.",
+            f"Unset it for the default, {2**26}.",
+        )
+    return int(number)
 
 
 def _whole(variable: str) -> int | None:

@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.operators",),
     ("factory_lib.sqltext",),
     ("factory_lib.storage",),
+    ("factory_lib.pictures",),
     ("factory_lib.progress", "factory_lib.settings"),
     ("factory_lib.errors",),
 )

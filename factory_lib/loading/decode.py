@@ -6,7 +6,6 @@ The two differ in single pixel values (inverse DCT, chroma upsampling), so the d
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Union
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
+from factory_lib.pictures import EXTENSIONS, check_pixels, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +23,7 @@ Decoder = Literal["pillow", "simplejpeg", "raw"]
 Pixels = NDArray[np.uint8]
 Picture = Union["Image.Image", Pixels]  # RGB; an array has the shape (height, width, 3)
 Decode = Callable[[memoryview], Picture]
-IMAGE_MEMBERS = frozenset({"image", "img", "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+IMAGE_MEMBERS = frozenset({"image", "img", *EXTENSIONS})
 
 
 def decoder(name: Decoder, size: int | None = None) -> Decode:
@@ -78,9 +78,7 @@ def square(picture: Picture, out: torch.Tensor) -> None:
 
 
 def _pillow(data: memoryview, size: int | None) -> Image.Image:
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(data))
+    picture = open_picture(data)
     if size is not None and picture.format == "JPEG":
         width, height = picture.size
         scale = size / min(width, height)
@@ -94,6 +92,8 @@ def _simplejpeg(data: memoryview, size: int | None) -> Picture:
     if bytes(data[:3]) != b"\xff\xd8\xff":
         return _pillow(data, size)
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        check_pixels(width, height)
         # Factors below 2 would save pixels and lose time: libjpeg-turbo has no fast code for them.
         found: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=2)
     except ValueError:  # CMYK and other rarities; what is broken for Pillow, too, is an error there

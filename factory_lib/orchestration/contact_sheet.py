@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import FactoryError
+from factory_lib.pictures import open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +106,7 @@ def _tile(data: bytes) -> Image | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_picture(data) as picture:
             picture.draft("RGB", (TILE, TILE))
             tile = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory_lib.errors import SourceError
+from factory_lib.pictures import open_picture
 from factory_lib.rendered.draw import render
 from factory_lib.rendered.edits import DAMAGES, EDITS, damage, encode
 from factory_lib.rendered.plan import Recipe, Row, picture_seed, plan_shard
@@ -161,10 +162,8 @@ def _jpeg(recipe: Recipe, row: Row) -> tuple[bytes, tuple[int, int]]:
     size = (rng.randint(24, 72), rng.randint(24, 72)) if row.fault == "too_small" else None
     picture = render(row.scene, seed, size)
     if row.edit in EDITS:
-        from PIL import Image
-
         jpeg = EDITS[row.edit](picture, rng)
-        return jpeg, Image.open(io.BytesIO(jpeg)).size
+        return jpeg, open_picture(jpeg).size
     jpeg = encode(picture)
     return (damage(row.edit, jpeg, rng) if row.edit in DAMAGES else jpeg), picture.size
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import SignalError
+from factory_lib.pictures import EXTENSIONS
 from factory_lib.settings import settings
 from factory_lib.signals.checkpoint import Checkpoint, resolve
 from factory_lib.signals.outputs import Vector
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGE_SUFFIXES = tuple(f".{extension}" for extension in EXTENSIONS)
 
 
 class Model(Protocol):

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
+
+from factory_lib.pictures import open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,13 +71,13 @@ class Member:
         """Size, format, mode, frames and orientation; no pixel is decoded.
 
         Raises:
-            PIL.UnidentifiedImageError: not an image that Pillow knows.
-            PIL.Image.DecompressionBombError: more pixels than Pillow's limit.
+            PIL.UnidentifiedImageError: not an image of a format that is read.
+            PIL.Image.DecompressionBombError: more pixels than `FACTORY_MAX_PIXELS`.
         """
         opened = self._open()
         if getattr(opened, "n_frames", None) is not None and self._data:
             # Counting frames seeks: done on a fresh handle, as the picture may already be loaded from this one.
-            opened = _open(self._data)
+            opened = open_picture(self._data)
         frames = int(getattr(opened, "n_frames", 1))
         return Header(*opened.size, opened.format or "", opened.mode, frames, _orientation(opened))
 
@@ -90,14 +91,14 @@ class Member:
 
         Raises:
             OSError: the file is not an image, or broken.
-            PIL.Image.DecompressionBombError: more pixels than Pillow's limit.
+            PIL.Image.DecompressionBombError: more pixels than `FACTORY_MAX_PIXELS`.
         """
         if self._picture is not None:
             return self._picture
         if truncated:
             if self._truncated is None:
                 with _truncated_allowed():
-                    self._truncated = to_rgb(_open(self._data))
+                    self._truncated = to_rgb(open_picture(self._data))
             return self._truncated
         if self._failure is None:
             try:
@@ -110,7 +111,7 @@ class Member:
 
     def _open(self) -> Image.Image:
         if self._opened is None:
-            self._opened = _open(self._data)
+            self._opened = open_picture(self._data)
         return self._opened
 
 
@@ -121,12 +122,6 @@ def silent_decoding() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")
         yield
-
-
-def _open(data: bytes | memoryview) -> Image.Image:
-    from PIL import Image
-
-    return Image.open(BytesIO(data))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.pictures import EXTENSIONS
 from factory_lib.sources.columns import TYPES, json_type, name_columns
 from factory_lib.sources.members import split_names
 from factory_lib.sources.shards import POINTER
 from factory_lib.sources.sidecars import json_objects
 from factory_lib.sources.tar import TarBlock
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
+IMAGES = EXTENSIONS
 """Extensions of what becomes `image`; when a sample has several, the first in this order."""
 INTEGERS = frozenset({"cls", "cls2", "class", "index", "inx", "id", "count"})
 """Extensions of members that hold one integer as text."""

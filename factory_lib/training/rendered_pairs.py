@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from factory_lib.pictures import open_picture
 from factory_lib.rendered.draw import render
 from factory_lib.rendered.edits import EDITS
 from factory_lib.rendered.scene import TEMPLATES, Scene, caption, random_scene
@@ -40,7 +39,7 @@ def rendered_pairs(count: int, seed: str) -> RenderedPairs:
         size = (rng.randint(24, 72), rng.randint(24, 72)) if rng.random() < 0.06 else None
         picture = render(scene, f"pair-{seed}/{number}", size)
         jpeg = EDITS[rng.choice(list(EDITS))](picture, rng)
-        pictures[number] = pixels(Image.open(io.BytesIO(jpeg)))
+        pictures[number] = pixels(open_picture(jpeg))
         captions.append(caption(scene, rng.randrange(len(TEMPLATES))))
         scenes.append(scene)
     return RenderedPairs(pictures, tuple(captions), tuple(scenes))
