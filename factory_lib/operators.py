@@ -28,6 +28,9 @@ class Scope(Protocol):
     def subquery(self, block: Any) -> str:
         """SQL of a nested query."""
 
+    def places(self) -> Sequence[Expr]:
+        """Columns that tell the rows of the input apart, in row order; none where there are no such."""
+
     def lazily(self) -> bool:
         """Have `if` evaluate a branch only where it is taken; False where the statement cannot ask for that."""
 
@@ -350,8 +353,21 @@ class Window(Expr):
 
     def render(self, scope: Scope) -> str:
         partition = f"PARTITION BY {', '.join(e.render(scope) for e in self.partition_by)}" if self.partition_by else ""
-        order = f"ORDER BY {', '.join(render_ordering(o, scope) for o in self.order_by)}" if self.order_by else ""
+        keys = (*self.order_by, *self._tie_breakers(scope))
+        order = f"ORDER BY {', '.join(render_ordering(o, scope) for o in keys)}" if keys else ""
         return f"{self.base.render(scope)} OVER ({f'{partition} {order}'.strip()})"
+
+    def _tie_breakers(self, scope: Scope) -> list[Ordering]:
+        """Row order behind the order of the window, for functions that tell equal rows apart."""
+        name = self.base.name if isinstance(self.base, Call) else ""
+        if name in _NUMBERING or (name in _CHOOSING and self.order_by):
+            return [Ordering(e) for e in scope.places()]
+        return []
+
+
+_NUMBERING = frozenset(["row_number", "ntile", "lag", "lead", "lagInFrame", "leadInFrame"])
+_CHOOSING = frozenset(["first_value", "last_value", "nth_value", "any", "anyLast"])
+"""Functions over windows whose value hangs on the order of rows; ranks and sums take equal rows together."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from factory_lib.expressions import SqlText
 from factory_lib.joins import join_source, key_pairs
 from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
 from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle, typed
+from factory_lib.sampling import sampled
 from factory_lib.sql import (
     Block,
     JoinSource,
@@ -26,7 +27,6 @@ from factory_lib.sql import (
     TableSource,
     UnionSource,
     leaves,
-    sampled,
     tables,
 )
 from factory_lib.warehouse import derive, provenance

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from factory_lib.aggregates import is_open
 from factory_lib.computing import SignalRows
 from factory_lib.errors import FactoryError, QueryError, SourceError
 from factory_lib.expressions import CosineDistance, SqlText, is_deterministic
@@ -302,6 +303,8 @@ class RecipeReader:
         if isinstance(made, Call | SqlText) and not is_deterministic(made):
             what = f"{made.name}()" if isinstance(made, Call) else made.text
             self._unpinned.append(f"{what} gives other values each time")
+        elif is_open(made):
+            self._unpinned.append(f"{made.text} leaves open which of equal rows comes first")
         return made
 
 

@@ -9,13 +9,14 @@ vector index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
+from factory_lib.aggregates import is_ordered
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.expressions import SqlText, has_window
 from factory_lib.operators import Call, Column, Expr, InQuery, Literal, Ordering, Scalar, ordering, render_ordering
@@ -23,6 +24,8 @@ from factory_lib.sqltext import literal, quote
 
 Params = dict[str, Any]
 ROW_ID = ("shard", "position")
+_WHOLE_ROW = "sipHash128"
+"""What orders rows that have no place of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,23 +179,25 @@ class Block:
     def head(self, n: int) -> Block:
         """The first n rows."""
         base = self.nested() if self.limit is not None else self
-        return replace(base._in_row_order(), limit=n)
+        return replace(base.in_row_order(), limit=n)
 
     def skip(self, n: int) -> Block:
         """All rows but the first n."""
         base = self.nested() if self.limit is not None or self.offset else self
-        return replace(base._in_row_order(), offset=n)
+        return replace(base.in_row_order(), offset=n)
 
     def unique(self, names: Sequence[str]) -> Block:
         """One row for each distinct row, or, with names, the first row for each distinct value of them."""
         base = self if self._rows_are_plain() else self.nested()
         if not names:
             return replace(base, distinct=True, order_by=())
-        return replace(base._in_row_order(), limit_by=tuple(base.column(n) for n in names))
+        return replace(base.in_row_order(), limit_by=tuple(base.column(n) for n in names))
 
     def aggregate(self, keys: Mapping[str, Expr], values: Mapping[str, Expr]) -> Block:
         """One row for each distinct value of the keys."""
         base = self if self._rows_are_plain() and not self.windowed else self.nested()
+        if any(is_ordered(e) for e in values.values()):
+            base = self.in_row_order().nested()
         bound = {name: base.bind(e) for name, e in keys.items()}
         columns = {**bound, **{name: base.bind(e) for name, e in values.items()}}
         return replace(base, columns=columns, group_by=tuple(bound.values()), order_by=())
@@ -201,19 +206,50 @@ class Block:
         """Whether the rows are those of the source less the filtered ones."""
         return self.limit is None and not (self.offset or self.limit_by or self.distinct) and self.group_by is None
 
-    def _in_row_order(self) -> Block:
-        """In the order of the source's rows where nothing else was said, so that limits are deterministic."""
-        if self.order_by or self.group_by is not None or self.distinct or not _has_row_order(self.source):
-            return self
-        return replace(self, order_by=tuple(Ordering(Column(n)) for n in ROW_ID))
+    def in_row_order(self) -> Block:
+        """The same rows in an order that leaves nothing open, where they have one.
+
+        Where nothing else was said it is the order of the source's rows, and what an order leaves equal comes in it,
+        too: which rows a limit keeps, which of several is the first, and where each is stored is always the same.
+        """
+        return self._ordered_by(self._tie_breakers())
+
+    def exposed(self) -> Block:
+        """The block as a terminal reads it: in row order, but for rows of joins and unions that share a place."""
+        return self._ordered_by([k for k in self._tie_breakers() if not (isinstance(k, Call) and k.name == _WHOLE_ROW)])
+
+    def _ordered_by(self, keys: Iterable[Expr]) -> Block:
+        said = {repr(o.expr) for o in self.order_by}
+        return replace(self, order_by=(*self.order_by, *(Ordering(k) for k in keys if repr(k) not in said)))
+
+    def _tie_breakers(self) -> Sequence[Expr]:
+        """What tells any two rows apart that are not the same in all that the query sees of them."""
+        if self.group_by is not None:
+            return self.group_by
+        if self.distinct:
+            return tuple(self.columns.values())
+        names = list(source_columns(self.source))
+        place = [Column(n) for n in ROW_ID if n in names]
+        if _rows_have_places(self.source):
+            return place
+        # A NULL would make the whole hash NULL, but for inside a tuple.
+        return (*place, Call(_WHOLE_ROW, tuple(Call("tuple", (Column(n),)) for n in names if n not in ROW_ID)))
+
+    def expressions(self) -> Iterator[Expr]:
+        """Everything that is evaluated in the SELECT."""
+        yield from self.columns.values()
+        yield from self.where
+        yield from self.group_by or ()
+        yield from (key.expr for key in self.order_by)
+        yield from self.limit_by
+
+    def has_places(self) -> bool:
+        """Whether no two rows have the same shard and position."""
+        return self.has_row_id() and _rows_have_places(self.source)
 
     def has_row_id(self) -> bool:
         """Whether shard and position of the source pass through unchanged."""
         return all(isinstance(e := self.columns.get(n), Column) and e.name == n for n in ROW_ID)
-
-    def exposed(self) -> Block:
-        """The block as it is read by a terminal: in a defined order where there is one."""
-        return self._in_row_order()
 
 
 def source_columns(source: Any) -> Mapping[str, Any]:
@@ -224,11 +260,12 @@ def source_columns(source: Any) -> Mapping[str, Any]:
     return columns
 
 
-def _has_row_order(source: Any) -> bool:
-    """Whether the rows of a source are those of tables, told apart by shard and position."""
+def _rows_have_places(source: Any) -> bool:
+    """Whether no two rows of a source have the same shard and position."""
     if isinstance(source, Block):
-        return source.has_row_id() and source.group_by is None and not source.distinct
-    return all(n in source_columns(source) for n in ROW_ID)
+        plain = source.group_by is None and not source.distinct and source.has_row_id()
+        return plain and _rows_have_places(source.source)
+    return isinstance(source, TableSource | PendingSource) and all(n in source.columns for n in ROW_ID)
 
 
 def describe(source: Any) -> str:
@@ -244,40 +281,30 @@ def describe(source: Any) -> str:
     return describe(source.source)
 
 
+def blocks_of(source: Any) -> Iterator[Block]:
+    """All SELECTs that a source is made of: those that give it its rows first, then those that these look up."""
+    if isinstance(source, JoinSource | UnionSource):
+        parts = (source.left, source.right) if isinstance(source, JoinSource) else source.blocks
+        for part in parts:
+            yield from blocks_of(part)
+    elif isinstance(source, Block):
+        yield source
+        yield from blocks_of(source.source)
+        for expr in source.expressions():
+            for e in expr.walk():
+                if isinstance(e, InQuery | Scalar):
+                    yield from blocks_of(e.block)
+
+
+def leaves(source: Any) -> list[Any]:
+    """The tables and pending rows that a source reads, in the order of `blocks_of`."""
+    sources = [source, *(block.source for block in blocks_of(source))]
+    return [one for one in sources if isinstance(one, TableSource | PendingSource)]
+
+
 def tables(source: Any) -> list[TableSource]:
-    """All tables that a source reads, subqueries in predicates included."""
-    found: list[TableSource] = []
-
-    def visit(node: Any) -> None:
-        if isinstance(node, TableSource):
-            found.append(node)
-        elif isinstance(node, JoinSource):
-            visit(node.left)
-            visit(node.right)
-        elif isinstance(node, UnionSource):
-            for block in node.blocks:
-                visit(block)
-        elif isinstance(node, Block):
-            visit(node.source)
-            for expr in (*node.columns.values(), *node.where):
-                for e in expr.walk():
-                    if isinstance(e, InQuery | Scalar):
-                        visit(e.block)
-
-    visit(source)
-    return found
-
-
-def leaves(block: Block) -> list[Any]:
-    """The tables and pending rows that a query reads, subqueries in predicates included."""
-    found: list[Any] = []
-
-    def visit(source: Any) -> Any:
-        found.append(source)
-        return source
-
-    map_sources(block, visit)
-    return found
+    """All tables that a source reads, subqueries included."""
+    return [one for one in leaves(source) if isinstance(one, TableSource)]
 
 
 def map_sources(block: Block, change: Callable[[Any], Any]) -> Block:
@@ -297,11 +324,17 @@ def map_sources(block: Block, change: Callable[[Any], Any]) -> Block:
             return replace(e, base=e.base.replace(nested), block=map_sources(e.block, change))
         return replace(e, block=map_sources(e.block, change)) if isinstance(e, Scalar) else None
 
+    def each(exprs: Iterable[Expr]) -> tuple[Expr, ...]:
+        return tuple(e.replace(nested) for e in exprs)
+
     return replace(
         block,
         source=source(block.source),
         columns={n: e.replace(nested) for n, e in block.columns.items()},
-        where=tuple(e.replace(nested) for e in block.where),
+        where=each(block.where),
+        group_by=None if block.group_by is None else each(block.group_by),
+        order_by=tuple(Ordering(o.expr.replace(nested), o.descending) for o in block.order_by),
+        limit_by=each(block.limit_by),
     )
 
 
@@ -322,6 +355,8 @@ class Rendering:
     def select(self, block: Block) -> str:
         """SQL of a block."""
         scope = Scoped(self, block.source)
+        if block.group_by is not None and any(is_ordered(e) for e in block.columns.values()):
+            self.settings["max_threads"] = 1  # several would not keep the order of the rows
         columns = ", ".join(_named(e.render(scope), name) for name, e in block.columns.items()) or "1"
         parts = [f"SELECT {'DISTINCT ' if block.distinct else ''}{columns}", f"FROM {self._source(block.source)}"]
         where = [*self._shards(block.source), *(e.render(scope) for e in block.where)]
@@ -421,6 +456,9 @@ class Scoped:
     def subquery(self, block: Block) -> str:
         return self.rendering.select(block)
 
+    def places(self) -> Sequence[Expr]:
+        return [Column(n) for n in ROW_ID] if _rows_have_places(self.source) else []
+
     def lazily(self) -> bool:
         # What is written with its values stands alone: it is shown, or becomes a mutation, which runs without settings.
         if not self.rendering.inline:
@@ -443,28 +481,3 @@ class Scoped:
 
 def _named(text: str, name: str) -> str:
     return text if text == quote(name) else f"{text} AS {quote(name)}"
-
-
-def _aligned(block: Block, names: Sequence[str]) -> Block:
-    """A block with exactly these columns, in this order; those it lacks are NULL."""
-    return block.select({n: Column(n) if n in block.columns else Literal(None) for n in names})
-
-
-def sampled(block: Block, n: int | None, fraction: float | None, seed: int) -> Block:
-    """A deterministic random sample: rows whose hash with the seed is small. A filter, so that it is stored as a mask.
-
-    Raises:
-        QueryError: neither or both of n and fraction are given, or they are out of range.
-    """
-    if (n is None) == (fraction is None):
-        raise QueryError("sample() takes either n or fraction.")
-    keys = [c for c in ("sample_id", "shard", "position") if c in block.columns] or list(block.columns)
-    rank = Call("sipHash64", (*(Column(k) for k in keys), Literal(int(seed))))
-    if fraction is not None:
-        if not 0 <= fraction <= 1:
-            raise QueryError(f"sample(fraction={fraction}): the fraction lies between 0 and 1.")
-        return block.filter(rank <= int(fraction * 2**64) - 1 if fraction else Literal(False))
-    if n is None or n < 0:
-        raise QueryError(f"sample({n}): the number of rows is not negative.")
-    smallest = block.nested().select({"h": rank}).sort([Column("h")]).head(n)
-    return block.filter(InQuery(rank, smallest))

@@ -12,10 +12,22 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from factory_lib.aggregates import is_summed
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
 from factory_lib.expressions import has_window, is_deterministic
 from factory_lib.operators import Column, Expr
-from factory_lib.sql import ROW_ID, Block, JoinSource, Rendering, TableSource, UnionSource, describe, source_columns
+from factory_lib.sql import (
+    ROW_ID,
+    Block,
+    JoinSource,
+    Rendering,
+    Scoped,
+    TableSource,
+    UnionSource,
+    blocks_of,
+    describe,
+    source_columns,
+)
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -328,6 +340,8 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
     settings = dict(rendering.settings)
     if single_stream:
         settings["max_insert_threads"] = 1
+    if _sums_floats(block):
+        settings["max_threads"] = 1
     target = ", ".join(quote(n) for n in types)
     statement = f"INSERT INTO {stage.name} ({target}) SELECT {', '.join(columns)} FROM ({inner})"
     try:
@@ -345,11 +359,22 @@ def _numbered(block: Block) -> tuple[Block, bool]:
         isinstance(o.expr, Column) and o.expr.name == n and not o.descending
         for o, n in zip(block.order_by, ROW_ID, strict=False)
     )
-    if block.order_by and not in_row_order:
-        return block, True
-    if not all(n in block.columns for n in ROW_ID):
-        return block, True
-    return block, False
+    if not in_row_order or not all(n in block.columns for n in ROW_ID):
+        return block.in_row_order(), True
+    if block.limit is not None or block.offset or block.limit_by:
+        return block.in_row_order(), False
+    return replace(block, order_by=()), False
+
+
+def _sums_floats(block: Block) -> bool:
+    """Whether a value of a query hangs on how threads share the rows."""
+
+    def sums(one: Block) -> bool:
+        scope = Scoped(Rendering(), one.source)
+        exprs = one.columns.values() if one.group_by is not None or one.windowed else ()
+        return any(is_summed(e, lambda a: scope.type_of(a.name) if isinstance(a, Column) else "") for e in exprs)
+
+    return any(map(sums, blocks_of(block)))
 
 
 def _system_expressions(block: Block, types: Mapping[str, str], single_stream: bool) -> dict[str, str]:
@@ -357,8 +382,9 @@ def _system_expressions(block: Block, types: Mapping[str, str], single_stream: b
     position, shard = "position", "shard"
     if single_stream:
         shard, position = f"'{SINGLE_SHARD}'", "rowNumberInAllBlocks()"
-    elif not _unique_rows(block):
-        position = "row_number() OVER (PARTITION BY shard ORDER BY position) - 1"
+    elif not block.has_places():
+        rest = "".join(f", tuple({quote(n)})" for n in types if n in block.columns and n != "shard")
+        position = f"row_number() OVER (PARTITION BY shard ORDER BY position, sipHash128(shard{rest})) - 1"
     key = "key" if "key" in types and "key" in block.columns else f"toString({position})"
     pointer = next((n for n, t in types.items() if is_pointer(t)), None)
     identity = (
@@ -366,13 +392,6 @@ def _system_expressions(block: Block, types: Mapping[str, str], single_stream: b
     )
     sample_id = "sample_id" if "sample_id" in block.columns else f"xxHash64({identity})"
     return {"shard": shard, "position": position, "sample_id": sample_id, "key": key}
-
-
-def _unique_rows(block: Block) -> bool:
-    """Whether no two rows can have the same shard and position."""
-    if not block.has_row_id():
-        return False
-    return isinstance(block.source, TableSource) or (isinstance(block.source, Block) and _unique_rows(block.source))
 
 
 def is_unit(block: Block, name: str) -> bool:
