@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from factory_lib.dependencies import versions_read
 from factory_lib.errors import CommitError, QueryError
 from factory_lib.pending import Ledger, settle
 from factory_lib.recipes import recipe_of
@@ -28,7 +29,7 @@ from factory_lib.warehouse.derive import conform, derive, naming_columns, union_
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
-from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish, resolve
+from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish
 from factory_lib.writing import predicates
 
 Mode = Literal["new", "merge"]
@@ -76,7 +77,7 @@ def save(request: Request) -> Version:
         raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'merge'.")
     wh = warehouse()
     ledger = Ledger()
-    parents = _parents(wh, request.block)
+    parents = versions_read(wh, request.block)
     block = settle(request.block, ledger)
     with naming_columns(block):
         rows, derivation, added = derive(wh, request.dataset, block)
@@ -242,23 +243,6 @@ def _difference(own: TableSource, carried: Version) -> str:
         f"The columns of these shards differ from those of {carried}, into which they are merged ({'; '.join(says)})."
         " Save all shards again, or merge with evolve=True: columns that one side lacks are NULL there."
     )
-
-
-def _parents(wh: Warehouse, block: Block) -> list[Version]:
-    from factory_lib.sql import PendingSource, map_sources
-
-    found: dict[str, Version] = {}
-
-    def visit(source: object) -> object:
-        if isinstance(source, PendingSource) and hasattr(source.origin, "block"):
-            found.update({str(v): v for v in _parents(wh, source.origin.block)})
-        return source
-
-    map_sources(block, visit)
-    for table in tables(block):
-        if is_version_name(table.name):
-            found.setdefault(table.name, resolve(wh, table.name))
-    return list(found.values())
 
 
 def _sources(parents: Sequence[Version]) -> dict[str, str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from factory_lib.dependencies import lookups, root_of
 from factory_lib.errors import QueryError
 from factory_lib.history.narrowing import narrowed, pending_origins
 from factory_lib.pending import ShardRows
 from factory_lib.saving import Request, made_by, save
-from factory_lib.sql import Block, PendingSource, TableSource, leaves
+from factory_lib.sql import Block, PendingSource, TableSource
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.names import is_version_name
@@ -30,8 +30,8 @@ def update(block: Block, python: str, dataset: str, context: Mapping[str, str]) 
         QueryError: a row of the query may depend on rows of other shards.
     """
     wh = warehouse()
-    root = _root(block)
-    if root is None or narrowed(block, ()) is None:
+    root = None if narrowed(block, ()) is None else _root(block)
+    if root is None:
         raise QueryError(
             f"{dataset}: update() works shard by shard, and a row of this query may depend on rows of other shards.",
             f"save({dataset!r}) makes all of them.",
@@ -66,11 +66,8 @@ class _Root:
 
 
 def _root(block: Block) -> _Root | None:
-    source: Any = block.source
-    while isinstance(source, PendingSource) and isinstance(inner := getattr(source.origin, "block", None), Block):
-        source = inner.source
-    besides = sorted(t.name + _uuid(t) for t in leaves(block) if isinstance(t, TableSource) and t is not source)
-    suffix = " ".join(["", *besides])
+    source = root_of(block)
+    suffix = " ".join(["", *lookups(warehouse(), block)])
     if isinstance(source, TableSource) and is_version_name(source.name):
         parent = resolve(warehouse(), source.name)
         wanted = parent.shards if source.shards is None else [s for s in source.shards if s in parent.shards]
@@ -83,10 +80,6 @@ def _root(block: Block) -> _Root | None:
             provenance.without_credentials(rows.source.uri), read, frozenset(s.name for s in rows.source.shards())
         )
     return None
-
-
-def _uuid(table: TableSource) -> str:
-    return resolve(warehouse(), table.name).uuid if is_version_name(table.name) else ""
 
 
 def _signals(block: Block) -> list[dict[str, str]]:

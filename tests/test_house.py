@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.query",),
     ("factory_lib.saving", "factory_lib.tables", "factory_lib.writing"),
     ("factory_lib.recipes",),
+    ("factory_lib.dependencies",),
     ("factory_lib.computing", "factory_lib.given"),
     ("factory_lib.reuse",),
     ("factory_lib.pending", "factory_lib.joins", "factory_lib.sampling"),

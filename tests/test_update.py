@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, fn, signal
@@ -207,3 +208,31 @@ def _wait_for(log: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None
         assert time.monotonic() - begun < 120
         time.sleep(0.02)
+
+
+def test_whatever_is_looked_up_is_an_input(folder: Path) -> None:
+    def of_rows(*names: str) -> DatasetQuery:
+        return DatasetQuery.from_arrow(pa.table({"name": list(names)}))
+
+    samples = DatasetQuery.from_source(str(folder)).update("looking")
+    wanted = [str(v) for v in (of_rows("a", "b").save("wanted"), of_rows("a").save("wanted"))]
+    base = DatasetQuery(samples)
+    queries = {
+        "semi join": lambda n: base.join(DatasetQuery(wanted[n]), on={"caption": "name"}, how="semi"),
+        "anti join": lambda n: base.join(DatasetQuery(wanted[n]), on={"caption": "name"}, how="anti"),
+        "isin": lambda n: base.filter(C.caption.isin(DatasetQuery(wanted[n]).select("name"))),
+        "before a signal": lambda n: base.join(DatasetQuery(wanted[n]), {"caption": "name"}, "semi").add_signals(length),
+        "a column": lambda n: base.mutate(known=C.caption.isin(DatasetQuery(wanted[n]).select("name"))),
+        "memory": lambda n: base.join(of_rows(*("a", "b")[: 2 - n]), on={"caption": "name"}, how="semi"),
+        "text": lambda n: base.filter(f"caption IN (SELECT name FROM {wanted[n]})"),
+        "itself": lambda n: base.filter(C.caption.isin(base.filter(C.caption.isin(["a", "b"][: 2 - n])).select("caption"))),
+    }  # fmt: skip
+    for name, query in queries.items():
+        first = query(0).update("found")
+        assert query(0).update("found") == first, name
+        second = query(1).update("found")
+        rows = DatasetQuery(second).to_arrow().num_rows
+        assert rows == query(1).count(), name
+        assert second != first, name
+        if name not in ("memory", "itself"):
+            assert wanted[1] in [parent["name"] for parent in second.provenance.parents], name

@@ -61,6 +61,11 @@ def _translated(warehouse: Warehouse, words: list[str], error: EngineError) -> F
     return error
 
 
+def tables_named(sql: str) -> list[str]:
+    """Names of the form `a.b` in SQL: of tables, and of elements of tuples."""
+    return _tables([token.text for token in tokens(sql)])
+
+
 def _tables(words: list[str]) -> list[str]:
     """Names of the form `a.b` among the tokens of a statement."""
     dotted = zip(words, words[1:], words[2:], strict=False)
