@@ -13,13 +13,15 @@ import pyarrow as pa
 from factory_lib.errors import SourceError, nearest
 from factory_lib.settings import settings
 from factory_lib.sources.datacomp import JoinedSource
+from factory_lib.sources.entries import split_path
 from factory_lib.sources.folder import open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
 from factory_lib.sources.keyindex import KeyedTables
-from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
+from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, first_blocks
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.shards import Source
-from factory_lib.sources.tables import ARRAY_SUFFIXES, KEYS, TablePair, pair_files, settle_schema
+from factory_lib.sources.tablefiles import table_stem
+from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schema
 from factory_lib.sources.tar import TarReader
 from factory_lib.sources.webdataset import WebDataset
 from factory_lib.storage.retry import redact
@@ -29,6 +31,7 @@ TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
 _STATS = "_stats.json"
+_NO_TABLES = (_STATS, "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _OPTIONS = "_opened_with"
 
 
@@ -98,9 +101,11 @@ def join_metadata(source: Source, metadata: str, on: str | None = None, vectors:
         SourceError: there are no tables at `metadata`, or nothing to join by.
     """
     uri = store().resolve(metadata)
-    pairs = tuple(pair_files(_listed(uri)))
+    pairs = tuple(_Found(uri, tuple(_listed(uri)), vectors, 1, 3).tables)
     if not pairs:
-        raise SourceError(f"{redact(uri)} holds no parquet, npz or npy: {_contents(_listed(uri))}.")
+        raise SourceError(
+            f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(_listed(uri))}."
+        )
     schema = settle_schema(pairs[:3], vectors)
     shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
     if on is None and not shared:
@@ -129,6 +134,19 @@ class _Found:
     def tars(self) -> tuple[FileInfo, ...]:
         return tuple(file for file in self.files if file.uri.lower().endswith(TAR_SUFFIXES))
 
+    @cached_property
+    def tables(self) -> list[TablePair]:
+        """Tables: also those in JSON, unless it is a picture's own."""
+        pictures = {split_path(file.uri)[0] for file in self.files if split_path(file.uri)[1] in IMAGES}
+        documents = [
+            TablePair(file, None)
+            for file in self.files
+            if file.uri.lower().endswith(".json")
+            and not file.uri.endswith(_NO_TABLES)
+            and split_path(file.uri)[0] not in pictures
+        ]
+        return [*pair_files(self.files), *documents]
+
     def below(self, folder: str) -> _Found:
         """Only what is in a folder of it."""
         root = f"{self.uri}/{folder}"
@@ -148,12 +166,12 @@ def _open_datacomp(found: _Found) -> Source | None:
 
 
 def _open_img2dataset(found: _Found) -> Source | None:
-    by_stem = {pair.files[0].uri.rsplit(".", 1)[0]: pair for pair in pair_files(found.files)}
+    by_stem = {table_stem(pair.files[0].uri): pair for pair in reversed(pair_files(found.files))}
     stats = {file.uri.removesuffix(_STATS): file for file in found.files if file.uri.endswith(_STATS)}
     tars = [
         TarWithTables(tar, by_stem[stem], stats.get(stem))
         for tar in found.tars
-        if (stem := tar.uri.rsplit(".", 1)[0]) in by_stem and by_stem[stem].parquet is not None
+        if (stem := tar.uri.rsplit(".", 1)[0]) in by_stem and by_stem[stem].table is not None
     ]
     if not tars:
         return None
@@ -176,24 +194,23 @@ def _open_webdataset(found: _Found) -> Source | None:
 
 
 def _open_tables(found: _Found) -> Source | None:
-    files = [file for file in found.files if file.uri.lower().endswith((".parquet", *ARRAY_SUFFIXES))]
-    if not files:
+    pairs = found.tables
+    if not pairs:
         return None
-    pairs = pair_files(files)
     schema = _first_schema(pairs, found)
     return MetadataTables(found.uri, tuple(pairs), schema, key_column(schema))
 
 
 def _open_folder(found: _Found) -> Source | None:
-    return open_folder(found.uri, found.files)
+    return open_folder(found.uri, found.files, found.tables)
 
 
 _OPENERS: dict[str, Callable[[_Found], Source | None]] = {
     "datacomp": _open_datacomp,
     "img2dataset": _open_img2dataset,
     "webdataset": _open_webdataset,
-    "tables": _open_tables,
     "folder": _open_folder,
+    "tables": _open_tables,
 }
 
 

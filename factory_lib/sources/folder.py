@@ -1,27 +1,140 @@
-"""A folder of plain image files, with captions or JSON in files of the same name beside them.
+"""A folder of plain image files, with captions or JSON in files of the same name, and tables that describe them.
 
-A sample is a file name without its last extension. Each folder of images is a shard; `folder` says which one a sample
-is in, which is its label in layouts such as ImageNet's.
+A sample is a file name without its last extension. Each folder of images is a shard, unless there are many small ones,
+as of classes: then neighbours share a shard. `folder` says which one a sample is in, which is its label in layouts such
+as ImageNet's. Tables beside the pictures are told by their content (see `descriptions`): `metadata.csv`, img2dataset's
+parquet files, COCO's JSON and others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema
+from factory_lib.sources.entries import Entry, entries_below, is_lfs_pointer, picture_format, split_path
+from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder
 from factory_lib.sources.members import Members
+from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
-from factory_lib.sources.tar import INLINE_BYTES
+from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
+from factory_lib.sources.tables import TablePair, fitted
 from factory_lib.sources.webdataset import build_samples
-from factory_lib.storage.store import FileInfo, store
+from factory_lib.storage.store import FileInfo
 
 SIDECARS = ("txt", "caption", "json", "cls")
+FOLDERS_APART = 64
+"""Up to this many folders are a shard each; of more, small neighbours share one."""
+SHARD_FILES = 2_000
+"""A folder with as many files is a shard by itself; smaller ones are gathered to at least so many."""
+MAX_SHARD_FILES = 20_000
 _FILES_AT_ONCE = 20_000
 _SCHEMA_FILES = 200
+_SNIFFED_FILES = 1_000
+"""Files without a known extension that are looked into for being pictures."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What pictures and the files beside them become.
+
+    Attributes:
+        layout: what extensions and JSON fields become.
+        tables: that describe them.
+        extensions: path -> extension by its content, of pictures whose name has no known one.
+        bare_keys: whether keys are names without their folder, as img2dataset's are.
+    """
+
+    layout: Layout
+    tables: tuple[Described, ...] = ()
+    extensions: tuple[tuple[str, str], ...] = ()
+    bare_keys: bool = False
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        return joined_schema(self.layout.schema.append(pa.field("folder", pa.string())), settled_schema(self.tables))
+
+    @cached_property
+    def _by_content(self) -> dict[str, str]:
+        return dict(self.extensions)
+
+    def extension(self, entry: Entry) -> str:
+        """What kind of file it is."""
+        return self._by_content.get(entry.path) or split_path(entry.path)[1]
+
+    def key(self, entry: Entry) -> str:
+        """The key of its sample."""
+        key = entry.path if entry.path in self._by_content else split_path(entry.path)[0]
+        return key.rpartition("/")[2] if self.bare_keys else key
+
+    def rows(self, entries: Sequence[Entry], report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """Samples of some entries, which are sorted by path."""
+        start = 0
+        while start < len(entries):
+            stop = min(start + _FILES_AT_ONCE, len(entries))
+            while stop < len(entries) and split_path(entries[stop].path)[0] == split_path(entries[stop - 1].path)[0]:
+                stop += 1
+            batch = self._batch(entries[start:stop], report)
+            report.samples += len(batch)
+            yield batch
+            start = stop
+
+    def _batch(self, entries: Sequence[Entry], report: ShardReport) -> pa.RecordBatch:
+        batch = build_samples(self._members(entries, report), "", self.layout, report)
+        by_key: dict[str, Entry] = {}
+        for entry in entries:
+            if self.extension(entry) in IMAGES:
+                by_key.setdefault(self.key(entry), entry)
+        chosen = [by_key[key] for key in batch.column("key").to_pylist()]
+        batch = batch.append_column("folder", pa.array([entry.folder for entry in chosen], pa.string()))
+        paths = pa.array([entry.path for entry in chosen], pa.string())
+        for table in self.tables:
+            if any(table.naming.is_below(folder) for folder in {entry.folder for entry in chosen}):
+                batch = self._joined(batch, table.rows_of(paths), table, report)
+        return join_rows(batch, batch, self.schema)
+
+    def _joined(
+        self, batch: pa.RecordBatch, rows: pa.RecordBatch, table: Described, report: ShardReport
+    ) -> pa.RecordBatch:
+        fields = [self.schema.field(name) for name in rows.schema.names if name in self.schema.names]
+        if unknown := [name for name in rows.schema.names if name not in self.schema.names]:
+            report.count("unknown_columns", len(unknown))
+            report.problem(f"{table.table.name}: {', '.join(unknown)} are in no column: the first tables lack them")
+        arrays = [fitted(rows.column(field.name), field, table.table.name, report) for field in fields]
+        rows = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        return join_rows(batch, rows, joined_schema(batch.schema, rows.schema))
+
+    def _members(self, entries: Sequence[Entry], report: ShardReport) -> Members:
+        codes = {extension: code for code, extension in enumerate(self.layout.extensions)}
+        extensions = [self.extension(entry) for entry in entries]
+        pointers = [is_lfs_pointer(entry) for entry in entries]
+        if any(pointers):
+            first = entries[pointers.index(True)].path
+            report.count("lfs_pointers", sum(pointers))
+            report.problem(
+                f"{sum(pointers)} pictures were not downloaded, such as {first!r}: what is there is what Git LFS or "
+                "git-annex keeps in their place; run `git lfs pull` (or `git annex get`) and ingest again"
+            )
+        return Members(
+            pa.array([self.key(entry) for entry in entries], pa.string()),
+            np.array([codes.get(extension, -1) for extension in extensions], np.int32),
+            np.array([max(entry.offset, 0) for entry in entries], np.uint64),
+            np.array([0 if lfs else entry.size for entry, lfs in zip(entries, pointers, strict=True)], np.uint64),
+            [
+                entry.small() if extension in self.layout.textual else None
+                for entry, extension in zip(entries, extensions, strict=True)
+            ],
+            pa.array(
+                ["" if lfs else entry.file.uri for entry, lfs in zip(entries, pointers, strict=True)], pa.string()
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -31,84 +144,158 @@ class ImageFolder:
     Attributes:
         uri: the folder.
         files: images and their sidecars, sorted by uri.
-        layout: what extensions and JSON fields become.
+        pictures: what they become.
+        format: `folder`, `coco`, or `img2dataset` for its output of files.
     """
 
     uri: str
     files: tuple[FileInfo, ...]
-    layout: Layout
+    pictures: Pictures
     format: str = "folder"
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of every batch."""
-        return self.layout.schema.append(pa.field("folder", pa.string()))
+        return self.pictures.schema
 
     def shards(self) -> list[SourceShard]:
-        """One a folder that has files of its own."""
+        """One a folder that has files of its own, or small neighbours together; with the tables that describe them."""
         by_folder: dict[str, list[FileInfo]] = {}
         for file in self.files:
             by_folder.setdefault(file.uri.rsplit("/", 1)[0], []).append(file)
-        return name_shards(self.uri, [(folder, tuple(files)) for folder, files in by_folder.items()])
+        groups: list[tuple[str, tuple[FileInfo, ...]]] = []
+        for folders in [[f] for f in by_folder] if len(by_folder) <= FOLDERS_APART else gathered(by_folder):
+            files = tuple(file for folder in folders for file in by_folder[folder])
+            below = [folder.removeprefix(self.uri.rstrip("/")).strip("/") for folder in folders]
+            tables = (t.table.files for t in self.pictures.tables if any(map(t.naming.is_below, below)))
+            groups.append((folders[0], files + tuple(file for some in tables for file in some)))
+        return name_shards(self.uri, groups)
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
-        """Rows of a folder, by file name."""
-        files = shard.files
-        start = 0
-        while start < len(files):
-            stop = min(start + _FILES_AT_ONCE, len(files))
-            while stop < len(files) and _split(files[stop].uri)[0] == _split(files[stop - 1].uri)[0]:
-                stop += 1
-            batch = build_samples(self._members(files[start:stop]), "", self.layout, report)
-            report.samples += len(batch)
-            folder = files[start].uri.rsplit("/", 1)[0].removeprefix(self.uri).strip("/")
-            yield batch.append_column("folder", pa.repeat(pa.scalar(folder), len(batch))).cast(self.schema)
-            start = stop
+        """Rows of a shard, by path."""
+        files = [file for file in shard.files if file.uri not in self._tables]
+        yield from self.pictures.rows(entries_below(self.uri, files), report)
+        for table in self._accounted.get(shard.name, ()):
+            table.account(self._paths, report)
 
-    def _members(self, files: Sequence[FileInfo]) -> Members:
-        codes = {extension: code for code, extension in enumerate(self.layout.extensions)}
-        split = [_split(file.uri) for file in files]
-        root = self.uri.rstrip("/") + "/"
-        return Members(
-            pa.array([key.removeprefix(root) for key, _ in split], pa.string()),
-            np.array([codes.get(extension, -1) for _, extension in split], np.int32),
-            np.zeros(len(files), np.uint64),
-            np.array([file.size for file in files], np.uint64),
-            [
-                _content(file) if extension in self.layout.textual else None
-                for file, (_, extension) in zip(files, split, strict=True)
-            ],
-            pa.array([file.uri for file in files], pa.string()),
-        )
+    @cached_property
+    def _tables(self) -> set[str]:
+        return {file.uri for table in self.pictures.tables for file in table.table.files}
+
+    @cached_property
+    def _accounted(self) -> dict[str, list[Described]]:
+        """The first shard that each table describes pictures of: its report says what is odd about the table."""
+        found: dict[str, list[Described]] = {}
+        shards = self.shards()
+        for table in self.pictures.tables:
+            uris = {file.uri for file in table.table.files}
+            first = next((s for s in shards if uris & {file.uri for file in s.files}), None)
+            if first is not None:
+                found.setdefault(first.name, []).append(table)
+        return found
+
+    @cached_property
+    def _paths(self) -> pa.StringArray:
+        return pa.array([entry.path for entry in entries_below(self.uri, self.files)], pa.string())
 
 
-def open_folder(uri: str, files: Sequence[FileInfo]) -> ImageFolder | None:
-    """The image files below a folder, or a single one; None when there are none. Other files are passed over."""
-    split = [(file, *_split(file.uri)) for file in files]
-    keys = {key for _, key, extension in split if extension in IMAGES}
-    if not keys:
-        return None
-    kept = [
-        (file, key, extension)
-        for file, key, extension in split
-        if extension in IMAGES or (extension in SIDECARS and key in keys)
-    ]
-    builder = LayoutBuilder()
-    builder.extensions |= dict.fromkeys(extension for _, _, extension in kept)
-    builder.add_images([key for _, key, _ in kept], [extension for _, _, extension in kept])
-    documents = [file for file, _, extension in kept if extension == "json"][:_SCHEMA_FILES]
-    builder.add_json([_content(file) for file in documents])
-    if uri == files[0].uri:
+def gathered(by_folder: dict[str, list[FileInfo]]) -> Iterator[list[str]]:
+    """Neighbouring folders together, so that each group has some thousand files.
+
+    Where a group ends depends on the names of its folders, so that a folder that comes or goes changes few groups.
+    """
+    group: list[str] = []
+    held = 0
+    for folder, files in by_folder.items():
+        large = len(files) >= SHARD_FILES
+        ends = hashlib.sha256(folder.rsplit("/", 1)[-1].encode()).digest()[0] % 8 == 0
+        if group and (large or (held >= SHARD_FILES and ends) or held + len(files) > MAX_SHARD_FILES):
+            yield group
+            group, held = [], 0
+        group.append(folder)
+        held += len(files)
+        if large:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def open_folder(uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair] = ()) -> ImageFolder | None:
+    """The image files below a folder, or a single one; None when there are none.
+
+    Args:
+        tables: files there that may describe the images.
+    """
+    if files and uri == files[0].uri:
         uri = uri.rsplit("/", 1)[0]
-    return ImageFolder(uri, tuple(file for file, _, _ in kept), builder.build())
+    entries = entries_below(uri, files)
+    found = settle_pictures(uri, entries, tables)
+    if found is None:
+        return None
+    pictures, kept, names = found
+    by_uri = {entry.file.uri for entry in kept}
+    return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, names)
 
 
-def _split(uri: str) -> tuple[str, str]:
-    """Path without its last extension, and that extension in lower case."""
-    folder, _, name = uri.rpartition("/")
-    stem, dot, extension = name.rpartition(".")
-    return (f"{folder}/{stem}", extension.lower()) if dot and stem else (uri, "")
+def settle_pictures(
+    uri: str, entries: Sequence[Entry], tables: Sequence[TablePair]
+) -> tuple[Pictures, list[Entry], str] | None:
+    """What the pictures among some entries become.
+
+    Returns:
+        That, the entries that are pictures or belong to one, and the name of the format; None without pictures.
+    """
+    extensions = _by_content(entries)
+    known = dict(extensions)
+    keys = {split_path(entry.path)[0] for entry in entries if split_path(entry.path)[1] in IMAGES}
+    kept = [
+        entry
+        for entry in entries
+        if entry.path in known
+        or (ending := split_path(entry.path))[1] in IMAGES
+        or (ending[1] in SIDECARS and ending[0] in keys)
+    ]
+    if not keys and not known:
+        return None
+    images = [entry for entry in kept if entry.path in known or split_path(entry.path)[1] in IMAGES]
+    _refuse_undownloaded(images)
+    described, _ = describe(tables, PictureNames(uri, [entry.path for entry in images]))
+    if not described and len(tables) >= len(images):
+        return None  # a picture or two beside tables of something else
+    downloads = any(map(is_download, described[:1]))
+    builder = LayoutBuilder(parse_json=not downloads)
+    pictures = Pictures(Layout(), tuple(described), tuple(extensions), downloads)
+    builder.extensions |= dict.fromkeys(pictures.extension(entry) for entry in kept)
+    builder.add_images([pictures.key(entry) for entry in kept], [pictures.extension(entry) for entry in kept])
+    if not downloads:
+        documents = [entry for entry in kept if pictures.extension(entry) == "json"][:_SCHEMA_FILES]
+        builder.add_json([entry.small() for entry in documents])
+    name = "img2dataset" if downloads else "coco" if any(map(_is_coco, described[:TABLES_TRIED])) else "folder"
+    return Pictures(builder.build(), tuple(described), tuple(extensions), downloads), kept, name
 
 
-def _content(file: FileInfo) -> bytes | None:
-    return store().read(file.uri, etag=file.etag or None) if file.size <= INLINE_BYTES else None
+def is_download(table: Described) -> bool:
+    """Whether a table is one that img2dataset wrote."""
+    names = table.table.fields
+    return table.naming.column == "key" and {"status", "error_message"} <= names.keys()
+
+
+def _is_coco(table: Described) -> bool:
+    from factory_lib.sources.coco import CocoTable
+
+    return isinstance(table.table._table, CocoTable)
+
+
+def _by_content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Pictures whose name does not say so."""
+    unknown = [entry for entry in entries if not split_path(entry.path)[1]]
+    found = ((entry.path, picture_format(entry.read(MAGIC_BYTES))) for entry in unknown[:_SNIFFED_FILES])
+    return [(path, extension) for path, extension in found if extension]
+
+
+def _refuse_undownloaded(images: Iterable[Entry]) -> None:
+    """Raise where none of the first pictures was downloaded."""
+    first = list(images)[:20]
+    if all(is_lfs_pointer(entry) for entry in first):
+        refuse_lfs(first[0].read(MAGIC_BYTES), first[0].file.uri)

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, StoreError
 from factory_lib.sources.coerce import one_batch
+from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import Layout
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.tables import TablePair, check_keys
 from factory_lib.sources.webdataset import read_tar
 from factory_lib.storage.store import FileInfo, store
 
-ERRORS_KEPT = 20
 _STATS_BYTES = 2**20
 
 
@@ -89,7 +89,7 @@ class Img2Dataset:
         before = report.samples
         matched = 0
         for batch in read_tar(store(), one.tar, self.layout, report):
-            found = pc.index_in(batch.column("key"), value_set=rows.keys)
+            found = pc.index_in(rows.named(batch.column("key")), value_set=rows.keys)
             report.count("no_metadata", found.null_count)
             matched += len(found) - found.null_count
             yield join_rows(batch, rows.take(found), self.schema)
@@ -118,12 +118,18 @@ class _Successes:
             report.problem(str(error))
             self._attributes, self._arrays = one_batch(schema.empty_table()), []
         keys = self._attributes.column("key")
+        self._numbers = pa.types.is_integer(keys.type)
+        keys = keys.cast(pa.string())
         check_keys(keys, table.name, report)
-        if "status" in self._attributes.schema.names:
-            failed = pc.fill_null(pc.not_equal(self._attributes.column("status"), "success"), False)
-            _count_failures(self._attributes.filter(failed), report)
+        failed = failed_rows(self._attributes)
+        if failed is not None:
+            count_failures(self._attributes.filter(failed), report)
             keys = pc.if_else(failed, pa.scalar(None, pa.string()), keys)
         self.keys = keys
+
+    def named(self, keys: pa.StringArray) -> pa.StringArray:
+        """Keys of samples as the table writes them: a table of numbers has no zeros before them."""
+        return pc.replace_substring_regex(keys, r"^0+([0-9])", r"\1") if self._numbers else keys
 
     def take(self, rows: pa.Array) -> pa.RecordBatch:
         """Rows by number; a null number gives nulls."""
@@ -152,16 +158,6 @@ def join_rows(batch: pa.RecordBatch, rows: pa.RecordBatch, schema: pa.Schema) ->
         fills = ours.null_count and theirs.type.equals(ours.type)
         columns.append(pc.coalesce(ours, theirs) if fills else ours)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _count_failures(failed: pa.RecordBatch, report: ShardReport) -> None:
-    report.count("failed_rows", len(failed))
-    if not len(failed) or "error_message" not in failed.schema.names:
-        return
-    reasons = pc.fill_null(failed.column("error_message"), "unknown")
-    counted = sorted(pc.value_counts(reasons).to_pylist(), key=lambda entry: -entry["counts"])
-    for entry in counted[:ERRORS_KEPT]:
-        report.count(f"failed: {str(entry['values'])[:100]}", entry["counts"])
 
 
 def _compare_stats(one: TarWithTables, samples: int, report: ShardReport) -> None:

@@ -34,7 +34,7 @@ from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tables import TablePair
 
 MAX_ROWS = 200_000_000
-_FORMAT = 1
+_FORMAT = 2
 _ROWS_AT_ONCE = 100_000
 _OLD_SECONDS = 24 * 3600.0
 
@@ -55,11 +55,10 @@ class KeyedTables:
     schema: pa.Schema
     home: Path
 
-    @property
-    def vectors(self) -> tuple[str, ...]:
-        """Columns that stay in their npz."""
-        kinds = {field.name: field.type for field in self.schema}
-        return tuple(name for name, kind in kinds.items() if pa.types.is_fixed_size_list(kind))
+    def vectors(self, pair: TablePair) -> list[str]:
+        """Columns of a table that stay in its npz; vectors within a parquet are attributes like others."""
+        arrays = pair.array_columns(self.schema)
+        return [name for name in arrays if pa.types.is_fixed_size_list(self.schema.field(name).type)]
 
     @property
     def fingerprint(self) -> str:
@@ -246,7 +245,8 @@ def _write_attributes(path: Path, pair: TablePair, tables: KeyedTables) -> npt.N
     """Write all columns but vectors; returns the hashes of the keys."""
     if tables.on not in pair.fields:
         raise SourceError(f"{pair.name} has no column {tables.on!r} to join by.", f"It has {', '.join(pair.fields)}.")
-    schema = pa.schema([field for field in tables.schema if field.name not in tables.vectors])
+    vectors = tables.vectors(pair)
+    schema = pa.schema([field for field in tables.schema if field.name not in vectors])
     hashes = []
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for batch in pair.batches(schema, _ROWS_AT_ONCE, ShardReport(pair.name)):

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from factory_lib.errors import SourceError
+from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, Store
 
@@ -72,7 +73,8 @@ def array_members(origin: Store, file: FileInfo) -> dict[str, ArrayMember]:
     Raises:
         SourceError: the file is neither, is damaged, or holds Python objects.
     """
-    magic = origin.read(file.uri, 0, 6, etag=file.etag or None)
+    magic = origin.read(file.uri, 0, MAGIC_BYTES, etag=file.etag or None)
+    refuse_lfs(magic, file.uri)
     if magic.startswith(b"\x93NUMPY"):
         name = file.uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return {name: _npy_member(origin, file, name, 0, file.size)}

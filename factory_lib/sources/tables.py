@@ -1,4 +1,4 @@
-"""Tables of metadata: a parquet, an npz or npy with vectors, or both, row i of one being row i of the other."""
+"""Tables of metadata: a file of rows, an npz or npy with vectors, or both, row i of one being row i of the other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from factory_lib.sources.coerce import array_column, array_type, coerced, is_byt
 from factory_lib.sources.columns import name_columns
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, open_table, table_stem
 from factory_lib.storage.retry import redact
-from factory_lib.storage.store import FileInfo, is_local, store
+from factory_lib.storage.store import FileInfo, store
 
 KEYS = ("key", "uid", "hash", "source_id", "url")
 """Columns that can name a row, in order of preference."""
@@ -33,16 +34,16 @@ class TablePair:
     What is read of the files' headers is kept with the object: use a `fresh` one for each use, or files stay open.
 
     Attributes:
-        parquet: attributes; None when there are only arrays.
-        arrays: an npz or npy; None when there is only a parquet. Row i of it belongs to row i of the parquet, unless
-            both name their rows by a column of `KEYS`: then that decides.
+        table: attributes, in any format of `tablefiles`; None when there are only arrays.
+        arrays: an npz or npy; None when there is none. Row i of it belongs to row i of the table, unless both name
+            their rows by a column of `KEYS`: then that decides.
     """
 
-    parquet: FileInfo | None
+    table: FileInfo | None
     arrays: FileInfo | None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"parquet": self.parquet, "arrays": self.arrays}
+        return {"table": self.table, "arrays": self.arrays}
 
     def fresh(self) -> TablePair:
         """The same table with nothing open."""
@@ -51,7 +52,7 @@ class TablePair:
     @property
     def files(self) -> tuple[FileInfo, ...]:
         """Those that are there."""
-        return tuple(file for file in (self.parquet, self.arrays) if file is not None)
+        return tuple(file for file in (self.table, self.arrays) if file is not None)
 
     @property
     def name(self) -> str:
@@ -65,8 +66,8 @@ class TablePair:
         return {name: member for name, member in found.items() if member.shape}
 
     @cached_property
-    def _parquet(self) -> Any:
-        return open_parquet(self.parquet) if self.parquet else None
+    def _table(self) -> TableFile | None:
+        return open_table(self.table) if self.table else None
 
     @cached_property
     def rows(self) -> int:
@@ -76,16 +77,16 @@ class TablePair:
             SourceError: its files disagree.
         """
         counts = {name: member.rows for name, member in self.members.items()}
-        if self._parquet is None:
+        if self._table is None:
             if len(set(counts.values())) != 1:
                 raise SourceError(f"{self.name} is no table: its arrays have these lengths: {counts}.")
             return next(iter(counts.values()))
-        rows = int(self._parquet.metadata.num_rows)
+        rows = self._table.rows
         different = [f"{count} in {name!r}" for name, count in counts.items() if count != rows]
         if different and self._shared_key is None:
-            parquet, arrays = (redact(file.uri) for file in self.files)
+            table, arrays = (redact(file.uri) for file in self.files)
             raise SourceError(
-                f"{parquet} has {rows} rows, but {arrays} has {', '.join(different)}: row i of one must be row i of "
+                f"{table} has {rows} rows, but {arrays} has {', '.join(different)}: row i of one must be row i of "
                 "the other.",
                 "They are not of the same run, or one of them was cut off.",
             )
@@ -95,8 +96,8 @@ class TablePair:
     def fields(self) -> dict[str, tuple[str, pa.DataType]]:
         """Column -> (name in the file, type in the file); raw bytes and pandas' index are left out."""
         found: dict[str, pa.DataType] = {}
-        if self._parquet is not None:
-            for field in self._parquet.schema_arrow:
+        if self._table is not None:
+            for field in self._table.schema:
                 if not is_bytes(field.type) and not re.fullmatch(r"__index_level_\d+__", field.name):
                     found[field.name] = field.type
         for name, member in self.members.items():
@@ -118,7 +119,7 @@ class TablePair:
             SourceError: a file is damaged, or the files disagree.
         """
         wanted = {column: self.fields[column][0] for column in schema.names if column in self.fields}
-        names = [name for name in wanted.values() if self._is_in_parquet(name)]
+        names = [name for name in wanted.values() if self._is_in_table(name)]
         start = 0
         for piece in self._pieces(names, size) if self.rows else ():
             columns = []
@@ -127,16 +128,19 @@ class TablePair:
                 if name is None:
                     columns.append(pa.nulls(len(piece), field.type))
                     continue
-                if self._is_in_parquet(name):
+                if self._is_in_table(name):
                     columns.append(fitted(piece.column(name), field, self.name, report))
                 else:
                     columns.append(self.take_array(field, np.arange(start, start + len(piece))))
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
             start += len(piece)
+        if self._table is not None and self._table.skipped:
+            report.count("malformed_rows", self._table.skipped)
+            report.problem(f"{self.name}: {self._table.skipped} lines are no rows of the table: left out")
 
     def array_columns(self, schema: pa.Schema) -> list[str]:
         """Columns of `schema` that are in the npz or npy."""
-        return [name for name in schema.names if name in self.fields and not self._is_in_parquet(self.fields[name][0])]
+        return [name for name in schema.names if name in self.fields and not self._is_in_table(self.fields[name][0])]
 
     def take_array(self, field: pa.Field, rows: npt.NDArray[np.int64]) -> pa.Array:
         """Some rows of an array as a column.
@@ -152,30 +156,24 @@ class TablePair:
         wanted = rows if present is None else np.maximum(rows, 0)
         return array_column(read_rows(store(), self.arrays, member, wanted), present).cast(field.type)
 
-    def _is_in_parquet(self, name: str) -> bool:
-        return self._parquet is not None and name in self._parquet.schema_arrow.names
+    def _is_in_table(self, name: str) -> bool:
+        return self._table is not None and name in self._table.schema.names
 
     def _pieces(self, names: list[str], size: int) -> Iterator[Any]:
-        """Parquet columns piece by piece; without a parquet, only the number of rows of each."""
-        if self._parquet is None or not names:
+        """Columns of the table piece by piece; without a table, only the number of rows of each."""
+        if self._table is None or not names:
             for start in range(0, self.rows, size):
                 yield range(start, min(start + size, self.rows))
             return
-        assert self.parquet is not None
-        # Arrow takes a dot in a name for a path into a struct; such a name is asked for with all others.
-        columns = None if any("." in name for name in names) else names
-        try:
-            yield from self._parquet.iter_batches(size, columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.parquet, error) from error
+        yield from self._table.batches(size, names)
 
     @cached_property
     def _shared_key(self) -> str | None:
-        return next((name for name in KEYS if name in self.members and self._is_in_parquet(name)), None)
+        return next((name for name in KEYS if name in self.members and self._is_in_table(name)), None)
 
     @cached_property
     def _order(self) -> npt.NDArray[np.int64] | None:
-        """Row of the arrays for each row of the parquet, -1 for none; None when they are the same."""
+        """Row of the arrays for each row of the table, -1 for none; None when they are the same."""
         key = self._shared_key
         if key is None or self.arrays is None:
             return None
@@ -188,27 +186,23 @@ class TablePair:
         return np.asarray(found, np.int64)
 
 
-def open_parquet(file: FileInfo) -> Any:
-    """A `ParquetFile`; only its footer is read.
-
-    Raises:
-        SourceError: the file is no parquet, or is damaged.
-    """
-    import pyarrow.parquet as pq
-
-    # On a local disk Arrow opens the path itself, which is faster; elsewhere it asks the store for ranges.
-    where: Any = file.uri if is_local(file.uri) else pa.PythonFile(store().open(file), mode="r")
-    try:
-        return pq.ParquetFile(where, pre_buffer=not is_local(file.uri))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
 def pair_files(files: Sequence[FileInfo]) -> list[TablePair]:
-    """Pair parquet and array files by their path without extension; sorted by it."""
-    parquets = {_stem(file.uri): file for file in files if file.uri.lower().endswith(".parquet")}
+    """Pair tables and array files by their path without extension; sorted by it.
+
+    Where several tables have one path (`00000.csv` beside `00000.parquet`), each is a pair, the parquet with the
+    arrays.
+    """
+    tables: dict[str, list[FileInfo]] = {}
+    for file in files:
+        if file.uri.lower().endswith(TABLE_SUFFIXES):
+            tables.setdefault(table_stem(file.uri), []).append(file)
     arrays = {_stem(file.uri): file for file in files if file.uri.lower().endswith(ARRAY_SUFFIXES)}
-    return [TablePair(parquets.get(stem), arrays.get(stem)) for stem in sorted(parquets.keys() | arrays.keys())]
+    pairs: list[TablePair] = []
+    for stem in sorted(tables.keys() | arrays.keys()):
+        here = sorted(tables.get(stem, ()), key=lambda file: not file.uri.lower().endswith(".parquet"))
+        pairs.append(TablePair(here[0] if here else None, arrays.get(stem)))
+        pairs.extend(TablePair(other, None) for other in here[1:])
+    return pairs
 
 
 def settle_schema(pairs: Sequence[TablePair], vectors: Sequence[str] | None = None) -> pa.Schema:
@@ -253,11 +247,6 @@ def check_keys(keys: Any, where: str, report: ShardReport) -> None:
         report.problem(f"{where}: {missing} rows have no key")
     if repeated:
         report.problem(f"{where}: {repeated} rows have the key of a row before them, which counts")
-
-
-def _unreadable(file: FileInfo, error: Exception) -> SourceError:
-    reason = " ".join(str(error).split())[:200]
-    return SourceError(f"{redact(file.uri)} cannot be read as parquet: {reason}", "Was its upload interrupted?")
 
 
 def _stem(uri: str) -> str:

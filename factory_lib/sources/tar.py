@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import FileChanged, SourceError
+from factory_lib.sources.streams import refuse_lfs
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, Store, is_local
 
@@ -278,6 +279,7 @@ class TarReader:
         where = redact(self._uri)
         if not data:
             raise SourceError(f"{where} is empty (0 bytes): not a tar.", "Was its upload interrupted?")
+        refuse_lfs(data, self._uri)
         for magic, (name, command) in _COMPRESSED.items():
             if data.startswith(magic):
                 raise SourceError(

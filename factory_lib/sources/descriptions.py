@@ -1,0 +1,172 @@
+"""Tables that describe pictures which lie beside them.
+
+`metadata.csv` and `metadata.jsonl` of Hugging Face's image folders, a CSV of paths and captions, img2dataset's parquet
+beside its folders of files, COCO's JSON: each has a column with names of pictures (see `picture_names`). A picture gets
+the values of the first row that names it; where several do, their captions become a list as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import SourceError, StoreError
+from factory_lib.sources.coerce import settled_type
+from factory_lib.sources.failures import count_failures, failed_rows
+from factory_lib.sources.picture_names import Naming, PictureNames
+from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.tables import TablePair
+
+CAPTION, CAPTIONS = "caption", "captions"
+TABLES_TRIED = 16
+"""Tables that are looked into; the others are taken to be alike."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """One table whose rows describe pictures.
+
+    Attributes:
+        table: the table.
+        naming: how they name them.
+        listed: whether several of its rows may name one picture.
+    """
+
+    table: TablePair
+    naming: Naming
+    listed: bool
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns that pictures get from it."""
+        fields = [
+            (name, settled_type(name, [kind]))
+            for name, (_, kind) in self.table.fields.items()
+            if name != self.naming.column
+        ]
+        names = [name for name, _ in fields]
+        if self.listed and CAPTION in names and CAPTIONS not in names:
+            fields.append((CAPTIONS, pa.list_(pa.string())))
+        return pa.schema(fields)
+
+    def rows_of(self, paths: pa.Array) -> pa.RecordBatch:
+        """The row of each picture, all null for one that the table does not name.
+
+        Raises:
+            SourceError: the table cannot be read.
+        """
+        loaded = _load(self)
+        return loaded.rows.take(pc.index_in(self.naming.pictures(paths), value_set=loaded.names))
+
+    def account(self, paths: pa.Array, report: ShardReport) -> None:
+        """Count what of the table is used by no picture, out of those that are in its scope."""
+        loaded = _load(self)
+        for kind, number in loaded.report.counts.items():
+            report.count(kind, number)
+        for problem in loaded.report.problems:
+            report.problem(problem)
+        missing = pc.invert(pc.is_in(loaded.names, value_set=self.naming.pictures(paths)))
+        number = int(pc.sum(missing).as_py() or 0)
+        if number:
+            first = ", ".join(map(repr, loaded.names.filter(missing)[:3].to_pylist()))
+            report.count("missing_pictures", number)
+            report.problem(f"{self.table.name}: {number} pictures that it names are not there, such as {first}")
+
+
+def describe(tables: Sequence[TablePair], names: PictureNames) -> tuple[list[Described], list[TablePair]]:
+    """Find out which tables describe pictures.
+
+    Returns:
+        Those that do, and the others.
+    """
+    found: list[Described] = []
+    others: list[TablePair] = []
+    for number, pair in enumerate(tables):
+        if pair.table is None:
+            others.append(pair)
+            continue
+        if number >= TABLES_TRIED and found:
+            last = found[-1]
+            found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed))
+            continue
+        try:
+            naming = names.find(pair.fresh())
+            described = None if naming is None else Described(pair, naming, False)
+            if described is not None:
+                found.append(Described(pair, described.naming, _load(described).repeated > 0))
+        except (SourceError, StoreError):
+            naming = None
+        if naming is None:
+            others.append(pair)
+    return found, others
+
+
+def settled_schema(tables: Iterable[Described]) -> pa.Schema:
+    """Columns that pictures get from several tables, as the first of them say."""
+    kinds: dict[str, list[pa.DataType]] = {}
+    for one in islice(tables, TABLES_TRIED):
+        for field in one.schema:
+            kinds.setdefault(field.name, []).append(field.type)
+    return pa.schema([(name, settled_type(name, found)) for name, found in kinds.items()])
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A table in memory.
+
+    Attributes:
+        names: of the pictures, all different.
+        rows: the first row of each picture.
+        repeated: rows that name a picture that another row named before.
+        report: what was odd.
+    """
+
+    names: pa.Array
+    rows: pa.RecordBatch
+    repeated: int
+    report: ShardReport
+
+
+@lru_cache(maxsize=TABLES_TRIED)
+def _load(described: Described) -> _Loaded:
+    pair, naming, report = described.table.fresh(), described.naming, ShardReport("")
+    if naming.column not in pair.fields:
+        raise SourceError(
+            f"{pair.name} has no column {naming.column!r}, by which the tables before it name pictures.",
+            f"It has {', '.join(pair.fields)}.",
+        )
+    kinds = {name: settled_type(name, [kind]) for name, (_, kind) in pair.fields.items()}
+    batch = pair.read(pa.schema(kinds | {naming.column: pa.string()}), report)
+    failed = failed_rows(batch)
+    if failed is not None:
+        count_failures(batch.filter(failed), report)
+        batch = batch.filter(pc.invert(failed))
+    names = naming.values(batch.column(naming.column))
+    batch, names = batch.filter(names.is_valid()), names.drop_null()
+    encoded = names.dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    first = np.unique(codes, return_index=True)[1]
+    repeated = len(codes) - len(first)
+    rows = batch.select([name for name in batch.schema.names if name != naming.column]).take(pa.array(first))
+    if described.listed and CAPTION in kinds and CAPTIONS not in kinds:
+        rows = rows.append_column(CAPTIONS, _grouped(batch.column(CAPTION), codes, len(first)))
+    elif repeated and CAPTION not in kinds:
+        report.count("repeated_rows", repeated)
+        report.problem(f"{pair.name}: {repeated} rows name a picture that a row before them named, which counts")
+    return _Loaded(encoded.dictionary, rows, repeated, report)
+
+
+def _grouped(values: pa.Array, codes: npt.NDArray[np.int32], groups: int) -> pa.ListArray:
+    """Values of each group as a list, nulls left out."""
+    present = values.is_valid().to_numpy(zero_copy_only=False)
+    values, codes = values.drop_null(), codes[present]
+    ends = np.cumsum(np.bincount(codes, minlength=groups))
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values.take(pa.array(np.argsort(codes, kind="stable"))))

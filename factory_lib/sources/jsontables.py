@@ -1,0 +1,115 @@
+"""Rows in JSON: a line each (JSON Lines), or one array of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from factory_lib.errors import SourceError
+from factory_lib.sources.columns import json_column, json_type
+from factory_lib.sources.streams import open_stream
+from factory_lib.storage.retry import redact
+from factory_lib.storage.store import FileInfo
+
+MAX_ARRAY_BYTES = 2**30
+"""The largest JSON file that is parsed as a whole; JSON Lines have no limit."""
+_ROWS_AT_ONCE = 10_000
+
+
+class JsonRows:
+    """A file of JSON objects.
+
+    Objects and arrays within them are kept as JSON text.
+
+    Attributes:
+        skipped: lines and entries that are no JSON objects, once all rows were read.
+    """
+
+    def __init__(self, file: FileInfo) -> None:
+        self._file, self.skipped = file, 0
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Fields with the types that all of their values fit."""
+        return self._settled[0]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self._settled[1]
+
+    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The rows in pieces of at most `size`."""
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        for rows in self._pieces(size):
+            cells = [json_column([row.get(field.name) for row in rows], field.type)[0] for field in schema]
+            yield pa.RecordBatch.from_arrays(cells, schema=schema)
+
+    @cached_property
+    def _settled(self) -> tuple[pa.Schema, int]:
+        kinds: dict[str, pa.DataType | None] = {}
+        count = 0
+        for rows in self._pieces(_ROWS_AT_ONCE):
+            count += len(rows)
+            for name in dict.fromkeys(name for row in rows for name in row):
+                values = [value for row in rows if (value := row.get(name)) is not None]
+                kinds[name] = _wider(kinds.get(name), json_type(values)) if values else kinds.get(name)
+        return pa.schema([(name, kind or pa.string()) for name, kind in kinds.items()]), count
+
+    def _pieces(self, size: int) -> Iterator[list[dict[str, Any]]]:
+        rows = self._objects()
+        while piece := list(islice(rows, size)):
+            yield piece
+
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        self.skipped = 0
+        with open_stream(self._file) as stream:
+            first = stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]  # type: ignore[attr-defined]
+            for found in self._array(stream) if first == b"[" else self._lines(stream):
+                if isinstance(found, dict):
+                    yield found
+                else:
+                    self.skipped += 1
+
+    def _lines(self, stream: Any) -> Iterator[Any]:
+        for line in stream:
+            text = line.strip(b"\xef\xbb\xbf \t\r\n")
+            if text:
+                try:
+                    yield json.loads(text)
+                except (ValueError, RecursionError):
+                    yield None
+
+    def _array(self, stream: Any) -> Iterator[Any]:
+        yield from parse_json(self._file, stream.read(MAX_ARRAY_BYTES + 1))
+
+
+def parse_json(file: FileInfo, data: bytes) -> Any:
+    """A whole JSON file.
+
+    Raises:
+        SourceError: it is none, or larger than `MAX_ARRAY_BYTES`.
+    """
+    if len(data) > MAX_ARRAY_BYTES:
+        raise SourceError(
+            f"{redact(file.uri)} is larger than {MAX_ARRAY_BYTES} bytes: too large to be parsed as one JSON document.",
+            "Write it as JSON Lines, one object a line.",
+        )
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            f"{redact(file.uri)} is not JSON: {str(error)[:200]}.", "Was its upload interrupted?"
+        ) from error
+
+
+def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
+    if one is None or one.equals(other):
+        return other
+    numbers = {pa.int64(), pa.float64()}
+    return pa.float64() if {one, other} <= numbers else pa.string()

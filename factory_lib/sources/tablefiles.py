@@ -1,0 +1,190 @@
+"""Files of rows and columns, told apart by their content: parquet, Arrow IPC (files, streams, feather), CSV, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from factory_lib.errors import SourceError
+from factory_lib.sources.streams import first_bytes, open_stream
+from factory_lib.storage.retry import redact
+from factory_lib.storage.store import FileInfo, is_local, store
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+"""Text tables; each also compressed, with `.gz`, `.zst`, `.bz2` or `.xz` behind it."""
+TABLE_SUFFIXES = (
+    ".parquet", ".arrow", ".feather", ".ipc",
+    *(text + packed for text in TEXT_SUFFIXES for packed in ("", ".gz", ".zst", ".bz2", ".xz")),
+)  # fmt: skip
+
+
+class TableFile(Protocol):
+    """One file of rows.
+
+    Attributes:
+        skipped: lines that are no rows, known once all rows were read.
+    """
+
+    skipped: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns as the file has them."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The rows in pieces of at most `size`; all columns for None."""
+
+
+def open_table(file: FileInfo) -> TableFile:
+    """Open a file of rows.
+
+    Raises:
+        SourceError: it is none, or is damaged.
+    """
+    head = first_bytes(file)
+    try:
+        if head.startswith(b"PAR1"):
+            return Parquet(file)
+        if head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
+            return ArrowFile(file, head)
+        if not head:
+            raise SourceError(f"{redact(file.uri)} is empty (0 bytes).", "Was its upload interrupted?")
+        if file.uri.lower().endswith(TABLE_SUFFIXES[:4]):
+            return Parquet(file)  # whose error says what is wrong
+        return _open_text(file)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(file, error) from error
+
+
+def table_stem(uri: str) -> str:
+    """The path of a table without what says its format."""
+    lower = uri.lower()
+    suffix = max((suffix for suffix in TABLE_SUFFIXES if lower.endswith(suffix)), key=len, default="")
+    return uri[: len(uri) - len(suffix)] if suffix else uri.rsplit(".", 1)[0]
+
+
+def unreadable(file: FileInfo, error: Exception) -> SourceError:
+    """The error of a damaged table."""
+    reason = " ".join(str(error).split())[:200]
+    kind = "parquet" if file.uri.lower().endswith(".parquet") else "a table"
+    return SourceError(f"{redact(file.uri)} cannot be read as {kind}: {reason}", "Was its upload interrupted?")
+
+
+class Parquet:
+    """A parquet file; opening it reads only its footer."""
+
+    def __init__(self, file: FileInfo) -> None:
+        import pyarrow.parquet as pq
+
+        # On a local disk Arrow opens the path itself, which is faster; elsewhere it asks the store for ranges.
+        where: Any = file.uri if is_local(file.uri) else pa.PythonFile(store().open(file), mode="r")
+        self._file, self.skipped = file, 0
+        self._parquet = pq.ParquetFile(where, pre_buffer=not is_local(file.uri))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns as the file has them."""
+        return self._parquet.schema_arrow
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._parquet.metadata.num_rows)
+
+    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The rows in pieces of at most `size`."""
+        # Arrow takes a dot in a name for a path into a struct; such a name is asked for with all others.
+        names = None if columns is None or any("." in name for name in columns) else list(columns)
+        try:
+            yield from self._parquet.iter_batches(size, columns=names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._file, error) from error
+
+
+class ArrowFile:
+    """Arrow IPC: files (also feather of version 2), streams, as Hugging Face's `save_to_disk` writes them, and the
+    first version of feather."""
+
+    def __init__(self, file: FileInfo, head: bytes) -> None:
+        self._file, self._head, self.skipped = file, head, 0
+        self._counted: int | None = None
+        self.schema = self._open().schema if not head.startswith(b"FEA1") else self._feather().schema
+
+    @property
+    def rows(self) -> int:
+        """Number of rows; of a stream, all of it is read for that."""
+        if self._counted is None:
+            self._counted = sum(len(batch) for batch in self._whole())
+        return self._counted
+
+    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The rows in pieces of at most `size`."""
+        try:
+            for batch in self._whole():
+                part = batch if columns is None else batch.select(list(columns))
+                for start in range(0, len(part), size):
+                    yield part.slice(start, size)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._file, error) from error
+
+    def _where(self) -> Any:
+        local = is_local(self._file.uri)
+        return pa.memory_map(self._file.uri) if local else pa.PythonFile(store().open(self._file), mode="r")
+
+    def _open(self) -> Any:
+        return (
+            pa.ipc.open_file(self._where()) if self._head.startswith(b"ARROW1") else pa.ipc.open_stream(self._where())
+        )
+
+    def _feather(self) -> pa.Table:
+        from pyarrow import feather
+
+        return feather.read_table(self._where(), memory_map=False)
+
+    def _whole(self) -> Iterator[pa.RecordBatch]:
+        if self._head.startswith(b"FEA1"):
+            yield from self._feather().to_batches()
+            return
+        opened = self._open()
+        if self._head.startswith(b"ARROW1"):
+            yield from (opened.get_batch(number) for number in range(opened.num_record_batches))
+        else:
+            yield from opened
+
+
+def _open_text(file: FileInfo) -> TableFile:
+    from factory_lib.sources.delimited import Delimited
+    from factory_lib.sources.jsontables import JsonRows
+
+    with open_stream(file) as stream:
+        start = stream.read(4096)
+    if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):  # which begin UTF-16
+        raise SourceError(f"{redact(file.uri)} is no table: it holds neither parquet, Arrow, JSON nor text.")
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+        return Delimited(file)
+    return _open_document(file) if file.uri.lower().endswith(".json") else JsonRows(file)
+
+
+def _open_document(file: FileInfo) -> TableFile:
+    """A `.json`: COCO, an array of objects, or lines under a name that says less."""
+    from factory_lib.sources.coco import CocoTable, is_coco
+    from factory_lib.sources.jsontables import MAX_ARRAY_BYTES, JsonRows, parse_json
+
+    with open_stream(file) as stream:
+        data = stream.read(MAX_ARRAY_BYTES + 1)
+    lines = data.lstrip()[:1] == b"{" and b"\n{" in data
+    document: Any = None if lines else parse_json(file, data)
+    if is_coco(document):
+        return CocoTable(file, document)
+    if isinstance(document, dict):
+        raise SourceError(
+            f"{redact(file.uri)} is no table: a JSON object that lists no images.",
+            "An array of objects, JSON Lines and COCO's format are read.",
+        )
+    return JsonRows(file)
