@@ -7,7 +7,6 @@ version (see `factory_lib.reuse`).
 from __future__ import annotations
 
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ import pyarrow as pa
 from factory_lib.errors import CommitError
 from factory_lib.pending import Ledger, Origin, settle
 from factory_lib.progress import done, track
+from factory_lib.reuse.claims import Claims, Share
 from factory_lib.reuse.contents import all_known, among, remember
 from factory_lib.reuse.files import etags, files_of
 from factory_lib.reuse.identity import Reads
@@ -76,12 +76,15 @@ class SignalRows(Origin):
 
     def _fill(self, stage: Stage, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
         """Write the values of the signals into the table."""
-        run = uuid.uuid4().hex[:8]
         reads = [Reads.of(signal) for signal in self.signals]
         members = sorted({member for one in reads for member in one.members})
-        with files_of(stage, members, shard_sources, run) as files, inputs_of(stage, files, reads) as inputs:
+        with (
+            Claims(stage.warehouse) as claims,
+            files_of(stage, members, shard_sources, claims.run) as files,
+            inputs_of(stage, files, reads) as inputs,
+        ):
             errors = self.on_error == "null"
-            staged = [Staged.of(s, inputs, run, errors=errors, fresh=ledger.fresh) for s in self.signals]
+            staged = [Staged.of(s, inputs, claims, errors=errors, fresh=ledger.fresh) for s in self.signals]
             try:
                 computed = self._complete(stage, staged, fresh=ledger.fresh)
                 types = {name: t for s in self.signals for name, t in s.columns.items()}
@@ -102,33 +105,57 @@ class SignalRows(Origin):
 
     def _complete(self, stage: Stage, staged: Sequence[Staged], *, fresh: bool) -> int:
         """Have a staged value of every signal for every row; how many were computed for that."""
-        if not fresh:
-            types = stage.columns()
-            take_over(staged, types)
+        claims = staged[0].claims
+        types = stage.columns()
         names = ", ".join(one.signal.name for one in staged)
         values = staged[0].inputs.total * len(staged)
-        missing = missing_rows(staged)
-        if values > _count(missing):
-            done(f"values of {names} taken over", values - _count(missing), values)
-        computed = 0
-        while missing:
-            # One after the other, and looked at anew: rows with equal inputs get their value from each other.
-            lacking, shards = missing[0]
-            self._compute(staged, lacking, shards)
-            computed += sum(shards.values()) * lacking.bit_count()
-            left, missing = missing, missing_rows(staged)
-            if _count(missing) >= _count(left):
+        computed, left, elsewhere = 0, 0, not fresh
+        while True:
+            began = claims.now()
+            if elsewhere:
+                for one in staged:
+                    one.take_up()
+                take_over(staged, types)
+            missing = missing_rows(staged)
+            if elsewhere and values > _count(missing):
+                done(f"values of {names} taken over", values - _count(missing) - computed, values)
+            if not missing:
+                return computed
+            if left and _count(missing) >= left:
                 raise CommitError(
-                    f"Another run removed staged values of {names} while this one computed them.", "Run it again."
+                    f"Values of {names} were computed and are not in the warehouse.", "Is its disk full? Run it again."
                 )
-        return computed
+            left, elsewhere = 0, False
+            for lacking, shards in missing:
+                ours = self._compute(staged, lacking, shards, began, fresh=fresh)
+                computed += ours
+                elsewhere |= ours < _count([(lacking, shards)])
+                if ours:
+                    # The others are looked at anew: rows with equal inputs get their value from each other.
+                    left = _count(missing)
+                    break
+            else:
+                self._wait(staged, missing)
 
-    def _compute(self, staged: Sequence[Staged], lacking: int, shards: Mapping[str, int]) -> None:
+    def _wait(self, staged: Sequence[Staged], missing: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """Wait for other runs, which compute everything that is missing."""
+        shards = sorted({shard for _, some in missing for shard in some})
+        staged[0].claims.wait([one.what for one in staged], shards)
+
+    def _compute(
+        self, staged: Sequence[Staged], lacking: int, shards: Mapping[str, int], began: str, *, fresh: bool
+    ) -> int:
         """Compute and stage the signals that rows lack, for the rows that lack exactly these.
+
+        Shards that other runs are at are left out.
 
         Args:
             lacking: bit i is set where the rows lack a value of signal i.
             shards: the shards that such rows are in -> how many there are.
+            began: when it was looked which values there are.
+
+        Returns:
+            How many values were computed.
         """
         from factory_lib.signals.engine import compute
 
@@ -136,13 +163,16 @@ class SignalRows(Origin):
         signals = [one.signal for one in wanted]
         inputs = staged[0].inputs
         members = sorted({member for one in wanted for member in one.reads.members})
-        total = sum(shards.values())
+        total, computed = sum(shards.values()), 0
         with track(f"computing {', '.join(s.name for s in signals)}", total) as progress:
             for wave in waves(shards, WAVE_ROWS, WAVE_SHARDS):
                 states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
-                hashes = bool(members) and not all_known(inputs.rows, members, among(wave, "t.shard"), inputs.warehouse)
+                hashes = bool(members) and not all_known(
+                    inputs.rows, members, among(wave, "_t.shard"), inputs.warehouse
+                )
                 passing = Passing((*(f"_{one.identity}" for one in wanted), *members), keep=members)
-                rows = passing.split(rows_lacking(staged, lacking, wave))
+                share = Share(wanted[0].claims, [one.what for one in wanted], began, everything=fresh)
+                rows = passing.split(share.of(rows_lacking(staged, lacking, wave)))
                 results = compute(
                     signals,
                     rows,
@@ -160,7 +190,12 @@ class SignalRows(Origin):
                         columns = {m: beside.column(m) for m in members}
                         columns |= {PREFIX + m: gathered.column(PREFIX + m) for m in members}
                         remember(inputs.warehouse, pa.table(columns), members, states)
-        done(f"computed {', '.join(s.name for s in signals)}", total, total)
+                    share.staged(gathered)
+                    computed += gathered.num_rows
+                share.end()
+        if computed:
+            done(f"computed {', '.join(s.name for s in signals)}", computed, computed)
+        return computed * len(wanted)
 
 
 def missing_rows(staged: Sequence[Staged]) -> list[tuple[int, dict[str, int]]]:
@@ -182,12 +217,12 @@ def rows_lacking(staged: Sequence[Staged], lacking: int, shards: Sequence[str]) 
     inputs = staged[0].inputs
     reads = dict.fromkeys(c for one in wanted for c in one.signal.reads if c not in _ROW)
     identities = sorted({one.identity for one in wanted})
-    columns = [*(f"t.{quote(c)} AS {quote(c)}" for c in (*_ROW, *reads)), *(f"i.{c} AS _{c}" for c in identities)]
+    columns = [*(f"_t.{quote(c)} AS {quote(c)}" for c in (*_ROW, *reads)), *(f"_i.{c} AS _{c}" for c in identities)]
     return iter(
         inputs.warehouse.stream(
-            f"SELECT {', '.join(columns)} FROM (SELECT * FROM {inputs.rows.table} WHERE {among(shards)}) AS t"
-            f" INNER JOIN (SELECT * FROM {inputs.name} WHERE {among(shards)} AND {_lacking(staged)} = {lacking}) AS i"
-            " ON i.shard = toString(t.shard) AND i.position = t.position ORDER BY t.shard, t.position"
+            f"SELECT {', '.join(columns)} FROM (SELECT * FROM {inputs.rows.table} WHERE {among(shards)}) AS _t"
+            f" INNER JOIN (SELECT * FROM {inputs.name} WHERE {among(shards)} AND {_lacking(staged)} = {lacking}) AS _i"
+            " ON _i.shard = toString(_t.shard) AND _i.position = _t.position ORDER BY _t.shard, _t.position"
         )
     )
 

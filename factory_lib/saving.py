@@ -99,6 +99,7 @@ def save(request: Request) -> Version:
             bytes_added=ledger.bytes + added,
             reused=ledger.reused,
             computed=ledger.computed,
+            checked=True,
         )
         sources = {**_sources(parents), **ledger.shard_sources}
         maker = made_by(request.block, ledger.signals)

@@ -2,7 +2,7 @@
 
 What each shard of a dataset was made of, and by what, is recorded beside its version: the fingerprint of its files, or
 the version that made the shard of the parent, and the fingerprint of the query with its signals. A shard is behind when
-either is not what it is now.
+either is not what it is now, and when values of it were lost.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from factory_lib.saving import Request, made_by, save
 from factory_lib.sql import Block, PendingSource, TableSource
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.lost import lost_values
 from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.provenance import ShardInput
 from factory_lib.warehouse.versions import Version, latest, resolve
@@ -41,7 +42,8 @@ def update(block: Block, python: str, dataset: str, context: Mapping[str, str]) 
     base = latest(wh, dataset)
     before = provenance.read_inputs(wh, base.uuid) if base else {}
     gone = sorted(s for s, given in before.items() if given.root == root.name and s not in root.there)
-    behind = [shard for shard, given in now.items() if before.get(shard) != given]
+    lost = {one.shard for one in lost_values(base)} if base else set()
+    behind = [shard for shard, given in now.items() if before.get(shard) != given or shard in lost]
     if base is not None and not behind and not gone:
         return base
     some = narrowed(block, behind)

@@ -36,23 +36,24 @@ def hash_unknown(inputs: Inputs, reads: Reads, wanted: str, earlier: Rows, shard
         shards: the shards to look at.
     """
     wh, members = inputs.warehouse, reads.members
-    sizes = {f"size_{i}": f"tupleElement(t.{{}}, 'size') AS size_{i}" for i in range(len(members))}
+    sizes = {f"size_{i}": f"tupleElement(_t.{{}}, 'size') AS size_{i}" for i in range(len(members))}
     of_then = [text.format(quote(earlier.columns.get(m, m))) for text, m in zip(sizes.values(), members, strict=True)]
     of_now = [text.format(quote(m)) for text, m in zip(sizes.values(), members, strict=True)]
-    then = replace(earlier, where=f"{earlier.where} AND {among(shards, 't.shard')}").by_content(
-        reads, ["t.sample_id AS sample_id", *of_then]
+    then = replace(earlier, where=f"{earlier.where} AND {among(shards, '_t.shard')}").by_content(
+        reads, ["_t.sample_id AS sample_id", *of_then]
     )
     alike = ", ".join(["sample_id", *sizes])
     now = inputs.rows
     rows = (
-        f"SELECT {', '.join(['t.*', *of_now])} FROM {now.table} AS t"
-        f" WHERE {without_value(inputs, wanted, shards)} AND (toString(t.shard), {', '.join(['t.sample_id', *of_now])})"
+        f"SELECT {', '.join(['_t.*', *of_now])} FROM {now.table} AS _t"
+        f" WHERE {without_value(inputs, wanted, shards)}"
+        f" AND (toString(_t.shard), {', '.join(['_t.sample_id', *of_now])})"
         f" IN (SELECT shard, {alike} FROM ({then}))"
     )
-    pointers = ", ".join(f"t.{quote(m)} AS {quote(m)}" for m in members)
+    pointers = ", ".join(f"_t.{quote(m)} AS {quote(m)}" for m in members)
     joins = now.file_joins(members) + now.content_joins(members)
     candidates = (
-        f"SELECT {pointers} FROM ({rows}) AS t{joins} WHERE {_unknown(now, members)} ORDER BY t.shard, t.position"
+        f"SELECT {pointers} FROM ({rows}) AS _t{joins} WHERE {_unknown(now, members)} ORDER BY _t.shard, _t.position"
     )
     states = etags(wh, now.files, shards)
     with track(f"comparing {', '.join(members)} with what was there") as progress:
@@ -113,14 +114,14 @@ def remember(warehouse: Warehouse, rows: pa.Table, members: Sequence[str], state
 def all_known(rows: Rows, members: Sequence[str], where: str, warehouse: Warehouse) -> bool:
     """Whether the hashes of all members of some rows are in the catalog."""
     joins = rows.file_joins(members) + rows.content_joins(members)
-    text = f"SELECT count() FROM {rows.table} AS t{joins} WHERE {where} AND {_unknown(rows, members)}"
+    text = f"SELECT count() FROM {rows.table} AS _t{joins} WHERE {where} AND {_unknown(rows, members)}"
     return not warehouse.scalar(text)
 
 
 def without_value(inputs: Inputs, wanted: str, shards: Iterable[str]) -> str:
     """SQL condition on the rows, called t: they are in these shards and have no value yet."""
     return (
-        f"{among(shards, 't.shard')} AND (toString(t.shard), t.position) IN (SELECT shard, position"
+        f"{among(shards, '_t.shard')} AND (toString(_t.shard), _t.position) IN (SELECT shard, position"
         f" FROM {inputs.name} WHERE {among(shards)} AND {wanted})"
     )
 
@@ -132,4 +133,4 @@ def among(shards: Iterable[str], column: str = "shard") -> str:
 
 def _unknown(rows: Rows, members: Sequence[str]) -> str:
     """SQL condition behind the joins of contents: a member's hash is not known."""
-    return "(" + " OR ".join(f"({rows.uri(m)} != '' AND c{i}.uri = '')" for i, m in enumerate(members)) + ")"
+    return "(" + " OR ".join(f"({rows.uri(m)} != '' AND _c{i}.uri = '')" for i, m in enumerate(members)) + ")"

@@ -15,7 +15,8 @@ from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG, STAGING
-from factory_lib.warehouse.stage import Stage, owner
+from factory_lib.warehouse.owners import owner
+from factory_lib.warehouse.stage import Stage
 
 _REQUESTS = 16
 _NO_ETAG = "unknown-"
@@ -37,11 +38,12 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
         known = {shard: source for shard, source in sources.items() if source}
         if known:
             warehouse.execute(
-                f"INSERT INTO {name} SELECT m.shard, f.uri, any(f.etag) FROM"
-                " (SELECT p.1 AS shard, p.2 AS source"
-                " FROM (SELECT arrayJoin(arrayZip({s:Array(String)}, {o:Array(String)})) AS p)) AS m INNER JOIN"
-                f" (SELECT * FROM {CATALOG}.files WHERE has({{o:Array(String)}}, source)) AS f ON f.source = m.source"
-                " GROUP BY m.shard, f.uri",
+                f"INSERT INTO {name} SELECT _m.shard, _f.uri, any(_f.etag) FROM"
+                " (SELECT _p.1 AS shard, _p.2 AS source"
+                " FROM (SELECT arrayJoin(arrayZip({s:Array(String)}, {o:Array(String)})) AS _p)) AS _m INNER JOIN"
+                f" (SELECT * FROM {CATALOG}.files WHERE has({{o:Array(String)}}, source)) AS _f"
+                " ON _f.source = _m.source"
+                " GROUP BY _m.shard, _f.uri",
                 {"s": list(known), "o": list(known.values())},
             )
         yield name

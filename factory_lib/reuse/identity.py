@@ -73,7 +73,7 @@ class Rows:
             also: columns of the table to select, too.
         """
         members = sorted({m for reads in all_reads for m in reads.members})
-        etags = {m: f"f{i}.etag" for i, m in enumerate(members)}
+        etags = {m: f"_f{i}.etag" for i, m in enumerate(members)}
         known = [f"({self.uri(m)} = '' OR {etags[m]} != '')" for m in members]
         identities = [
             self._hash(reads, [part for m in reads.members for part in (self._column(m), etags[m])])
@@ -88,8 +88,8 @@ class Rows:
         """
         members = list(reads.members)
         joins = [self.file_joins(members), self.content_joins(members)]
-        hashes = [part for i, m in enumerate(members) for part in (f"{self.uri(m)} = ''", f"c{i}.hash")]
-        known = [f"({self.uri(m)} = '' OR c{i}.uri != '')" for i, m in enumerate(members)]
+        hashes = [part for i, m in enumerate(members) for part in (f"{self.uri(m)} = ''", f"_c{i}.hash")]
+        known = [f"({self.uri(m)} = '' OR _c{i}.uri != '')" for i, m in enumerate(members)]
         return self._select([self._hash(reads, hashes)], also, "".join(joins), known)
 
     def content_joins(self, members: Sequence[str]) -> str:
@@ -99,25 +99,25 @@ class Rows:
             f" (SELECT uri, etag FROM {self.files}) GROUP BY uri, etag, offset, size)"
         )
         return "".join(
-            f" LEFT ANY JOIN {contents} AS c{i} ON c{i}.uri = {self.uri(m)} AND c{i}.etag = f{i}.etag"
-            f" AND c{i}.offset = {self._part(m, 'offset')} AND c{i}.size = {self._part(m, 'size')}"
+            f" LEFT ANY JOIN {contents} AS _c{i} ON _c{i}.uri = {self.uri(m)} AND _c{i}.etag = _f{i}.etag"
+            f" AND _c{i}.offset = {self._part(m, 'offset')} AND _c{i}.size = {self._part(m, 'size')}"
             for i, m in enumerate(members)
         )
 
     def _select(self, identities: Sequence[str], also: Sequence[str], joins: str, known: Sequence[str]) -> str:
         columns = [
-            "toString(t.shard) AS shard",
-            "t.position AS position",
+            "toString(_t.shard) AS shard",
+            "_t.position AS position",
             *(f"{identity} AS identity_{i}" for i, identity in enumerate(identities)),
             *also,
         ]
         where = " AND ".join([f"({self.where})", *known])
-        return f"SELECT {', '.join(columns)} FROM {self.table} AS t{joins} WHERE {where}"
+        return f"SELECT {', '.join(columns)} FROM {self.table} AS _t{joins} WHERE {where}"
 
     def file_joins(self, members: Sequence[str]) -> str:
-        """JOINs of the files that members are in, called f0 …."""
+        """JOINs of the files that members are in, called _f0 …."""
         return "".join(
-            f" LEFT ANY JOIN {self.files} AS f{i} ON f{i}.shard = toString(t.shard) AND f{i}.uri = {self.uri(m)}"
+            f" LEFT ANY JOIN {self.files} AS _f{i} ON _f{i}.shard = toString(_t.shard) AND _f{i}.uri = {self.uri(m)}"
             for i, m in enumerate(members)
         )
 
@@ -127,7 +127,7 @@ class Rows:
         return f"sipHash128({', '.join(f'tuple({part})' for part in parts)})"
 
     def _column(self, name: str) -> str:
-        return f"t.{quote(self.columns.get(name, name))}"
+        return f"_t.{quote(self.columns.get(name, name))}"
 
     def _part(self, member: str, part: str) -> str:
         return f"tupleElement({self._column(member)}, '{part}')"

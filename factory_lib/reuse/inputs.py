@@ -11,7 +11,8 @@ from factory_lib.reuse.identity import HASH, Reads, Rows
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGING
-from factory_lib.warehouse.stage import Stage, owner
+from factory_lib.warehouse.owners import owner
+from factory_lib.warehouse.stage import Stage
 
 
 @dataclass(frozen=True)

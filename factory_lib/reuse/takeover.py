@@ -8,6 +8,7 @@ wherever in the tar they are now. The other samples of the tar differ for certai
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from factory_lib.reuse.contents import among, hash_unknown, without_value
 from factory_lib.reuse.files import ingested_files
 from factory_lib.reuse.identity import HASH, Rows
 from factory_lib.reuse.staged import Staged
+from factory_lib.reuse.tables import UNKNOWN_TABLE
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.computed import Earlier, Held, earlier_values
 from factory_lib.warehouse.names import STAGING
-from factory_lib.warehouse.stage import owner, table_columns
+from factory_lib.warehouse.owners import owner
+from factory_lib.warehouse.stage import table_columns
 
-_UNKNOWN_TABLE = 60
+logger = logging.getLogger(__name__)
+
 _SHARDS_AT_ONCE = 200
 
 
@@ -45,7 +49,7 @@ def take_over(staged: Sequence[Staged], types: Mapping[str, str]) -> None:
             try:
                 _take(group)
             except EngineError as error:
-                if error.code != _UNKNOWN_TABLE:  # the version was dropped meanwhile
+                if error.code != UNKNOWN_TABLE:  # the version was dropped meanwhile
                     raise
         missing = {one.name: _missing_shards([one]) if missing[one.name] else [] for one in staged}
         if not any(missing.values()):
@@ -92,7 +96,7 @@ def _groups(
                 continue
             for piece in _pieces(some):
                 reads = sorted(earlier.held.reads.items())
-                key = repr((earlier.table, one.reads, reads, sorted(piece.items())))
+                key = repr((earlier.table, earlier.checked, one.reads, reads, sorted(piece.items())))
                 known = found.get(key, _Group((), replace(earlier, sources=piece)))
                 found[key] = replace(known, staged=(*known.staged, (one, earlier.held)))
     return list(found.values())
@@ -121,19 +125,36 @@ def _missing_shards(staged: Sequence[Staged]) -> list[str]:
 def _take(group: _Group) -> None:
     one, earlier = group.first, group.earlier
     with _match(one) as match, ingested_files(one.warehouse, earlier.sources if one.reads.members else {}) as files:
-        rows = Rows(earlier.table, files, earlier.held.reads, among(earlier.sources, "t.shard"))
+        rows = Rows(earlier.table, files, earlier.held.reads, among(earlier.sources, "_t.shard"))
         _by_place(group, match, rows)
         if one.reads.members and (shards := _unmatched(group, match)):
-            some = replace(rows, where=among(shards, "t.shard"))
+            some = replace(rows, where=among(shards, "_t.shard"))
             hash_unknown(one.inputs, one.reads, group.wanted(match), some, shards)
             _by_content(group, match, some, shards)
         for staged, held in group.staged:
-            value, error = f"t.{quote(held.value)}", f"t.{quote(held.error)}"
-            staged.take(
-                f"SELECT m.shard AS shard, m.position AS position, m.identity AS identity, {value} AS value,"
-                f" {error} AS error FROM {earlier.table} AS t INNER JOIN {match} AS m ON m.shard = toString(t.shard)"
-                f" AND m.position = t.position WHERE {rows.where} AND {staged.lasting(error)}"
+            value, error = f"_t.{quote(held.value)}", f"_t.{quote(held.error)}"
+            found = (
+                f" FROM {earlier.table} AS _t INNER JOIN {match} AS _m ON _m.shard = toString(_t.shard)"
+                f" AND _m.position = _t.position WHERE {rows.where}"
             )
+            _tell_bare(staged, earlier, f"SELECT count(){found} AND {staged.is_bare(value, error)}")
+            staged.take(
+                f"SELECT _m.shard AS shard, _m.position AS position, _m.identity AS identity, {value} AS value,"
+                f" {error} AS error{found} AND {staged.reusable(value, error, checked=earlier.checked)}"
+            )
+
+
+def _tell_bare(staged: Staged, earlier: Earlier, count: str) -> None:
+    """Say what a version lacks: neither a value nor an error means that a value was lost on its way."""
+    bare = int(staged.warehouse.scalar(count))
+    if bare and not (earlier.checked and staged.may_be_empty):
+        version = earlier.table.replace("`", "")
+        logger.warning(
+            "%s has neither a value nor an error of %s in %s rows: these are computed.",
+            version,
+            staged.signal.name,
+            bare,
+        )
 
 
 @contextmanager
@@ -172,14 +193,14 @@ def _by_content(group: _Group, match: str, rows: Rows, shards: Sequence[str]) ->
     one, inputs = group.first, group.first.inputs
     now = replace(inputs.rows, where=without_value(inputs, group.wanted(match), shards)).by_content(one.reads)
     places = (
-        f"SELECT n.shard AS shard, n.identity_0 AS content, groupUniqArray(i.{one.identity}) AS places"
-        f" FROM ({now}) AS n INNER JOIN {inputs.name} AS i ON i.shard = n.shard AND i.position = n.position"
-        " GROUP BY n.shard, n.identity_0"
+        f"SELECT _n.shard AS shard, _n.identity_0 AS content, groupUniqArray(_i.{one.identity}) AS places"
+        f" FROM ({now}) AS _n INNER JOIN {inputs.name} AS _i ON _i.shard = _n.shard AND _i.position = _n.position"
+        " GROUP BY _n.shard, _n.identity_0"
     )
     one.warehouse.execute(
-        f"INSERT INTO {match} SELECT t.shard, t.position, arrayJoin(p.places)"
-        f" FROM (SELECT * FROM ({rows.by_content(one.reads)}) LIMIT 1 BY shard, identity_0) AS t"
-        f" INNER JOIN ({places}) AS p ON p.shard = t.shard AND p.content = t.identity_0"
+        f"INSERT INTO {match} SELECT _t.shard, _t.position, arrayJoin(_p.places)"
+        f" FROM (SELECT * FROM ({rows.by_content(one.reads)}) LIMIT 1 BY shard, identity_0) AS _t"
+        f" INNER JOIN ({places}) AS _p ON _p.shard = _t.shard AND _p.content = _t.identity_0"
     )
 
 

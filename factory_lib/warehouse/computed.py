@@ -45,11 +45,13 @@ class Earlier:
         table: the version's table, quoted.
         held: its columns.
         sources: shard -> fingerprint of the files that the shard's rows point into.
+        checked: when the shards were made it was seen that each row has a value or an error.
     """
 
     table: str
     held: Held
     sources: dict[str, str]
+    checked: bool = False
 
 
 def record_held(warehouse: Warehouse, origin: str, shards: Sequence[str], held: Sequence[Held]) -> None:
@@ -109,14 +111,15 @@ def earlier_values(
     rows = warehouse.rows(
         "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
         " h.error AS error, h.reads AS reads,"
-        " h.fingerprint AS fingerprint,"
+        " h.fingerprint AS fingerprint, v.checked AS checked,"
         " row_number() OVER (PARTITION BY h.fingerprint, h.shard ORDER BY v.at DESC) AS rank"
         f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE has({{f:Array(String)}}, fingerprint)"
         f" AND {of_shards}) AS h"
         f" INNER JOIN (SELECT origin, shard, any(uuid) AS holder, any(source) AS source FROM {CATALOG}.shards"
         f" WHERE {of_shards} AND uuid IN (SELECT uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
         " GROUP BY origin, shard) AS s ON s.origin = h.origin AND s.shard = h.shard"
-        f" INNER JOIN (SELECT uuid, any(created) AS at FROM {CATALOG}.versions GROUP BY uuid) AS v"
+        f" INNER JOIN (SELECT uuid, any(created) AS at, any(JSONExtractBool(record, 'checked')) AS checked"
+        f" FROM {CATALOG}.versions GROUP BY uuid) AS v"
         " ON v.uuid = h.origin"
         " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.holder"
         " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
@@ -127,8 +130,10 @@ def earlier_values(
         if is_version_name(row["version"]):
             held = Held(row["fingerprint"], row["value"], row["error"], dict(row["reads"]))
             table = ".".join(map(quote, row["version"].split(".")))
-            place = (row["rank"], row["version"], repr(held))
-            found.setdefault(place, Earlier(table, held, {})).sources[row["shard"]] = row["source"]
+            place = (row["rank"], row["version"], repr((held, row["checked"])))
+            found.setdefault(place, Earlier(table, held, {}, bool(row["checked"]))).sources[row["shard"]] = row[
+                "source"
+            ]
     ranks = sorted({rank for rank, _, _ in found})
     return [[one for (rank, _, _), one in found.items() if rank == wanted] for wanted in ranks]
 

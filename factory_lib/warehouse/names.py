@@ -16,6 +16,9 @@ STAGING = "factory_staging"
 STAGE_PREFIX = "_stage_"
 """Prefix of tables that are being built, in the database of their dataset."""
 
+VALUES_PREFIX = "values_"
+"""Prefix of the tables of staged values."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"system", "information_schema", "default", CATALOG, STAGING})
 _REF = re.compile(r"(?P<dataset>[^.@]+)(?:\.v(?P<number>[1-9]\d*)|@(?P<tag>[a-z0-9][a-z0-9_.-]*))?")

@@ -44,9 +44,12 @@ _TABLES = {
     "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
+    "claims": "(name String, shard String, run String, owner String, at DateTime64(6, 'UTC'), ended Bool)"
+    " ENGINE = MergeTree ORDER BY (name, shard) TTL toDateTime(at) + INTERVAL 1 DAY",
 }
 """Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
-can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed."""
+can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `claims`: what runs are
+at."""
 
 _CHECKED_SECONDS = 1.0
 
@@ -69,6 +72,7 @@ class Provenance:
         bytes_added: bytes on disk that the version added.
         seconds: from the start of the save to its publication.
         reused, computed: number of signal values taken over and computed anew.
+        checked: it was seen that each row has a value or an error of each signal.
     """
 
     dataset: str
@@ -88,6 +92,7 @@ class Provenance:
     seconds: float = 0.0
     reused: int = 0
     computed: int = 0
+    checked: bool = False
 
 
 @dataclass(frozen=True)

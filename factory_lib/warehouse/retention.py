@@ -5,9 +5,6 @@ Dropping is always safe for other versions: parts that they share are hard links
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +12,8 @@ from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
-from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, is_dataset_database
+from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
+from factory_lib.warehouse.owners import Owner
 
 ABANDONED_HOURS = 24.0
 """A staging table of another machine counts as abandoned when it is this old."""
@@ -44,9 +42,9 @@ def find_sweepable(warehouse: Warehouse) -> list[Sweepable]:
     rows = warehouse.rows(
         "SELECT database, name, comment, total_bytes AS bytes,"
         " dateDiff('second', metadata_modification_time, now()) / 3600 AS hours FROM system.tables"
-        " WHERE startsWith(name, {stage:String}) OR (database = {staging:String} AND startsWith(name, 'values_'))"
+        " WHERE startsWith(name, {stage:String}) OR (database = {staging:String} AND startsWith(name, {values:String}))"
         " ORDER BY database, name",
-        {"stage": STAGE_PREFIX, "staging": STAGING},
+        {"stage": STAGE_PREFIX, "staging": STAGING, "values": VALUES_PREFIX},
     )
     found = []
     for row in rows:
@@ -83,16 +81,12 @@ def forget_unpublished(warehouse: Warehouse) -> None:
 
 
 def _reason(warehouse: Warehouse, database: str, table: str, comment: str, hours: float) -> str:
-    if table.startswith("values_"):
+    if table.startswith(VALUES_PREFIX):
         idle = _idle_hours(warehouse, database, table, hours)
         return f"staged values, not taken up for {idle / 24:.1f} days" if idle > STAGED_VALUES_DAYS * 24 else ""
-    try:
-        builder = json.loads(comment)
-        host, pid = str(builder["host"]), int(builder["pid"])
-    except (ValueError, KeyError, TypeError):
-        host, pid = "", 0
-    if host == socket.gethostname() and warehouse.is_embedded:
-        return "" if _is_alive(pid) else f"its builder, process {pid}, is gone"
+    builder = Owner.of(comment)
+    if builder is not None and builder.is_here and warehouse.is_embedded:
+        return "" if builder.is_alive else f"its builder, {builder}, is gone"
     return f"left {hours:.0f} hours ago" if hours > ABANDONED_HOURS else ""
 
 
@@ -103,13 +97,3 @@ def _idle_hours(warehouse: Warehouse, database: str, table: str, otherwise: floa
         {"d": database, "t": table},
     )
     return otherwise if age is None else float(age)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

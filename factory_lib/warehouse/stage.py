@@ -6,9 +6,6 @@ a column, a shard. Nobody but the builder sees the table; a killed builder leave
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from factory_lib.sql import TableSource
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGE_PREFIX
+from factory_lib.warehouse.owners import owner
 
 UNIT = "unit vectors"
 """Comment of a column whose vectors have length 1."""
@@ -158,11 +156,6 @@ class Stage:
         # Long lists of partitions go in pieces: the parser bounds the size of a statement.
         for i in range(0, len(commands), 500):
             self.warehouse.execute(f"ALTER TABLE {self.name} {', '.join(commands[i : i + 500])}", settings=_MUTATION)
-
-
-def owner() -> str:
-    """Who builds a table, for its comment: a table whose builder is gone may be swept."""
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 
 def create_stage(
