@@ -222,6 +222,7 @@ class ShardRows(Origin):
             "counts": counts,
             "shards": {s.name: s.fingerprint for s in self.shards},
             "problems": [f"{name}: {p}" for name, r in sorted(reports.items()) for p in r.problems][:100],
+            "account": self.source.account.data() if hasattr(self.source, "account") else [],
         }
 
 

@@ -30,6 +30,12 @@ def ingested() -> dg.AssetCheckResult:
     return checks.check_ingest("samples")
 
 
+@dg.asset_check(asset="samples")
+def accounted() -> dg.AssetCheckResult:
+    """Every file and column at the source is used, or left out for a reason that is said."""
+    return checks.check_account("samples")
+
+
 @dg.asset_check(asset="image_signals")
 def images_decode() -> dg.AssetCheckResult:
     """Nearly all images decode; the reasons why some do not."""

@@ -12,6 +12,7 @@ from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
 from factory_lib.progress import log_lines, reporting
+from factory_lib.sources.account import lines
 from factory_lib.warehouse.provenance import without_credentials
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def ingest_command(
         "format": read["format"],
         "counts": read["counts"],
         "problems": read["problems"],
+        "account": read["account"],
         "bytes_added": record.bytes_added,
         "seconds": record.seconds,
     }
@@ -96,6 +98,8 @@ def _print(result: dict[str, Any]) -> None:
         f"{result['samples_read']:,} samples read ({result['format']}) in {seconds(result['seconds'])}, {rate:,.0f}/s;"
         f" {result['rows']:,} rows in {result['shards']:,} shards, {size(result['bytes_added'])} added."
     )
+    for line in lines(result["account"]):
+        say(f"  {line}")
     for name, n in result["counts"].items():
         if n:
             say(f"  {n:,} {name.replace('_', ' ')}")

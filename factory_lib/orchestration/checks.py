@@ -13,6 +13,7 @@ from factory_lib.expressions import C, fn
 from factory_lib.operators import Expr
 from factory_lib.orchestration.unsynced import unsynced
 from factory_lib.query import DatasetQuery
+from factory_lib.sources.account import losses
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
 
@@ -52,6 +53,30 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
         f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%}).",
         metadata,
     )
+
+
+def check_account(dataset: str) -> dg.AssetCheckResult:
+    """Whether all files and columns that the newest run saw at the source are used, but for those that hold no samples
+    or were left out by choice."""
+    recorded = resolve(warehouse(), dataset).provenance
+    account = [entry for source in (recorded.sources if recorded else []) for entry in source.get("account", [])]
+    table = [
+        dg.TableRecord(
+            {
+                "kind": entry["kind"],
+                "what": entry["what"],
+                "count": entry["count"],
+                "became": "used" if entry["used"] else "left out",
+                "reason": entry["reason"],
+                "examples": ", ".join(entry["examples"]),
+            }
+        )
+        for entry in account
+    ]
+    metadata = {"account": dg.MetadataValue.table(table)} if table else {}
+    lost = losses(account)
+    description = f"{lost:,} files or columns that may hold samples or values are left out."
+    return _result(not lost, description if lost else "Everything at the source is used or accounted for.", metadata)
 
 
 _LOSSES = {"failed_rows", "no_image", "bad_rows"}

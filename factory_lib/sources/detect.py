@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,14 +12,19 @@ import pyarrow as pa
 
 from factory_lib.errors import SourceError, nearest
 from factory_lib.settings import settings
+from factory_lib.sources.account import Account
 from factory_lib.sources.datacomp import JoinedSource
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.folder import open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
 from factory_lib.sources.keyindex import KeyedTables
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, first_blocks
+from factory_lib.sources.listing import list_files, visible
+from factory_lib.sources.mapping import Mapping
 from factory_lib.sources.metadata import MetadataTables, key_column
+from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.shards import Source
+from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schema
 from factory_lib.sources.tar import TarReader
@@ -32,7 +37,6 @@ SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
 _STATS = "_stats.json"
 _NO_TABLES = (_STATS, "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-_OPTIONS = "_opened_with"
 
 
 def open_source(
@@ -44,7 +48,14 @@ def open_source(
     vectors: Sequence[str] | None = None,
     tars_per_shard: int | None = None,
     schema_tars: int = 3,
-) -> Source:
+    image: str | None = None,
+    caption: str | None = None,
+    key: str | None = None,
+    members: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
+    key_pattern: str | None = None,
+) -> OpenedSource:
     """Open whatever is at `uri`.
 
     Formats, in the order in which they are looked for: `datacomp` (folders `shards/` and `metadata/`), `img2dataset`
@@ -61,25 +72,33 @@ def open_source(
         vectors: arrays of npz files that become columns, by their names in the file; None for all.
         tars_per_shard: how many consecutive tars make one shard; None for `FACTORY_TARS_PER_SHARD`.
         schema_tars: how many tars (or tables), from the first, are looked into for the schema.
+        image, caption, key: extension, field or column that becomes `image`, `caption` or `key`; see `Mapping`.
+        members, columns, drop_columns: which members and columns are taken; see `Mapping`.
+        key_pattern: how the names of members are split; see `Mapping`.
 
     Raises:
         FileMissing: nothing is there.
         SourceError: what is there is of no known format, or none of it can be read.
     """
+    mapping = Mapping(image, caption, key, members, columns, drop_columns, key_pattern)
     if format is not None and format not in _OPENERS:
         raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS))
     uri = store().resolve(uri)
     per_shard = settings().tars_per_shard if tars_per_shard is None else tars_per_shard
-    found = _Found(uri, tuple(_listed(uri)), vectors, per_shard, max(schema_tars, 1))
+    account = Account()
+    seen = list_files(uri, account)
+    found = _Found(uri, tuple(visible(uri, seen)), vectors, per_shard, max(schema_tars, 1), account)
     for name, opener in _OPENERS.items():
         if format in (None, name) and (source := opener(found)) is not None:
-            source = source if metadata is None else join_metadata(source, metadata, on, vectors)
+            used = {file.uri for shard in source.shards() for file in shard.files}
+            account.settle_files(uri, (file.uri for file in seen), used, name)
+            source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), "on": on}
             options |= {"vectors": None if vectors is None else list(vectors)}
-            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars}
-            # Sources are frozen, and each format's is a class of its own.
-            object.__setattr__(source, _OPTIONS, options)
-            return source
+            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, **mapping.options()}
+            opened = OpenedSource(source, mapping.columns_of(source.schema, uri, account), account, options)
+            account.settle_columns({field.name: str(field.type) for field in opened.schema})
+            return opened
     wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"
     raise SourceError(
         f"{redact(uri)} holds no {wanted}: {_contents(found.files)}.",
@@ -90,22 +109,31 @@ def open_source(
 
 def opened_with(source: Source) -> dict[str, Any] | None:
     """The options with which `open_source` would open a source again; None for one that it did not open."""
-    options: dict[str, Any] | None = getattr(source, _OPTIONS, None)
-    return options
+    return dict(source.options) if isinstance(source, OpenedSource) else None
 
 
-def join_metadata(source: Source, metadata: str, on: str | None = None, vectors: Sequence[str] | None = None) -> Source:
+def join_metadata(
+    source: Source,
+    metadata: str,
+    on: str | None = None,
+    vectors: Sequence[str] | None = None,
+    account: Account | None = None,
+) -> Source:
     """Join the columns of tables to the samples of a source, by a column of both.
 
     Raises:
         SourceError: there are no tables at `metadata`, or nothing to join by.
     """
     uri = store().resolve(metadata)
-    pairs = tuple(_Found(uri, tuple(_listed(uri)), vectors, 1, 3).tables)
+    account = Account() if account is None else account
+    seen = list_files(uri, account)
+    files = visible(uri, seen)
+    pairs = tuple(_Found(uri, tuple(files), vectors, 1, 3).tables)
     if not pairs:
         raise SourceError(
-            f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(_listed(uri))}."
+            f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(files)}."
         )
+    account.settle_files(uri, (f.uri for f in seen), {f.uri for pair in pairs for f in pair.files}, "tables")
     schema = settle_schema(pairs[:3], vectors)
     shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
     if on is None and not shared:
@@ -129,6 +157,7 @@ class _Found:
     vectors: Sequence[str] | None
     tars_per_shard: int
     schema_tars: int
+    account: Account = field(default_factory=Account)
 
     @cached_property
     def tars(self) -> tuple[FileInfo, ...]:
@@ -151,7 +180,7 @@ class _Found:
         """Only what is in a folder of it."""
         root = f"{self.uri}/{folder}"
         files = tuple(file for file in self.files if file.uri.startswith(root + "/"))
-        return _Found(root, files, self.vectors, self.tars_per_shard, self.schema_tars)
+        return replace(self, uri=root, files=files)
 
 
 def _open_datacomp(found: _Found) -> Source | None:
@@ -225,8 +254,9 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
     looked_into = 0
     for tar in found.tars:
         try:
-            for block in first_blocks(TarReader(store(), tar, problems.append).blocks(), SCHEMA_MEMBERS):
-                builder.add(block)
+            with reading(tar.uri):
+                for block in first_blocks(TarReader(store(), tar, problems.append).blocks(), SCHEMA_MEMBERS):
+                    builder.add(block)
         except SourceError as error:
             problems.append(str(error))
             continue
@@ -246,7 +276,8 @@ def _first_schema(pairs: Sequence[TablePair], found: _Found) -> pa.Schema:
     errors: list[SourceError] = []
     for pair in pairs:
         try:
-            settle_schema([pair])
+            with reading(pair.files[0].uri):
+                settle_schema([pair])
         except SourceError as error:
             errors.append(error)
             continue
@@ -256,12 +287,6 @@ def _first_schema(pairs: Sequence[TablePair], found: _Found) -> pa.Schema:
     if not readable:
         raise errors[0]
     return settle_schema(readable, found.vectors)
-
-
-def _listed(uri: str) -> list[FileInfo]:
-    """Files that are not hidden."""
-    files = store().list(uri)
-    return [file for file in files if not any(part.startswith(".") for part in file.uri.removeprefix(uri).split("/"))]
 
 
 def _contents(files: Sequence[FileInfo]) -> str:

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.errors import SourceError, StoreError
+from factory_lib.errors import StoreError
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import Layout
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
+from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair, check_keys
 from factory_lib.sources.webdataset import read_tar
 from factory_lib.storage.store import FileInfo, store
@@ -109,14 +110,10 @@ class _Successes:
 
     def __init__(self, table: TablePair, schema: pa.Schema, report: ShardReport) -> None:
         self._table = table
-        try:
-            arrays = table.array_columns(schema)
-            self._attributes = table.read(pa.schema([field for field in schema if field.name not in arrays]), report)
-            self._arrays = [schema.field(name) for name in arrays]
-        except (SourceError, StoreError) as error:
-            report.count("unreadable_tables")
-            report.problem(str(error))
-            self._attributes, self._arrays = one_batch(schema.empty_table()), []
+        self._attributes, self._arrays = one_batch(schema.empty_table()), list[pa.Field]()
+        where = table.files[0].uri if table.files else table.name
+        for found in surviving(_attributes(table, schema, report), where, "unreadable_tables", report):
+            self._attributes, self._arrays = found
         keys = self._attributes.column("key")
         self._numbers = pa.types.is_integer(keys.type)
         keys = keys.cast(pa.string())
@@ -138,6 +135,15 @@ class _Successes:
         for field in self._arrays:
             taken = taken.append_column(field, self._table.take_array(field, numbers))
         return taken
+
+
+def _attributes(
+    table: TablePair, schema: pa.Schema, report: ShardReport
+) -> Iterator[tuple[pa.RecordBatch, list[pa.Field]]]:
+    """What a table says of its rows, and which columns are in its arrays."""
+    arrays = table.array_columns(schema)
+    found = table.read(pa.schema([field for field in schema if field.name not in arrays]), report)
+    yield found, [schema.field(name) for name in arrays]
 
 
 def joined_schema(samples: pa.Schema, table: pa.Schema) -> pa.Schema:

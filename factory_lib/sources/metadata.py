@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from factory_lib.errors import SourceError, StoreError
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
+from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import KEYS, TablePair, check_keys
 
 _ROWS_AT_ONCE = 50_000
@@ -44,21 +44,18 @@ class MetadataTables:
         """Rows in the order of the table; a damaged table is reported and ends the shard."""
         pair = next(pair for pair in self.pairs if pair.files == shard.files).fresh()
         start = 0
-        try:
-            for batch in pair.batches(self.table_schema, _ROWS_AT_ONCE, report):
-                if self.key:
-                    keys = batch.column(self.key).cast(pa.string())
-                    check_keys(keys, pair.name, report)
-                    keys = keys.fill_null("")
-                else:
-                    keys = pa.array(range(start, start + len(batch))).cast(pa.string())
-                rest = [batch.column(field.name) for field in self.schema if field.name != "key"]
-                start += len(batch)
-                report.samples += len(batch)
-                yield pa.RecordBatch.from_arrays([keys, *rest], schema=self.schema)
-        except (SourceError, StoreError) as error:
-            report.count("unreadable_tables")
-            report.problem(str(error))
+        rows = pair.batches(self.table_schema, _ROWS_AT_ONCE, report)
+        for batch in surviving(rows, pair.files[0].uri, "unreadable_tables", report):
+            if self.key:
+                keys = batch.column(self.key).cast(pa.string())
+                check_keys(keys, pair.name, report)
+                keys = keys.fill_null("")
+            else:
+                keys = pa.array(range(start, start + len(batch))).cast(pa.string())
+            rest = [batch.column(field.name) for field in self.schema if field.name != "key"]
+            start += len(batch)
+            report.samples += len(batch)
+            yield pa.RecordBatch.from_arrays([keys, *rest], schema=self.schema)
 
 
 def key_column(schema: pa.Schema) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -65,6 +65,14 @@ class ShardReport:
             self.problems.append(message)
         else:
             self.count("problems_not_shown")
+
+    def copy(self) -> ShardReport:
+        """The report as it is now, to go back to."""
+        return replace(self, counts=dict(self.counts), problems=list(self.problems))
+
+    def restore(self, earlier: ShardReport) -> None:
+        """Go back to an earlier state."""
+        self.samples, self.counts, self.problems = earlier.samples, earlier.counts, earlier.problems
 
 
 class Source(Protocol):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.errors import SourceError
 from factory_lib.sources.layout import Layout, Slot
 from factory_lib.sources.members import Members, members_of, whole_samples
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
 from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column, where
+from factory_lib.sources.surviving import surviving, without_the_bad
 from factory_lib.sources.tar import TarReader
 from factory_lib.storage.store import FileInfo, Store, store
 
@@ -63,18 +63,26 @@ def read_tar(origin: Store, tar: FileInfo, layout: Layout, report: ShardReport) 
 
     reader = TarReader(origin, tar, problem)
     parts = (members_of(block, layout.extensions, layout.textual) for block in reader.blocks())
-    try:
-        for members in whole_samples(parts):
-            batch = build_samples(members, tar.uri, layout, report)
+    for members in surviving(whole_samples(parts), tar.uri, "unreadable_tars", report):
+        for batch in built_samples(members, tar.uri, layout, report):
             report.samples += len(batch)
             yield batch
-    except SourceError as error:
-        report.problem(str(error))
-        report.count("unreadable_tars")
     if reader.links:
         report.count("links", reader.links)
         problem(f"{reader.links} links are left out: they have no bytes of their own to point at")
     report.count("damaged_tars", int(reader.damaged))
+
+
+def built_samples(members: Members, uri: str, layout: Layout, report: ShardReport) -> Iterator[pa.RecordBatch]:
+    """The samples of `build_samples`, but for those that cannot be read, which are reported."""
+    starts = [*members.group_starts().tolist(), len(members)]
+    yield from without_the_bad(
+        len(starts) - 1,
+        lambda start, stop: build_samples(members.rows(starts[start], starts[stop]), uri, layout, report),
+        lambda sample: str(members.keys[starts[sample]].as_py()),
+        "unreadable_samples",
+        report,
+    )
 
 
 def build_samples(members: Members, uri: str, layout: Layout, report: ShardReport) -> pa.RecordBatch:

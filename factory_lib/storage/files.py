@@ -30,8 +30,12 @@ class Files(Protocol):
     def info(self, uri: str) -> FileInfo:
         """Describe one file; `FileNotFoundError` when there is none."""
 
-    def find(self, uri: str) -> list[FileInfo]:
-        """All files below a folder, or the file itself; empty when there are none."""
+    def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
+        """All files below a folder, or the file itself; empty when there are none.
+
+        Args:
+            odd: gets the path of what is there and is no file that can be read, and why.
+        """
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """The bytes from `offset` to the end in pieces of `chunk_size`, in as few requests as the storage allows."""

@@ -31,7 +31,7 @@ class HttpFiles(RemoteFiles):
         """Describe one file."""
         return self._run(self._again(lambda: self._head(uri)))  # type: ignore[no-any-return]
 
-    def find(self, uri: str) -> list[FileInfo]:
+    def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
         """All files that the page at `uri`, and pages below it, link to; or the file itself."""
         return self._run(self._find(uri))  # type: ignore[no-any-return]
 

@@ -20,25 +20,37 @@ class LocalFiles:
             raise IsADirectoryError(uri)
         return FileInfo(uri, status.st_size, _etag(status))
 
-    def find(self, uri: str) -> list[FileInfo]:
-        """All files below a folder, following links, or the file itself."""
+    def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
+        """All files below a folder, following links, or the file itself.
+
+        Args:
+            odd: gets the path of what is there and is no file that can be read, and why.
+        """
+        odd = {} if odd is None else odd
         if os.path.isfile(uri):
             return [self.info(uri)]
         found: list[FileInfo] = []
         folders, seen = [uri], set[tuple[int, int]]()
         while folders:
             folder = folders.pop()
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in seen:
+                    odd[folder] = "a link to a folder that is read already"
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                entries = os.scandir(folder)
+            except OSError as error:
+                if folder == uri:
+                    raise
+                odd[folder] = f"a folder that cannot be read: {error.strerror}"
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
+            with entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append(entry.path)
-                    elif entry.is_file():
-                        about = entry.stat()
-                        found.append(FileInfo(entry.path, about.st_size, _etag(about)))
+                    elif about := _described(entry, odd):
+                        found.append(about)
         return found
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
@@ -97,6 +109,25 @@ class LocalFiles:
         """Names in the nearest folder above `uri` that exists."""
         folder = os.path.dirname(uri)
         return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _described(entry: os.DirEntry[str], odd: dict[str, str]) -> FileInfo | None:
+    """The file; None for what is none, which is noted."""
+    try:
+        if entry.is_file():
+            about = entry.stat()
+            return FileInfo(entry.path, about.st_size, _etag(about))
+        odd[entry.path] = "a broken link" if entry.is_symlink() else "no regular file"
+    except OSError as error:
+        odd[entry.path] = f"cannot be read: {error.strerror}"
+    return None
 
 
 def _pread(descriptor: int, start: int, size: int) -> bytes:

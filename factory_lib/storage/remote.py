@@ -43,7 +43,7 @@ class RemoteFiles:
             raise IsADirectoryError(uri)
         return self._described(about, uri)
 
-    def find(self, uri: str) -> list[FileInfo]:
+    def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
         """All files below a folder, or the file itself."""
         self.filesystem.invalidate_cache()
         found = self._retried(lambda: self.filesystem.find(self._path(uri), detail=True))

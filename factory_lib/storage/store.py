@@ -56,17 +56,20 @@ class Store:
         uri = self.resolve(uri)
         return self._guarded(uri, lambda files: files.info(uri))
 
-    def list(self, uri: str, suffixes: tuple[str, ...] = ()) -> builtins.list[FileInfo]:
+    def list(
+        self, uri: str, suffixes: tuple[str, ...] = (), *, odd: dict[str, str] | None = None
+    ) -> builtins.list[FileInfo]:
         """All files below a folder, recursively, sorted by uri; a file lists itself.
 
         Args:
             suffixes: lower-case endings such as ``".tar"``; empty for all files.
+            odd: gets the path of what is there and is no file that can be read (a broken link), and why.
 
         Raises:
             FileMissing: neither a file nor a folder is there.
         """
         uri = self.resolve(uri)
-        found = self._guarded(uri, lambda files: files.find(uri))
+        found = self._guarded(uri, lambda files: files.find(uri, odd))
         if not found and not is_local(uri):
             raise self._missing(uri)
         if suffixes:

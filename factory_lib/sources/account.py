@@ -1,0 +1,160 @@
+"""What became of every file and column that a source has: used, or left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from factory_lib.storage.retry import redact
+
+Kind = Literal["files", "columns"]
+EXAMPLES = 3
+"""Names that are kept of each group."""
+
+_PICTURES = frozenset("heic heif raw dng cr2 nef arw psd svg pdf eps ico tga jxl exr hdr mp4 webm mov avi mkv".split())
+_UNFINISHED = frozenset("part partial tmp temp crdownload download".split())
+_PROSE = frozenset("md rst html log lock sha256 md5 yaml yml toml py sh".split())
+
+
+@dataclass
+class Group:
+    """Files or columns of which the same is true.
+
+    Attributes:
+        kind: `files` or `columns`.
+        what: the extension of files, with its dot; the type of columns.
+        used: whether they are in the dataset.
+        reason: why not; of what is used, what it became, where that is not plain.
+        loss: whether samples or values may be missing for it: not so for what was left out by choice or holds none.
+        count: how many.
+        examples: the first of their names.
+    """
+
+    kind: Kind
+    what: str
+    used: bool
+    reason: str = ""
+    loss: bool = False
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        names = ", ".join(self.examples) + (", …" if self.count > len(self.examples) else "")
+        if self.used:
+            return f"{self.count:,} {self.what}" + (f" ({self.reason}: {names})" if self.reason else "")
+        return f"{self.count:,} {self.what} ({names}): {self.reason}"
+
+
+@dataclass
+class Account:
+    """Files and columns that were seen while a source was opened. Each is counted once, by its name.
+
+    Readers say what they leave out, and why; of files that no shard depends on, and that no reader said anything of,
+    `settle_files` says what can be told from their names.
+    """
+
+    groups: dict[tuple[str, str, bool, str], Group] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=lambda: {"files": set(), "columns": set()})
+
+    def use(self, kind: Kind, what: str, name: str, reason: str = "") -> None:
+        """Something is in the dataset; `reason` says as what, where that is not plain."""
+        self._add(Group(kind, what, True, reason), name)
+
+    def leave_out(self, kind: Kind, what: str, name: str, reason: str, *, loss: bool = True) -> None:
+        """Something is not in the dataset.
+
+        Args:
+            what: extension of the file, or type of the column.
+            name: of the file or column, as the source has it.
+            reason: in words that a user understands.
+            loss: whether samples or values may be missing for it.
+        """
+        self._add(Group(kind, what, False, reason, loss), name)
+
+    def _add(self, group: Group, name: str) -> None:
+        if name in self.names[group.kind]:
+            return
+        self.names[group.kind].add(name)
+        found = self.groups.setdefault((group.kind, group.what, group.used, group.reason), group)
+        found.count += 1
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(printable(redact(name)))
+
+    def settle_files(self, root: str, seen: Iterable[str], used: set[str], format: str) -> None:
+        """Account for files by their names.
+
+        Args:
+            root: the source.
+            seen: uris of all files below it.
+            used: uris of those that shards depend on.
+            format: which reader took the source.
+        """
+        for uri in seen:
+            name = uri.removeprefix(root.rstrip("/") + "/") if uri != root else uri.rsplit("/", 1)[-1]
+            ending = extension_of(uri)
+            if uri in used:
+                self.use("files", ending, name)
+            else:
+                reason, loss = _reason(name, ending.removeprefix("."), format)
+                self.leave_out("files", ending, name, reason, loss=loss)
+
+    def settle_columns(self, columns: Mapping[str, str]) -> None:
+        """Account for the columns of the dataset: name -> type."""
+        for name, kind in columns.items():
+            self.use("columns", kind, name)
+
+    def data(self) -> list[dict[str, Any]]:
+        """For JSON: one entry a group, those left out first, then by number."""
+        ordered = sorted(self.groups.values(), key=lambda g: (g.kind != "files", g.used, -g.count))
+        return [
+            {"kind": g.kind, "what": g.what, "used": g.used, "reason": g.reason, "loss": g.loss, "count": g.count,
+             "examples": list(g.examples)}
+            for g in ordered
+        ]  # fmt: skip
+
+
+def lines(account: Sequence[Mapping[str, Any]]) -> list[str]:
+    """An account (see `Account.data`) in lines: what is used, then one line for each group that was left out."""
+    found = []
+    for kind in ("files", "columns"):
+        groups = [Group(**entry) for entry in account if entry["kind"] == kind]
+        used = sum(g.count for g in groups if g.used)
+        missing = sum(g.count for g in groups if not g.used)
+        if not groups:
+            continue
+        shown = ", ".join(str(g) for g in groups if g.used and (kind == "files" or g.reason))
+        detail = f" ({shown})" if shown else ""
+        found.append(f"{kind}: {used:,} used{detail}" + (f", {missing:,} left out:" if missing else ""))
+        found += [f"  {g}" for g in groups if not g.used]
+    return found
+
+
+def losses(account: Sequence[Mapping[str, Any]]) -> int:
+    """How many files and columns were left out that may hold samples or values."""
+    return sum(int(entry["count"]) for entry in account if entry["loss"])
+
+
+def extension_of(uri: str) -> str:
+    """The last extension of a file in lower case with its dot; `without extension` for none."""
+    stem, dot, ending = uri.rsplit("/", 1)[-1].rpartition(".")
+    return f".{printable(ending.lower()[:20])}" if dot and stem and ending else "without extension"
+
+
+def printable(name: str) -> str:
+    """A name that can be printed and stored: what is no text in it is shown as an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _reason(name: str, ending: str, format: str) -> tuple[str, bool]:
+    """Why a file is in no shard, as far as its name tells; and whether it may hold samples."""
+    if ending in _UNFINISHED:
+        return "looks like an unfinished download", True
+    if any(part.startswith(".") for part in name.split("/")):
+        return "hidden", False
+    if ending in _PICTURES:
+        return "a format that is not read: convert it to JPEG, PNG or WebP", True
+    base = name.rsplit("/", 1)[-1].lower()
+    if ending in _PROSE or base.startswith(("readme", "license", "licence", "_success", "thumbs.db", "desktop.ini")):
+        return "holds no samples", False
+    return f"belongs to no sample of the format {format}", True
