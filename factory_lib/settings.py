@@ -13,6 +13,10 @@ MOST_PIXELS = 2 * 89_478_485
 """Above this Pillow itself refuses a picture as a decompression bomb."""
 
 
+SERVED = "SERVED_BY_FACTORY_UP"
+"""Not a setting: the mark of what `factory up` started, in the environment of those processes."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says, with defaults.
@@ -103,6 +107,11 @@ def _whole(variable: str) -> int | None:
 def environment() -> dict[str, str]:
     """The environment as processes started now inherit it, without what a test runner changes all the time."""
     return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+def unmarked_environment() -> dict[str, str]:
+    """The environment for a process that outlives `factory up`, whoever starts it."""
+    return {name: value for name, value in environment().items() if name != SERVED}
 
 
 def use_environment(variables: dict[str, str]) -> None:

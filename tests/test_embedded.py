@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from factory_lib.errors import EngineError
+from factory_lib.owners import Owner, folder_identity
 from factory_lib.warehouse import embedded
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.embedded import engine_status, engine_url, stop_engine
@@ -150,7 +151,7 @@ def test_stop_ends_a_running_query(home: Path) -> None:
 def test_strangers_state_is_not_believed(home: Path) -> None:
     home.mkdir()
     # a process that lives, a port where nobody answers as our engine
-    state = {"pid": os.getpid(), "started": "1", "host": "h", "port": 1, "token": "x", "instance": "y"}
+    state = {"owner": Owner.here().as_dict(), "folder": folder_identity(home), "port": 1, "token": "x", "instance": "y"}
     (home / embedded.STATE).write_text(json.dumps(state))
     assert engine_status(home) is None
     url = engine_url(home)
@@ -187,8 +188,9 @@ def test_engine_of_another_host_on_the_same_folder(home: Path, monkeypatch: pyte
     engine_url(home)
     state = home / embedded.STATE
     real = state.read_text()
+    found = json.loads(real)
     monkeypatch.setattr(embedded, "STOP_SECONDS", 0.1)
-    state.write_text(json.dumps({**json.loads(real), "port": 1, "host": "elsewhere"}))
+    state.write_text(json.dumps({**found, "port": 1, "owner": {**found["owner"], "host": "elsewhere"}}))
     with pytest.raises(EngineError, match=r"held by an engine that does not answer here \(process \d+ on elsewhere\)"):
         engine_url(home)
     state.write_text(real)
@@ -244,3 +246,38 @@ def test_engine_may_open_many_files(home: Path) -> None:
     subprocess.run([sys.executable, "-c", code + ASK, str(home)], check=True, capture_output=True)
     line = next(line for line in Path(f"/proc/{pid_of(home)}/limits").read_text().splitlines() if "open files" in line)
     assert line.split()[3] == line.split()[4]
+
+
+def test_a_copy_of_a_running_folder_has_an_engine_of_its_own(home: Path, tmp_path: Path) -> None:
+    original = Warehouse(home=home)
+    original.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    copy, moved = tmp_path / "copy", tmp_path / "moved"
+    subprocess.run(["cp", "-a", str(home), str(copy)], check=True)
+    assert engine_status(copy) is None
+    assert not stop_engine(copy), "what runs is the original's"
+    assert pid_of(home)
+    try:
+        other = Warehouse(home=copy)
+        other.execute("DROP TABLE IF EXISTS t SYNC")
+        assert pid_of(copy) != pid_of(home)
+        assert original.scalar("SELECT count() FROM system.tables WHERE name = 't'") == 1
+        # A copy in the original's place: who was connected to the original goes on with the copy.
+        home.rename(moved)
+        stop_engine(copy)
+        copy.rename(home)
+        assert original.scalar("SELECT count() FROM system.tables WHERE name = 't'") == 0
+        assert Warehouse(home=moved).scalar("SELECT count() FROM system.tables WHERE name = 't'") == 1
+    finally:
+        for folder in (copy, moved):
+            stop_engine(folder)
+
+
+def test_a_state_of_another_boot_is_not_believed(home: Path) -> None:
+    engine_url(home)
+    state = home / embedded.STATE
+    real = state.read_text()
+    found = json.loads(real)
+    state.write_text(json.dumps({**found, "owner": {**found["owner"], "boot": "another"}}))
+    assert engine_status(home) is None
+    state.write_text(real)
+    assert engine_status(home) is not None

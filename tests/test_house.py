@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.storage",),
     ("factory_lib.pictures",),
     ("factory_lib.progress", "factory_lib.settings"),
-    ("factory_lib.errors",),
+    ("factory_lib.errors", "factory_lib.owners"),
 )
 """From the roof down. A module may import what stands below it, and its own room."""
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.serving import port_for, serving, stop_group
-from factory_lib.warehouse.embedded import engine_status, process_started, stop_engine
+from factory_lib.orchestration.serving import port_for, serving, sole_server, stop_group, stop_serving
+from factory_lib.owners import Owner, folder_identity
+from factory_lib.settings import SERVED
+from factory_lib.warehouse.embedded import engine_status, stop_engine
 
 COMMAND = [sys.executable, "-m", "factory_lib.cli"]
 STUBBORN = (
@@ -27,27 +29,75 @@ STUBBORN = (
 )
 
 
-def test_ports(tmp_path: Path) -> None:
+def test_ports() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(FactoryError, match=f"127.0.0.1:{port} cannot be used"):
-            port_for(tmp_path, "127.0.0.1", port)
-    assert port_for(tmp_path, "127.0.0.1", port) == port
-    assert 3000 <= port_for(tmp_path, "127.0.0.1", None) < 3020
+            port_for("127.0.0.1", port)
+    assert port_for("127.0.0.1", port) == port
+    assert 3000 <= port_for("127.0.0.1", None) < 3020
     with pytest.raises(FactoryError, match="cannot be used"):
-        port_for(tmp_path, "192.0.2.1", 3000)
+        port_for("192.0.2.1", 3000)
 
 
 def test_a_state_left_by_a_killed_process_counts_for_nothing(tmp_path: Path) -> None:
     assert serving(tmp_path) is None
     (tmp_path / "up.json").write_text("{")
     assert serving(tmp_path) is None
-    state = {"pid": os.getpid(), "started": "another process", "url": "http://127.0.0.1:3000"}
-    (tmp_path / "up.json").write_text(json.dumps(state))
+    me = Owner.here().as_dict()
+    state = {"owner": me, "folder": folder_identity(tmp_path), "url": "http://127.0.0.1:3000", "mark": "x"}
+    for owner in ({**me, "started": "another"}, {**me, "boot": "another"}):
+        (tmp_path / "up.json").write_text(json.dumps({**state, "owner": owner}))
+        assert serving(tmp_path) is None
+    (tmp_path / "up.json").write_text(json.dumps({**state, "folder": "1:1"}))  # a copy of the folder
     assert serving(tmp_path) is None
-    (tmp_path / "up.json").write_text(json.dumps({**state, "started": process_started(os.getpid())}))
-    with pytest.raises(FactoryError, match=r"runs already.*factory down"):
-        port_for(tmp_path, "127.0.0.1", None)
+    assert not stop_serving(tmp_path)
+
+
+def test_one_at_a_time_serves_and_the_loser_touches_nothing(tmp_path: Path) -> None:
+    with sole_server(tmp_path) as me:
+        before = (tmp_path / "up.json").read_bytes()
+        with pytest.raises(FactoryError, match=r"runs already.*factory down"), sole_server(tmp_path):
+            pass
+        second = subprocess.run(
+            [*COMMAND, "up"], env={**os.environ, "FACTORY_HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert second.returncode == 1
+        assert "runs already" in second.stderr
+        assert (tmp_path / "up.json").read_bytes() == before
+        assert serving(tmp_path) == me
+    assert serving(tmp_path) is None
+    with sole_server(tmp_path):
+        pass
+
+
+def test_what_a_killed_server_left_is_stopped_and_nothing_else(tmp_path: Path) -> None:
+    server = (
+        "import os, subprocess, sys, time\nfrom pathlib import Path\n"
+        "from factory_lib.orchestration.serving import sole_server\nfrom factory_lib.settings import SERVED\n"
+        "with sole_server(Path(sys.argv[1])) as me:\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True,"
+        " env={**os.environ, SERVED: me.mark})\n"
+        "    print(child.pid, flush=True); time.sleep(600)"
+    )
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, SERVED: "no"}
+    )
+    killed = subprocess.Popen([sys.executable, "-c", server, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert killed.stdout is not None
+        left = Owner.process(int(killed.stdout.readline()))
+        killed.kill()
+        killed.wait()
+        assert not left.is_gone
+        assert serving(tmp_path) is None
+        assert stop_serving(tmp_path)
+        assert left.is_gone
+        assert stranger.poll() is None
+        assert not stop_serving(tmp_path)
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_a_group_ends_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.serving import port_for, serve, serving, stop_serving
+from factory_lib.orchestration.serving import serve, serving, sole_server, stop_serving
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 
@@ -33,30 +34,34 @@ def up_command(port: int | None, host: str, source: str | None, as_json: bool) -
     from factory_lib.warehouse.client import warehouse
 
     found = settings()
-    if source:
-        remember_source(source)
-    port = port_for(found.home, host, port)
-    was_running = engine_status(found.home) is not None if found.clickhouse_url is None else True
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        warehouse().scalar("SELECT 1")
-        say("Starting Dagster, which takes half a minute …")
-        with serve(found.home, host, port) as process:
-            state = serving(found.home)
-            url = state.url if state else ""
-            log = str(found.home / "dagster" / "dev.log")
-            if as_json:
-                print_json({"url": url, "log": log, "engine": engine_status(found.home)})
-            else:
-                click.echo(f"The UI is at {url}")
-                say(f"Log: {log}\nCtrl-C stops it.")
-            process.wait()
-            raise FactoryError(f"Dagster ended by itself, with code {process.returncode}.", f"Its log: {log}.")
-    except KeyboardInterrupt:
-        say("Stopped.")
-    finally:
-        if not was_running:
-            stop_engine(found.home)
+    with sole_server(found.home) as me:
+        if source:
+            remember_source(source)
+        was_running = engine_status(found.home) is not None if found.clickhouse_url is None else True
+        try:
+            warehouse().scalar("SELECT 1")
+            say("Starting Dagster, which takes half a minute …")
+            with serve(found.home, me, host, port) as process:
+                _tell(found.home, as_json)
+                process.wait()
+                log = found.home / "dagster" / "dev.log"
+                raise FactoryError(f"Dagster ended by itself, with code {process.returncode}.", f"Its log: {log}.")
+        except KeyboardInterrupt:
+            say("Stopped.")
+        finally:
+            if not was_running:
+                stop_engine(found.home)
+
+
+def _tell(home: Path, as_json: bool) -> None:
+    state, log = serving(home), str(home / "dagster" / "dev.log")
+    url = state.url if state else ""
+    if as_json:
+        print_json({"url": url, "log": log, "engine": engine_status(home)})
+        return
+    click.echo(f"The UI is at {url}")
+    say(f"Log: {log}\nCtrl-C stops it.")
 
 
 def _interrupt(*_: Any) -> None:
@@ -102,7 +107,7 @@ def status_command(as_json: bool) -> None:
         lines.append(("engine", f"process {engine['pid']} on 127.0.0.1:{engine['port']}, log {engine['log']}"))
     else:
         lines.append(("engine", "not running; it starts when it is needed"))
-    lines.append(("ui", ui.url if ui else "not running; factory up starts it"))
+    lines.append(("ui", (ui.url or "starting") if ui else "not running; factory up starts it"))
     if counted is not None:
         lines.append(("datasets", f"{counted['datasets']:,} with {counted['versions']:,} versions"))
     lines.append(("source", found.source or "none; factory up --source URI names one"))

@@ -1,16 +1,21 @@
 """Dagster's UI and daemon beside the local engine: `factory up`.
 
-They run in a process group of their own, so that all of it can be stopped, whatever Dagster started in it; where the
-system allows it (Linux) they also end when this process is killed. `up.json` in the factory's home says who serves.
+One at a time serves a home: it holds `up.lock` as long as it does. `up.json` says who it is and marks what it started:
+a word in the environment of every process, by which they are found and stopped, also those that a killed `factory up`
+left behind. They run in a process group of their own; where the system allows it (Linux) they also end when it is
+killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
+import fcntl
 import http.client
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,10 +27,10 @@ from pathlib import Path
 
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.home import dagster_home
-from factory_lib.settings import environment
-from factory_lib.warehouse.embedded import process_started
+from factory_lib.owners import Owner, folder_identity, replacing
+from factory_lib.settings import SERVED, environment
 
-STATE = "up.json"
+STATE, LOCK = "up.json", "up.lock"
 FIRST_PORT, PORTS = 3000, 20
 READY_SECONDS = 300.0
 STOP_SECONDS = 20.0
@@ -37,53 +42,85 @@ class Serving:
     """A running UI.
 
     Attributes:
-        pid: the process that started it and stops it.
-        started: when that process started, in the system's own units; tells it from a later one with its id.
-        url: where the UI answers.
+        owner: the process that started it and stops it.
+        folder: device and inode of the home that it serves: a copy of the folder has the file, too.
+        mark: what the environment of all its processes says in `SERVED`.
+        url: where the UI answers; empty until it is started.
     """
 
-    pid: int
-    started: str
-    url: str
+    owner: Owner
+    folder: str
+    mark: str
+    url: str = ""
 
 
 def serving(home: Path) -> Serving | None:
     """The UI that serves a factory's home; None when none does."""
-    try:
-        state = Serving(**json.loads((home / STATE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return state if process_started(state.pid) == state.started else None
+    state = _read_state(home)
+    return None if state is None or state.owner.is_gone else state
 
 
 def stop_serving(home: Path) -> bool:
-    """Ask the process that serves a home to stop, and wait for it.
+    """Ask the process that serves a home to stop, and wait for it; stop what a killed one left.
 
     Returns:
-        Whether one did.
+        Whether anything ran.
 
     Raises:
-        FactoryError: it does not stop.
+        FactoryError: it does not stop, or runs on another machine.
     """
     state = serving(home)
     if state is None:
-        return False
+        return _stop_left(home)
+    if not state.owner.is_here:
+        raise FactoryError(f"The UI at {state.url} was started on {state.owner.host}.", "Stop it there: factory down.")
     with contextlib.suppress(ProcessLookupError):
-        os.kill(state.pid, signal.SIGTERM)
+        os.kill(state.owner.pid, signal.SIGTERM)
     deadline = time.monotonic() + 2 * STOP_SECONDS
-    while serving(home) is not None:
+    while not state.owner.is_gone:
         if time.monotonic() > deadline:
-            raise FactoryError(f"The UI at {state.url} (process {state.pid}) does not stop.", f"kill -9 {state.pid}")
+            pid = state.owner.pid
+            raise FactoryError(f"The UI at {state.url} (process {pid}) does not stop.", f"kill -9 {pid}; factory down")
         time.sleep(0.1)
+    _stop_left(home)
     return True
 
 
 @contextlib.contextmanager
-def serve(home: Path, host: str, port: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def sole_server(home: Path) -> Iterator[Serving]:
+    """Be the one that serves a home, until the end of the block; what a killed one left is stopped.
+
+    Raises:
+        FactoryError: another process serves it, or is about to.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            running = serving(home)
+            at = f", at {running.url}" if running and running.url else ""
+            raise FactoryError(f"The UI of {home} runs already{at}.", "Stop it: factory down.") from None
+        _stop_left(home)
+        # Before anything is started: whatever happens now, what carries the mark is found.
+        me = Serving(Owner.here(), folder_identity(home), secrets.token_hex(16))
+        _write_state(home, me)
+        try:
+            yield me
+        finally:
+            _stop_left(home)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def serve(home: Path, me: Serving, host: str, port: int | None) -> Iterator[subprocess.Popen[bytes]]:
     """Run Dagster's UI and daemon over `workspace.yaml` of this folder, or the graph that comes with the package.
 
     Args:
         home: the factory's home.
+        me: the caller, who serves it alone (`sole_server`).
         host: address to listen at.
         port: None for the first free one from 3000.
 
@@ -91,27 +128,26 @@ def serve(home: Path, host: str, port: int | None) -> Iterator[subprocess.Popen[
         The process, when the UI answers. It is stopped, with all that it started, at the end of the block.
 
     Raises:
-        FactoryError: something serves this home already, the port is taken, or Dagster does not start.
+        FactoryError: the port is taken, or Dagster does not start.
     """
-    port = port_for(home, host, port)
+    port = port_for(host, port)
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     folder = dagster_home(home)
+    _write_state(home, dataclasses.replace(me, url=url))
     with open(folder / "dev.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, "dev", *_workspace(), "--host", host, "--port", str(port)],
-            env={**environment(), "DAGSTER_HOME": str(folder), "FACTORY_HOME": str(home)},
+            env={**environment(), "DAGSTER_HOME": str(folder), "FACTORY_HOME": str(home), SERVED: me.mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     try:
-        _write_state(home, Serving(os.getpid(), process_started(os.getpid()), url))
         _wait_until_ready(process, host, port, folder / "dev.log")
         yield process
     finally:
         stop_group(process)
-        (home / STATE).unlink(missing_ok=True)
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:
@@ -126,14 +162,12 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def port_for(home: Path, host: str, port: int | None) -> int:
+def port_for(host: str, port: int | None) -> int:
     """The port asked for, or the first free one from 3000, for the UI of a home.
 
     Raises:
-        FactoryError: it is taken, or the UI runs already.
+        FactoryError: it is taken.
     """
-    if (running := serving(home)) is not None:
-        raise FactoryError(f"The UI runs already, at {running.url}.", "Stop it: factory down.")
     for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -161,10 +195,49 @@ def become_dagster(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
 
 
+def _read_state(home: Path) -> Serving | None:
+    try:
+        found = json.loads((home / STATE).read_text())
+        owner = Owner.read(found.pop("owner"))
+        state = None if owner is None else Serving(owner, **found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return state if state is not None and state.folder == folder_identity(home) else None
+
+
 def _write_state(home: Path, state: Serving) -> None:
-    temporary = home / f"{STATE}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(state)))
-    temporary.replace(home / STATE)
+    with replacing(home / STATE) as beside:
+        beside.touch(0o600)
+        beside.write_text(json.dumps(asdict(state)))
+
+
+def _stop_left(home: Path) -> bool:
+    """Stop what carries the mark of the last one that served a home; whether there was anything."""
+    state = _read_state(home)
+    (home / STATE).unlink(missing_ok=True)
+    found = _marked(state.mark) if state is not None else []
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        for one in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, number)
+        deadline = time.monotonic() + patience
+        while not all(one.is_gone for one in found) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if state is None or not (left := _marked(state.mark)):
+            break
+        found += [one for one in left if one not in found]
+    return bool(found)
+
+
+def _marked(mark: str) -> list[Owner]:
+    """Processes of this user that carry a mark (Linux; elsewhere the process group is all that is known)."""
+    found = []
+    wanted = f"{SERVED}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(Owner.process(int(folder.name)))
+    return [one for one in found if one.started and one.pid != os.getpid()]
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:

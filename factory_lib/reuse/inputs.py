@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from factory_lib.owners import owner
 from factory_lib.reuse.identity import HASH, Reads, Rows
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGING
-from factory_lib.warehouse.owners import owner
 from factory_lib.warehouse.stage import Stage
 
 

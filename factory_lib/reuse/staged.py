@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.errors import CommitError, EngineError
+from factory_lib.owners import owner
 from factory_lib.reuse.claims import Claims
 from factory_lib.reuse.identity import HASH, Reads
 from factory_lib.reuse.inputs import Inputs
@@ -26,7 +27,6 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.lost import is_bare
 from factory_lib.warehouse.names import STAGE_PREFIX, STAGING, VALUES_PREFIX
-from factory_lib.warehouse.owners import owner
 from factory_lib.warehouse.stage import Stage
 
 _LASTING = (

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from factory_lib.errors import EngineError
+from factory_lib.owners import owner
 from factory_lib.reuse.contents import among, hash_unknown, without_value
 from factory_lib.reuse.files import ingested_files
 from factory_lib.reuse.identity import HASH, Rows
@@ -23,7 +24,6 @@ from factory_lib.reuse.tables import UNKNOWN_TABLE
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.computed import Earlier, Held, earlier_values
 from factory_lib.warehouse.names import STAGING
-from factory_lib.warehouse.owners import owner
 from factory_lib.warehouse.stage import table_columns
 
 logger = logging.getLogger(__name__)

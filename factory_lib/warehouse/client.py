@@ -12,11 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from factory_lib.errors import EngineError
+from factory_lib.owners import folder_identity
 from factory_lib.settings import settings as read_settings
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _WRITES = {
 }
 _IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
 _READ_SECONDS = 6 * 3600
+_FULL = 202  # TOO_MANY_SIMULTANEOUS_QUERIES
+_PLACE_SECONDS = 20.0
 Values = Mapping[str, Any] | None
 _Result = TypeVar("_Result")
 
@@ -57,7 +61,7 @@ class Warehouse:
             raise ValueError("Warehouse needs either a url or a home")
         self._url = url
         self._home = home
-        self._clients: dict[tuple[bool, int], Any] = {}
+        self._clients: dict[tuple[bool, int, str], Any] = {}
         self.forget_lock()
 
     @property
@@ -150,6 +154,19 @@ class Warehouse:
         found: str = self._translating(lambda: self._client().server_version)
         return found
 
+    def sync(self) -> None:
+        """Return when everything that was written is on the medium, safe from a power cut.
+
+        A server does that by itself, with the settings in `docker/clickhouse/server.xml`.
+
+        Raises:
+            EngineError: the disk cannot keep it.
+        """
+        if self._home is not None:
+            from factory_lib.warehouse.durable import sync_disk
+
+            sync_disk(self._home / "data")
+
     def close(self) -> None:
         """Drop the connections; the next call makes new ones."""
         with self._lock:
@@ -183,11 +200,17 @@ class Warehouse:
         self._lock = threading.Lock()
 
     def _client(self, form: bool = False) -> Any:
-        key = (form, os.getpid())  # a child must not use its parent's sockets
         with self._lock:
+            key = self._connection_key(form)
             if key not in self._clients:
-                self._clients[key] = self._connect(form)
+                made = self._connect(form)
+                key = self._connection_key(form)  # that may have made the folder
+                self._clients[key] = made
             return self._clients[key]
+
+    def _connection_key(self, form: bool) -> tuple[bool, int, str]:
+        """A child must not use its parent's sockets, nor a copy put in a folder's place the engine of the original."""
+        return form, os.getpid(), folder_identity(self._home) if self._home is not None else ""
 
     def _connect(self, form: bool) -> Any:
         import clickhouse_connect
@@ -228,10 +251,12 @@ class Warehouse:
         from factory_lib.warehouse.results import Lost
 
         try:
-            return self._translating(call)
+            return self._when_there_is_a_place(call)
         except Lost as lost:
             self.close()
             if not again(lost):
+                if not lost.sent:
+                    raise EngineError(f"{lost.message} The rows were not written.", "Run it again.") from None
                 shown = " ".join(sql.split())[:200]
                 message = f"{lost.message} The statement may or may not have been applied: {shown}"
                 raise EngineError(message, "Look before you run it again.") from None
@@ -239,6 +264,19 @@ class Warehouse:
             return self._translating(call)
         except Lost as lost:
             raise EngineError(lost.message, lost.hint) from None
+
+    def _when_there_is_a_place(self, call: Callable[[], _Result]) -> _Result:
+        """A call, made again for a while when the engine has no place for one more statement and begins none."""
+        until = time.monotonic() + _PLACE_SECONDS
+        pause = 0.1
+        while True:
+            try:
+                return self._translating(call)
+            except EngineError as error:
+                if error.code != _FULL or time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
 
     def _translating(self, call: Callable[[], _Result]) -> _Result:
         from clickhouse_connect.driver.exceptions import Error

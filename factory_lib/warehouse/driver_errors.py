@@ -16,6 +16,8 @@ def translated(error: Exception, where: str) -> EngineError:
         where: the engine, for the message ("The ClickHouse server at …").
     """
     text = str(error)
+    if "The engine is stopping: the statement was not begun" in text:
+        return Lost(f"{where} is stopping.", "Try again.", sent=False)
     if "Code: " in text and "DB::Exception" in text:
         return engine_error(text)
     names = set()

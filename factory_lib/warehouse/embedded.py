@@ -5,7 +5,8 @@ One engine a data folder, however many processes ask at once:
 * the engine process holds `engine.lock` (flock) for its whole life, so a killed one frees it, zombie or not;
 * who wants to start one holds `engine.starting` (flock) meanwhile, the others wait and then find it;
 * `engine.json` (mode 0600, replaced atomically) says where it listens and holds the token; it is believed only if it
-  belongs to this user and the process behind the port answers `/ping` with the id in it.
+  belongs to this user, was written for this very folder (device and inode: a copy of a folder is not the folder) in
+  this boot of the machine, and the process behind the port answers `/ping` with the id in it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from factory_lib.errors import EngineError
+from factory_lib.owners import Owner, boot_id, folder_identity
 from factory_lib.progress import track
+from factory_lib.settings import unmarked_environment
 
 STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "engine.log"
 START_SECONDS = 3600.0
@@ -44,20 +47,23 @@ class EngineState:
     """What `engine.json` says.
 
     Attributes:
-        pid: process id.
-        started: when that process started, in the system's own units; tells it from a later one with its id.
-        host: machine it runs on.
+        owner: the process.
+        folder: device and inode of the data folder.
         port: port on 127.0.0.1.
         token: the password.
         instance: random id that `/ping` answers with.
     """
 
-    pid: int
-    started: str
-    host: str
+    owner: Owner
+    folder: str
     port: int
     token: str
     instance: str
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.owner.pid
 
     @property
     def url(self) -> str:
@@ -75,9 +81,15 @@ class EngineState:
             with open(home / STATE) as file:
                 if os.fstat(file.fileno()).st_uid != os.geteuid():
                     return None
-                return cls(**json.load(file))
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+                found = json.load(file)
+            owner = Owner.read(found.pop("owner"))
+            return None if owner is None else cls(owner, **found)
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
             return None
+
+    def is_of(self, home: Path) -> bool:
+        """Whether it was written for this folder, not for one that this is a copy of, and in this boot."""
+        return self.folder == folder_identity(home) and (not self.owner.is_here or self.owner.boot == boot_id())
 
 
 def engine_url(home: Path) -> str:
@@ -120,7 +132,7 @@ def stop_engine(home: Path) -> bool:
     if not _held(home):
         return False
     state = EngineState.read(home)
-    if state is None or process_started(state.pid) != state.started:
+    if state is None or not state.is_of(home) or not state.owner.is_here or state.owner.is_gone:
         raise EngineError(
             f"An engine holds {home / LOCK}, but {home / STATE} does not say which process it is.",
             "It is starting or stopping, or runs in another container: try again, or stop it there.",
@@ -133,24 +145,12 @@ def stop_engine(home: Path) -> bool:
     raise EngineError(f"The engine of {home} (process {state.pid}) cannot be stopped.", "Is its disk hanging?")
 
 
-def process_started(pid: int) -> str:
-    """When a process started, as text to compare; empty when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[19]
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return ""
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()
-
-
 def _answering(home: Path) -> EngineState | None:
     """The running engine, or None; waits for one that is alive and slow."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         state = EngineState.read(home)
-        if state is None:
+        if state is None or not state.is_of(home):
             return None
         try:
             return state if _ping(state) == state.instance else None
@@ -233,12 +233,12 @@ def _coming_up(home: Path) -> EngineState | None:
         return bool(found) or not _held(home)
 
     holder = EngineState.read(home)
-    elsewhere = holder is not None and holder.host != socket.gethostname()
+    elsewhere = holder is not None and not holder.owner.is_here
     with track(_OPENING) as progress:
         there = _wait(settled, STOP_SECONDS if elsewhere else START_SECONDS, progress.advance)
     if not there:
         state = EngineState.read(home)
-        where = f"process {state.pid} on {state.host}" if state else "another process"
+        where = f"process {state.pid} on {state.owner.host}" if state else "another process"
         raise EngineError(
             f"The data folder {home} is held by an engine that does not answer here ({where}).",
             f"Stop it there (this is {socket.gethostname()}), or let FACTORY_CLICKHOUSE_URL name a server for all.",
@@ -256,6 +256,7 @@ def _launch(home: Path) -> tuple[bool, int]:
             # A session of its own: Ctrl-C in the terminal that happened to start it must not end everybody's engine.
             process = subprocess.Popen(
                 [*command, "--ready", str(write_end)],
+                env=unmarked_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -18,6 +18,7 @@ _HINTS = {
     194: "Give user and password in FACTORY_CLICKHOUSE_URL.",
     516: "Check user and password in FACTORY_CLICKHOUSE_URL.",
     241: "The query needs more memory than the engine may use: restrict it, or raise the setting max_memory_usage.",
+    202: "Others keep all its places: end what reads without need, or try again.",
     243: "The disk of the engine is full.",
 }
 _MARK = b"__exception__\r\n"

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from factory_lib.owners import ABANDONED_HOURS, Owner
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
-from factory_lib.warehouse.owners import Owner
-
-ABANDONED_HOURS = 24.0
-"""A staging table of another machine counts as abandoned when it is this old."""
 
 STAGED_VALUES_DAYS = 7.0
 """Values that a run staged and no later run took up are kept this long."""

@@ -15,15 +15,18 @@ import logging
 import os
 import resource
 import secrets
+import shutil
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import settings
-from factory_lib.warehouse.embedded import LOCK, STATE, EngineState, process_started
+from factory_lib.warehouse.embedded import LOCK, LOG, LOG_BYTES, STATE, EngineState
 
 if TYPE_CHECKING:
     import uvicorn
@@ -36,6 +39,7 @@ logger = logging.getLogger("factory.engine")
 # A mutation over 64 partitions takes 10.5 s with chDB's default of one background thread a core, 0.35 s with 64.
 _DATA = "data?background_pool_size=64"
 _STOP_SECONDS = 5.0
+_REFUSING_SECONDS = 0.3
 
 
 def main() -> None:
@@ -80,16 +84,24 @@ def _serve(ready: int) -> None:
         sys.exit(f"The tables cannot be opened: {str(error).splitlines()[0]}")
     listener = _listener()
     state = EngineState(
-        pid=os.getpid(),
-        started=process_started(os.getpid()),
-        host=socket.gethostname(),
+        owner=Owner.here(),
+        folder=folder_identity(Path()),
         port=listener.getsockname()[1],
         token=secrets.token_urlsafe(32),
         instance=secrets.token_hex(16),
     )
     folder = Path("data", "tmp")
     folder.mkdir(exist_ok=True)
-    interface = Interface(engine, token=state.token, instance=state.instance, port=state.port, folder=str(folder))
+    # chDB keeps the path that it began with: of a folder moved away it would write into what is put in its place.
+    home = Path.cwd()
+    interface = Interface(
+        engine,
+        token=state.token,
+        instance=state.instance,
+        port=state.port,
+        folder=str(folder),
+        here=lambda: folder_identity(home) == state.folder,
+    )
     server = _http_server(interface)
     _write_state(state)
     logger.info("ready on 127.0.0.1:%s, process %s, ClickHouse %s", state.port, state.pid, engine.version)
@@ -122,6 +134,8 @@ def _listener() -> socket.socket:
 def _http_server(interface: Interface) -> uvicorn.Server:
     import uvicorn
 
+    from factory_lib.warehouse.engine.bounded import BoundedProtocol
+
     # An answer that ends in an error has no end on purpose. The access log would show tokens given as a parameter.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing" not in record.getMessage())
     config = uvicorn.Config(
@@ -134,7 +148,7 @@ def _http_server(interface: Interface) -> uvicorn.Server:
         server_header=False,
         timeout_keep_alive=3600,
         timeout_graceful_shutdown=2,
-        h11_max_incomplete_event_size=1 << 21,
+        http=BoundedProtocol,
     )
     return uvicorn.Server(config)
 
@@ -142,7 +156,7 @@ def _http_server(interface: Interface) -> uvicorn.Server:
 async def _until_idle(
     server: uvicorn.Server, listener: socket.socket, interface: Interface, engine: Engine, state: EngineState
 ) -> None:
-    idle = asyncio.ensure_future(_stop_when_idle(server, interface, engine))
+    idle = asyncio.ensure_future(_stop_when_idle(server, interface, engine, state))
     await server.serve(sockets=[listener])
     idle.cancel()
     _remove_state(state)
@@ -155,24 +169,37 @@ async def _until_idle(
     os._exit(0)
 
 
-async def _stop_when_idle(server: uvicorn.Server, interface: Interface, engine: Engine) -> None:
+async def _stop_when_idle(server: uvicorn.Server, interface: Interface, engine: Engine, state: EngineState) -> None:
     limit = settings().engine_idle_seconds
     while not server.should_exit:
-        await asyncio.sleep(min(5.0, max(0.1, limit / 4)))
-        sessions = await asyncio.to_thread(engine.expire_sessions)
-        idle = time.monotonic() - interface.last_used
-        if sessions or interface.in_flight or idle < limit or await asyncio.to_thread(engine.at_work):
-            continue
-        logger.info("idle for %.0f s, stopping", idle)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(interface.closing.wait(), min(5.0, max(0.1, limit / 4)))
+        _bound_log()
+        if not interface.closing.is_set():
+            idle = time.monotonic() - interface.last_used
+            if await asyncio.to_thread(engine.expire_sessions) or interface.in_flight or idle < limit:
+                continue
+            if await asyncio.to_thread(engine.at_work) or not interface.close_if_idle(limit):
+                continue
+            logger.info("idle for %.0f s, stopping", idle)
+        # Who asks now is refused and starts another engine, once this one has let go of the folder.
+        _remove_state(state)
+        await asyncio.sleep(_REFUSING_SECONDS)
         server.should_exit = True
 
 
+def _bound_log() -> None:
+    """Begin the log anew when it has become long; the one before is kept beside it."""
+    found = os.fstat(sys.stderr.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size > LOG_BYTES:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(LOG, f"{LOG}.1")
+        os.ftruncate(sys.stderr.fileno(), 0)
+
+
 def _write_state(state: EngineState) -> None:
-    temporary = f"{STATE}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with replacing(Path(STATE)) as beside, open(beside, "w") as file:
         json.dump(state.as_dict(), file)
-    os.replace(temporary, STATE)
 
 
 def _remove_state(state: EngineState) -> None:

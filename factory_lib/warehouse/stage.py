@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from factory_lib.owners import owner
 from factory_lib.sql import TableSource
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGE_PREFIX
-from factory_lib.warehouse.owners import owner
 
 UNIT = "unit vectors"
 """Comment of a column whose vectors have length 1."""

@@ -136,6 +136,7 @@ def _write(
         f" {{forced:UInt8}}, greatest(now64(6, 'UTC'), {last} + toIntervalMicrosecond(1)), generateUUIDv4()",
         {"d": dataset, "t": tag, "v": version, "u": uuid, "deleted": int(deleted), "forced": int(forced)},
     )
+    warehouse.sync()
 
 
 def _left_by(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Tag]]:

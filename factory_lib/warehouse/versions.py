@@ -221,12 +221,16 @@ class LostRaceError(FactoryError):
 
 
 def publish(stage: Stage, number: int) -> Version:
-    """Make a staging table version `number` of its dataset, atomically.
+    """Make a staging table version `number` of its dataset, atomically and durably.
+
+    What the version needs is on the medium before the rename, and the rename before this returns: a power cut finds the
+    version whole, or not there.
 
     Raises:
         LostRaceError: that version exists already.
     """
     stage.set_readonly()
+    stage.warehouse.sync()
     target = f"{quote(stage.database)}.v{number}"
     try:
         stage.warehouse.execute(f"RENAME TABLE {stage.name} TO {target}")
@@ -234,4 +238,10 @@ def publish(stage: Stage, number: int) -> Version:
         if error.code == _TABLE_EXISTS:
             raise LostRaceError(f"{stage.database}.v{number} was published by another writer.") from None
         raise
+    if stage.warehouse.is_embedded:
+        stage.warehouse.sync()
+    else:
+        # Sealed once more: a server syncs no rename, but the table's definition, which it writes anew here, and with it
+        # what the file system was told before.
+        stage.warehouse.execute(f"ALTER TABLE {target} MODIFY SETTING table_readonly = 1")
     return Version(stage.database, number, stage.uuid, stage.warehouse)
