@@ -11,6 +11,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.pending import Origin, ShardRows
 from factory_lib.sql import Block, PendingSource, TableSource, leaves, source_columns, tables
 from factory_lib.sqltext import literal, quote
+from factory_lib.storage.files import is_state
 from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
@@ -88,4 +89,4 @@ def _difference(uri: str, etag: str) -> str:
     except (FactoryError, OSError) as error:
         return f"source changed: {provenance.without_credentials(str(error))}"
     shown = provenance.without_credentials(uri)
-    return "" if now == etag else f"source changed: {shown} has the etag {now}, it had {etag}"
+    return "" if is_state(now, etag) else f"source changed: {shown} has the etag {now}, it had {etag}"

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.loading.index import Pointers
 from factory_lib.storage.cache import FETCHES, BlockCache, Request
+from factory_lib.storage.files import is_state
+from factory_lib.storage.local import etag_of
 from factory_lib.storage.mirror import Range
 from factory_lib.storage.store import FileInfo, is_local, store
 
@@ -109,7 +111,7 @@ class SampleReader:
                 os.close(self._open.popitem(last=False)[1])
         self._open[number] = descriptor
         found = os.fstat(descriptor)
-        if file.etag and file.etag != f"{found.st_mtime_ns}-{found.st_size}":
+        if file.etag and not is_state(etag_of(found), file.etag):
             raise FileChanged(
                 f"{file.uri} was overwritten since it was indexed for loading.",
                 "Ingest the shard again and load the new version; pointers of the older version are void.",

@@ -14,9 +14,9 @@ class FileInfo:
     Attributes:
         uri: an absolute path, or a URI such as ``s3://bucket/key``.
         size: bytes.
-        etag: identity of the content. On S3 the ETag; on a local disk ``mtime_ns-size``, which is weak (a file that
-            was rewritten in place within the clock's resolution and kept its size looks unchanged); empty where
-            unknown.
+        etag: identity of the content. On S3 the ETag; on a local disk ``mtime_ns-size-ctime_ns-inode``, which changes
+            whenever bytes may have changed, and sometimes where they did not (other permissions, a copy put in place):
+            hashes of the bytes decide then what is computed. Empty where unknown.
     """
 
     uri: str
@@ -56,6 +56,14 @@ class Files(Protocol):
 
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`, for the hint of an error."""
+
+
+def is_state(now: str, recorded: str) -> bool:
+    """Whether a file is in the state that was recorded, by the etags.
+
+    Local etags of the first releases were ``mtime_ns-size`` alone: such a record says nothing of the rest.
+    """
+    return now == recorded or (recorded.count("-") == 1 and now.startswith(f"{recorded}-"))
 
 
 class ChangedError(Exception):

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from factory_lib.storage.files import ChangedError, FileInfo
+from factory_lib.storage.files import ChangedError, FileInfo, is_state
 
 
 class LocalFiles:
@@ -18,7 +18,7 @@ class LocalFiles:
         status = os.stat(uri)
         if not os.path.isfile(uri):
             raise IsADirectoryError(uri)
-        return FileInfo(uri, status.st_size, _etag(status))
+        return FileInfo(uri, status.st_size, etag_of(status))
 
     def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
         """All files below a folder, following links, or the file itself.
@@ -123,7 +123,7 @@ def _described(entry: os.DirEntry[str], odd: dict[str, str]) -> FileInfo | None:
     try:
         if entry.is_file():
             about = entry.stat()
-            return FileInfo(entry.path, about.st_size, _etag(about))
+            return FileInfo(entry.path, about.st_size, etag_of(about))
         odd[entry.path] = "a broken link" if entry.is_symlink() else "no regular file"
     except OSError as error:
         odd[entry.path] = f"cannot be read: {error.strerror}"
@@ -143,12 +143,14 @@ def _pread(descriptor: int, start: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _etag(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns}-{status.st_size}"
+def etag_of(status: os.stat_result) -> str:
+    """The state of a file, as `FileInfo.etag` says it."""
+    # Whoever copies with the times of the original, or sets them, cannot set the time of the change itself.
+    return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ctime_ns}-{status.st_ino}"
 
 
 def _check(uri: str, descriptor: int, etag: str | None) -> os.stat_result:
     status = os.fstat(descriptor)
-    if etag is not None and _etag(status) != etag:
+    if etag is not None and not is_state(etag_of(status), etag):
         raise ChangedError(uri)
     return status

@@ -186,7 +186,7 @@ class Store:
         if isinstance(error, ChangedError):
             return FileChanged(
                 f"{where} was overwritten since it was listed: its etag is no longer the one recorded.",
-                "Ingest the shard again, then derive what depends on it; pointers of the older version are void.",
+                "Ingest the shard again, then derive what depends on it: what has the same bytes keeps its values.",
             )
         if isinstance(error, FileNotFoundError):
             return self._missing(uri)
