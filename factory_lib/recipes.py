@@ -303,7 +303,7 @@ class RecipeReader:
         if isinstance(made, Call | SqlText) and not is_deterministic(made):
             what = f"{made.name}()" if isinstance(made, Call) else made.text
             self._unpinned.append(f"{what} gives other values each time")
-        elif is_open(made):
+        elif isinstance(made, SqlText) and is_open(made):
             self._unpinned.append(f"{made.text} leaves open which of equal rows comes first")
         return made
 

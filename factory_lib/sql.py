@@ -24,7 +24,7 @@ from factory_lib.sqltext import literal, quote
 
 Params = dict[str, Any]
 ROW_ID = ("shard", "position")
-_WHOLE_ROW = "sipHash128"
+WHOLE_ROW = "sipHash128"
 """What orders rows that have no place of their own."""
 
 
@@ -216,7 +216,7 @@ class Block:
 
     def exposed(self) -> Block:
         """The block as a terminal reads it: in row order, but for rows of joins and unions that share a place."""
-        return self._ordered_by([k for k in self._tie_breakers() if not (isinstance(k, Call) and k.name == _WHOLE_ROW)])
+        return self._ordered_by([k for k in self._tie_breakers() if not (isinstance(k, Call) and k.name == WHOLE_ROW)])
 
     def _ordered_by(self, keys: Iterable[Expr]) -> Block:
         said = {repr(o.expr) for o in self.order_by}
@@ -233,7 +233,7 @@ class Block:
         if _rows_have_places(self.source):
             return place
         # A NULL would make the whole hash NULL, but for inside a tuple.
-        return (*place, Call(_WHOLE_ROW, tuple(Call("tuple", (Column(n),)) for n in names if n not in ROW_ID)))
+        return (*place, Call(WHOLE_ROW, tuple(Call("tuple", (Column(n),)) for n in names if n not in ROW_ID)))
 
     def expressions(self) -> Iterator[Expr]:
         """Everything that is evaluated in the SELECT."""

@@ -434,3 +434,49 @@ def test_summaries() -> None:
         "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'kept' AND table = 'v1'"
     )
     assert found["kept"].bytes == size
+
+
+def test_what_a_limit_or_a_join_drops_is_told_what_beat_or_lacked_it() -> None:
+    one = save(samples("a", range(10)) + samples("b", range(10, 20)))
+    query = DatasetQuery(one)
+    labels = DatasetQuery.from_arrow(pa.table({"name": [f"k{i}" for i in range(15)], "label": range(15)})).save(
+        "labels"
+    )
+    places = {row["key"]: row for row in query.to_arrow().to_pylist()}
+
+    def why(dropping: DatasetQuery, key: str) -> str:
+        step = trace(dropping.save("fewer"), key).steps[-1]
+        assert step.is_there is False
+        return step.reason
+
+    best = why(query.order_by("-x").limit(5), "k3")
+    assert best == "5 rows are kept by C.x.desc(), it is number 17; the last one kept is 'k15' (C.x is 3, there 15)"
+    assert why(query.limit(12), "k15").startswith("12 rows are kept, it is number 16; the last one kept is 'k11'")
+    assert why(query.order_by("x").offset(4), "k1") == "the first 4 by C.x are left out, it is number 2"
+    each = why(query.mutate(half=C.x % 2).order_by("-x").distinct("half"), "k4")
+    assert each == "one row is kept of those with fn.positiveModulo(C.x, 2) 0, the first by C.x.desc(): 'k18'"
+    joined = query.join(DatasetQuery(labels), on={"key": "name"})
+    assert why(joined, "k17") == f"{labels} has no row with name 'k17'"
+    nested = joined.order_by("-label").limit(3)
+    assert why(nested, "k17") == f"{labels} has no row with name 'k17'"
+    assert why(nested, "k2").startswith(
+        "3 rows are kept by C.label.desc(), it is number 13; the last one kept is 'k12'"
+    )
+    assert why(DatasetQuery(one, shards=["a"]), "k12") in {
+        "only the shards a were read, it is in b",
+        "fewer.v8 has no shard 'b'",
+    }
+    assert places["k12"]["shard"] == "b"
+
+
+def test_a_sample_is_followed_and_not_a_key_that_also_stands_elsewhere() -> None:
+    one = save(samples("a", range(10)))
+    kept = DatasetQuery(one).filter(C.x > 4).save("kept")
+    table = pa.table({"key": [f"k{i}" for i in range(10)], "good": [i % 2 == 0 for i in range(10)]})
+    labels = DatasetQuery.from_arrow(table).save("labels")
+    joined = DatasetQuery(kept).join(DatasetQuery(labels), on="key").filter("good").save("joined")
+    id_of = {row["key"]: row["sample_id"] for row in DatasetQuery(one).to_arrow().to_pylist()}
+    for key, dropped_by in (("k3", str(kept)), ("k7", str(joined)), ("k8", None)):
+        found = trace(joined, key)
+        assert found.sample_id == id_of[key], key
+        assert found.dropped_by == dropped_by, key

@@ -55,17 +55,39 @@ def find_sample(version: Version, ancestry: Lineage, text: str) -> Place:
 
 
 def _others(version: Version, ancestry: Lineage) -> Iterator[Version]:
-    """Versions besides the one named, those it was made of first."""
+    """Versions besides the one named: those whose rows it has, then earlier ones of its dataset, then those that were
+    looked up on the way: what bears the same name there may be something else.
+    """
     wh = version.warehouse
+    line = list(_line(str(version), ancestry))
+    known = {name: ancestry.versions[name] for name in [*line, *ancestry.versions] if name in ancestry.versions}
+    ancestors = [
+        Version(one.dataset, int(name.rpartition(".v")[2]), one.uuid, wh)
+        for name, one in known.items()
+        if one.is_there and name != str(version)
+    ]
+    before = [one for one in ancestors if str(one) in set(line)]
+    earlier = reversed(versions(wh, version.dataset))
     listed = {str(version)}
-    for ancestor in ancestry.versions.values():
-        if ancestor.is_there and ancestor.name not in listed:
-            listed.add(ancestor.name)
-            dataset, _, number = ancestor.name.rpartition(".v")
-            yield Version(dataset, int(number), ancestor.uuid, wh)
-    for earlier in reversed(versions(wh, version.dataset)):
-        if str(earlier) not in listed:
-            yield earlier
+    for candidate in (*before, *earlier, *ancestors):
+        if str(candidate) not in listed:
+            listed.add(str(candidate))
+            yield candidate
+
+
+def _line(name: str, ancestry: Lineage) -> Iterator[str]:
+    """The versions that gave a version its rows, each of the one before: what a query begins with is named first."""
+    seen: set[str] = set()
+    todo = [name]
+    while todo:
+        child = todo.pop(0)
+        if child in seen:
+            continue
+        seen.add(child)
+        yield child
+        made = [link.parent for link in ancestry.links if link.child == child and link.kind == "made of"]
+        carried = [link.parent for link in ancestry.links if link.child == child and link.kind == "carried over"]
+        todo += [*carried, *made[:1]]
 
 
 def _groups(candidates: Iterable[Version]) -> Iterator[list[Version]]:

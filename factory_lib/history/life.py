@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory_lib.errors import EngineError
+from factory_lib.history.dropping import why_dropped
 from factory_lib.history.finding import Place
 from factory_lib.history.origins import known_versions, read_records
 from factory_lib.sqltext import literal
@@ -113,7 +114,7 @@ class _Walk:
         reason = ""
         if is_there is False and base is not None and base_row is not None:
             assert version is not None
-            failures, reason = self._why(version, record, base, base_row)
+            failures, reason = self._why(version, maker, record, base, base_row)
         mentions = [self._mention(p, base, base_row or {}) for p in parents if p != base and self._row(p)]
         return Stop(self.names[uuid], is_there, row, record, base_row, failures, reason, mentions), base
 
@@ -148,7 +149,7 @@ class _Walk:
         return shard.origin if shard else None
 
     def _why(
-        self, version: Version, record: Provenance | None, base: str, base_row: Row
+        self, version: Version, maker: str | None, record: Provenance | None, base: str, base_row: Row
     ) -> tuple[tuple[Failure, ...], str]:
         """The conditions that the sample does not meet, or another reason why a version does not have it."""
         conditions = record.predicates if record else []
@@ -167,7 +168,8 @@ class _Walk:
             return (), "it does not meet one of these, on values that were not kept: " + "; ".join(open_)
         if self.place.shard not in version.shards and "copy" not in (record.storage if record else ""):
             return (), f"{version} has no shard {self.place.shard!r}"
-        return (), "its query keeps other rows"
+        why = why_dropped(self.warehouse, maker or version.uuid, self.place.sample_id)
+        return (), why or "its query keeps other rows"
 
     def _is_met(self, table: Version, row: Row, condition: str) -> bool | None:
         """Whether a row meets a condition; None when the engine cannot tell any more."""

@@ -1,0 +1,177 @@
+"""Why a query does not keep a row that no condition drops: what beat it to a limit, or what a join lacked.
+
+The query is made again from its recipe and asked about the one row, from the inside out. Queries that compute signals
+on the way are not: the values of rows that they drop are kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from factory_lib.errors import EngineError, FactoryError
+from factory_lib.history.origins import known_versions
+from factory_lib.operators import Call, Column, Expr, Literal, Ordering, Window
+from factory_lib.recipes import RecipeReader
+from factory_lib.sql import (
+    ROW_ID,
+    WHOLE_ROW,
+    Block,
+    JoinSource,
+    Rendering,
+    TableSource,
+    UnionSource,
+    describe,
+    source_columns,
+)
+from factory_lib.warehouse import provenance
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.writing import python_of
+
+
+def why_dropped(warehouse: Warehouse, maker: str, sample_id: int) -> str:
+    """What kept a sample out of a version although it meets all conditions; an empty string where that cannot be told.
+
+    Args:
+        maker: UUID of the version.
+    """
+    recipe = provenance.read_recipes(warehouse, [maker]).get(maker)
+    if recipe is None or any("pending" in block["source"] for block in recipe.get("blocks", ())):
+        return ""
+    uuids = [block["source"]["uuid"] for block in recipe["blocks"] if block["source"].get("uuid")]
+    names = {uuid: known.name for uuid, known in known_versions(warehouse, uuids).items() if known.is_there}
+    try:
+        return _Asked(warehouse, sample_id).about(RecipeReader(recipe, names).read().block)
+    except (EngineError, FactoryError):  # something that it read was dropped meanwhile
+        return ""
+
+
+class _Asked:
+    """Asks queries about one sample."""
+
+    def __init__(self, warehouse: Warehouse, sample_id: int) -> None:
+        self.warehouse = warehouse
+        self.sample_id = sample_id
+
+    def about(self, block: Block) -> str:
+        """Why a query does not keep the sample; an empty string where it does, or where it cannot be told."""
+        source = block.source
+        if isinstance(source, UnionSource):
+            reasons = [self.about(part) for part in source.blocks]
+            inside = next(filter(None, reasons), "") if all(reasons) else ""
+        elif isinstance(source, JoinSource):
+            inside = self.about(source.left) or self._without_partner(source)
+        else:
+            inside = self.about(source) if isinstance(source, Block) else ""
+        if inside or block.group_by is not None or "sample_id" not in source_columns(source):
+            return inside
+        return self._of_another_shard(block) or self._later_than_the_first(block) or self._beyond_the_limit(block)
+
+    def _of_another_shard(self, block: Block) -> str:
+        source = block.source
+        if not isinstance(source, TableSource) or source.shards is None:
+            return ""
+        rows = self._rows(Block(replace(source, shards=None), {"shard": Column("shard")}, (self._is_it(),)).head(1))
+        if not rows or rows[0]["shard"] in source.shards:
+            return ""
+        return f"only the shards {', '.join(source.shards[:5])} were read, it is in {rows[0]['shard']}"
+
+    def _without_partner(self, join: JoinSource) -> str:
+        keys = {a: Column(a) for a, _ in join.on}
+        if join.how not in ("inner", "right") or "sample_id" not in join.left.columns:
+            return ""
+        own = self._rows(join.left.nested().filter(self._is_it()).select(keys))
+        if not own:
+            return ""
+        asked = [Column(b) == Literal(own[0][a]) for a, b in join.on]
+        partner = join.right.nested()
+        for condition in asked:
+            partner = partner.filter(condition)
+        if self._rows(partner.select({"n": Call("count")}))[0]["n"]:
+            return ""
+        return f"{describe(join.right.source)} has no row with {_shown({b: own[0][a] for a, b in join.on})}"
+
+    def _later_than_the_first(self, block: Block) -> str:
+        """What stands for it where one row of several is kept, such as the first of each label."""
+        if not block.limit_by:
+            return ""
+        keys = {f"k{i}": key for i, key in enumerate(block.limit_by)}
+        plain = replace(block, limit=None, offset=0, limit_by=(), order_by=())
+        own = self._rows(self._it(plain, keys))
+        if not own:
+            return ""
+        same = tuple(_same(key, own[0][name]) for name, key in keys.items())
+        first = replace(
+            plain, columns=self._named(block), where=(*plain.where, *same), order_by=block.order_by, limit=1
+        )
+        found = self._rows(first)
+        if not found or found[0]["sample_id"] == self.sample_id:
+            return ""
+        of_what = _shown({python_of(key): own[0][name] for name, key in keys.items()})
+        order = _order(block)
+        return f"one row is kept of those with {of_what}, the first{order}: {found[0]['key']!r}"
+
+    def _beyond_the_limit(self, block: Block) -> str:
+        if block.limit is None and not block.offset:
+            return ""
+        rank = Window(Call("row_number"), (), block.order_by)
+        plain = replace(block, limit=None, offset=0, order_by=())
+        ranked = replace(plain, columns={**self._named(block), "rank": rank}) if not block.limit_by else None
+        own = self._rows(Block.over(ranked).filter(self._is_it())) if ranked else []
+        if not own:
+            return ""
+        place = int(own[0]["rank"])
+        if place <= block.offset:
+            return f"the first {block.offset:,}{_order(block)} are left out, it is number {place:,}"
+        if block.limit is None or place <= block.offset + block.limit:
+            return ""
+        said = {f"o{i}": o.expr for i, o in enumerate(_said(block))}
+        mine = self._rows(self._it(plain, said)) if said else [{}]
+        last = replace(block, columns={**self._named(block), **said}, limit=1, offset=block.offset + block.limit - 1)
+        kept = self._rows(last)
+        text = f"{block.limit:,} rows are kept{_order(block)}, it is number {place:,}"
+        if not kept:
+            return text
+        values = [(python_of(e), mine[0][name], kept[0][name]) for name, e in said.items()]
+        compared = "; ".join(f"{name} is {ours!r}, there {theirs!r}" for name, ours, theirs in values)
+        return f"{text}; the last one kept is {kept[0]['key']!r}" + (f" ({compared})" if compared else "")
+
+    def _named(self, block: Block) -> dict[str, Expr]:
+        columns = source_columns(block.source)
+        key = block.columns.get("key", Column("key")) if "key" in columns else Literal("")
+        return {"sample_id": Column("sample_id"), "key": key}
+
+    def _it(self, block: Block, columns: Mapping[str, Expr]) -> Block:
+        return replace(block, columns=dict(columns), where=(*block.where, self._is_it()))
+
+    def _is_it(self) -> Expr:
+        return Column("sample_id") == Literal(self.sample_id).cast("UInt64")
+
+    def _rows(self, block: Block) -> list[dict[str, Any]]:
+        rendering = Rendering()
+        text = rendering.select(block)
+        return self.warehouse.rows(text, rendering.params, rendering.settings)
+
+
+def _said(block: Block) -> Sequence[Ordering]:
+    """The keys of an order that were asked for: without those that only decide between equals."""
+    return [
+        key
+        for key in block.order_by
+        if not (isinstance(key.expr, Column) and key.expr.name in ROW_ID)
+        and not (isinstance(key.expr, Call) and key.expr.name == WHOLE_ROW)
+    ]
+
+
+def _order(block: Block) -> str:
+    said = _said(block)
+    return f" by {', '.join(map(python_of, said))}" if said else ""
+
+
+def _same(expr: Expr, value: Any) -> Expr:
+    return expr.is_null() if value is None else expr == Literal(value)
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in values.items())
