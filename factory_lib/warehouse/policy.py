@@ -76,6 +76,7 @@ def drop_versions(warehouse: Warehouse, versions: Iterable[Expired]) -> None:
             f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
             {"u": one.uuid, "v": one.version},
         )
+        warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
         # By its UUID, should somebody have dropped it meanwhile and another table have its name.
         database, _, table = one.version.partition(".")
         found = warehouse.scalar(
