@@ -89,6 +89,10 @@ class FileChanged(StoreError):
     """A file was overwritten under its name since it was listed: pointers into it are void."""
 
 
+class FileDamaged(StoreError):
+    """Bytes that a file should have cannot be read: it was cut, or its disk gives errors."""
+
+
 class SourceError(FactoryError):
     """A source (tar, parquet, npz, …) cannot be read as what it claims to be."""
 

@@ -54,6 +54,7 @@ class Settings:
     cache: Path
     cache_bytes: int
     shared_cache: str | None
+    retry_seconds: float
 
 
 def settings() -> Settings:
@@ -76,6 +77,7 @@ def settings() -> Settings:
         cache=Path(os.environ.get("FACTORY_CACHE") or home / "cache").expanduser().absolute(),
         cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
         shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
+        retry_seconds=_number("FACTORY_RETRY_SECONDS", 300.0),
     )
 
 
@@ -100,8 +102,38 @@ def _pixels(text: str) -> int:
     return int(number)
 
 
+@dataclass(frozen=True)
+class Launched:
+    """How a launcher other than torchrun says that there are several processes: `count` is the variable with their
+    number, `number` the one that tells which one this is.
+    """
+
+    count: str
+    number: str
+    processes: str
+
+
+def launched() -> Launched | None:
+    """What the launcher of several processes says; None where there is one process, or nothing says otherwise."""
+    for count, number in _LAUNCHERS.items():
+        processes = os.environ.get(count) or "1"
+        if processes != "1":
+            return Launched(count, number, processes)
+    return None
+
+
+_LAUNCHERS = {
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "PMI_SIZE": "PMI_RANK",
+}
+
+
 def _whole(variable: str) -> int | None:
-    return int(_number(variable, 0.0)) if os.environ.get(variable) else None
+    text = os.environ.get(variable)
+    if text and not text.strip().isdigit():
+        raise SettingsError(f"{variable}={text!r} is not a whole number from 0 on.", "Unset it, or mend the launcher.")
+    return int(text) if text else None
 
 
 def environment() -> dict[str, str]:

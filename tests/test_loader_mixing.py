@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory_lib.errors import LoaderError
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from factory_lib.loading.mixing import CYCLE, Mix, mix
+from factory_lib.loading.mixing import mix
+from factory_lib.loading.shares import Shares
 from tests.loading_rows import jpeg, reader_of, write_shards
 
 SIZES = (700, 300, 40)
@@ -41,22 +45,30 @@ def rows(batch: dict) -> list[tuple[int, int]]:
     return list(zip(batch["source"].tolist(), batch["number"].tolist(), strict=True))
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0.001, 100), min_size=1, max_size=9), st.integers(0, 5), st.integers(0, 10_000))
-def test_positions_of_sources_are_counted_without_gaps(weights, seed, start):
-    order = Mix(weights, seed)
-    assert order.quota.sum() == CYCLE
-    assert (order.quota >= 1).all()
-    stop = start + 700
-    drawn = [int(order.sources(p // CYCLE)[p % CYCLE]) for p in range(start, stop)]
-    spans = order.spans(start, stop)
-    assert [last - first for first, last in spans] == [drawn.count(source) for source in range(len(weights))]
-    assert [first for _, first in order.spans(0, start)] == [first for first, _ in spans]
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(1, 10**6), st.floats(1e-6, 1e6)), min_size=1, max_size=9),
+    st.integers(0, 5),
+    st.integers(0, 10**12),
+)
+def test_every_source_has_had_its_share_wherever_the_sequence_is_cut(weights, seed, position):
+    shares = Shares(weights, seed)
+    before, after = shares.before(position), shares.before(position + 1)
+    assert sum(before) == position
+    assert sorted(late - early for early, late in zip(before, after, strict=True)) == [0] * (len(weights) - 1) + [1]
+    exact = [Fraction(str(weight)) for weight in weights]
+    for count, weight in zip(before, exact, strict=True):
+        assert abs(count - position * weight / sum(exact)) <= 1 + math.log2(len(weights))
+
+
+def test_a_rare_version_comes_as_rarely_as_it_is_to():
+    shares = Shares([100_000, 1], seed=0)
+    assert [shares.before(n * 100_001)[1] for n in (1, 10, 1000)] == [1, 10, 1000]
 
 
 def test_shares_are_those_of_the_weights_and_small_versions_start_over(tables):
-    mixed = mix(load(tables), [2, 1, 1], seed=1, rows_per_epoch=CYCLE)
-    assert len(mixed) == CYCLE // 64
+    mixed = mix(load(tables), [2, 1, 1], seed=1, rows_per_epoch=1024)
+    assert len(mixed) == 1024 // 64
     seen = [row for batch in mixed for row in rows(batch)]
     shares = Counter(source for source, _ in seen)
     assert shares == {0: 512, 1: 256, 2: 256}
@@ -66,6 +78,33 @@ def test_shares_are_those_of_the_weights_and_small_versions_start_over(tables):
     again = [row for batch in mixed for row in rows(batch)]
     assert again != seen
     assert len({row for row in seen + again if row[0] == 0}) == 700  # the second epoch goes on where the first ended
+
+
+def test_columns_of_lists_look_alike_in_every_batch_whatever_is_in_it(tables):
+    """Equal lists in all versions are a tensor; others are ragged, also in a batch where they happen to be equal."""
+
+    def vectors(count: int, length: int) -> pa.Array:
+        return pa.array([[float(n)] * length for n in range(count)], pa.list_(pa.float32()))
+
+    def tags(count: int) -> pa.Array:
+        return pa.array([None if n % 3 == 0 else ["tag"] * (n % 3) for n in range(count)])
+
+    wide = [t.append_column("tags", tags(len(t))).append_column("vector", vectors(len(t), 4)) for t in tables]
+    narrow = tables[1].append_column("tags", tags(300)).append_column("vector", vectors(300, 2))
+    options = {"members": [], "columns": ["number", "vector", "tags"]}
+
+    def one(rows: pa.Table, name: str) -> BatchDataset:
+        return to_torch(reader_of(rows), name, global_batch_size=64, **options)
+
+    single = next(iter(one(wide[0], "w0")))
+    assert single["vector"].shape == (64, 4)
+    assert single["tags"][:1] == [None if single["number"][0] % 3 == 0 else ["tag"] * int(single["number"][0] % 3)]
+    alike = next(iter(mix([one(wide[0], "w0"), one(wide[1], "w1")], [1, 1])))
+    assert torch.equal(alike["vector"][:, 0], alike["number"].float())
+    for batch in mix([one(wide[0], "w0"), one(narrow, "n")], [1, 1]):
+        data, offsets = batch["vector"]["data"], batch["vector"]["offsets"]
+        for index, (source, number) in enumerate(zip(batch["source"], batch["number"], strict=True)):
+            assert data[offsets[index] : offsets[index + 1]].tolist() == [float(number)] * (2 if source else 4)
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])

@@ -1,10 +1,22 @@
-"""Columns and samples into tensors. In a worker, large tensors are made in shared memory, so that they are not copied
-again.
+"""Columns and samples into tensors: one way, for batches of one version and of several. In a worker, large tensors are
+made in shared memory, so that they are not copied again.
+
+What becomes of a column depends on its type and on all of its rows, never on those of one batch:
+
+* numbers, booleans: a tensor (n,); a float's null is NaN, other nulls are an error
+* strings: a list of str or None
+* lists of numbers that are all equally long: a tensor (n, length); others are *ragged*: ``{"data": values end to end,
+  "offsets": int64 (n + 1,)}``, a null being empty
+* binary: ragged bytes
+* lists of strings or of lists, maps: a list with a list (or None) a row
+* structs: a dict of such columns
+* dates, times: int64 or int32 in the column's unit
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +26,7 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
 from factory_lib.loading import slabs
-from factory_lib.loading.convert import to_numpy
+from factory_lib.loading.convert import is_list, to_numpy
 
 SMALL_BYTES = 1 << 16  # below this a tensor travels in the message itself: a shared one costs a file descriptor
 
@@ -74,12 +86,11 @@ class Stack:
         return self._items or []
 
 
-def column(array: pa.Array, name: str) -> Any:
-    """A column of a batch as what a model takes.
+def column(array: pa.Array, name: str, length: int | None = None) -> Any:
+    """A column of a batch as what a model takes, as above.
 
-    Numbers, booleans: tensor (n,); a float's null is NaN. Strings: list of str or None. Binary, lists of unequal
-    length: `ragged`. Lists of equal length: tensor (n, length). Dates and times: int64 in the column's unit. Structs:
-    dict.
+    Args:
+        length: of all lists of the column; None where they differ, or may.
 
     Raises:
         LoaderError: nulls where the type has no value for them, or a type that has no tensor; names the column.
@@ -95,20 +106,86 @@ def column(array: pa.Array, name: str) -> Any:
         large = array.cast(pa.large_binary()).fill_null(b"")
         starts = np.frombuffer(large.buffers()[1], np.int64)[large.offset : large.offset + len(large) + 1]
         return _ragged(np.frombuffer(large.buffers()[2] or b"", np.uint8), starts)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _lists(array, name)
+    if is_list(kind):
+        return _lists(array, name, length) if _is_number(kind.value_type) else array.to_pylist()
+    if pa.types.is_map(kind):
+        return array.to_pylist()
     return _tensor(_numbers(array, name))
 
 
-def _lists(array: pa.Array, name: str) -> Any:
-    lengths = to_numpy(array.value_lengths().fill_null(0)) if not pa.types.is_fixed_size_list(array.type) else None
+def joined(parts: Sequence[Any], name: str = "") -> Any:
+    """Batches, or parts of them with the same names, end to end.
+
+    Raises:
+        LoaderError: names, types or shapes differ between the versions.
+    """
+    first = parts[0]
+    if any(isinstance(part, dict) for part in parts):
+        if not all(isinstance(part, dict) and set(part) == set(first) for part in parts):
+            names = sorted({str(sorted(part) if isinstance(part, dict) else "no columns") for part in parts})
+            raise LoaderError(f"The versions that are mixed deliver different columns: {' and '.join(names)}.")
+        if set(first) == {"data", "offsets"}:
+            lengths = torch.cat([part["offsets"].diff() for part in parts])
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            return {"data": joined([part["data"] for part in parts], name), "offsets": offsets}
+        return {key: joined([part[key] for part in parts], f"{name}.{key}".lstrip(".")) for key in first}
+    if all(isinstance(part, torch.Tensor) for part in parts):
+        if len({(part.dtype, part.shape[1:]) for part in parts}) == 1:
+            return torch.cat(list(parts))
+        shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in parts)
+        raise LoaderError(
+            f"The versions that are mixed deliver tensors that differ for {name!r}: {shapes}.",
+            "Use image_size for pictures, a transform of one shape and type, or a cast in a mutate().",
+        )
+    return [item for part in parts for item in part]
+
+
+def samples(batch: Any) -> list[Any]:
+    """The samples of a batch, dicts without the batch dimension."""
+    count = next(len(_items(value)) for value in batch.values())
+    parts = {name: _items(value) for name, value in batch.items()}
+    return [{name: items[i] for name, items in parts.items()} for i in range(count)]
+
+
+def stacked(items: Sequence[Any]) -> Any:
+    """A batch of samples: dicts by name, tensors, arrays and numbers of one shape stacked, everything else a list."""
+    first = items[0]
+    if isinstance(first, dict) and all(isinstance(item, dict) and set(item) == set(first) for item in items):
+        return {name: stacked([item[name] for item in items]) for name in first}
+    if all(isinstance(item, torch.Tensor | np.ndarray | np.number | bool | int | float) for item in items):
+        stack = Stack(len(items))
+        for index, item in enumerate(items):
+            stack.put(index, item)
+        return stack.value()
+    return list(items)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """The values of single samples; of ragged ones, their parts."""
+    if isinstance(value, dict) and set(value) == {"data", "offsets"}:
+        return [value["data"][a:b] for a, b in pairwise(value["offsets"].tolist())]
+    return samples(value) if isinstance(value, dict) else value
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def _lists(array: pa.Array, name: str, length: int | None) -> Any:
+    fixed = pa.types.is_fixed_size_list(array.type)
+    if fixed and array.null_count:
+        raise LoaderError(f"Column {name!r} has a null among its fixed-size lists.", "Filter the rows, or fill it.")
     values = _numbers(array.flatten(), name)
-    if lengths is None:
-        if array.null_count:
-            raise LoaderError(f"Column {name!r} has a null among its fixed-size lists.", "Filter the rows, or fill it.")
-        return _tensor(values.reshape(len(array), array.type.list_size))
-    if len(lengths) and (lengths == lengths[0]).all():
-        return _tensor(values.reshape(len(array), int(lengths[0])))
+    if length is not None:
+        return _tensor(values.reshape(len(array), length))
+    if fixed:
+        return _ragged(values, np.arange(len(array) + 1) * array.type.list_size)
+    lengths = to_numpy(array.value_lengths().fill_null(0))
     return _ragged(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
@@ -120,7 +197,7 @@ def _numbers(array: pa.Array, name: str) -> NDArray[Any]:
     kind = array.type
     if pa.types.is_decimal(kind):
         array, kind = array.cast(pa.float64()), pa.float64()
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if not _is_number(kind):
         raise LoaderError(f"Column {name!r} of type {kind} has no tensor.", "Cast it in a mutate(), or leave it out.")
     if array.null_count:
         if not pa.types.is_floating(kind):

@@ -26,3 +26,8 @@ def to_numpy(array: pa.Array) -> NDArray[Any]:
         return flags.astype(np.bool_)
     kind = np.dtype(array.type.to_pandas_dtype())
     return np.frombuffer(array.buffers()[1] or b"", kind)[array.offset : array.offset + len(array)]
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists, of one length or not."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -57,24 +57,27 @@ def as_image(picture: Picture) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def square(picture: Picture, out: torch.Tensor) -> None:
-    """Write the centre of a picture, its shorter side scaled (bilinear, antialiased), to `out`: uint8 of shape (size,
-    size, 3), contiguous.
+def fitted(picture: Picture, out: torch.Tensor) -> None:
+    """Write the largest centred part of a picture that has the shape of `out`, scaled (bilinear, antialiased), to
+    `out`: uint8 of shape (height, width, 3), contiguous.
 
     Torch's resampling is Pillow's, to the bit, and several times as fast on processors with AVX2.
     """
     pixels = np.asarray(picture)
-    height, width = pixels.shape[:2]
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    centre = torch.from_numpy(np.require(pixels[top : top + side, left : left + side], requirements=["C", "W"]))
-    if side == len(out):
+    (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
+    high, wide = min(height, max(1, width * rows // columns)), min(width, max(1, height * columns // rows))
+    left, top = (width - wide) // 2, (height - high) // 2
+    centre = torch.from_numpy(np.require(pixels[top : top + high, left : left + wide], requirements=["C", "W"]))
+    if (high, wide) == (rows, columns):
         out.copy_(centre)
         return
     # Both are known to torch as planes whose channels come last, and the result goes where it belongs: what the public
     # function returns has its planes one after the other, and turning that back takes longer than the resampling.
     planes, target = (pixels[None].permute(0, 3, 1, 2) for pixels in (centre, out))
     torch.ops.aten._upsample_bilinear2d_aa.out(planes, list(target.shape[2:]), False, None, None, out=target)
+
+
+square = fitted  # of equal sides
 
 
 def _pillow(data: memoryview, size: int | None) -> Image.Image:

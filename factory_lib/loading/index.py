@@ -24,14 +24,14 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, nearest
-from factory_lib.loading.convert import to_arrow, to_numpy
+from factory_lib.loading.convert import is_list, to_arrow, to_numpy
 from factory_lib.loading.order import Rows
 from factory_lib.storage.store import FileInfo, store
 
 MISSING = np.uint32(0xFFFFFFFF)  # file number of a member that a sample does not have
 BATCH_BYTES = 64 << 20
 KEEP_DAYS = 30
-_FORMAT = 1
+_FORMAT = 2
 
 RowSource = Callable[[], pa.RecordBatchReader]
 
@@ -65,6 +65,7 @@ class Index:
         rows: how many.
         mean_bytes: of a sample, all members together.
         members, columns: names, in the order asked for.
+        lengths: of the lists of a column, where all rows have lists of one length.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Index:
     mean_bytes: float
     members: tuple[str, ...]
     columns: tuple[str, ...]
+    lengths: dict[str, int] = field(default_factory=dict)
     _batches: list[pa.RecordBatch] = field(default_factory=list, repr=False, compare=False)
     _files: list[FileInfo] = field(default_factory=list, repr=False, compare=False)
 
@@ -176,7 +178,13 @@ def open_index(path: Path) -> Index:
     """An index that was built before."""
     facts = json.loads((path / "index.json").read_text())
     return Index(
-        path, facts["identity"], facts["rows"], facts["mean_bytes"], tuple(facts["members"]), tuple(facts["columns"])
+        path=path,
+        identity=facts["identity"],
+        rows=facts["rows"],
+        mean_bytes=facts["mean_bytes"],
+        members=tuple(facts["members"]),
+        columns=tuple(facts["columns"]),
+        lengths=facts["lengths"],
     )
 
 
@@ -197,6 +205,7 @@ def _write(
             raise LoaderError(f"{member!r} of {identity!r} is not a member but a column.", nearest(member, structs))
     files: dict[str, int] = {}
     cuts: list[int] = []
+    lengths: dict[str, set[int]] = {name: set() for name in columns}
     shard: str | None = None
     rows = total = 0
     writer: pa.ipc.RecordBatchFileWriter | None = None
@@ -206,6 +215,8 @@ def _write(
             cuts += (starts + rows).tolist()
             rows += batch.num_rows
             total += sum(int(to_numpy(batch.column(f"{m}.size")).sum()) for m in members)
+            for name in columns:
+                lengths[name] |= _lengths(batch.column(name), lengths[name])
             kept = batch.drop_columns(["shard"]) if "shard" not in columns else batch
             if writer is None:
                 writer = pa.ipc.new_file(str(path / "rows.arrow"), kept.schema)
@@ -223,6 +234,7 @@ def _write(
         "mean_bytes": total / rows,
         "members": list(members),
         "columns": list(columns),
+        "lengths": {name: found.pop() for name, found in lengths.items() if len(found) == 1},
     }
     (path / "index.json").write_text(json.dumps(facts, indent=1))
 
@@ -247,6 +259,16 @@ def _rows_of(
         for column in columns:
             arrays[column] = _plain(batch.column(column))
         yield pa.RecordBatch.from_pydict(arrays)
+
+
+def _lengths(array: pa.Array, known: set[int]) -> set[int]:
+    """The shortest and the longest list of a column, a null being empty; nothing for other columns."""
+    if not is_list(array.type) or len(known) > 1:
+        return set()
+    if pa.types.is_fixed_size_list(array.type):
+        return {array.type.list_size}
+    found = pa.compute.min_max(array.value_lengths().fill_null(0)).as_py()
+    return {int(found["min"]), int(found["max"])}
 
 
 def _plain(array: pa.Array) -> pa.Array:

@@ -30,6 +30,7 @@ UNIT_BYTES = 2 << 20
 MAX_UNITS = 400_000  # keeps the plan of any version below 10 MB: 20 bytes a unit
 MIN_WINDOW, MAX_WINDOW = 32, 1024  # rows of a lane; times 96 lanes for the whole window
 LANE_ROWS = 16  # of a lane, at least
+LANE_ATTEMPTS = 12  # to find a whole sample in other windows of a lane, before any is taken
 LANE_WINDOWS = 10  # in a lane, at least: all current ones are a tenth of the version, and a cache can be small
 
 Tail = Literal["repeat", "drop", "mask"]
@@ -223,6 +224,20 @@ class Order:
             if len(others) > 1:
                 return int(others[_another(mine, len(others), word + attempt)])
         return _another(position, self.key.rows, word + attempt)
+
+    def distant(self, position: int, attempt: int) -> int:
+        """The row that takes the place of a broken one whose window is broken, too, as where a shard is damaged: one of
+        another window of the lane, any row of all from attempt 12 on.
+        """
+        position %= self.key.rows
+        word = int(self._words(1, _SUBSTITUTE, position, attempt + 1)[0])
+        if not self.key.shuffle or attempt >= LANE_ATTEMPTS:
+            return word % self.key.rows
+        lane, at = np.array([position % self.key.lanes]), np.array([position // self.key.lanes])
+        count = int(self.windows(lane, self._lane_rows[lane] - 1)[0]) + 1
+        other = _another(int(self.windows(lane, at)[0]), count, word)
+        others = self.window_rows(lane, np.array([other]))[0]
+        return int(others[word // count % len(others)]) if len(others) else word % self.key.rows
 
     def sample_seed(self, position: int) -> int:
         """A 64-bit seed for augmenting the sample at a position: the same on any rank, and after a resume."""

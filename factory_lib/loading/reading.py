@@ -13,7 +13,7 @@ from os import preadv
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.errors import FileChanged, StoreError
+from factory_lib.errors import FileChanged, FileDamaged
 from factory_lib.loading.index import Pointers
 from factory_lib.storage.cache import FETCHES, BlockCache, Request
 from factory_lib.storage.files import is_state
@@ -49,7 +49,9 @@ class SampleReader:
         """Read the samples that `pointers` names; sample i to ``out[starts[i] : starts[i] + size[i]]``.
 
         Raises:
-            StoreError: a shard is gone, was replaced since it was indexed, or ends too early; it is named.
+            FileMissing, FileChanged, FileDamaged: a shard is gone, was replaced since it was indexed, or ends too
+                early; it is named.
+            StoreError: the storage cannot be read.
         """
         order = np.lexsort((pointers.offset, pointers.file))
         edges = np.flatnonzero(np.diff(pointers.file[order].astype(np.int64), prepend=-1, append=-1)).tolist()
@@ -80,10 +82,16 @@ class SampleReader:
     def _read_local(self, number: int, ranges: Sequence[Range]) -> None:
         descriptor = self._descriptor(number)
         for offset, place in ranges:
-            if preadv(descriptor, (place,), offset) != len(place):
-                file = self._files[number]
-                raise StoreError(
-                    f"{file.uri} ends before byte {offset + len(place)}.",
+            try:
+                found = preadv(descriptor, (place,), offset)
+            except OSError as error:
+                raise FileDamaged(
+                    f"{self._files[number].uri} cannot be read at byte {offset}: {error.strerror}.",
+                    "Does its disk give errors? Restore the file, and ingest the shard again where it changed.",
+                ) from error
+            if found != len(place):
+                raise FileDamaged(
+                    f"{self._files[number].uri} ends before byte {offset + len(place)}.",
                     "The file was truncated since it was ingested; ingest the shard again.",
                 )
         self.counters["bytes_local"] += sum([len(place) for _, place in ranges])

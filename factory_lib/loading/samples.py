@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from factory_lib.loading.batches import Batch, BatchMaker, Recipe
+from factory_lib.loading import collate
+from factory_lib.loading.batches import BatchMaker, Recipe
+from factory_lib.loading.tasks import Batch
 
 
 class SampleDataset(Dataset[Batch]):
@@ -25,22 +26,8 @@ class SampleDataset(Dataset[Batch]):
 
     def __getitem__(self, row: int) -> Batch:
         """One sample: tensors without the batch dimension, a raw member as a uint8 tensor."""
-        batch = self._maker.given(np.array([range(len(self))[row]], np.int64))
-        return {name: _first(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
+        return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
         """Several samples in one read; DataLoader uses it."""
-        batch = self._maker.given(np.array([range(len(self))[row] for row in rows], np.int64))
-        return [{name: _item(value, i) for name, value in batch.items()} for i in range(len(rows))]
-
-
-def _first(value: Any) -> Any:
-    return _item(value, 0)
-
-
-def _item(value: Any, index: int) -> Any:
-    if isinstance(value, dict) and set(value) == {"data", "offsets"}:
-        return value["data"][value["offsets"][index] : value["offsets"][index + 1]]
-    if isinstance(value, dict):
-        return {name: _item(part, index) for name, part in value.items()}
-    return value[index]
+        return collate.samples(self._maker.given(np.array([range(len(self))[row] for row in rows], np.int64)))

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from factory_lib.errors import LoaderError
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
+    from factory_lib.loading.devices import Device
 
 _SHARDING = {"DataLoaderDispatcher", "IterableDatasetShard"}  # of accelerate.data_loader
 
@@ -30,22 +30,26 @@ class BatchLoader(DataLoader[Any]):
     """
 
     _is_accelerate_prepared = True  # what accelerate's prepare() asks before it wraps a loader
+    use_stateful_dataloader = True  # what accelerate's save_state() asks before it keeps a loader's state
 
-    def __init__(self, dataset: BatchDataset, device: torch.device | str | None) -> None:
+    def __init__(self, dataset: BatchDataset, device: Device | None) -> None:
         super().__init__(dataset, batch_size=None)
         self._batches, self._device = dataset, device
+        self.sampler.set_epoch = self.set_epoch  # type: ignore[attr-defined]  # what Lightning looks for
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in self._batches:
-            yield batch if self._device is None else moved(batch, self._device)
+        return self._batches.delivered(self._device)
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return self._batches.epoch_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
-        self._batches.set_epoch(epoch)
+        """Choose the epoch that the next iteration goes through: frameworks call it with their count of iterations.
+        With ``early_end="continue"`` an epoch may take several of those, and the dataset counts for itself.
+        """
+        if self._batches.early_end == "next":
+            self._batches.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training is; see `BatchDataset.state_dict`."""
@@ -54,17 +58,6 @@ class BatchLoader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken; see `BatchDataset.load_state_dict`."""
         self._batches.load_state_dict(state)
-
-
-def moved(value: Any, device: torch.device | str) -> Any:
-    """A batch with its tensors on a device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: moved(part, device) for name, part in value.items()}
-    if isinstance(value, list):
-        return [moved(part, device) for part in value]
-    return value
 
 
 def refuse_second_sharding() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from factory_lib.errors import FileChanged, FileMissing, StoreError, nearest
+from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError, nearest
 from factory_lib.storage.files import ChangedError, FileInfo, Files
 from factory_lib.storage.retry import redact, shown
 from factory_lib.storage.spans import plan_spans
@@ -125,7 +125,7 @@ class Store:
 
         Raises:
             FileChanged: the file is no longer the one that `etag` names.
-            StoreError: a range ends beyond the end of the file.
+            FileDamaged: a range ends beyond the end of the file.
         """
         uri = self.resolve(uri)
         gap = LOCAL_GAP_BYTES if is_local(uri) else REMOTE_GAP_BYTES
@@ -137,7 +137,7 @@ class Store:
         parts = self._guarded(uri, lambda files: files.spans(uri, bounds, etag))
         for span, part in zip(spans, parts, strict=True):
             if len(part) != span.end - span.start:
-                raise StoreError(
+                raise FileDamaged(
                     f"{redact(uri)} ends before byte {span.end}: {len(part)} of the {span.end - span.start} bytes from "
                     f"{span.start} are there.",
                     "The file was truncated or replaced since it was ingested; ingest the shard again.",
