@@ -14,6 +14,7 @@ from tests.s3 import relay, relay_server, s3, s3_client, s3_endpoint
 __all__ = ["relay", "relay_server", "s3", "s3_client", "s3_endpoint"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("FACTORY_RETRY_SECONDS", "0")  # storage that tests have fail for good is given up soon
 # A shell that starts things in the background has them ignore interrupts, and Dagster takes SIGTERM for one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,8 +14,8 @@ import torch
 
 from factory_lib.loading import slabs
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from factory_lib.loading.workers import MAX_TOGETHER
 from factory_lib.loading.slabs import HEADER, Pool
+from factory_lib.loading.workers import MAX_TOGETHER
 from tests.loading_rows import reader_of, write_shards
 
 SIZE = 3000

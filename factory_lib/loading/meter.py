@@ -34,7 +34,8 @@ def statistics(counters: Mapping[str, float]) -> dict[str, float]:
     Returns:
         samples_per_second, samples, substituted, bytes_<tier> as in `tiers`, decode_share (of the time of making
         batches), wait_share (of the training's time: it waited for a batch, the first of an iteration excepted), stalls
-        (batches waited for longer than 0.1 s), restarted_workers. Shares are 0 where nothing was measured.
+        (batches waited for longer than 0.1 s), retries of storage and the seconds waited for them, restarted_workers.
+        Shares are 0 where nothing was measured.
     """
     seconds, make = counters.get("iterating_seconds", 0), counters.get("make_seconds", 0)
     return {
@@ -45,6 +46,8 @@ def statistics(counters: Mapping[str, float]) -> dict[str, float]:
         "decode_share": counters.get("decode_seconds", 0) / make if make else 0.0,
         "wait_share": counters.get("wait_seconds", 0) / seconds if seconds else 0.0,
         "stalls": counters.get("stalls", 0),
+        "retries": counters.get("retries", 0),
+        "retry_seconds": counters.get("retry_seconds", 0.0),
         "restarted_workers": counters.get("restarted_workers", 0),
     }
 
@@ -104,7 +107,7 @@ class Meter:
         if set(came) - {"local"}:
             parts.append(", ".join(f"{tier} {amount / sum(came.values()):.0%}" for tier, amount in came.items()))
         parts += [f"decode {found['decode_share']:.0%}", f"waited {found['wait_share']:.0%}"]
-        parts += [f"{n} {int(found[n]):,}" for n in ("stalls", "substituted") if found[n]]
+        parts += [f"{n} {int(found[n]):,}" for n in ("stalls", "substituted", "retries") if found[n]]
         return " · ".join(parts)
 
     def _draw(self, now: float) -> None:

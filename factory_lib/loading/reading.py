@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import FileChanged, FileDamaged
 from factory_lib.loading.index import Pointers
+from factory_lib.storage import retry
 from factory_lib.storage.cache import FETCHES, BlockCache, Request
 from factory_lib.storage.files import is_state
 from factory_lib.storage.local import etag_of
@@ -71,8 +72,8 @@ class SampleReader:
                 list(pool.map(self._read_remote, remote))
 
     def take_counters(self) -> Counter[str]:
-        """Bytes by the tier they came from, and the cache's other counters, since the last call."""
-        taken, self.counters = self.counters, Counter()
+        """Bytes by the tier they came from, the cache's other counters and retries of storage, since the last call."""
+        taken, self.counters = self.counters + retry.take_counters(), Counter()
         return taken + self._cache.take_counters() if self._cache is not None else taken
 
     def close(self) -> None:

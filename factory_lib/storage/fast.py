@@ -99,6 +99,8 @@ class FastReads:
                 return None
             if status == 416:  # starts at or after the end
                 return memoryview(b"")
+            if status == 400 and any(code in text for code in retry.EXPIRED_CODES):
+                raise AnswerError(status, text) from None
             if status in {401, 403}:
                 raise RefusedError(status, text) from None
             if status in {408, 429} or status >= 500:

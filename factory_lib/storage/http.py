@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from factory_lib.storage import retry
 from factory_lib.storage.files import ChangedError, FileInfo
 from factory_lib.storage.remote import RemoteFiles, identity_of
-from factory_lib.storage.retry import ATTEMPTS, is_transient, wait_seconds
+from factory_lib.storage.retry import Patience
 
 AT_ONCE = 8
 """Requests in flight for one call."""
@@ -38,7 +39,7 @@ class HttpFiles(RemoteFiles):
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """One GET whose body is read chunk by chunk, taken up again where it breaks."""
         body: _Body | None = None
-        failures = 0
+        patience = Patience()
         try:
             while True:
                 try:
@@ -47,17 +48,15 @@ class HttpFiles(RemoteFiles):
                         etag = etag or body.identity or None
                     chunk = self._run(body.read(chunk_size))
                 except Exception as error:
-                    failures += 1
-                    if failures >= ATTEMPTS or not is_transient(error):
-                        raise
+                    wait = patience.after(error)
                     self._close(body)
                     body = None
-                    self._run(asyncio.sleep(wait_seconds(failures - 1)))
+                    time.sleep(wait)
                     continue
                 if not chunk:
                     return
                 offset += len(chunk)
-                failures = 0
+                patience = Patience()
                 yield chunk
         finally:
             self._close(body)
@@ -173,14 +172,13 @@ class HttpFiles(RemoteFiles):
         return body
 
     async def _again(self, request: Any) -> Any:
-        for attempt in range(ATTEMPTS):
+        patience = Patience()
+        while True:
             try:
                 return await request()
             except Exception as error:
-                if attempt + 1 == ATTEMPTS or not is_transient(error):
-                    raise
-            await asyncio.sleep(wait_seconds(attempt))
-        raise AssertionError("unreachable")
+                wait = patience.after(error)
+            await asyncio.sleep(wait)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.filesystem.loop).result()

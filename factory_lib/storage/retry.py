@@ -1,26 +1,43 @@
-"""Which failures are worth another try, how long to wait, and what of an error may be shown."""
+"""Which failures are worth another try, how long to wait, and what of an error may be shown.
+
+An outage of minutes ends no training: what fails for the time being is tried again for `FACTORY_RETRY_SECONDS`, with
+growing waits of random length, so that many machines don't come back at once. The log says so once an outage.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import re
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
+from factory_lib.settings import settings
 from factory_lib.storage.files import ChangedError
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 ATTEMPTS = 5
+"""Tries at least, however short the time for them is."""
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 10.0
+QUIET_SECONDS = 60.0
+"""Without a failure, after which the next one begins another outage, which is told of again."""
 SLOW_SECONDS = 60.0
 """Longest wait for an answer, or for the next chunk of a stream; a stalled connection is then given up."""
 
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+"""S3's errors that other credentials mend."""
 _TRANSIENT_CODES = {
     "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown", "Throttling",
-    "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch",
+    "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch", *EXPIRED_CODES,
 }  # fmt: skip
 _TRANSIENT_NAMES = {
     "ClientConnectionError", "ClientConnectorError", "ClientOSError", "ClientPayloadError", "ConnectionClosedError",
@@ -81,16 +98,107 @@ def wait_seconds(attempt: int) -> float:
     return random.uniform(0.0, min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0**attempt))
 
 
-def with_retries(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Call `action`, again after a transient failure, up to `ATTEMPTS` times in all."""
-    for attempt in range(ATTEMPTS - 1):
+class Patience:
+    """How long one request is tried again.
+
+    Args:
+        seconds: in all; by default `FACTORY_RETRY_SECONDS`, or what `impatient` leaves of them.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = patience_seconds() if seconds is None else seconds
+        self._began = time.monotonic()
+        self._waited = 0.0
+        self._failures = 0
+
+    def after(self, error: Exception) -> float:
+        """Seconds to wait after a failure, before the next try.
+
+        Raises:
+            Exception: the failure itself, where no other try is worth it, or time is up.
+        """
+        if not is_transient(error):
+            raise error
+        self._failures += 1
+        wait = wait_seconds(self._failures - 1)
+        spent = max(self._waited, time.monotonic() - self._began)
+        if self._failures >= ATTEMPTS and spent + wait > self._seconds:
+            raise error
+        self._waited += wait
+        _tell(error, wait, self._seconds)
+        return wait
+
+
+def with_retries(
+    action: Callable[[], T],
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    seconds: float | None = None,
+    failed: Callable[[Exception], None] | None = None,
+) -> T:
+    """Call `action`, again after transient failures, as long as `Patience` lasts.
+
+    Args:
+        seconds: of patience.
+        failed: called with each failure before the next try, to mend what it can.
+    """
+    patience = Patience(seconds)
+    while True:
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
-                raise
-            sleep(wait_seconds(attempt))
-    return action()
+            sleep(patience.after(error))
+            if failed is not None:
+                failed(error)
+
+
+def patience_seconds() -> float:
+    """How long requests of this task are tried again."""
+    limit = _limit.get()
+    return settings().retry_seconds if limit is None else min(limit, settings().retry_seconds)
+
+
+@contextmanager
+def impatient(seconds: float = 0.0) -> Iterator[None]:
+    """Give up sooner: for what can be done without."""
+    token = _limit.set(seconds)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def is_expired(error: BaseException) -> bool:
+    """Whether the server says that the credentials are no longer good."""
+    return error_code(error) in EXPIRED_CODES
+
+
+def take_counters() -> Counter[str]:
+    """Retries of this process, and the seconds waited for them, since the last call."""
+    global _counters
+    with _counting:
+        taken, _counters = _counters, Counter()
+    return taken
+
+
+_limit: ContextVar[float | None] = ContextVar("patience", default=None)
+_counting = threading.Lock()
+_counters: Counter[str] = Counter()
+_last_failure = float("-inf")
+
+
+def _tell(error: Exception, wait: float, seconds: float) -> None:
+    global _last_failure
+    now = time.monotonic()
+    with _counting:
+        news = now - _last_failure > QUIET_SECONDS
+        _last_failure = now + wait
+        _counters["retries"] += 1
+        _counters["retry_seconds"] += wait  # type: ignore[assignment]
+    if news:
+        log.warning(
+            "Storage fails for now: %s. Trying again for up to %g s (FACTORY_RETRY_SECONDS).", shown(error), seconds
+        )
 
 
 def shown(error: BaseException) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from factory_lib.storage import retry
 from factory_lib.storage.fast import FastReads, Unserved, fast_reads
 from factory_lib.storage.files import ChangedError
 from factory_lib.storage.remote import RemoteFiles
-from factory_lib.storage.retry import ATTEMPTS, error_code, http_status, is_transient, wait_seconds, with_retries
+from factory_lib.storage.retry import Patience, error_code, http_status, is_expired, patience_seconds, with_retries
+
+T = TypeVar("T")
 
 AT_ONCE = 8
 """Range requests in flight for one call."""
@@ -46,7 +49,7 @@ class S3Files(RemoteFiles):
         first answer, so that two objects are never spliced together.
         """
         body: Any = None
-        failures = 0
+        patience = Patience()
         pending: Any = None
         try:
             while True:
@@ -56,18 +59,17 @@ class S3Files(RemoteFiles):
                         pending = self._run(_begun(_fill(body, chunk_size)))
                     chunk: bytes = self._run(_awaited(pending))
                 except Exception as error:
-                    failures += 1
-                    if failures >= ATTEMPTS or not is_transient(error):
-                        raise
+                    wait = patience.after(error)
                     self._start(_ended(pending, body))
                     body = pending = None
-                    self._run(asyncio.sleep(wait_seconds(failures - 1)))
+                    time.sleep(wait)
+                    self._renew(error)
                     continue
                 if not chunk:
                     return
                 pending = self._run(_begun(_fill(body, chunk_size)))
                 offset += len(chunk)
-                failures = 0
+                patience = Patience()
                 yield chunk
         finally:
             self._start(_ended(pending, body))
@@ -91,9 +93,16 @@ class S3Files(RemoteFiles):
         if fast is None:
             return None
 
+        seconds = patience_seconds()  # of this task: threads of a pool know nothing of it
+
+        def read(start: int, end: int | None) -> memoryview | None:
+            now = self._fast_reads(bucket)  # another one after its credentials were renewed
+            if now is None:
+                raise Unserved
+            return now.read(key, start, end, etag)
+
         def fetch(part: tuple[int, int | None]) -> memoryview:
-            start, end = part
-            data = with_retries(lambda: fast.read(key, start, end, etag))
+            data = with_retries(lambda: read(*part), seconds=seconds, failed=self._renew)
             if data is None:
                 raise ChangedError(uri)
             return data
@@ -132,19 +141,20 @@ class S3Files(RemoteFiles):
             raise
 
     async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
-        for attempt in range(ATTEMPTS):
+        patience = Patience()
+        while True:
             body: Any = None
             try:
                 body, _ = await self._open(uri, start, etag, end)
                 data: bytes = await asyncio.wait_for(body.read(), retry.SLOW_SECONDS)
                 return data
             except Exception as error:
-                if attempt + 1 == ATTEMPTS or not is_transient(error):
-                    raise
+                wait, expired = patience.after(error), is_expired(error)
             finally:
                 _close(body)
-            await asyncio.sleep(wait_seconds(attempt))
-        raise AssertionError("unreachable")
+            await asyncio.sleep(wait)
+            if expired:
+                await self._renewed()
 
     async def _open(self, uri: str, start: int, etag: str | None, end: int | None = None) -> tuple[Any, str]:
         """Send one GET; returns its body and the etag of what it reads."""
@@ -175,12 +185,27 @@ class S3Files(RemoteFiles):
         bucket, key, _ = self.filesystem.split_path(uri)
         request = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
         try:
-            with_retries(lambda: self._run(self.filesystem._call_s3("put_object", **request)))
+            self._retried(lambda: self._run(self.filesystem._call_s3("put_object", **request)))
         except Exception as error:
             if http_status(error) in {409, 412} or error_code(error) in {"412", "PreconditionFailed"}:
                 return False
             raise
         return True
+
+    def _renew(self, error: Exception) -> None:
+        """After an error that says that the credentials expired, take them from where they come from again."""
+        if is_expired(error):
+            self._run(self._renewed())
+
+    async def _renewed(self) -> None:
+        self._fast.clear()
+        session = self.filesystem.session
+        if session is not None:
+            session._credentials = None  # a session keeps the first ones it found
+        await self.filesystem.set_session(refresh=True)
+
+    def _retried(self, request: Callable[[], T]) -> T:
+        return with_retries(request, failed=self._renew)
 
     def _start(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.filesystem.loop)

@@ -21,6 +21,7 @@ import numpy as np
 from factory_lib.errors import FileMissing, StoreError
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Sums, page_sums
+from factory_lib.storage.retry import impatient
 from factory_lib.storage.store import store
 
 OBJECT_BYTES = 8 << 20
@@ -114,6 +115,10 @@ class SharedTier:
     def _claim(self, name: str) -> bool:
         """Whether this machine is the one to make an object: the first to ask, or a later one where the first died."""
         now = repr(time.time()).encode()
+        with impatient():
+            return self._claimed(name, now)
+
+    def _claimed(self, name: str, now: bytes) -> bool:
         if store().create(name, now):
             return True
         try:
@@ -137,7 +142,8 @@ class SharedTier:
         table = sums.tobytes()
         head = _HEAD.pack(_MAGIC, len(data), hashlib.blake2b(table, digest_size=16).digest())
         try:
-            store().write(name, b"".join((head, table, data)))
+            with impatient():
+                store().write(name, b"".join((head, table, data)))
             self._count("shared_writes", 1)
             self._keep(name, sums)
         except StoreError:
@@ -149,7 +155,8 @@ class SharedTier:
         """A range of an object, or None where it does not match its checksums."""
         first = block * OBJECT_BYTES
         data_at = _HEAD.size + sums.nbytes
-        data = store().read_ranges(name, [(data_at + start - first, stop - start)])[0]
+        with impatient():  # without it, the origin gives the bytes
+            data = store().read_ranges(name, [(data_at + start - first, stop - start)])[0]
         pages = slice((start - first) // PAGE, -(-(stop - first) // PAGE))
         if np.array_equal(_sums_of(data, start), sums[pages]):
             self._count("bytes_shared", len(data))
@@ -163,6 +170,10 @@ class SharedTier:
             if name in self._headers:
                 self._headers.move_to_end(name)
                 return self._headers[name]
+        with impatient():
+            return self._read_sums(name, file, block)
+
+    def _read_sums(self, name: str, file: FileInfo, block: int) -> Sums | None:
         if not store().exists(name):
             return None
         length = min(OBJECT_BYTES, file.size - block * OBJECT_BYTES)
