@@ -78,6 +78,23 @@ def test_accelerate_and_trainer_with_two_processes_see_every_sample_once(table, 
     assert results[0]["epochs"][0] != results[0]["epochs"][1]
 
 
+def test_torchrun_with_three_processes_ends_early_scores_and_resumes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "-m"]
+    variables = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "tests.rank_process", str(tmp_path)], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    assert [found["rank"] for found in ranks] == [[0, 3], [1, 3], [2, 3]]
+    assert all(found["alike"] for found in ranks)
+    assert sorted(n for found in ranks for n in found["exam"]) == list(range(120))
+    once = [n for found in ranks for part in ("second", "rest") for batch in found[part] for n in batch]
+    assert sorted(once) == list(range(120))  # the second epoch, over the resume
+    assert len({n for found in ranks for batch in found["first"] for n in batch}) == 72
+    assert [found["first"] for found in ranks] != [found["second"] for found in ranks]
+
+
 def test_accelerate_that_would_deal_out_anew_is_refused(table):
     accelerate = pytest.importorskip("accelerate")
     try:
@@ -119,8 +136,13 @@ def test_lightning_counts_epochs_and_resumes_in_the_middle_of_one(table, tmp_pat
         return model.seen
 
     plain = load(table)
-    expected = [batch for _ in range(3) for batch in numbers(plain)]
+    epochs = [numbers(plain) for _ in range(3)]
+    expected = [batch for epoch in epochs for batch in epoch]
     assert fit("whole") == expected
+    early = [batch for epoch in epochs for batch in epoch[:2]]
+    assert fit("early", limit_train_batches=2) == early
+    for step in (1, 2, 3):  # within an epoch that ends early, at its end, and in the next one
+        assert fit(f"early{step}", str(tmp_path / "early" / f"step={step}.ckpt"), limit_train_batches=2) == early[step:]
     for step in (1, 7, 10):  # in the first epoch, in the second, and at the end of that
         assert fit(f"from{step}", str(tmp_path / "whole" / f"step={step}.ckpt")) == expected[step:], step
 
