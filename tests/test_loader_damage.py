@@ -87,7 +87,11 @@ def test_transforms_draw_the_same_whoever_makes_the_batch(tmp_path):
 
     def seen(**arguments: Any) -> dict[int, list[float]]:
         dataset = load(rows, transform=drawn, global_batch_size=20, **arguments)
-        return {int(n): image.tolist() for batch in dataset for n, image in zip(batch["number"], batch["image"])}
+        return {
+            int(n): image.tolist()
+            for batch in dataset
+            for n, image in zip(batch["number"], batch["image"], strict=True)
+        }
 
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
@@ -98,7 +102,11 @@ def test_transforms_draw_the_same_whoever_makes_the_batch(tmp_path):
     assert {**seen(rank=0, world_size=2), **seen(rank=1, world_size=2)} == alone
     other = load(rows, transform=drawn, global_batch_size=20)
     other.set_epoch(1)
-    assert all(image.tolist() != alone[int(n)] for batch in other for n, image in zip(batch["number"], batch["image"]))
+    assert all(
+        image.tolist() != alone[int(n)]
+        for batch in other
+        for n, image in zip(batch["number"], batch["image"], strict=True)
+    )
 
 
 def test_a_sample_that_takes_too_long_is_named(tmp_path):

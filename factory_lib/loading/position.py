@@ -198,16 +198,16 @@ class Position:
 
 
 def _token(turn: int) -> int:
-    """What the workers of one iteration of a DataLoader have in common and no other iteration has: the name of the
-    event that ends them, their seed where that cannot be seen, and how many iterations they have begun.
+    """What the workers of one iteration of a DataLoader have in common and no other iteration has: the pipe that their
+    results go through, their seed where that cannot be seen, and how many iterations they have begun.
     """
     info = torch.utils.data.get_worker_info()
     common = "" if info is None else str(info.seed - info.id)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        event = frame.f_locals.get("done_event")
-        if event is not None and frame.f_code.co_name == "_worker_loop":
-            common = str(getattr(getattr(event, "_flag", None), "_semlock", event).name)
+        if frame.f_code.co_name == "_worker_loop" and hasattr(frame.f_locals.get("data_queue"), "_writer"):
+            # The number of a pipe is not given again, names and seeds of the loader may be.
+            common = str(os.fstat(frame.f_locals["data_queue"]._writer.fileno()).st_ino)
             break
         frame = frame.f_back
     digest = hashlib.blake2b(f"{common}\0{turn}".encode(), digest_size=8).digest()
