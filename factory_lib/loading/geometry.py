@@ -50,7 +50,7 @@ def surrounding() -> Geometry | None:
         raise LoaderError(
             f"The launcher started {several.processes} processes ({several.count}), and neither torch.distributed nor "
             "RANK and WORLD_SIZE say which one this is: every one would read the part of the first.",
-            f"Start torch.distributed before iterating, or give rank=int(os.environ[{several.number!r}]) and "
+            f"Start torch.distributed before iterating, or give rank (the number in {several.number}) and "
             f"world_size={several.processes}.",
         )
     return None
