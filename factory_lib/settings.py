@@ -31,6 +31,8 @@ class Settings:
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests; unset, the one that was
             used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
+        unpack_to: `FACTORY_UNPACK_TO`, the folder or bucket into which sources without byte ranges (compressed
+            archives, pictures inside parquet) are unpacked once; unset, such sources are refused.
         clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, hub id, or
             `tinyclip` (the default), which knows rendered shapes and not photos.
         rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None
@@ -48,6 +50,7 @@ class Settings:
     workers: int
     source: str | None
     tars_per_shard: int
+    unpack_to: str | None
     clip: str
     rank: int | None
     world_size: int | None
@@ -71,6 +74,7 @@ def settings() -> Settings:
         workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
         source=os.environ.get("FACTORY_SOURCE") or _remembered_source(home),
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+        unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
         rank=_whole("RANK"),
         world_size=_whole("WORLD_SIZE"),

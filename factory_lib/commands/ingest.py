@@ -35,6 +35,7 @@ _SHOWN_PROBLEMS = 10
 @click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
 @click.option("--format", "form", help="webdataset, img2dataset, datacomp, tables or folder. [default: found out]")
 @click.option("--metadata", metavar="URI", help="Tables (parquet, npz, npy) whose columns are joined to the samples.")
+@click.option("--unpack-to", metavar="URI", help="Where what cannot be pointed at is unpacked to: archives, parquet.")
 @click.option("--on", help="Column to join the metadata by. [default: key, uid, hash or url]")
 def ingest_command(
     uri: str,
@@ -45,6 +46,7 @@ def ingest_command(
     form: str | None,
     metadata: str | None,
     on: str | None,
+    unpack_to: str | None,
     as_json: bool,
 ) -> None:
     """Make a version of samples in storage.
@@ -57,7 +59,7 @@ def ingest_command(
     from factory_lib.warehouse.names import check_dataset_name
 
     check_dataset_name(name)
-    source = open_source(uri, format=form, metadata=metadata, on=on, tars_per_shard=tars_per_shard)
+    source = open_source(uri, format=form, metadata=metadata, on=on, tars_per_shard=tars_per_shard, unpack_to=unpack_to)
     wanted = None if shards is None else [shard.strip() for shard in shards.split(",") if shard.strip()]
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
         query = DatasetQuery.from_source(source, shards=wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,11 +23,12 @@ from factory_lib.sources.listing import list_files, visible
 from factory_lib.sources.mapping import Mapping
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
+from factory_lib.sources.packedtar import first_members
 from factory_lib.sources.shards import Source
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schema
-from factory_lib.sources.tar import TarReader
+from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
 from factory_lib.sources.webdataset import WebDataset
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
@@ -55,6 +56,7 @@ def open_source(
     columns: Sequence[str] | None = None,
     drop_columns: Sequence[str] | None = None,
     key_pattern: str | None = None,
+    unpack_to: str | None = None,
 ) -> OpenedSource:
     """Open whatever is at `uri`.
 
@@ -75,6 +77,8 @@ def open_source(
         image, caption, key: extension, field or column that becomes `image`, `caption` or `key`; see `Mapping`.
         members, columns, drop_columns: which members and columns are taken; see `Mapping`.
         key_pattern: how the names of members are split; see `Mapping`.
+        unpack_to: folder or bucket into which compressed archives, and pictures inside parquet or Arrow files, are
+            unpacked once, so that they can be pointed at; None for `FACTORY_UNPACK_TO`.
 
     Raises:
         FileMissing: nothing is there.
@@ -85,9 +89,11 @@ def open_source(
         raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS))
     uri = store().resolve(uri)
     per_shard = settings().tars_per_shard if tars_per_shard is None else tars_per_shard
+    to = settings().unpack_to if unpack_to is None else unpack_to
+    to = to and store().resolve(to)
     account = Account()
     seen = list_files(uri, account)
-    found = _Found(uri, tuple(visible(uri, seen)), vectors, per_shard, max(schema_tars, 1), account)
+    found = _Found(uri, tuple(visible(uri, seen)), vectors, per_shard, max(schema_tars, 1), account, to)
     for name, opener in _OPENERS.items():
         if format in (None, name) and (source := opener(found)) is not None:
             used = {file.uri for shard in source.shards() for file in shard.files}
@@ -95,7 +101,7 @@ def open_source(
             source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), "on": on}
             options |= {"vectors": None if vectors is None else list(vectors)}
-            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, **mapping.options()}
+            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to, **mapping.options()}
             opened = OpenedSource(source, mapping.columns_of(source.schema, uri, account), account, options)
             account.settle_columns({field.name: str(field.type) for field in opened.schema})
             return opened
@@ -158,6 +164,7 @@ class _Found:
     tars_per_shard: int
     schema_tars: int
     account: Account = field(default_factory=Account)
+    unpack_to: str | None = None
 
     @cached_property
     def tars(self) -> tuple[FileInfo, ...]:
@@ -213,13 +220,13 @@ def _open_img2dataset(found: _Found) -> Source | None:
     layout = settle_layout(found, parse_json=False)
     with_tables = {tar.tar.uri: tar for tar in tars}
     every = tuple(with_tables.get(tar.uri, TarWithTables(tar, TablePair(None, None), None)) for tar in found.tars)
-    return Img2Dataset(found.uri, every, layout, table_schema, found.tars_per_shard)
+    return Img2Dataset(found.uri, every, layout, table_schema, found.tars_per_shard, found.unpack_to)
 
 
 def _open_webdataset(found: _Found) -> Source | None:
     if not found.tars:
         return None
-    return WebDataset(found.uri, found.tars, settle_layout(found), found.tars_per_shard)
+    return WebDataset(found.uri, found.tars, settle_layout(found), found.tars_per_shard, found.unpack_to)
 
 
 def _open_tables(found: _Found) -> Source | None:
@@ -255,7 +262,7 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
     for tar in found.tars:
         try:
             with reading(tar.uri):
-                for block in first_blocks(TarReader(store(), tar, problems.append).blocks(), SCHEMA_MEMBERS):
+                for block in _first_blocks(tar, found, problems):
                     builder.add(block)
         except SourceError as error:
             problems.append(str(error))
@@ -268,6 +275,15 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
         reason = problems[0] if problems else f"{redact(found.tars[0].uri)} has no members with an extension."
         raise SourceError(reason, f"No sample was found in {number} tar{'s' * (number > 1)}.")
     return builder.build()
+
+
+def _first_blocks(tar: FileInfo, found: _Found, problems: list[str]) -> Iterator[TarBlock]:
+    try:
+        yield from first_blocks(TarReader(store(), tar, problems.append).blocks(), SCHEMA_MEMBERS)
+    except CompressedTar:
+        if found.unpack_to is None:
+            raise
+        yield first_members(tar, SCHEMA_MEMBERS)
 
 
 def _first_schema(pairs: Sequence[TablePair], found: _Found) -> pa.Schema:

@@ -53,6 +53,7 @@ class Img2Dataset:
         layout: what members become; json members are not parsed, the table says the same.
         table_schema: columns of the tables, `key` among them.
         tars_per_shard: how many consecutive tars make a shard.
+        unpack_to: where compressed tars are unpacked to.
     """
 
     uri: str
@@ -60,6 +61,7 @@ class Img2Dataset:
     layout: Layout
     table_schema: pa.Schema
     tars_per_shard: int = 1
+    unpack_to: str | None = None
     format: str = "img2dataset"
 
     @property
@@ -89,7 +91,7 @@ class Img2Dataset:
         rows = _Successes(one.table.fresh(), self.table_schema, report)
         before = report.samples
         matched = 0
-        for batch in read_tar(store(), one.tar, self.layout, report):
+        for batch in read_tar(store(), one.tar, self.layout, report, self.unpack_to):
             found = pc.index_in(rows.named(batch.column("key")), value_set=rows.keys)
             report.count("no_metadata", found.null_count)
             matched += len(found) - found.null_count

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from multiprocessing import get_context
 
 import pyarrow as pa
@@ -103,7 +104,9 @@ def _in_threads(
             put(error)
 
     for number in range(threads):
-        threading.Thread(target=work, name=f"read-shards-{number}", daemon=True).start()
+        # Progress is reported to where the caller's is.
+        inside = copy_context().run
+        threading.Thread(target=inside, args=(work,), name=f"read-shards-{number}", daemon=True).start()
     try:
         running = threads
         while running:

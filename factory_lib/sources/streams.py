@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
+import zlib
 from typing import Any, BinaryIO, cast
+
+import zstandard
 
 from factory_lib.errors import SourceError
 from factory_lib.storage.retry import redact
@@ -19,6 +23,8 @@ COMPRESSIONS = {
 """First bytes of a file -> what it is compressed with."""
 LFS = b"version https://git-lfs.github.com/spec/"
 MAGIC_BYTES = 64
+STREAM_ERRORS = (EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""What reading from `open_stream` raises where the compressed bytes are damaged."""
 
 
 def compression_of(head: bytes) -> str | None:
@@ -74,26 +80,12 @@ def _uncompressed(compression: str, raw: Any) -> Any:
 
         return bz2.BZ2File(raw)
     if compression == "xz":
-        import lzma
-
         return lzma.LZMAFile(raw)
     if compression == "lz4":
         import lz4.frame  # type: ignore[import-untyped]
 
         return lz4.frame.LZ4FrameFile(raw)
-    import zstandard
-
     return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-
-
-def stream_errors() -> tuple[type[Exception], ...]:
-    """What reading from `open_stream` raises where the compressed bytes are damaged."""
-    import lzma
-    import zlib
-
-    import zstandard
-
-    return (EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 class _Chunks(io.RawIOBase):

@@ -53,6 +53,10 @@ _COMPRESSED = {
 }
 
 
+class CompressedTar(SourceError):
+    """A tar is compressed, or is no tar but another kind of archive."""
+
+
 @dataclass(frozen=True)
 class TarBlock:
     """Consecutive regular members of a tar, in their order.
@@ -282,9 +286,10 @@ class TarReader:
         refuse_lfs(data, self._uri)
         for magic, (name, command) in _COMPRESSED.items():
             if data.startswith(magic):
-                raise SourceError(
+                raise CompressedTar(
                     f"{where} is compressed with {name}: its members have no byte ranges that could be pointed at.",
-                    f"Unpack it first ({command}); images are compressed already, so the tar hardly grows.",
+                    "Name a folder or bucket for unpacked copies with --unpack-to (unpack_to=…, FACTORY_UNPACK_TO), or "
+                    f"unpack it first ({command}); images are compressed already, so the tar hardly grows.",
                 )
 
     def _damage(self, message: str) -> None:

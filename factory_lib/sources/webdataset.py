@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ import pyarrow.compute as pc
 
 from factory_lib.sources.layout import Layout, Slot
 from factory_lib.sources.members import Members, members_of, whole_samples
+from factory_lib.sources.packedtar import unpacked_blocks
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
 from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column, where
 from factory_lib.sources.surviving import surviving, without_the_bad
-from factory_lib.sources.tar import TarReader
+from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
 from factory_lib.storage.store import FileInfo, Store, store
 
 
@@ -28,12 +30,14 @@ class WebDataset:
         tars: sorted by uri.
         layout: what extensions and JSON fields become.
         tars_per_shard: how many consecutive tars make a shard.
+        unpack_to: where compressed tars are unpacked to.
     """
 
     uri: str
     tars: tuple[FileInfo, ...]
     layout: Layout
     tars_per_shard: int = 1
+    unpack_to: str | None = None
     format: str = "webdataset"
 
     @property
@@ -48,11 +52,13 @@ class WebDataset:
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows of a shard in byte order."""
         for tar in shard.files:
-            yield from read_tar(store(), tar, self.layout, report)
+            yield from read_tar(store(), tar, self.layout, report, self.unpack_to)
 
 
-def read_tar(origin: Store, tar: FileInfo, layout: Layout, report: ShardReport) -> Iterator[pa.RecordBatch]:
-    """Samples of one tar, in one pass over its bytes.
+def read_tar(
+    origin: Store, tar: FileInfo, layout: Layout, report: ShardReport, unpack_to: str | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Samples of one tar, in one pass over its bytes; of a compressed one, out of its unpacked copy.
 
     What is wrong with the tar is reported and ends the pass; what was read before it is kept.
     """
@@ -62,15 +68,34 @@ def read_tar(origin: Store, tar: FileInfo, layout: Layout, report: ShardReport) 
         report.problem(f"{name}: {message}")
 
     reader = TarReader(origin, tar, problem)
-    parts = (members_of(block, layout.extensions, layout.textual) for block in reader.blocks())
-    for members in surviving(whole_samples(parts), tar.uri, "unreadable_tars", report):
-        for batch in built_samples(members, tar.uri, layout, report):
+    parts = _members(_blocks(reader, tar, unpack_to, report), layout)
+    for uri, members in surviving(parts, tar.uri, "unreadable_tars", report):
+        for batch in built_samples(members, uri, layout, report):
             report.samples += len(batch)
             yield batch
     if reader.links:
         report.count("links", reader.links)
         problem(f"{reader.links} links are left out: they have no bytes of their own to point at")
     report.count("damaged_tars", int(reader.damaged))
+
+
+def _blocks(
+    reader: TarReader, tar: FileInfo, unpack_to: str | None, report: ShardReport
+) -> Iterator[tuple[str, TarBlock]]:
+    """Members, and the tar that they are in: this one, or parts of its unpacked copy."""
+    try:
+        yield from ((tar.uri, block) for block in reader.blocks())
+    except CompressedTar:
+        if unpack_to is None:
+            raise
+        yield from ((part.uri, block) for part, block in unpacked_blocks(tar, unpack_to, report))
+
+
+def _members(blocks: Iterator[tuple[str, TarBlock]], layout: Layout) -> Iterator[tuple[str, Members]]:
+    """Members of whole samples, and the tar that they are in."""
+    for uri, some in groupby(blocks, key=lambda found: found[0]):
+        parts = (members_of(block, layout.extensions, layout.textual) for _, block in some)
+        yield from ((uri, members) for members in whole_samples(parts))
 
 
 def built_samples(members: Members, uri: str, layout: Layout, report: ShardReport) -> Iterator[pa.RecordBatch]:

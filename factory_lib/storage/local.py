@@ -130,6 +130,16 @@ def _described(entry: os.DirEntry[str], odd: dict[str, str]) -> FileInfo | None:
     return None
 
 
+def sync(path: str) -> None:
+    """Flush a file and its entry in its folder to the disk."""
+    for place in (path, os.path.dirname(path)):
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _pread(descriptor: int, start: int, size: int) -> bytes:
     """Read exactly `size` bytes unless the file ends before: the kernel may return less than asked for."""
     data = os.pread(descriptor, size, start)

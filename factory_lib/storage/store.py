@@ -157,6 +157,14 @@ class Store:
         uri = self.resolve(uri)
         self._guarded(uri, lambda files: files.write(uri, data))
 
+    def sync(self, uri: str) -> None:
+        """Wait until a file that was written is on the medium; elsewhere than on a local disk it is."""
+        uri = self.resolve(uri)
+        if is_local(uri):
+            from factory_lib.storage.local import sync
+
+            sync(uri)
+
     def create(self, uri: str, data: bytes) -> bool:
         """Write one file whole unless there is one of that name; whether it was written."""
         uri = self.resolve(uri)
