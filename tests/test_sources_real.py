@@ -107,7 +107,9 @@ def test_tars_of_webdataset_itself(shared_data: Path) -> None:
     assert table["key"].to_pylist()[:3] == ["compressed/0001", "compressed/0002", "compressed/0003"]
     assert reports["sample"].counts == {"unreadable_tars": 1}
     assert "sample.tgz is compressed with gzip" in reports["sample"].problems[0]
-    with pytest.raises(SourceError, match=r"sample.tgz is compressed with gzip.*--unpack-to.*unpack it first \(gzip -d\)"):
+    with pytest.raises(
+        SourceError, match=r"sample.tgz is compressed with gzip.*--unpack-to.*unpack it first \(gzip -d\)"
+    ):
         open_source(str(shared_data / "webdataset" / "sample.tgz"))
 
 

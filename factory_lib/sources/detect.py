@@ -29,6 +29,7 @@ from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schema
 from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
+from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import WebDataset
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
@@ -234,10 +235,24 @@ def _open_tables(found: _Found) -> Source | None:
     if not pairs:
         return None
     schema = _first_schema(pairs, found)
-    return MetadataTables(found.uri, tuple(pairs), schema, key_column(schema))
+    media = {column: name for pair in pairs[: found.schema_tars] for column, name in _media_of(pair).items()}
+    if media:
+        names = ", ".join(map(repr, media.values()))
+        need_place(f"{redact(found.uri)} holds files inside the columns {names} of its tables", found.unpack_to)
+    return MetadataTables(found.uri, tuple(pairs), schema, key_column(schema), tuple(media), found.unpack_to)
+
+
+def _media_of(pair: TablePair) -> dict[str, str]:
+    """Columns with the bytes of files; none of a table that cannot be read."""
+    try:
+        return pair.fresh().media
+    except SourceError:
+        return {}
 
 
 def _open_folder(found: _Found) -> Source | None:
+    if any(map(_media_of, found.tables[: found.schema_tars])):
+        return None
     return open_folder(found.uri, found.files, found.tables)
 
 

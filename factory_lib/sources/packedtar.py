@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from factory_lib.errors import SourceError, StoreError
 from factory_lib.sources.shards import ShardReport
-from factory_lib.sources.streams import STREAM_ERRORS, open_stream
+from factory_lib.sources.streams import STREAM_ERRORS, Salvaged, open_stream
 from factory_lib.sources.tar import TarBlock, TarReader
 from factory_lib.sources.unpack import Noted, Samples, Unpacking, key_of, readable, told
 from factory_lib.storage.retry import redact
@@ -80,7 +80,7 @@ def samples_of(file: FileInfo, noted: Noted) -> Samples:
     links = members = 0
     watch = _Watch()
     try:
-        with open_stream(file) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=watch.kind()) as archive:
+        with open_stream(file) as stream, _opened(Salvaged(stream), watch) as archive:
             while (about := archive.next()) is not None:
                 if about.isdir() or not about.isreg():
                     links += about.issym() or about.islnk()
@@ -111,6 +111,10 @@ def samples_of(file: FileInfo, noted: Noted) -> Samples:
     if links:
         noted.count("links", links)
         noted.problems.append(f"{name}: {links} links are left out: they have no bytes of their own to point at")
+
+
+def _opened(stream: Any, watch: _Watch) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r|", tarinfo=watch.kind())
 
 
 class _Watch:

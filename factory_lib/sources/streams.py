@@ -70,6 +70,34 @@ def open_stream(file: FileInfo) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_uncompressed(found, raw), 2**20))
 
 
+class Salvaged:
+    """What a damaged stream still gives: `read` returns the bytes before the damage before it raises."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes; less only at the end, or at the damage."""
+        parts: list[bytes] = []
+        missing = size
+        while missing > 0:
+            try:
+                if self._error is not None:
+                    raise self._error
+                part = self._stream.read1(missing)
+            except STREAM_ERRORS as error:
+                if not parts:
+                    raise
+                self._error = error
+                break
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+
 def _uncompressed(compression: str, raw: Any) -> Any:
     if compression == "gzip":
         import gzip

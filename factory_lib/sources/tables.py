@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 from factory_lib.errors import SourceError, nearest
 from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch, settled_type
 from factory_lib.sources.columns import name_columns
+from factory_lib.sources.media import holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, open_table, table_stem
 from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
 
+_ROWS_TRIED = 8
 KEYS = ("key", "uid", "hash", "source_id", "url")
 """Columns that can name a row, in order of preference."""
 ARRAY_SUFFIXES = (".npz", ".npy")
@@ -96,14 +98,40 @@ class TablePair:
     def fields(self) -> dict[str, tuple[str, pa.DataType]]:
         """Column -> (name in the file, type in the file); raw bytes and pandas' index are left out."""
         found: dict[str, pa.DataType] = {}
+        media = set(self._media)
         if self._table is not None:
             for field in self._table.schema:
-                if not is_bytes(field.type) and not re.fullmatch(r"__index_level_\d+__", field.name):
+                if (
+                    field.name not in media
+                    and not is_bytes(field.type)
+                    and not re.fullmatch(r"__index_level_\d+__", field.name)
+                ):
                     found[field.name] = field.type
         for name, member in self.members.items():
             if name not in found and member.dtype.kind in "biufSU":
                 found[name] = array_type(member.dtype, member.shape)
-        return {column: (name, found[name]) for name, column in name_columns(found).items()}
+        taken = ("image",) if self._media else ()
+        return {column: (name, found[name]) for name, column in name_columns(found, taken).items()}
+
+    @cached_property
+    def media(self) -> dict[str, str]:
+        """Columns of the table that hold the bytes of files: column -> name in the file."""
+        main = main_picture(self._media)
+        others = name_columns([name for name in self._media if name != main], taken={"image", "key", *self.fields})
+        return ({"image": main} if main else {}) | {column: name for name, column in others.items()}
+
+    def media_batches(self, size: int) -> Iterator[pa.RecordBatch]:
+        """Columns with the bytes of files, in pieces as `batches` gives them."""
+        assert self._table is not None
+        yield from self._table.batches(size, list(self.media.values()))
+
+    @cached_property
+    def _media(self) -> list[str]:
+        if self._table is None:
+            return []
+        names = [field.name for field in self._table.schema if may_hold_media(field.type)]
+        first = next(self._table.batches(_ROWS_TRIED, names), None) if names else None
+        return [name for name in names if first is not None and holds_media(first.column(name))]
 
     def read(self, schema: pa.Schema, report: ShardReport) -> pa.RecordBatch:
         """Columns of the whole table (see `batches`)."""
@@ -161,7 +189,7 @@ class TablePair:
 
     def _pieces(self, names: list[str], size: int) -> Iterator[Any]:
         """Columns of the table piece by piece; without a table, only the number of rows of each."""
-        if self._table is None or not names:
+        if self._table is None or not (names or self._media):
             for start in range(0, self.rows, size):
                 yield range(start, min(start + size, self.rows))
             return
