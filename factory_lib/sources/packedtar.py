@@ -97,6 +97,8 @@ def samples_of(file: FileInfo, noted: Noted) -> Samples:
                     held = []
                 held.append((about.name, data))
                 archive.members.clear()  # type: ignore[attr-defined]  # which would grow with every member
+            while stream.read(2**20):  # to the end, where the checksum of the whole stands
+                pass
     except StoreError:
         raise
     except READ_ERRORS as error:
