@@ -95,6 +95,15 @@ def max_pixels() -> int:
     return _pixels(text) if text else 2**26
 
 
+def signal_timeout() -> float:
+    """`FACTORY_SIGNAL_TIMEOUT`, seconds that a call of a signal may take (default 600; 0 for no end).
+
+    Raises:
+        SettingsError: no number.
+    """
+    return _number("FACTORY_SIGNAL_TIMEOUT", 600.0)
+
+
 @functools.cache
 def _pixels(text: str) -> int:
     number = _number("FACTORY_MAX_PIXELS", float(2**26), minimum=1)

@@ -15,11 +15,13 @@ import pyarrow as pa
 
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
+from factory_lib.signals.dispatch import Task
 from factory_lib.signals.fingerprint import digest
-from factory_lib.signals.pool import Task, borrowed_pool
+from factory_lib.signals.pool import borrowed_pool
 from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task
+from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task, limit_of
+from factory_lib.signals.watching import Slot, interrupted_when_overdue
 from factory_lib.signals.wire import Program, Sent
 
 TASK_ROWS = 256
@@ -107,10 +109,13 @@ def _computed(
         yield from _by_processes(signals, how, waiting, size, pace)
         return
     running = [Running(one) for one in signals]
+    slot = Slot()
+    slot.task = 1
     started = time.perf_counter()
     for task, data in _read_ahead(waiting, plan, how.etags):
         begun = time.perf_counter()
-        done = compute_task(running, task, data, hashes=how.hashes)
+        with interrupted_when_overdue(slot):
+            done = compute_task(running, task, data, hashes=how.hashes, slot=slot)
         pace.saw(task.num_rows, time.perf_counter() - begun)
         yield task, done
         if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
@@ -177,7 +182,7 @@ def _by_processes(
     program = _program(signals, how)
     hashed = how.plan.members if how.hashes else ()
     with borrowed_pool() as pool:
-        numbered = (Task(rows, (number,)) for number, rows in enumerate(waiting))
+        numbered = (Task(rows, number) for number, rows in enumerate(waiting))
         with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
             last = None  # the first result comes after processes have started and models were loaded
             for one in finished:
@@ -201,8 +206,9 @@ def _program(signals: Sequence[Signal], how: _How) -> Program:
                 "Open files, connections and models in setup() of a class, or compute with workers=1.",
             ) from error
         components = one.components
-        sent.append(Sent(hashlib.sha256(blob + digest(components).encode()).hexdigest(), blob, components))
-    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [one.key for one in sent]))
+        key = hashlib.sha256(blob + digest(components).encode()).hexdigest()
+        sent.append(Sent(key, blob, components, one.name, limit_of(one)))
+    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent]))
     digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
     return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes)
 

@@ -56,7 +56,7 @@ class Plan:
 
 
 def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
-    """Cut rows into tasks of neighbouring rows: at most `most` of them and about `TASK_BYTES` to read.
+    """Cut rows into tasks of neighbouring rows: at most `most` of them and `TASK_BYTES`, of columns and to read.
 
     A function is asked for the number anew for every task.
 
@@ -154,24 +154,26 @@ def _numbers(column: pa.StructArray, name: str) -> np.ndarray[Any, np.dtype[np.i
 
 
 def _by_bytes(held: Sequence[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
-    """One record batch, or several where its members are too many bytes to hold at once."""
+    """One record batch, or several where it or its members are too many bytes to hold at once."""
     rows = held[0] if len(held) == 1 else pa.concat_batches(list(held))
-    if not plan.members:
-        yield rows
-        return
     sizes = np.zeros(rows.num_rows, dtype=np.int64)
     for name in plan.members:
         sizes += _numbers(rows.column(rows.schema.get_field_index(name)), "size")
-    if sizes.sum() <= TASK_BYTES:
+    yield from _halves(rows, sizes)
+
+
+def _halves(rows: pa.RecordBatch, sizes: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[pa.RecordBatch]:
+    """Rows cut in the middle until the pieces are small enough, or single rows.
+
+    Args:
+        sizes: bytes of the members of every row.
+    """
+    if rows.num_rows < 2 or rows.nbytes + int(sizes.sum()) <= TASK_BYTES:
         yield rows
         return
-    start, total = 0, 0
-    for row, size in enumerate(sizes.tolist()):
-        if row > start and total + size > TASK_BYTES:
-            yield rows.slice(start, row - start)
-            start, total = row, 0
-        total += size
-    yield rows.slice(start)
+    middle = rows.num_rows // 2
+    yield from _halves(rows.slice(0, middle), sizes[:middle])
+    yield from _halves(rows.slice(middle), sizes[middle:])
 
 
 def _is_pointer(kind: pa.DataType) -> bool:

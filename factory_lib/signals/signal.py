@@ -44,6 +44,7 @@ class Signal:
         version: declared version; part of the fingerprint.
         pinned: the version replaces the source code in the fingerprint (to carry values through a refactoring).
         truncated: pictures from files that end early are accepted.
+        timeout: seconds that a call may take; None for the setting `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Signal:
     version: str = ""
     pinned: bool = False
     truncated: bool = False
+    timeout: float | None = None
     _home: tuple[str, str] = field(default=("", ""), repr=False)
 
     @property
@@ -202,6 +204,7 @@ class Signal:
             self.version,
             self.pinned,
             self.truncated,
+            self.timeout,
         )
         return Signal, state
 
@@ -220,6 +223,7 @@ def signal(
     version: str = "",
     pinned: bool = False,
     truncated: bool = False,
+    timeout: float | None = None,
 ) -> Callable[[Callable[..., Any]], Signal]: ...
 @overload
 def signal(
@@ -233,6 +237,7 @@ def signal(
     version: str = "",
     pinned: bool = False,
     truncated: bool = False,
+    timeout: float | None = None,
 ) -> Signal: ...
 def signal(
     target: Callable[..., Any] | None = None,
@@ -245,6 +250,7 @@ def signal(
     version: str = "",
     pinned: bool = False,
     truncated: bool = False,
+    timeout: float | None = None,
 ) -> Signal | Callable[[Callable[..., Any]], Signal]:
     """Declare a signal: a function, a class (made without arguments) or an object with `__call__`.
 
@@ -261,13 +267,15 @@ def signal(
         version: declared version, part of the fingerprint.
         pinned: the version stands for the code: values stay valid while it does, however the code is rewritten.
         truncated: accept pictures from files that end early.
+        timeout: seconds that a call may take before its sample (or batch, then tried one by one) gets an error;
+            default `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
 
     Raises:
         SignalError: the declaration cannot be used; the message says why.
     """
     if target is None:
-        return lambda given: _declare(given, name, output, inputs, batch, version, pinned, truncated)
-    return _declare(target, name, output, inputs, batch, version, pinned, truncated)
+        return lambda given: _declare(given, name, output, inputs, batch, version, pinned, truncated, timeout)
+    return _declare(target, name, output, inputs, batch, version, pinned, truncated, timeout)
 
 
 def _declare(
@@ -279,6 +287,7 @@ def _declare(
     version: str,
     pinned: bool,
     truncated: bool,
+    timeout: float | None,
 ) -> Signal:
     if isinstance(target, Signal):
         raise SignalError(f"{target.name!r} is a signal already.", "Use .named() or .reading() for a variant of it.")
@@ -288,6 +297,8 @@ def _declare(
     where = f"signal {name or given!r}"
     if pinned and not version:
         raise SignalError(f"{where}: pinned=True needs a version to pin.", 'Write version="1", pinned=True.')
+    if timeout is not None and not timeout >= 0:
+        raise SignalError(f"{where}: timeout={timeout!r} is no number of seconds.", "Give 0 for no end.")
     if isinstance(target, type):
         target = _made(target, where)
     column = _checked_name(name or _snake_case(given), where)
@@ -298,7 +309,7 @@ def _declare(
     size = 0 if batch is False else DEFAULT_BATCH if batch is True else int(batch)
     home = (getattr(target, "__module__", "") or "", given)
     returned = _declared_output(target, output, bool(batch), where)
-    made = Signal(column, target, declared, returned, size, version, pinned, truncated, home)
+    made = Signal(column, target, declared, returned, size, version, pinned, truncated, timeout, home)
     object.__setattr__(made, "__doc__", target.__doc__)
     return made
 

@@ -5,6 +5,7 @@ A sample that fails gives a null and the error's text; the other samples of the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.settings import signal_timeout
 from factory_lib.signals.content import PREFIX, hash_column
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member, silent_decoding
 from factory_lib.signals.signal import Signal
+from factory_lib.signals.watching import SignalTimeout, Slot, timeout_text
 
 Read = memoryview | bytes | Exception | None
 """What reading a member gave: its bytes, the error, or None where the row points at nothing."""
@@ -35,19 +38,29 @@ class Running:
 
     Args:
         signal: the signal; its `setup()` is called here.
+
+    Attributes:
+        limit: seconds that a call may take.
     """
 
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
+        self.limit = limit_of(signal)
         self.call: Callable[..., Any] = signal.ready()
         self.prepare: Callable[..., Any] | None = getattr(self.call, "prepare", None)
+
+
+def limit_of(signal: Signal) -> float:
+    """Seconds that a call of a signal may take."""
+    return (signal_timeout() if signal.timeout is None else signal.timeout) or math.inf
 
 
 class _Values:
     """Values and errors of one signal over the rows of a task, filled row by row."""
 
-    def __init__(self, running: Running, rows: pa.RecordBatch) -> None:
+    def __init__(self, running: Running, rows: pa.RecordBatch, slot: Slot, number: int) -> None:
         self.running = running
+        self._slot, self._number = slot, number
         self.signal = running.signal
         self.values: list[Any] = [None] * rows.num_rows
         self.errors: list[str | None] = [None] * rows.num_rows
@@ -65,6 +78,7 @@ class _Values:
         self._pending_bytes = 0
 
     def add(self, row: int, members: Mapping[str, Member | Exception | None]) -> None:
+        self._slot.begin(self._number, row, row + 1, self.running.limit)
         try:
             given = [self._value(wanted, row, members) for wanted in self.signal.inputs]
             if not self.signal.batch:
@@ -74,8 +88,8 @@ class _Values:
                 given = [self.running.prepare(*given)]
             self._pending.append((row, tuple(given)))
             self._pending_bytes += sum(_size(value) for value in given)
-        except Exception as error:
-            self.errors[row] = describe(error)
+        except (Exception, SignalTimeout) as error:
+            self.errors[row] = self._reason(error)
         if len(self._pending) >= self.signal.batch or self._pending_bytes > MAX_PENDING_BYTES:
             self.flush()
 
@@ -84,11 +98,12 @@ class _Values:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending:
             return
+        self._slot.begin(self._number, pending[0][0], pending[-1][0] + 1, self.running.limit)
         try:
             results = self._batch(pending)
-        except Exception as error:
+        except (Exception, SignalTimeout) as error:
             if len(pending) == 1:
-                self.errors[pending[0][0]] = describe(error)
+                self.errors[pending[0][0]] = self._reason(error)
                 return
             for sample in pending:
                 self._pending = [sample]
@@ -135,6 +150,11 @@ class _Values:
             return member
         return member.data if wanted.kind == "bytes" else member.picture(self.signal.truncated)
 
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error, SignalTimeout):
+            return timeout_text(self.signal.name, self.running.limit)
+        return describe(error)
+
     def _in_columns(self, wanted: Input) -> bool:
         """Whether the input is handed over as a slice of the column instead of a list of values."""
         return bool(self.signal.batch) and self.running.prepare is None and wanted.form != "python"
@@ -142,6 +162,7 @@ class _Values:
     def arrays(self) -> tuple[pa.Array, pa.Array]:
         """The value and error columns; values of a wrong type become errors."""
         self.flush()
+        self._slot.end()
         try:
             values = self.signal.output.array(self.values)
         except Exception:
@@ -156,7 +177,12 @@ class _Values:
 
 
 def compute_task(
-    running: Sequence[Running], rows: pa.RecordBatch, data: Mapping[str, Sequence[Read]], *, hashes: bool = False
+    running: Sequence[Running],
+    rows: pa.RecordBatch,
+    data: Mapping[str, Sequence[Read]],
+    *,
+    hashes: bool = False,
+    slot: Slot | None = None,
 ) -> pa.RecordBatch:
     """Compute all signals over some rows.
 
@@ -165,11 +191,13 @@ def compute_task(
         rows: identity columns and the columns that the signals read.
         data: for each member that a signal reads, what reading it gave, one item a row.
         hashes: hash what was read, too.
+        slot: where to say which row is computed by which signal.
 
     Returns:
         The identity columns, for each signal its value and its error column, and the hashes.
     """
-    columns = [_Values(one, rows) for one in running]
+    slot = slot or Slot()
+    columns = [_Values(one, rows, slot, number) for number, one in enumerate(running)]
     with silent_decoding():
         for row in range(rows.num_rows):
             members = {name: _member(reads[row]) for name, reads in data.items()}

@@ -13,14 +13,18 @@ class Sent:
     """A signal on its way to a worker.
 
     Attributes:
-        key: digest of the other two: a worker sets up a signal once for each.
+        key: digest of the next two: a worker sets up a signal once for each.
         pickled: the signal.
         components: what its values depend on, as the sender sees it.
+        name: of the signal.
+        limit: seconds that a call may take.
     """
 
     key: str
     pickled: bytes
     components: Mapping[str, str]
+    name: str
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,11 @@ class Work:
         id: number of the task.
         program: what to compute.
         rows: the rows, as an Arrow IPC stream.
-        careful: the task may kill the process: answers to earlier ones are sent before it is started.
     """
 
     id: int
     program: str
     rows: bytes
-    careful: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,24 @@ sends results; so that neither storage nor the receiver keeps the processor wait
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import math
+import mmap
 import os
 import pickle
 import queue
 import signal as signals_of_the_system
 import sys
 import threading
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from factory_lib.settings import signal_timeout
+from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
 from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 
 if TYPE_CHECKING:
@@ -27,23 +33,48 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 300.0
 KEPT_SIGNALS = 16
+_ORPHAN_SECONDS = 60.0
 
 
-def main(descriptor: int) -> None:
-    """Serve the process at the other end of a socket until it hangs up or stays silent."""
+def main(descriptor: int, shared: int, parent: int) -> None:
+    """Serve the process at the other end of a socket until it hangs up, stays silent or is gone.
+
+    Args:
+        descriptor: of the socket.
+        shared: descriptor of the memory in which to say what is computed; see `watching`.
+        parent: id of the other process.
+    """
     signals_of_the_system.signal(signals_of_the_system.SIGINT, signals_of_the_system.SIG_IGN)
     connection = Connection(descriptor)
+    slot = Slot(mmap.mmap(shared, SLOT_BYTES))
+    threading.Thread(target=_end_with, args=(parent, slot), daemon=True).start()
     received: queue.Queue[object] = queue.Queue(maxsize=2)
     # Room for all tasks under way: computing never waits for a reader that itself waits to send the next task.
     answers: queue.Queue[object] = queue.Queue()
     _preload()
-    threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
+    threading.Thread(target=_receive, args=(connection, received, slot), daemon=True).start()
     threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
     with contextlib.suppress(queue.Empty):
-        _serve(received, answers)
+        _serve(received, answers, slot)
     sys.stdout.flush()
     sys.stderr.flush()
     # The threads may be inside the storage's libraries: nothing is left to wait for.
+    os._exit(0)
+
+
+def _end_with(parent: int, slot: Slot) -> None:
+    """End this process when its parent is gone, whatever it computes and whoever holds the other end of its socket."""
+    with open(os.devnull, "w") as nowhere:
+        while os.getppid() == parent:
+            # Code that never lets go of the interpreter stops this thread, too: a timer that needs none then ends the
+            # process, at a time when its parent would long have ended it.
+            call = slot.call
+            limit = signal_timeout() or math.inf if call is None else call.limit
+            if math.isfinite(limit):
+                faulthandler.dump_traceback_later(limit + _ORPHAN_SECONDS, exit=True, file=nowhere)
+            else:
+                faulthandler.cancel_dump_traceback_later()
+            time.sleep(1)
     os._exit(0)
 
 
@@ -57,7 +88,7 @@ def _preload() -> None:
     PIL.Image.preinit()
 
 
-def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
+def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Slot) -> None:
     from factory_lib.errors import FactoryError
     from factory_lib.signals.task import compute_task
 
@@ -65,13 +96,11 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
     programs: dict[str, tuple[Sequence[Running], bool]] = {}
     while True:
         message = received.get(timeout=IDLE_SECONDS)
-        if message is None:
-            return
         if isinstance(message, BaseException):
             raise message
         if isinstance(message, Program):
             try:
-                programs = {message.id: (_set_up(message, kept), message.hashes)}
+                programs = {message.id: (_set_up(message, kept, slot), message.hashes)}
                 answers.put(Ready(message.id))
             except _StaleCodeError as stale:
                 answers.put(Stale(message.id, stale.args))
@@ -81,23 +110,24 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object]) -> None:
                 answers.put(Failed(message.id, text, hint))
         elif isinstance(message, tuple):
             work, rows, data = message
-            if work.careful:
-                answers.join()
             if work.program in programs:
                 running, hashes = programs[work.program]
-                answers.put(Done(work.id, to_ipc(compute_task(running, rows, data, hashes=hashes))))
+                slot.task = work.id
+                answers.put(Done(work.id, to_ipc(compute_task(running, rows, data, hashes=hashes, slot=slot))))
 
 
 class _StaleCodeError(Exception):
     """The components of a signal that this process computes differently; its arguments are their names."""
 
 
-def _set_up(program: Program, kept: OrderedDict[str, Running]) -> list[Running]:
+def _set_up(program: Program, kept: OrderedDict[str, Running], slot: Slot) -> list[Running]:
     from factory_lib.signals.fingerprint import FingerprintWarning, differing
     from factory_lib.signals.task import Running
 
     running = []
-    for sent in program.signals:
+    slot.task = SETUP
+    for number, sent in enumerate(program.signals):
+        slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if sent.key not in kept:
             received: Signal = pickle.loads(sent.pickled)
             with warnings.catch_warnings():  # the sender has told them
@@ -106,8 +136,10 @@ def _set_up(program: Program, kept: OrderedDict[str, Running]) -> list[Running]:
             if names := differing(sent.components, components):
                 raise _StaleCodeError(*names)
             kept[sent.key] = Running(received)
+        kept[sent.key].limit = sent.limit
         kept.move_to_end(sent.key)
         running.append(kept[sent.key])
+    slot.end()
     while len(kept) > max(KEPT_SIGNALS, len(program.signals)):
         kept.popitem(last=False)
     torch = sys.modules.get("torch")
@@ -116,7 +148,7 @@ def _set_up(program: Program, kept: OrderedDict[str, Running]) -> list[Running]:
     return running
 
 
-def _receive(connection: Connection, received: queue.Queue[object]) -> None:
+def _receive(connection: Connection, received: queue.Queue[object], slot: Slot) -> None:
     """Take messages and read what their rows point at, so that the bytes are there when the task's turn comes."""
     from factory_lib.signals.reading import read_members
 
@@ -128,10 +160,11 @@ def _receive(connection: Connection, received: queue.Queue[object]) -> None:
                 program = message
                 received.put(message)
             elif program is not None and message.program == program.id:
+                slot.take(message.id)
                 rows = from_ipc(message.rows)
                 received.put((message, rows, read_members(rows, program.members, program.etags)))
     except (EOFError, OSError):
-        received.put(None)
+        os._exit(0)  # there is nobody to compute for
     except BaseException as error:
         received.put(error)
 
@@ -140,6 +173,5 @@ def _send(connection: Connection, answers: queue.Queue[object]) -> None:
     while True:
         try:
             connection.send_bytes(pickle.dumps(answers.get()))
-            answers.task_done()
         except OSError:
             os._exit(0)
