@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal as system_signals
-import subprocess
-import sys
-import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -76,130 +70,11 @@ def test_a_signal_that_kills_at_every_sample_ends_the_run(tmp_path: Path, monkey
         table(compute([every], [rows], workers=2))
 
 
-def test_a_call_that_never_returns_is_ended_and_its_sample_named(tmp_path: Path) -> None:
-    """Asleep, busy in Python, and busy in C without letting go of the interpreter; alone and in a batch."""
-
-    def hang(key: str) -> int:
-        if key == "key0005":
-            time.sleep(1000)
-        while key == "key0023":
-            pass
-        if key == "key0061":
-            re.match(r"(a+)+$", ENDLESS)
-        return int(key[3:])
-
-    rows = packed(tmp_path / "a", [b"x"] * 64)
-    one = signal(lambda image, key: hang(key), name="one", output=int, timeout=0.5,
-                 inputs={"image": bytes, "key": str})  # fmt: skip
-    found = table(compute([one], [rows], workers=2))
-    assert [n for n, value in enumerate(found["one"].to_pylist()) if value != n] == [5, 23, 61]
-    assert found["one_error"][23].as_py() == "SignalTimeout: one had not returned after 0.5 s"
-    few = signal(lambda image, key: [hang(k) for k in key], name="few", output=int, timeout=0.5, batch=8,
-                 inputs={"image": bytes, "key": str})  # fmt: skip
-    found = table(compute([few], [rows.slice(0, 32)], workers=2))
-    assert [n for n, value in enumerate(found["few"].to_pylist()) if value != n] == [5, 23]
-
-
-def test_a_call_that_never_returns_in_this_process_is_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hang(key: str) -> str:
-        if key == "key0001":
-            time.sleep(1000)
-        try:
-            while key == "key0002":
-                pass
-        except Exception:
-            return "caught"
-        return key
-
-    before = system_signals.getsignal(system_signals.SIGVTALRM)
-    monkeypatch.setenv("FACTORY_SIGNAL_TIMEOUT", "0.3")
-    rows = packed(tmp_path / "a", [b"x"] * 4)
-    found = table(compute([signal(hang, name="hang")], [rows], workers=1))
-    assert found["hang"].to_pylist() == ["key0000", None, None, "key0003"]
-    assert found["hang_error"][1].as_py() == "SignalTimeout: hang had not returned after 0.3 s"
-    assert system_signals.getsignal(system_signals.SIGVTALRM) == before
-
-
-def test_a_setup_that_never_returns_ends_the_run(tmp_path: Path) -> None:
-    class Waiting:
-        def setup(self) -> None:
-            time.sleep(1000)
-
-        def __call__(self, caption: str) -> int:
-            return 1
-
-    rows = packed(tmp_path / "a", [b"x"] * 20)
-    with pytest.raises(SignalError, match=r"'waiting': setup\(\) had not returned after 1 s"):
-        table(compute([signal(Waiting, name="waiting", timeout=0.1)], [rows], workers=2))
-
-
 def test_a_timeout_is_a_number_of_seconds() -> None:
     with pytest.raises(SignalError, match="timeout=-1"):
         signal(lambda caption: 1, name="one", output=int, timeout=-1)
     declared = signal(lambda caption: 1, name="one", output=int, timeout=5)
     assert declared.components == signal(lambda caption: 1, name="one", output=int).components
-
-
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    """Also while they compute, and while another process holds the parent's end of their sockets open."""
-    script = textwrap.dedent(
-        f"""
-        import os, sys, time
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        from pathlib import Path
-        from factory_lib.signals import compute, engine, signal
-        from tests.test_signals_engine import packed
-        engine.SMALL_ROWS = 0
-
-        @signal
-        def slow(image: bytes, key: str) -> int:
-            Path({str(tmp_path)!r}, str(os.getpid())).touch()
-            if key != "key0000":
-                time.sleep(600)
-            return 1
-
-        rows = packed(Path({str(tmp_path / "packed")!r}), [b"x"] * 200)
-        running = compute([slow], [rows], workers=2)
-        import threading
-        def fork():
-            while len([p for p in os.listdir({str(tmp_path)!r}) if p.isdigit()]) < 2:
-                time.sleep(0.05)
-            child = os.fork()
-            if child == 0:
-                time.sleep(30)
-                os._exit(0)
-            Path({str(tmp_path)!r}, f"child-{{child}}").touch()
-        threading.Thread(target=fork).start()
-        next(running)
-        """
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script])
-    try:
-        children = wait_for(lambda: list(tmp_path.glob("child-*")))
-    finally:
-        parent.kill()
-        parent.wait()
-    workers = [int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()]
-    assert len(workers) == 2
-    wait_for(lambda: not any(alive(worker) for worker in workers))
-    os.kill(int(children[0].name.removeprefix("child-")), system_signals.SIGKILL)
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 def test_tasks_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
