@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -442,3 +443,42 @@ def test_what_is_remembered_goes_with_the_versions(tmp_path: Path) -> None:
         warehouse().execute(f"DROP TABLE {name}.v2 SYNC")
     sweep(warehouse(), [])
     assert warehouse().scalar("SELECT count() FROM factory.contents") == 0
+
+
+def test_bytes_decide_wherever_they_are_now(tmp_path: Path) -> None:
+    signals = (level, length, both)
+    first, other = grey(6), grey(6, start=20)
+    write(tmp_path / "one" / "a.tar", first)
+    write(tmp_path / "one" / "b.tar", other)
+    assert counts(make(tmp_path / "one", signals)) == (0, 36)
+
+    def nothing_is_computed(folder: str, expected: dict[str, int], *some: Signal) -> None:
+        version = make(tmp_path / folder, some or signals)
+        assert counts(version)[1] == 0, folder
+        assert values(version, "level") == expected, folder
+
+    known = {key: int(key[1:]) for key in (*first, *other)}
+    shutil.copytree(tmp_path / "one", tmp_path / "copied")
+    nothing_is_computed("copied", known)
+    (tmp_path / "copied").rename(tmp_path / "moved")
+    nothing_is_computed("moved", known)
+    (tmp_path / "moved" / "a.tar").rename(tmp_path / "moved" / "renamed.tar")
+    nothing_is_computed("moved", known)
+    # A sample that moved to another shard, and keys of other names.
+    write(tmp_path / "cut" / "x.tar", dict(list(first.items())[:2]), pad=600)
+    write(tmp_path / "cut" / "y.tar", {**dict(list(first.items())[2:]), **other})
+    nothing_is_computed("cut", known)
+    renamed = {f"new_{key}": value for key, value in first.items()}
+    write(tmp_path / "keys" / "x.tar", renamed)
+    # What reads no bytes is looked for under its key alone: it is computed in no time.
+    nothing_is_computed("keys", {f"new_{key}": int(key[1:]) for key in first}, level, both)
+
+
+def test_other_bytes_of_the_same_name_and_size_elsewhere_are_computed(tmp_path: Path) -> None:
+    write(tmp_path / "one" / "a.tar", grey(6))
+    make(tmp_path / "one", [level])
+    swapped = {key: (picture(100 + i), caption) for i, (key, (_, caption)) in enumerate(grey(6).items())}
+    write(tmp_path / "two" / "b.tar", swapped)
+    version = make(tmp_path / "two", [level])
+    assert counts(version) == (0, 6)
+    assert values(version, "level") == {f"k{i:03d}": 100 + i for i in range(6)}

@@ -35,25 +35,34 @@ def hash_unknown(inputs: Inputs, reads: Reads, wanted: str, earlier: Rows, shard
         earlier: the rows of then.
         shards: the shards to look at.
     """
-    wh, members = inputs.warehouse, reads.members
+    members = reads.members
     sizes = {f"size_{i}": f"tupleElement(_t.{{}}, 'size') AS size_{i}" for i in range(len(members))}
     of_then = [text.format(quote(earlier.columns.get(m, m))) for text, m in zip(sizes.values(), members, strict=True)]
-    of_now = [text.format(quote(m)) for text, m in zip(sizes.values(), members, strict=True)]
+    of_now = [f"tupleElement(_t.{quote(m)}, 'size')" for m in members]
     then = replace(earlier, where=f"{earlier.where} AND {among(shards, '_t.shard')}").by_content(
         reads, ["_t.sample_id AS sample_id", *of_then]
     )
     alike = ", ".join(["sample_id", *sizes])
-    now = inputs.rows
-    rows = (
-        f"SELECT {', '.join(['_t.*', *of_now])} FROM {now.table} AS _t"
-        f" WHERE {without_value(inputs, wanted, shards)}"
-        f" AND (toString(_t.shard), {', '.join(['_t.sample_id', *of_now])})"
+    where = (
+        f"{without_value(inputs, wanted, shards)} AND (toString(_t.shard), _t.sample_id, {', '.join(of_now)})"
         f" IN (SELECT shard, {alike} FROM ({then}))"
     )
+    hash_rows(inputs, reads, where, shards)
+
+
+def hash_rows(inputs: Inputs, reads: Reads, where: str, shards: Sequence[str]) -> None:
+    """Read and hash members of rows whose hashes are not known.
+
+    Args:
+        where: SQL condition on the rows, called `_t`.
+        shards: the shards that they are in.
+    """
+    wh, members, now = inputs.warehouse, reads.members, inputs.rows
     pointers = ", ".join(f"_t.{quote(m)} AS {quote(m)}" for m in members)
     joins = now.file_joins(members) + now.content_joins(members)
     candidates = (
-        f"SELECT {pointers} FROM ({rows}) AS _t{joins} WHERE {_unknown(now, members)} ORDER BY _t.shard, _t.position"
+        f"SELECT {pointers} FROM (SELECT * FROM {now.table} AS _t WHERE {where}) AS _t{joins}"
+        f" WHERE {_unknown(now, members)} ORDER BY _t.shard, _t.position"
     )
     states = etags(wh, now.files, shards)
     with track(f"comparing {', '.join(members)} with what was there") as progress:

@@ -3,20 +3,23 @@
 First by place, which reads nothing: the tar is as it was, and so are the columns that the signal reads. Then by
 content: where a tar was rewritten, samples that a version holds under the same id and of the same size are read again
 and hashed, which costs their bytes but decodes nothing, and those whose hash is the recorded one keep their values,
-wherever in the tar they are now. The other samples of the tar differ for certain, and are not read for it.
+wherever in the tar they are now. What is then left is looked for in the other shards of the newest versions: folders
+are moved and copied, shards and keys renamed, samples moved to other shards. Samples that are nowhere alike differ for
+certain, and are not read for it.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from factory_lib.errors import EngineError
 from factory_lib.owners import owner
-from factory_lib.reuse.contents import among, hash_unknown, without_value
+from factory_lib.reuse.alike import Alike
+from factory_lib.reuse.contents import among, hash_rows, hash_unknown, without_value
 from factory_lib.reuse.files import ingested_files
 from factory_lib.reuse.identity import HASH, Rows
 from factory_lib.reuse.staged import Staged
@@ -44,16 +47,24 @@ def take_over(staged: Sequence[Staged], types: Mapping[str, str]) -> None:
     shards = sorted({shard for some in missing.values() for shard in some})
     if not shards:
         return
-    for rank in earlier_values(staged[0].warehouse, [one.fingerprint for one in staged], shards):
-        for group in _groups(staged, rank, missing, types):
-            try:
-                _take(group)
-            except EngineError as error:
-                if error.code != UNKNOWN_TABLE:  # the version was dropped meanwhile
-                    raise
+    fingerprints = [one.fingerprint for one in staged]
+    for rank in earlier_values(staged[0].warehouse, fingerprints, shards):
+        _take_all(_groups(staged, rank, missing, types))
         missing = {one.name: _missing_shards([one]) if missing[one.name] else [] for one in staged}
         if not any(missing.values()):
             return
+    for rank in earlier_values(staged[0].warehouse, fingerprints, None, most=1):
+        anywhere = {one.name: [shard for e in rank for shard in e.sources] for one in staged if missing[one.name]}
+        _take_all(_alike(_groups(staged, rank, anywhere, types)))
+
+
+def _take_all(groups: Iterable[_Group]) -> None:
+    for group in groups:
+        try:
+            _take(group)
+        except EngineError as error:
+            if error.code != UNKNOWN_TABLE:  # the version was dropped meanwhile
+                raise
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,12 @@ class _Group:
     Attributes:
         staged: their staged values -> the columns of the version.
         earlier: the version's table, what it calls what the signals read, and the shards.
+        alike: where rows of other shards may be the same: which rows of the version, and of now, are looked at.
     """
 
     staged: tuple[tuple[Staged, Held], ...]
     earlier: Earlier
+    alike: Alike | None = None
 
     @property
     def first(self) -> Staged:
@@ -75,8 +88,18 @@ class _Group:
 
     def wanted(self, match: str) -> str:
         """SQL condition on the inputs: one of the signals lacks a value, and no row was found that may have it."""
-        lacks = " OR ".join(one.is_missing() for one, _ in self.staged)
-        return f"({lacks}) AND (shard, {self.first.identity}) NOT IN (SELECT shard, identity FROM {match})"
+        lacks = f"({' OR '.join(one.is_missing() for one, _ in self.staged)})"
+        found = f"AND (shard, {self.first.identity}) NOT IN (SELECT target, identity FROM {match})" if match else ""
+        return f"{lacks} {found}"
+
+    @property
+    def targets(self) -> str:
+        """SQL condition on the inputs: they are in shards that may get values."""
+        return "1" if self.alike else among(self.earlier.sources)
+
+    def is_target(self, now: str, then: str) -> str:
+        """SQL of whether a row of now, of this shard, may get the value of a row of then."""
+        return "1" if self.alike else f"{now} = {then}"
 
 
 def _groups(
@@ -85,7 +108,7 @@ def _groups(
     found: dict[str, _Group] = {}
     columns: dict[str, dict[str, str]] = {}
     for one in staged:
-        wanted = set(missing[one.name])
+        wanted = set(missing.get(one.name, ()))
         for earlier in rank:
             some = {shard: source for shard, source in earlier.sources.items() if shard in wanted}
             if not some or earlier.held.fingerprint != one.fingerprint:
@@ -122,24 +145,44 @@ def _missing_shards(staged: Sequence[Staged]) -> list[str]:
     return sorted(row["shard"] for row in rows)
 
 
+def _alike(groups: Sequence[_Group]) -> Iterator[_Group]:
+    """The groups over the shards that hold rows like those that lack a value."""
+    by_table: dict[str, list[_Group]] = {}
+    for group in groups:
+        by_table.setdefault(repr((group.earlier.table, [h for _, h in group.staged])), []).append(group)
+    for same in by_table.values():
+        first, earlier = same[0].first, same[0].earlier
+        alike = Alike(first.inputs, first.reads, earlier.held, same[0].wanted(""))
+        there = set(alike.shards(earlier.table))
+        sources = {shard: source for one in same for shard, source in one.earlier.sources.items() if shard in there}
+        for piece in _pieces(sources):
+            yield replace(same[0], earlier=replace(earlier, sources=piece), alike=alike)
+
+
 def _take(group: _Group) -> None:
     one, earlier = group.first, group.earlier
     with _match(one) as match, ingested_files(one.warehouse, earlier.sources if one.reads.members else {}) as files:
-        rows = Rows(earlier.table, files, earlier.held.reads, among(earlier.sources, "_t.shard"))
+        of_then = among(earlier.sources, "_t.shard")
+        where = f"{of_then} AND {group.alike.then()}" if group.alike else of_then
+        rows = Rows(earlier.table, files, earlier.held.reads, where)
         _by_place(group, match, rows)
         if one.reads.members and (shards := _unmatched(group, match)):
-            some = replace(rows, where=among(shards, "_t.shard"))
-            hash_unknown(one.inputs, one.reads, group.wanted(match), some, shards)
-            _by_content(group, match, some, shards)
+            if group.alike:
+                hash_rows(one.inputs, one.reads, group.alike.now(rows, group.wanted(match), shards), shards)
+                _by_content(group, match, rows, shards)
+            else:
+                some = replace(rows, where=among(shards, "_t.shard"))
+                hash_unknown(one.inputs, one.reads, group.wanted(match), some, shards)
+                _by_content(group, match, some, shards)
         for staged, held in group.staged:
             value, error = f"_t.{quote(held.value)}", f"_t.{quote(held.error)}"
             found = (
                 f" FROM {earlier.table} AS _t INNER JOIN {match} AS _m ON _m.shard = toString(_t.shard)"
-                f" AND _m.position = _t.position WHERE {rows.where}"
+                f" AND _m.position = _t.position WHERE {of_then}"
             )
             _tell_bare(staged, earlier, f"SELECT count(){found} AND {staged.is_bare(value, error)}")
             staged.take(
-                f"SELECT _m.shard AS shard, _m.position AS position, _m.identity AS identity, {value} AS value,"
+                f"SELECT _m.target AS shard, _m.position AS position, _m.identity AS identity, {value} AS value,"
                 f" {error} AS error{found} AND {staged.reusable(value, error, checked=earlier.checked)}"
             )
 
@@ -159,10 +202,10 @@ def _tell_bare(staged: Staged, earlier: Earlier, count: str) -> None:
 
 @contextmanager
 def _match(staged: Staged) -> Iterator[str]:
-    """A table of rows of a version (`shard`, `position`) that have the inputs (`identity`) of rows of now."""
+    """A table of rows of a version (`shard`, `position`) that have the inputs of rows of now (`target`, `identity`)."""
     wh = staged.warehouse
     name = f"{STAGING}.{quote(f'_stage_match_{uuid.uuid4().hex[:16]}')}"
-    columns = f"shard String, position UInt32, identity {HASH}"
+    columns = f"shard String, position UInt32, target String, identity {HASH}"
     wh.execute(f"CREATE TABLE {name} ({columns}) ENGINE = Memory COMMENT {literal(owner())}")
     try:
         yield name
@@ -171,7 +214,7 @@ def _match(staged: Staged) -> Iterator[str]:
 
 
 def _unmatched(group: _Group, match: str) -> list[str]:
-    where = f"{among(group.earlier.sources)} AND {group.wanted(match)}"
+    where = f"{group.targets} AND {group.wanted(match)}"
     rows = group.first.warehouse.rows(f"SELECT DISTINCT shard FROM {group.first.inputs.name} WHERE {where}")
     return sorted(row["shard"] for row in rows)
 
@@ -179,12 +222,13 @@ def _unmatched(group: _Group, match: str) -> list[str]:
 def _by_place(group: _Group, match: str, rows: Rows) -> None:
     one = group.first
     wanted = (
-        f"SELECT shard, {one.identity} FROM {one.inputs.name}"
-        f" WHERE {among(group.earlier.sources)} AND {group.wanted(match)}"
+        f"SELECT DISTINCT shard, {one.identity} AS identity FROM {one.inputs.name}"
+        f" WHERE {group.targets} AND {group.wanted(match)}"
     )
     one.warehouse.execute(
-        f"INSERT INTO {match} SELECT shard, position, identity_0 FROM ({rows.by_place([one.reads])})"
-        f" WHERE (shard, identity_0) IN ({wanted}) LIMIT 1 BY shard, identity_0"
+        f"INSERT INTO {match} SELECT _t.shard, _t.position, _i.shard, _i.identity"
+        f" FROM ({rows.by_place([one.reads])}) AS _t INNER JOIN ({wanted}) AS _i ON _i.identity = _t.identity_0"
+        f" WHERE {group.is_target('_i.shard', '_t.shard')} LIMIT 1 BY _i.shard, _i.identity"
     )
 
 
@@ -198,9 +242,10 @@ def _by_content(group: _Group, match: str, rows: Rows, shards: Sequence[str]) ->
         " GROUP BY _n.shard, _n.identity_0"
     )
     one.warehouse.execute(
-        f"INSERT INTO {match} SELECT _t.shard, _t.position, arrayJoin(_p.places)"
+        f"INSERT INTO {match} SELECT _t.shard, _t.position, _p.shard, arrayJoin(_p.places)"
         f" FROM (SELECT * FROM ({rows.by_content(one.reads)}) LIMIT 1 BY shard, identity_0) AS _t"
-        f" INNER JOIN ({places}) AS _p ON _p.shard = _t.shard AND _p.content = _t.identity_0"
+        f" INNER JOIN ({places}) AS _p ON _p.content = _t.identity_0"
+        f" WHERE {group.is_target('_p.shard', '_t.shard')} LIMIT 1 BY _p.shard, _p.content"
     )
 
 

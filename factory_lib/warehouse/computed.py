@@ -96,9 +96,9 @@ def carry_held(warehouse: Warehouse, origin: str, before: str, shards: Sequence[
 
 
 def earlier_values(
-    warehouse: Warehouse, fingerprints: Sequence[str], shards: Sequence[str], most: int = 3
+    warehouse: Warehouse, fingerprints: Sequence[str], shards: Sequence[str] | None, most: int = 3
 ) -> list[list[Earlier]]:
-    """Versions that hold values of signals for these shards.
+    """Versions that hold values of signals for these shards, or for any.
 
     Args:
         most: how many versions to give for a signal and a shard.
@@ -107,7 +107,7 @@ def earlier_values(
         For each signal and shard the version made last is in the first list, the one before in the second, and so on.
     """
     provenance.ensure_tables(warehouse)
-    of_shards = "has({s:Array(String)}, shard)"
+    of_shards = "1" if shards is None else "has({s:Array(String)}, shard)"
     rows = warehouse.rows(
         "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
         " h.error AS error, h.reads AS reads,"
@@ -123,7 +123,7 @@ def earlier_values(
         " ON v.uuid = h.origin"
         " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.holder"
         " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
-        {"f": list(fingerprints), "s": list(shards), "n": most},
+        {"f": list(fingerprints), "s": list(shards or ()), "n": most},
     )
     found: dict[tuple[int, str, str], Earlier] = {}
     for row in rows:

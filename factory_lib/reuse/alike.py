@@ -1,0 +1,80 @@
+"""Rows of a version that may be the same samples as rows of now, though they stand in other shards or bear other names.
+
+Bytes decide what is the same, and reading them costs. They are read where there is a reason to expect it: all members
+are of the same sizes, and the key is the same (a folder or a shard was moved, copied or renamed, a sample moved), or,
+where the sample of then is gone, the place in the file or the shard (keys were renamed). Where a signal reads no bytes,
+the key has to be the same: comparing all texts of a dataset would cost more than computing a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from factory_lib.reuse.contents import without_value
+from factory_lib.reuse.identity import Reads, Rows
+from factory_lib.reuse.inputs import Inputs
+from factory_lib.sqltext import quote
+from factory_lib.warehouse.computed import Held
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Which rows are looked at.
+
+    Attributes:
+        inputs: the rows of now.
+        reads: what is read of them.
+        held: what a version calls what is read.
+        wanted: SQL condition on the inputs: rows that lack a value.
+    """
+
+    inputs: Inputs
+    reads: Reads
+    held: Held
+    wanted: str
+
+    def shards(self, table: str) -> list[str]:
+        """The shards of a version that hold rows like those of now."""
+        rows = self.inputs.warehouse.rows(
+            f"SELECT DISTINCT toString(_t.shard) AS shard FROM {table} AS _t WHERE {self.then()}"
+        )
+        return [row["shard"] for row in rows]
+
+    def then(self) -> str:
+        """SQL condition on the rows of a version, called `_t`: one of now is like it."""
+        now = self.inputs.rows
+        lacking = without_value(self.inputs, self.wanted, self.inputs.shards)
+        of_now = list(self._figures({m: m for m in self.reads.members}))
+        of_then = self._figures(dict(self.held.reads))
+        key, *places = (
+            f"{then} IN (SELECT {own} FROM {now.table} AS _t WHERE {lacking})"
+            for then, own in zip(of_then, of_now, strict=True)
+        )
+        if not places:
+            return key
+        gone = f"_t.sample_id NOT IN (SELECT sample_id FROM {now.table})"
+        return f"({key} OR ({gone} AND ({' OR '.join(places)})))"
+
+    def now(self, rows: Rows, wanted: str, shards: Sequence[str]) -> str:
+        """SQL condition on the rows of now, called `_t`: they lack a value, and one of then is like them.
+
+        Args:
+            rows: the rows of then.
+        """
+        asked = (
+            f"{own} IN (SELECT {then} FROM {rows.table} AS _t WHERE {rows.where})"
+            for then, own in zip(
+                self._figures(dict(self.held.reads)), self._figures({m: m for m in self.reads.members}), strict=True
+            )
+        )
+        return f"{without_value(self.inputs, wanted, shards)} AND ({' OR '.join(asked)})"
+
+    def _figures(self, columns: dict[str, str]) -> Iterator[str]:
+        """What rows have to have in common, as SQL tuples; one of them is enough."""
+        sizes = [f"tupleElement(_t.{quote(columns[m])}, 'size')" for m in self.reads.members]
+        offsets = [f"tupleElement(_t.{quote(columns[m])}, 'offset')" for m in self.reads.members]
+        yield f"({', '.join(['toString(_t.key)', *sizes])})"
+        if sizes:
+            yield f"({', '.join([*offsets, *sizes])})"
+            yield f"({', '.join(['toString(_t.shard)', *sizes])})"
