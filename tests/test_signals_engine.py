@@ -186,8 +186,9 @@ def test_tasks_are_cut_by_rows_and_bytes_and_small_batches_are_joined(
     pieces = [rows.slice(start, 3) for start in range(0, 25, 3)]
     assert [task.num_rows for task in reading.tasks(pieces, plan, 8)] == [8, 8, 8, 1]
     assert [task.num_rows for task in reading.tasks([rows], plan, 100)] == [25]
-    monkeypatch.setattr(reading, "TASK_BYTES", 45)
-    assert [task.num_rows for task in reading.tasks([rows], plan, 8)] == [4, 4, 4, 4, 4, 4, 1]
+    large = packed(tmp_path / "b", [b"x" * 10_000] * 25)
+    monkeypatch.setattr(reading, "TASK_BYTES", 45_000)  # four members and the columns of their rows
+    assert [task.num_rows for task in reading.tasks([large], plan, 8)] == [4, 4, 4, 4, 4, 4, 1]
 
 
 def test_ordered_results_keep_the_order_of_the_rows(tmp_path: Path, small_tasks: None) -> None:
