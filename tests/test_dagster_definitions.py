@@ -76,6 +76,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
     stages = {a for a, _ in checks if (a, "synced") in checks}
     assert checks - {(stage, "synced") for stage in stages} == {
         ("samples", "ingested"),
+        ("samples", "accounted"),
         ("image_signals", "images_decode"),
         ("basic_filter", "rejected_by_basic_filter"),
         ("deduplicated", "no_duplicates_left"),

@@ -68,10 +68,12 @@ def test_the_engine_knows_grants_and_settings(engine_for_all: None) -> None:
         assert rows.num_rows, statement
     server = ElementTree.parse(DOCKER / "clickhouse/server.xml").getroot()
     # sections of the server's configuration that are no single settings
-    sections = {"access_control_improvements", "backups", "logger", "query_log"}
+    sections = {"access_control_improvements", "backups", "logger", "merge_tree", "query_log"}
     named = {e.tag: e.text for e in server if "remove" not in e.attrib and e.tag not in sections}
     known = {row["name"] for row in engine.rows("SELECT name FROM system.server_settings")}
     assert named.keys() <= known
+    of_tables = {row["name"] for row in engine.rows("SELECT name FROM system.merge_tree_settings")}
+    assert {e.tag for e in server.iterfind("merge_tree/*")} <= of_tables
     assert named["background_pool_size"] == "64"
     assert named["max_table_size_to_drop"] == named["max_partition_size_to_drop"] == "0"
     profile = ElementTree.parse(DOCKER / "clickhouse/users.xml").find("profiles/default")

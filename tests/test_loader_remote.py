@@ -170,7 +170,7 @@ def test_unreliable_storage_is_overcome(shards, serve, tmp_path, workers, monkey
 @pytest.mark.parametrize("change", ["truncate", "replace", "delete"])
 def test_a_shard_that_changed_is_an_error_that_names_it(shards, serve, tmp_path, change):
     serve()
-    dataset = load(shards[1], CacheOptions(tmp_path / "cache", 10**9), num_workers=1)
+    dataset = load(shards[1], CacheOptions(tmp_path / "cache", 10**9), num_workers=1, on_error="raise")
     shard = tmp_path / "bucket" / "00002.tar"
     if change == "truncate":
         os.truncate(shard, 100_000)
