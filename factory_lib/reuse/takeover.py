@@ -241,12 +241,14 @@ def _by_content(group: _Group, match: str, rows: Rows, shards: Sequence[str]) ->
         f" FROM ({now}) AS _n INNER JOIN {inputs.name} AS _i ON _i.shard = _n.shard AND _i.position = _n.position"
         " GROUP BY _n.shard, _n.identity_0"
     )
-    one.warehouse.execute(
-        f"INSERT INTO {match} SELECT _t.shard, _t.position, _p.shard, arrayJoin(_p.places)"
+    # One row of then for each content of a shard, and only then all places that have it.
+    found = (
+        "SELECT _t.shard AS shard, _t.position AS position, _p.shard AS target, _p.places AS places"
         f" FROM (SELECT * FROM ({rows.by_content(one.reads)}) LIMIT 1 BY shard, identity_0) AS _t"
         f" INNER JOIN ({places}) AS _p ON _p.content = _t.identity_0"
         f" WHERE {group.is_target('_p.shard', '_t.shard')} LIMIT 1 BY _p.shard, _p.content"
     )
+    one.warehouse.execute(f"INSERT INTO {match} SELECT shard, position, target, arrayJoin(places) FROM ({found})")
 
 
 def _pieces(sources: Mapping[str, str]) -> Iterator[dict[str, str]]:
