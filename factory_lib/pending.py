@@ -25,6 +25,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER_TYPE, clickhouse_type
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
+from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.given_values import check_written
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
@@ -253,6 +254,7 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
             progress.advance(before.result())
     check_written(stage.warehouse, stage.name, rows)
     stage.remove_defaults(defaults)
+    tell_apart(stage)
     stage.optimize()
     return rows
 
@@ -297,8 +299,29 @@ def _with_positions(table: pa.Table, counters: dict[str, int]) -> pa.Table:
 
 def _sample_id_expression(columns: Mapping[str, str]) -> str:
     pointer = next((name for name, t in columns.items() if t == POINTER_TYPE), None)
-    place = f"tupleElement({quote(pointer)}, 'uri')" if pointer else "toString(shard)"
+    place = "toString(shard)"
+    if pointer:
+        uri = f"tupleElement({quote(pointer)}, 'uri')"
+        place = f"if({uri} = '', {place}, toString({uri}))"
     return f"xxHash64(concat({place}, '\\n', key))"
+
+
+def tell_apart(stage: Stage) -> None:
+    """Give rows of one shard that have the same id ids of their own: the first keeps it, the n-th is hashed with n."""
+    shards = stage.warehouse.rows(
+        f"SELECT DISTINCT toString(shard) AS shard FROM (SELECT shard, sample_id FROM {stage.name}"
+        " GROUP BY shard, sample_id HAVING count() > 1)"
+    )
+
+    def renumbered(shard: str) -> str:
+        nth = "row_number() OVER (PARTITION BY sample_id ORDER BY position)"
+        rows = f"SELECT position, sample_id, {nth} AS nth FROM {stage.name} WHERE shard = {literal(shard)}"
+        other = "xxHash64(concat(toString(sample_id), '\\n', toString(nth)))"
+        return f"SELECT position, if(nth = 1, sample_id, {other}) AS own_id FROM ({rows})"
+
+    if shards:
+        values = {row["shard"]: ShardValues(0) for row in shards}
+        fill_columns(stage, renumbered, {"sample_id": "own_id"}, values)
 
 
 def as_reader(data: Any) -> pa.RecordBatchReader:

@@ -123,7 +123,7 @@ def test_json_fields_become_typed_columns(tmp_path: Path) -> None:
     types = {field.name: str(field.type) for field in source.schema}
     assert types == {
         "key": "string", "n": "int64", "x": "double", "ok": "bool", "s": "string", "nest": "string",
-        "mixed": "string", "void": "string", "width": "int32", "big": "double",
+        "mixed": "string", "void": "string", "width": "int32", "big": "string",
     }  # fmt: skip
     assert rows(source, *list(types)[1:]) == [
         {
@@ -148,7 +148,7 @@ def test_json_fields_become_typed_columns(tmp_path: Path) -> None:
             "width": 480,
             "big": None,
         },
-        dict.fromkeys(list(types)[1:]) | {"big": float(2**70)},
+        dict.fromkeys(list(types)[1:]) | {"big": str(2**70)},
     ]
 
 
@@ -156,7 +156,7 @@ def test_half_characters_in_json_are_replaced(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "a.tar", [("1.json", b'{"s": "a\\ud83d b"}'), ("2.json", b'\xef\xbb\xbf {"s": "with a BOM"}\n')]
     )
-    assert rows(open_source(str(path)), "s") == [{"s": "a? b"}, {"s": "with a BOM"}]
+    assert rows(open_source(str(path)), "s") == [{"s": "a\ufffd b"}, {"s": "with a BOM"}]
 
 
 def test_names_of_columns(tmp_path: Path) -> None:
@@ -208,10 +208,11 @@ def test_bad_sidecars_are_counted_and_null(tmp_path: Path) -> None:
     )  # fmt: skip
     table, reports = read_all(open_source(str(path)))
     assert table["a"].to_pylist() == [None, None, None, 4]
-    assert table["cls"].to_pylist() == [None, 5, None, -6]
+    assert table["cls"].to_pylist() == ["cat", "5", str(2**70), "-6"]  # a name: so the class is text
+    assert table["json"].to_pylist() == [None, "[1,2]", None, None]
     assert table["caption"].to_pylist() == ["caf\ufffd", "\ufffd is fine", None, None]
-    assert reports["a"].counts == {"bad_json": 3, "bad_utf8": 1, "bad_integers": 2, "oversized_members": 1}
-    assert "json of samples '1', '2', '3' is not a JSON object" in reports["a"].problems
+    assert reports["a"].counts == {"bad_json": 2, "bad_utf8": 1, "oversized_members": 1}
+    assert "json of samples '1', '3' is not a JSON object" in reports["a"].problems
 
 
 def test_later_shards_keep_the_schema_of_the_first(tmp_path: Path) -> None:

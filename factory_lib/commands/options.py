@@ -30,6 +30,11 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
     return wrap
 
 
+def split_list(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Callback of an option that takes names with commas between them."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
 def group(example: str) -> Callable[[Callable[..., None]], click.Group]:
     """Make a function a group of commands. Arguments as for `command`."""
 

@@ -35,10 +35,21 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         uri: path or URI of the source; empty when none is configured.
         tars_per_shard: how many tars make one shard, that is one partition.
+        image, caption, key, key_pattern: what of the source becomes these columns, and how names are split (see
+            `factory_lib.sources.mapping.Mapping`); empty for what the source says.
+        members, columns: what alone is taken; empty for all.
+        drop_columns: what is left out.
     """
 
     uri: str = ""
     tars_per_shard: int = 1
+    image: str = ""
+    caption: str = ""
+    key: str = ""
+    key_pattern: str = ""
+    members: list[str] = []
+    columns: list[str] = []
+    drop_columns: list[str] = []
 
     def open(self) -> Source:
         """The source.
@@ -51,7 +62,17 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         if not self.uri:
             raise SettingsError("No source of shards is configured.", "Set FACTORY_SOURCE to a path or URI of tars.")
-        return open_source(self.uri, tars_per_shard=self.tars_per_shard)
+        return open_source(
+            self.uri,
+            tars_per_shard=self.tars_per_shard,
+            image=self.image or None,
+            caption=self.caption or None,
+            key=self.key or None,
+            key_pattern=self.key_pattern or None,
+            members=self.members or None,
+            columns=self.columns or None,
+            drop_columns=self.drop_columns or None,
+        )
 
     def query(self, shards: Sequence[str]) -> DatasetQuery:
         """The samples of these shards; one that the source no longer has contributes none."""

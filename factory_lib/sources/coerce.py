@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.sources.columns import TYPES
+from factory_lib.warehouse.valid_text import valid_code_points
 
 
 def settled_type(name: str, kinds: Iterable[pa.DataType]) -> pa.DataType:
@@ -71,6 +72,8 @@ def array_column(values: npt.NDArray[np.generic], present: npt.NDArray[np.bool_]
     """
     if values.dtype == np.float16:
         values = values.astype(np.float32)
+    if values.dtype.kind == "U":
+        values = valid_code_points(values)[0]
     if values.dtype.kind in "SU":
         texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values.tolist()]
         column = pa.array(texts, pa.string())

@@ -7,11 +7,17 @@ float64); the table below is what they become.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+_LONGEST_NUMBER = 100
+_FLOAT32_MAX = 3.4028235677973366e38
 
 RESERVED = frozenset({"shard", "position", "sample_id"})
 """Columns that every version has; a column of a source that is called so gets an underscore behind its name."""
@@ -64,15 +70,16 @@ def name_columns(raw: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str
 def json_type(values: Iterable[Any]) -> pa.DataType:
     """The type that holds all values of a JSON field.
 
-    Numbers widen (integers to int64, with a fraction to float64); objects, arrays and mixtures become JSON text. A
-    field that is always null is text.
+    Numbers widen (integers to int64, with a fraction to float64); objects, arrays and mixtures become JSON text, and so
+    do integers that neither holds exactly. A field that is always null is text.
     """
+    values = list(values)
     kinds = {_json_kind(value) for value in values if value is not None}
     if kinds == {"bool"}:
         return pa.bool_()
     if kinds == {"int"}:
         return pa.int64()
-    if kinds and kinds <= {"int", "float"}:
+    if kinds and kinds <= {"int", "float"} and all(_is_exact(value) for value in values if isinstance(value, int)):
         return pa.float64()
     return pa.string()
 
@@ -86,8 +93,10 @@ def json_column(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, lis
     try:
         # Asked for integers, Arrow would cut fractions off in silence: let it say what it sees, then cast.
         found = pa.array(values, kind if pa.types.is_string(kind) else None)
-        if pa.types.is_boolean(found.type) == pa.types.is_boolean(kind) or pa.types.is_null(found.type):
-            return found.cast(kind), []
+        if pa.types.is_null(found.type) or _family(found.type) == _family(kind):
+            cast = found.cast(kind)
+            if not pa.types.is_floating(kind) or _infinite(cast) == _infinite(found):
+                return cast, []
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
         pass
     converted = [_json_value(value, kind) for value in values]
@@ -99,7 +108,7 @@ def _json_kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int" if -(2**63) <= value < 2**63 else "float"
+        return "int" if -(2**63) <= value < 2**63 else "text"
     return "float" if isinstance(value, float) else "text"
 
 
@@ -109,12 +118,48 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
         return None
     if pa.types.is_string(kind):
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace").decode()
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if pa.types.is_boolean(kind):
         return value if isinstance(value, bool) else None
+    if isinstance(value, str):
+        value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if pa.types.is_floating(kind):
-        return float(value)
+        return _float(value, kind)
     limit = 2 ** (kind.bit_width - 1)
     return int(value) if -limit <= value < limit and value == int(value) else None
+
+
+def _family(kind: pa.DataType) -> str:
+    """Types whose values Arrow turns into each other as we do."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    return str(kind)
+
+
+def _infinite(column: pa.Array) -> int:
+    return int(pc.sum(pc.is_inf(column)).as_py() or 0) if pa.types.is_floating(column.type) else 0
+
+
+def _is_exact(value: int) -> bool:
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
+
+
+def _number(text: str) -> int | float | None:
+    """The number that a text is; None for one that is none."""
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text.strip()):
+        return None
+    return float(text) if set(text) & set(".eE") else int(text)
+
+
+def _float(value: float, kind: pa.DataType) -> float | None:
+    """None where a finite number is beyond the type, or an integer is not exact in float64."""
+    if isinstance(value, int) and (not _is_exact(value)):
+        return None
+    if math.isfinite(value) and kind.bit_width == 32 and abs(value) > _FLOAT32_MAX:
+        return None
+    return float(value)

@@ -37,6 +37,8 @@ from factory_lib.storage.store import FileInfo, store
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
+MAX_MEMBER_COLUMNS = 64
+"""More kinds of members than this are names with dots in them."""
 _STATS = "_stats.json"
 _NO_TABLES = (_STATS, "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
@@ -94,7 +96,8 @@ def open_source(
     to = to and store().resolve(to)
     account = Account()
     seen = list_files(uri, account)
-    found = _Found(uri, tuple(visible(uri, seen)), vectors, per_shard, max(schema_tars, 1), account, to)
+    files = tuple(visible(uri, seen))
+    found = _Found(uri, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to)
     for name, opener in _OPENERS.items():
         if format in (None, name) and (source := opener(found)) is not None:
             used = {file.uri for shard in source.shards() for file in shard.files}
@@ -165,6 +168,7 @@ class _Found:
     tars_per_shard: int
     schema_tars: int
     account: Account = field(default_factory=Account)
+    key_pattern: str | None = None
     unpack_to: str | None = None
 
     @cached_property
@@ -271,7 +275,7 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
     Raises:
         SourceError: none of them holds a sample; the message is that of the first.
     """
-    builder = LayoutBuilder(parse_json)
+    builder = LayoutBuilder(parse_json, key_pattern=found.key_pattern)
     problems: list[str] = []
     looked_into = 0
     for tar in found.tars:
@@ -289,6 +293,13 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
         number = len(found.tars)
         reason = problems[0] if problems else f"{redact(found.tars[0].uri)} has no members with an extension."
         raise SourceError(reason, f"No sample was found in {number} tar{'s' * (number > 1)}.")
+    if len(builder.extensions) > MAX_MEMBER_COLUMNS:
+        some = ", ".join(f".{extension}" for extension in list(builder.extensions)[:3])
+        raise SourceError(
+            f"The members of {redact(found.tars[0].uri)} have {len(builder.extensions)} extensions ({some}, …): keys "
+            "end at the first dot of the file name, so dots within names look like extensions.",
+            "Say where keys end: key_pattern='last-dot', or a regular expression (--key-pattern).",
+        )
     return builder.build()
 
 

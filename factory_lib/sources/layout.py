@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Slot:
     Attributes:
         extension: lower-case, dots included.
         kind: `image` and `pointer` stay where they are, `json` becomes one column a field, `json_text` one text.
-        column: name; of an `image` the column for a second image of a sample, empty when no sample has one.
+        column: name; of `json` that of documents that are no objects, empty when there are none; of an
+            `image` the column for a second image of a sample, empty when no sample has one.
     """
 
     extension: str
@@ -57,6 +59,7 @@ class Layout:
 
     slots: tuple[Slot, ...] = ()
     fields: tuple[Field, ...] = ()
+    key_pattern: str | None = None
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -79,9 +82,9 @@ class Layout:
         columns: dict[str, pa.DataType] = {"key": pa.string()}
         if self.has_image:
             columns["image"] = POINTER
-        of_kind = {"text": pa.string(), "integer": pa.int64(), "json_text": pa.string()}
+        of_kind = {"text": pa.string(), "integer": pa.int64(), "json_text": pa.string(), "json": pa.string()}
         columns |= {slot.column: POINTER for slot in self.slots if slot.kind in {"image", "pointer"} and slot.column}
-        columns |= {slot.column: of_kind[slot.kind] for slot in self.slots if slot.kind in of_kind}
+        columns |= {slot.column: of_kind[slot.kind] for slot in self.slots if slot.column and slot.kind in of_kind}
         for found in self.fields:
             columns.setdefault(found.column, found.type)
         return pa.schema(columns)
@@ -99,13 +102,19 @@ class LayoutBuilder:
     extensions: dict[str, None] = field(default_factory=dict)
     values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     second_images: set[str] = field(default_factory=set)
+    named_classes: set[str] = field(default_factory=set)
+    has_other_json: bool = False
+    key_pattern: str | None = None
 
     def add(self, block: TarBlock) -> None:
         """Take the extensions and JSON fields of a block into account."""
-        keys, encoded = split_names(block.names)
+        keys, encoded = split_names(block.names, self.key_pattern)
         self.extensions |= dict.fromkeys(name for name in encoded.dictionary.to_pylist() if name)
         names = encoded.to_pylist()
         self.add_images(keys.to_pylist(), names)
+        for extension in INTEGERS & self.extensions.keys():
+            rows = [row for row, name in enumerate(names) if name == extension]
+            self.add_classes(extension, block.payloads(np.asarray(rows, np.int64)))
         if self.parse_json and "json" in self.extensions:
             rows = [row for row, name in enumerate(names) if name == "json"]
             self.add_json(block.payloads(np.asarray(rows, np.int64)))
@@ -120,29 +129,42 @@ class LayoutBuilder:
                 self.second_images.add(max(previous[1], extension, key=IMAGES.index))
             previous = (key, extension)
 
+    def add_classes(self, extension: str, contents: Sequence[bytes | None]) -> None:
+        """Note an extension whose members hold names rather than integers."""
+        if any(c is not None and re.search(rb"[A-Za-z_]", c[:200]) for c in contents):
+            self.named_classes.add(extension)
+
     def add_json(self, documents: Sequence[bytes | None]) -> None:
         """Take the fields of JSON documents into account."""
-        for found in json_objects(documents, None, None):
+        others: list[str | None] = [None] * len(documents)
+        objects = json_objects(documents, None, None, others)
+        self.has_other_json = self.has_other_json or any(other is not None for other in others)
+        for found in objects:
             for name, value in found.items():
                 self.values[name].append(value)
 
     def build(self) -> Layout:
         """Settle names and types."""
-        roles = [(extension, _kind(extension)) for extension in self.extensions]
+        roles = [(extension, self._kind(extension)) for extension in self.extensions]
         if not self.parse_json:
             roles = [(extension, "ignored" if kind == "json" else kind) for extension, kind in roles]
         named = [e for e, kind in roles if kind not in {"image", "json", "ignored"} or e in self.second_images]
+        named += ["json"] if self.has_other_json and ("json", "json") in roles else []
         named.sort(key=lambda extension: extension != "txt")  # txt is the caption, whatever else is called so
         taken = {"key", "image"} if any(kind == "image" for _, kind in roles) else {"key"}
         columns = name_columns(named, taken)
         roles.sort(key=lambda role: IMAGES.index(role[0]) if role[1] == "image" else -1)
         slots = tuple(Slot(extension, kind, columns.get(extension, "")) for extension, kind in roles)
-        return Layout(slots, self._fields(slots))
+        return Layout(slots, self._fields(slots), self.key_pattern)
+
+    def _kind(self, extension: str) -> Kind:
+        kind = _kind(extension)
+        return "text" if kind == "integer" and extension in self.named_classes else kind
 
     def _fields(self, slots: Sequence[Slot]) -> tuple[Field, ...]:
         # A field called as a text member supplements it; img2dataset writes the caption both ways.
         texts = {slot.column for slot in slots if slot.kind == "text"}
-        pointers = {slot.column for slot in slots if slot.kind not in {"text", "json"}} | {"key", "image"}
+        pointers = {slot.column for slot in slots if slot.kind != "text"} | {"key", "image"}
         names = name_columns((name for name in self.values if name != "key"), taken=pointers)
         return tuple(
             Field(name, column, pa.string() if column in texts else _type(column, self.values[name]))

@@ -15,8 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.errors import SourceError
 from factory_lib.sources.tar import TarBlock
 
+LAST_DOT = r"(?P<key>.*[^/])\.(?P<extension>[^./]+)"
+KEY_PATTERN_HINT = (
+    "It needs the groups key and extension, such as '(?P<key>.+)[.](?P<extension>jpg|txt)'; last-dot is short for the "
+    "last dot of the name."
+)
 _MEMBERS_AT_ONCE = 30_000
 _TEXT_BYTES_AT_ONCE = 64 * 2**20
 
@@ -57,13 +63,18 @@ class Members:
         return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(changed) + 1])
 
 
-def split_names(names: pa.StringArray) -> tuple[pa.StringArray, pa.DictionaryArray]:
+def split_names(names: pa.StringArray, pattern: str | None = None) -> tuple[pa.StringArray, pa.DictionaryArray]:
     """Keys and lower-case extensions of member names; both null where a name belongs to no sample.
+
+    Args:
+        pattern: of `Mapping.key_pattern`; None for the first dot of the file name.
 
     Works on the bytes of all names at once, which is several times faster than a regular expression for each.
     """
     if pc.any(pc.starts_with(names, "./")).as_py():
         names = pc.replace_substring_regex(names, r"^(\./+)+", "")
+    if pattern is not None:
+        return _split_by(names, pattern)
     offsets = np.frombuffer(names.buffers()[1], np.int32, len(names) + 1, names.offset * 4).astype(np.int64)
     data = np.frombuffer(names.buffers()[2] or b"", np.uint8)
     starts, ends = offsets[:-1], offsets[1:]
@@ -77,6 +88,29 @@ def split_names(names: pa.StringArray) -> tuple[pa.StringArray, pa.DictionaryArr
         _cut(data, np.where(valid, dots + 1, starts), np.where(valid, ends, starts), valid)
     )
     return keys, pa.DictionaryArray.from_arrays(extensions.indices, pc.utf8_lower(extensions.dictionary))
+
+
+def _split_by(names: pa.StringArray, pattern: str) -> tuple[pa.StringArray, pa.DictionaryArray]:
+    found = pc.extract_regex(names, full_pattern(pattern))
+    keys = pc.if_else(found.is_valid(), found.field("key"), pa.scalar(None, pa.string()))
+    extensions = pc.if_else(found.is_valid(), pc.utf8_lower(found.field("extension")), pa.scalar(None, pa.string()))
+    return keys, pc.dictionary_encode(extensions)
+
+
+def full_pattern(pattern: str) -> str:
+    """A `Mapping.key_pattern` as the regular expression of a whole name.
+
+    Raises:
+        SourceError: it is none, or lacks one of the groups `key` and `extension`.
+    """
+    whole = f"^(?:{LAST_DOT if pattern == 'last-dot' else pattern})$"
+    try:
+        groups = [field.name for field in pc.extract_regex(pa.array(["a"]), whole).type]
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"key_pattern {pattern!r} is no regular expression: {error}", KEY_PATTERN_HINT) from None
+    if set(groups) != {"key", "extension"}:
+        raise SourceError(f"key_pattern {pattern!r} has the groups {groups}.", KEY_PATTERN_HINT)
+    return whole
 
 
 def _last_before(places: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -103,14 +137,17 @@ def _cut(
     return pa.StringArray.from_buffers(len(starts), *buffers, mask)
 
 
-def members_of(block: TarBlock, extensions: Sequence[str], textual: frozenset[str]) -> Members:
+def members_of(
+    block: TarBlock, extensions: Sequence[str], textual: frozenset[str], pattern: str | None = None
+) -> Members:
     """Members of one block.
 
     Args:
         extensions: what `codes` index.
         textual: extensions whose contents are taken along.
+        pattern: how names are split, as for `split_names`.
     """
-    keys, encoded = split_names(block.names)
+    keys, encoded = split_names(block.names, pattern)
     known = {extension: code for code, extension in enumerate(extensions)}
     named = encoded.dictionary.to_pylist()
     rows = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from factory_lib.sources.account import Account
 from factory_lib.sources.shards import ShardReport, Source, SourceShard
 from factory_lib.sources.surviving import surviving
-from factory_lib.sources.validtext import valid_batch
+from factory_lib.warehouse.valid_text import valid_batch
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,8 @@ class OpenedSource:
             if schema.names and "key" in schema.names:
                 at = schema.names.index("key")
                 chosen[at] = chosen[at].fill_null("")
-            yield valid_batch(pa.RecordBatch.from_arrays(chosen, schema=schema), report)
+            made, wrong = valid_batch(pa.RecordBatch.from_arrays(chosen, schema=schema))
+            for name, number in wrong.items():
+                report.count("bad_utf8", number)
+                report.problem(f"{number} values of {name!r} are not UTF-8: the wrong bytes became U+FFFD")
+            yield made

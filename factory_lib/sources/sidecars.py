@@ -13,12 +13,19 @@ from factory_lib.sources.columns import json_column
 from factory_lib.sources.shards import ShardReport
 
 _DECODE = json.JSONDecoder().raw_decode
+_DECODE_LONG = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < 4_000 else digits).raw_decode
+"""For integers of more digits than Python reads: they stay text."""
+_FIRST_OF_MARKS = (b"\xef", b"\xff", b"\xfe")
 Contents = Sequence[bytes | None]
 """One entry a sample: the content of a member, None where the sample has none."""
 
 
 def text_column(contents: Contents, keys: pa.StringArray, report: ShardReport) -> pa.StringArray:
-    """Texts without the line end behind them; bytes that are no UTF-8 become U+FFFD and are counted."""
+    """Texts without the byte order mark before them and the line end behind them; UTF-16 is told by its mark.
+
+    Bytes that are no UTF-8 become U+FFFD and are counted.
+    """
+    contents = [_unmarked(content) for content in contents]
     try:
         texts = pa.array(contents, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
@@ -41,15 +48,26 @@ def integer_column(contents: Contents, keys: pa.StringArray, report: ShardReport
     return pa.array(numbers, pa.int64())
 
 
-def json_objects(contents: Contents, keys: pa.StringArray | None, report: ShardReport | None) -> list[dict[str, Any]]:
-    """Parse one JSON object a sample; what is none becomes an empty one and is counted."""
+def json_objects(
+    contents: Contents, keys: pa.StringArray | None, report: ShardReport | None, others: list[str | None] | None = None
+) -> list[dict[str, Any]]:
+    """Parse one JSON object a sample; what is none becomes an empty one and is counted.
+
+    Args:
+        others: gets, by sample, the text of JSON that is no object (a list, a number), which is then not counted.
+    """
     objects: list[dict[str, Any]] = []
     bad: list[int] = []
     for row, content in enumerate(contents):
-        found = _json_object(content) if content is not None else {}
-        if found is None:
+        found = parsed(content) if content is not None else {}
+        if isinstance(found, dict):
+            objects.append(found)
+            continue
+        objects.append({})
+        if found is not None and others is not None:
+            others[row] = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        else:
             bad.append(row)
-        objects.append(found or {})
     if bad and report is not None and keys is not None:
         report.count("bad_json", len(bad))
         report.problem(f"json of {where(keys, bad)} is not a JSON object")
@@ -78,13 +96,27 @@ def json_columns(
     return columns
 
 
-def _json_object(content: bytes) -> dict[str, Any] | None:
+def parsed(content: bytes) -> Any:
+    """A JSON document; None for what is none, and for null."""
     try:
-        text = content.decode().strip("\ufeff \t\r\n")
-        found, end = _DECODE(text)
+        text = (_unmarked(content) or b"").decode().strip("\ufeff \t\r\n")
+        try:
+            found, end = _DECODE(text)
+        except ValueError as error:
+            if "integer string conversion" not in str(error):
+                raise
+            found, end = _DECODE_LONG(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and end == len(text) else None
+    return found if end == len(text) else None
+
+
+def _unmarked(content: bytes | None) -> bytes | None:
+    if content is None or content[:1] not in _FIRST_OF_MARKS:
+        return content
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and len(content) % 2 == 0:
+        return content.decode("utf-16", "replace").encode()
+    return content.removeprefix(b"\xef\xbb\xbf")
 
 
 def _decoded(contents: Contents) -> tuple[pa.StringArray, list[int]]:

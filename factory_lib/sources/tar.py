@@ -35,6 +35,8 @@ INLINE_BYTES = 2**20
 
 _FIELDS = struct.Struct("B 123x 11s B 20x B")
 """Of a header: the first byte of the name, the size without its terminator, the terminator, the type."""
+_SIZE_DIGITS, _BEYOND = 19, 2**63
+"""A PAX size of more digits is larger than any file: the member is truncated, then."""
 _ZEROS = bytes(BLOCK)
 _TERMINATORS = frozenset(b"\0 ")
 _REGULAR = frozenset(b"07\0")
@@ -261,7 +263,7 @@ class TarReader:
             if keyword == b"path" and (everywhere or found.path is self._everywhere.path):
                 found = replace(found, path=_text(value))
             elif keyword == b"size" and value.isdigit():
-                found = replace(found, size=int(value))
+                found = replace(found, size=int(value) if len(value) < _SIZE_DIGITS else _BEYOND)
             elif keyword.startswith(b"GNU.sparse."):
                 found = replace(found, sparse=True, path=_text(value) if keyword.endswith(b".name") else found.path)
         self._pending = found

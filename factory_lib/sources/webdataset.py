@@ -94,7 +94,7 @@ def _blocks(
 def _members(blocks: Iterator[tuple[str, TarBlock]], layout: Layout) -> Iterator[tuple[str, Members]]:
     """Members of whole samples, and the tar that they are in."""
     for uri, some in groupby(blocks, key=lambda found: found[0]):
-        parts = (members_of(block, layout.extensions, layout.textual) for _, block in some)
+        parts = (members_of(block, layout.extensions, layout.textual, layout.key_pattern) for _, block in some)
         yield from ((uri, members) for members in whole_samples(parts))
 
 
@@ -135,7 +135,10 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
         if slot.kind == "integer":
             columns[slot.column] = integer_column(contents, keys, report)
         elif slot.kind == "json":
-            objects = json_objects(contents, keys, report)
+            others: list[str | None] | None = [None] * len(starts) if slot.column else None
+            objects = json_objects(contents, keys, report, others)
+            if others is not None:
+                columns[slot.column] = pa.array(others, pa.string())
             _compare_keys(objects, keys, report)
             fields = [(found.name, found.type) for found in layout.fields]
             for found, column in zip(layout.fields, json_columns(objects, fields, keys, report), strict=True):

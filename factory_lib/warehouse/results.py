@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from factory_lib.errors import EngineError
 from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
+from factory_lib.warehouse.valid_text import valid_batch
 
 _CODE = re.compile(r"Code: (\d+)\.\s*(?:DB::Exception: )?(.*)", re.DOTALL)
 _SUFFIX = re.compile(r"(?:\s*\(version [^()]*(?:\([^()]*\))?\))?(?:\s*\(for url [^()]*\))?\s*$")
@@ -76,7 +77,8 @@ def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
                 # the end of the Arrow data is not yet the end of the answer: an error may follow
                 _guarded(body, body.finish)
                 return
-            yield batch
+            # what older versions and other writers stored may be no text, and must not end who reads it
+            yield valid_batch(batch)[0]
     finally:
         body.close()
 

@@ -8,23 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from factory_lib.sources.shards import ShardReport
-
 _LAST, _SURROGATES, _REPLACEMENT = 0x10FFFF, (0xD800, 0xDFFF), 0xFFFD
 
 
-def valid_batch(batch: pa.RecordBatch, report: ShardReport) -> pa.RecordBatch:
-    """The batch with all its text made valid."""
+def valid_batch(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """The batch with all its text made valid, and how many strings of which columns were not."""
     columns = list(batch.columns)
     wrong: dict[str, int] = {}
     for at, (field, column) in enumerate(zip(batch.schema, columns, strict=True)):
-        if not holds_text(field.type) or is_valid(column):
-            continue
-        columns[at], wrong[field.name] = valid_text(column)
-    for name, number in wrong.items():
-        report.count("bad_utf8", number)
-        report.problem(f"{number} values of {name!r} are not UTF-8: the wrong bytes became U+FFFD")
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema) if wrong else batch
+        if holds_text(field.type) and not is_valid(column):
+            columns[at], wrong[field.name] = valid_text(column)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema) if wrong else batch, wrong
 
 
 def holds_text(kind: pa.DataType) -> bool:
@@ -49,7 +43,8 @@ def valid_text(column: pa.Array) -> tuple[pa.Array, int]:
     """A column with all its text made valid, and how many strings were not."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return valid_text(column.dictionary_decode())
+        values, bad = valid_text(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=kind.ordered), bad
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         raw = column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()).to_pylist()
         texts = [None if value is None else value.decode("utf-8", "replace") for value in raw]
