@@ -17,7 +17,7 @@ def test_roles_and_choices(tmp_path: Path) -> None:
         [("1.input.jpg", b"in"), ("1.edited.jpg", b"out!"), ("1.blip.txt", "a cat"), ("1.json", {"uid": "u1", "n": 3})],
     )
     source = open_source(str(path), image="input.jpg", caption="blip.txt", key="uid", members=[], drop_columns=["n"])
-    assert source.schema.names == ["key", "image", "caption"]
+    assert source.schema.names == ["key", "image", "key_2", "caption"]  # the key of the members stays, too
     (row,) = rows(source)
     assert (row["key"], row["image"]["size"], row["caption"]) == ("u1", 2, "a cat")
     choices = {n for e in source.account.data() if e["reason"] == "left out by choice" for n in e["examples"]}
