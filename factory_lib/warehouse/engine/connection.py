@@ -13,6 +13,8 @@ What chDB (4.4, core 26.9) does, and what follows:
   (a header each in Arrow, JSON, CSVWithNames, …), so it cannot stream what a server would send either.
   `INTO OUTFILE '/dev/fd/N' APPEND` into a pipe does: one well-formed result, back pressure, constant memory. When the
   reader closes the pipe the query ends without an error.
+* `send_insert` and `insert_done` say that rows are written which a full disk has lost. `FROM INFILE '/dev/fd/N'` out of
+  a pipe is a statement like any other: it ends when its parts are there, or raises.
 * A `?`, `*` or `{` in the path is taken for options or a glob, and the connection still opens: `embedded` refuses them.
 * There is no way to give a query its id. `log_comment`, a setting without effect, carries it, and `system.processes`
   shows it.
@@ -21,18 +23,27 @@ What chDB (4.4, core 26.9) does, and what follows:
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from factory_lib.warehouse.engine.failure import Failure, failure, from_engine
+from factory_lib.warehouse.engine.statement import Insert
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
 # clickhouse-local's own habits that a server does not have.
 _AS_SERVER = {"implicit_select": "0"}
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[pipe.write(rest) :]
 
 
 def quote(value: str) -> str:
@@ -71,21 +82,38 @@ class Connection:
         found = self._raw.classify_query(sql)
         return found["query_class"].name, int(found["statement_count"])
 
-    def insert(self, head: str, format: str, chunks: Iterator[bytes]) -> tuple[int, int]:
-        """A streamed INSERT: rows and bytes written. After an error, also one of `chunks`, written parts may stay."""
+    def insert(self, insert: Insert, chunks: Iterator[bytes], cancel: Callable[[], bool]) -> tuple[int, int]:
+        """An INSERT of data that comes in pieces: rows and bytes written. After an error, written parts may stay.
+
+        Args:
+            chunks: the data; when it raises, the statement is cancelled.
+            cancel: cancels the statement of this connection; whether it ran already.
+        """
+        source, sink = os.pipe()
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self._insert_from, insert, source)
+            try:
+                with os.fdopen(sink, "wb", 0) as pipe:
+                    try:
+                        for chunk in chunks:
+                            _write(pipe, chunk)
+                    except BrokenPipeError:  # the statement failed, and says why
+                        pass
+                    except BaseException:
+                        # An end of the data that is none must not look like one: first the statement is cancelled.
+                        while not running.done() and not cancel():
+                            wait([running], timeout=0.05)
+                        raise
+                return running.result()
+            finally:
+                wait([running])
+
+    def _insert_from(self, insert: Insert, source: int) -> tuple[int, int]:
         try:
-            stream = self._raw.send_insert(head, format)
-        except RuntimeError as error:
-            raise from_engine(error) from None
-        try:
-            for chunk in chunks:
-                self._raw.insert_append(stream, chunk)
-            result = self._raw.insert_done(stream)
-        except BaseException as error:
-            with contextlib.suppress(RuntimeError):
-                self._raw.insert_cancel(stream)
-            raise (from_engine(error) if isinstance(error, RuntimeError) else error) from None
-        return int(result.rows_written()), int(result.bytes_written())
+            result = self.query(insert.piped(f"/dev/fd/{source}"))
+            return int(result.rows_written()), int(result.bytes_written())
+        finally:
+            os.close(source)
 
     @contextlib.contextmanager
     def temporarily(self, settings: Mapping[str, str]) -> Iterator[None]:
@@ -175,10 +203,11 @@ class Engine:
                     session.connection.close()
             return len(self._sessions)
 
-    def kill(self, label: str) -> None:
-        """Cancel the statements that carry `label` as their log_comment."""
+    def kill(self, label: str) -> bool:
+        """Cancel the statements that carry `label` as their log_comment; whether there were any."""
         with contextlib.closing(self.connection()) as connection, contextlib.suppress(Failure):
-            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(label)} ASYNC")
+            return bool(connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(label)} ASYNC").bytes())
+        return False
 
     def at_work(self) -> bool:
         """Whether mutations (but ones that keep failing) or merges run in the background; also when it cannot say."""

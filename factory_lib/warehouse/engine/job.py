@@ -120,8 +120,8 @@ class Job:
         if self.request.method == "GET":
             raise _get_is_readonly()
         connection.set({f"param_{name}": value for name, value in params.items()})
-        head = insert.head.encode("latin-1").decode("utf-8", "surrogateescape")
-        self.outcome.written_rows, self.outcome.written_bytes = connection.insert(head, insert.format, data)
+        written = connection.insert(insert, data, lambda: self.engine.kill(self.label))
+        self.outcome.written_rows, self.outcome.written_bytes = written
 
     def _query(self, connection: Connection, query: Query, text: bytes, params: dict[str, str]) -> None:
         if not query.keyword:

@@ -49,11 +49,19 @@ class Insert:
         head: the statement up to FORMAT or VALUES.
         format: the input format.
         data: byte offset at which inline data begins.
+        settings: where in the head its SETTINGS clause begins; None where it has none.
     """
 
     head: str
     format: str
     data: int
+    settings: int | None = None
+
+    def piped(self, path: str) -> bytes:
+        """The same statement with its data read from `path`."""
+        target, settings = self.head[: self.settings], self.head[len(self.head[: self.settings]) :]
+        source = f"FROM INFILE '{path}' COMPRESSION 'none'"
+        return f"{target}\n{source}\n{settings}\nFORMAT {self.format}".encode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,11 @@ def _insert(text: str) -> Insert | None:
     """The head and data of an INSERT; None when a SELECT or a file gives the rows."""
     before = ""
     pending: Token | None = None
+    clause: int | None = None
+
     for token in tokens(text):
         if pending is not None:
-            return Insert(text[: pending.start], token.text, _data_offset(text, token.end))
+            return Insert(text[: pending.start], token.text, _data_offset(text, token.end), clause)
         word = token.keyword
         named = before in _NAME_FOLLOWS
         before = word
@@ -122,12 +132,14 @@ def _insert(text: str) -> Insert | None:
             return None
         if token.depth == 0:
             if word in ("INFILE", ";"):
-                return None if word == "INFILE" else Insert(text[: token.start], "Values", len(text))
+                return None if word == "INFILE" else Insert(text[: token.start], "Values", len(text), clause)
             if word == "VALUES":
-                return Insert(text[: token.start], "Values", token.end)
+                return Insert(text[: token.start], "Values", token.end, clause)
+            if word == "SETTINGS" and clause is None:
+                clause = token.start
             if word == "FORMAT":
                 pending = token
-    return Insert(text, "Values", len(text))
+    return Insert(text, "Values", len(text), clause)
 
 
 def _data_offset(text: str, end: int) -> int:
