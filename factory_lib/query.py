@@ -98,8 +98,9 @@ class DatasetQuery:
     # Verbs -----------------------------------------------------------------------------------------------------
 
     def select(self, *columns: str | Expr, **named: Any) -> DatasetQuery:
-        """Exactly these columns: names, or `name=expression`."""
-        chosen = {_column_name(c): _as_expr(c) for c in columns} | {n: _value(e) for n, e in named.items()}
+        """Exactly these columns: names, `new="old"`, or `name=expression`; for text as a value: `mutate` first."""
+        chosen = {_column_name(c): _as_expr(c) for c in columns}
+        chosen |= {n: _as_expr(e) if isinstance(e, str) else _value(e) for n, e in named.items()}
         return self._step(self.block.select(chosen), "select", columns, named)
 
     def drop(self, *columns: str) -> DatasetQuery:

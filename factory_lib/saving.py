@@ -26,6 +26,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
+from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -106,7 +107,9 @@ def save(request: Request) -> Version:
         records = [ShardRecord(s, n, "", maker, sources.get(s, "")) for s, n in made.items()]
         recipe = recipe_of(request.block, {str(v): v.uuid for v in parents})
         held = held_columns(request.block, ledger.signals)
-        version = _commit(wh, request, rows, records, held, draft, recipe, started)
+        # Parents are locked, too: who drops versions must see this one, or be done before.
+        with locked(wh, request.dataset, *(v.dataset for v in parents)):
+            version = _commit(wh, request, rows, records, held, draft, recipe, started)
     finally:
         rows.drop()
     for finish in ledger.finish:
@@ -167,6 +170,11 @@ def _commit(
                     carry_held(wh, built.uuid, carried.uuid, recast)
                 provenance.record_inputs(wh, built.uuid, request.inputs, carried.uuid if carried else None, replaced)
                 recorded.add(built.uuid)
+                # Of a version whose shards nobody recorded there is nothing to carry over.
+                whole = keep is None or all(s.made_by for s in keep.shards.values())
+                _check_recorded(
+                    wh, built, done, total if whole else sum(s.rows for s in records), len(made) * len(held)
+                )
             return publish(built, number)
         except BaseException as error:
             if built is not rows:
@@ -175,6 +183,25 @@ def _commit(
                 raise
             time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
     raise CommitError(f"{request.dataset}: {MAX_RACES} other writers were faster.", "Are many jobs saving in a loop?")
+
+
+def _check_recorded(wh: Warehouse, built: Stage, draft: Provenance, rows_of_shards: int, held: int) -> None:
+    """Make sure that what is about to be published is in the warehouse: rows, and what is recorded of them.
+
+    Raises:
+        CommitError: something is missing.
+    """
+    rows = int(wh.scalar(f"SELECT count() FROM {built.name}"))
+    there = {"rows": rows, **provenance.recorded(wh, built.uuid)}
+    wanted = {"rows": draft.rows, "versions": 1, "recipes": 1, "rows of shards": rows_of_shards}
+    if held:
+        # shards that got other columns bring theirs
+        wanted["columns of signals"] = max(held, there["columns of signals"])
+    lacking = [f"{n:,} {name}, {there[name]:,} are there" for name, n in wanted.items() if there[name] != n]
+    if lacking:
+        raise CommitError(
+            f"{draft.dataset}: what was written is not all in the warehouse: {'; '.join(lacking)}.", "Is its disk full?"
+        )
 
 
 def _joined(carried: Version | None, changed: bool, recast: Sequence[str]) -> dict[str, Any]:

@@ -33,10 +33,11 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
     wh = warehouse()
     left = find_sweepable(wh)
     versions: list[Expired] = []
+    policy = KeepPolicy(keep_last or 1, keep_days)
     if keep_last is not None or keep_days is not None:
-        versions = expired(wh, KeepPolicy(keep_last or 1, keep_days))
+        versions = expired(wh, policy)
     if yes:
-        drop_versions(wh, versions)
+        versions = drop_versions(wh, versions, policy, lambda text: click.echo(text, err=True))
         sweep(wh, left)
     if as_json:
         print_json({"deleted": yes, "leftovers": left, "versions": versions})

@@ -69,6 +69,11 @@ class Warehouse:
         """Whether this is the embedded engine of a data folder."""
         return self._home is not None
 
+    @property
+    def home(self) -> Path | None:
+        """The data folder, where this is an embedded engine."""
+        return self._home
+
     def execute(self, sql: str, params: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing: DDL, mutations, INSERT … SELECT.
 

@@ -7,14 +7,21 @@ newest is kept for people, and for the lineage of what they keep.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from factory_lib.progress import QUIET_SECONDS
+from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, is_dataset_database
+from factory_lib.warehouse.locking import locked
+from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.warehouse.tags import all_tags
+
+logger = logging.getLogger(__name__)
 
 GRACE_DAYS = 1 / 24
 """Versions younger than this are kept unless a policy says otherwise: a run may be reading them."""
@@ -69,22 +76,66 @@ def expired(warehouse: Warehouse, policy: KeepPolicy, now: dt.datetime | None = 
     ]
 
 
-def drop_versions(warehouse: Warehouse, versions: Iterable[Expired]) -> None:
-    """Drop versions. What is known of them stays, for the lineage of others."""
-    for one in versions:
-        warehouse.execute(
-            f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
-            {"u": one.uuid, "v": one.version},
-        )
-        warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
-        # By its UUID, should somebody have dropped it meanwhile and another table have its name.
-        database, _, table = one.version.partition(".")
-        found = warehouse.scalar(
-            "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {t:String}",
-            {"d": database, "t": table},
-        )
-        if found == one.uuid:
-            warehouse.execute(f"DROP TABLE IF EXISTS `{database}`.{table} SYNC")
+def drop_versions(
+    warehouse: Warehouse,
+    versions: Iterable[Expired],
+    policy: KeepPolicy | None = None,
+    tell: Callable[[str], None] = logger.warning,
+) -> list[Expired]:
+    """Drop versions. What is known of them stays, for the lineage of others.
+
+    It is decided again for each, while nobody can tag it or commit what is made of it.
+
+    Args:
+        policy: by which they are not kept.
+        tell: told what is waited for: a version goes when nobody reads it any more.
+
+    Returns:
+        Those that were dropped: one that was tagged, or that something was made of, meanwhile is kept.
+    """
+    wanted = list(versions)
+    policy = policy or KeepPolicy(days=0)
+    now = dt.datetime.now(dt.UTC)
+    decided, may_go = "", {one.uuid for one in wanted}
+    gone = []
+    for one in wanted:
+        dataset, _, name = one.version.partition(".")
+        with locked(warehouse, dataset):
+            state = _state(warehouse)
+            if decided != state:
+                decided, may_go = state, {other.uuid for other in expired(warehouse, policy, now)}
+            # By its UUID, should somebody have dropped it meanwhile and another table have its name.
+            found = warehouse.scalar(
+                "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {t:String}",
+                {"d": dataset, "t": name},
+            )
+            if found != one.uuid or one.uuid not in may_go:
+                continue
+            warehouse.execute(
+                f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
+                {"u": one.uuid, "v": one.version},
+            )
+            warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
+            # Readers go on; it may take them long, and nobody shall wait for them but who drops.
+            left = f"{quote(dataset)}.{quote(f'{STAGE_PREFIX}dropped_{one.uuid[:8]}')}"
+            warehouse.execute(f"RENAME TABLE {quote(dataset)}.{name} TO {left}")
+        _drop(warehouse, left, one.version, tell)
+        gone.append(one)
+    return gone
+
+
+def _drop(warehouse: Warehouse, table: str, version: str, tell: Callable[[str], None]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        dropping = pool.submit(warehouse.execute, f"DROP TABLE IF EXISTS {table} SYNC")
+        if not wait([dropping], timeout=QUIET_SECONDS).done:
+            tell(f"{version} is still read: its space is free when whoever reads it is done. Waiting.")
+        dropping.result()
+
+
+def _state(warehouse: Warehouse) -> str:
+    """What changes when something is tagged or committed."""
+    tables = ", ".join(f"(SELECT count() FROM {CATALOG}.{name})" for name in ("tags", "versions"))
+    return str(warehouse.rows(f"SELECT tuple({tables}) AS state")[0]["state"])
 
 
 def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:

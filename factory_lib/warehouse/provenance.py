@@ -198,6 +198,18 @@ def record(
         )
 
 
+def recorded(warehouse: Warehouse, uuid: str) -> dict[str, int]:
+    """How much is recorded of a version: its entries, and the rows of its shards."""
+    counts = (
+        f"(SELECT count() FROM {CATALOG}.versions WHERE uuid = {{u:UUID}}) AS versions,"
+        f" (SELECT count() FROM {CATALOG}.recipes WHERE uuid = {{u:UUID}}) AS recipes,"
+        f" (SELECT sum(rows) FROM {CATALOG}.shards WHERE uuid = {{u:UUID}}) AS `rows of shards`,"
+        f" (SELECT count() FROM {CATALOG}.signal_values WHERE origin = {{u:UUID}}) AS `columns of signals`"
+    )
+    row = warehouse.rows(f"SELECT {counts}", {"u": uuid})[0]
+    return {name: int(n or 0) for name, n in row.items()}
+
+
 def _record_recipe(warehouse: Warehouse, uuid: str, recipe: Mapping[str, Any]) -> None:
     text = json.dumps(recipe)
     kept = without_credentials(text)

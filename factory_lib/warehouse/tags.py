@@ -14,6 +14,7 @@ from typing import Any
 from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.names import CATALOG
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -71,8 +72,16 @@ def set_tag(warehouse: Warehouse, dataset: str, version: str, uuid: str, tag: st
     Raises:
         InvalidName: there can be no such tag.
         TagExists: another version has it.
+        VersionNotFound: the version was dropped meanwhile.
     """
     check_tag(tag)
+    with locked(warehouse, dataset):
+        if not warehouse.scalar("SELECT count() FROM system.tables WHERE uuid = {u:UUID}", {"u": uuid}):
+            raise VersionNotFound(f"{version} was dropped.", f"factory ls {dataset}")
+        return _set(warehouse, dataset, version, uuid, tag, force=force)
+
+
+def _set(warehouse: Warehouse, dataset: str, version: str, uuid: str, tag: str, *, force: bool) -> bool:
     before = tags_of(warehouse, dataset).get(tag)
     if before is not None and before.uuid == uuid:
         return False
