@@ -99,8 +99,7 @@ class DatasetQuery:
 
     def select(self, *columns: str | Expr, **named: Any) -> DatasetQuery:
         """Exactly these columns: names, `new="old"`, or `name=expression`; for text as a value: `mutate` first."""
-        chosen = {_column_name(c): _as_expr(c) for c in columns}
-        chosen |= {n: _as_expr(e) if isinstance(e, str) else _value(e) for n, e in named.items()}
+        chosen = {_column_name(c): _as_expr(c) for c in columns} | {n: _as_expr(e) for n, e in named.items()}
         return self._step(self.block.select(chosen), "select", columns, named)
 
     def drop(self, *columns: str) -> DatasetQuery:
@@ -476,8 +475,8 @@ def _column_name(column: str | Expr) -> str:
     raise QueryError("An expression needs a name here.", "Write name=expression.")
 
 
-def _as_expr(column: str | Expr) -> Expr:
-    return Column(column) if isinstance(column, str) else column
+def _as_expr(column: Any) -> Expr:
+    return Column(column) if isinstance(column, str) else lift(column)
 
 
 def _value(value: Any) -> Expr:
