@@ -88,7 +88,8 @@ def test_a_version_that_was_dropped_meanwhile_is_not_tagged() -> None:
 def test_gc_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "QUIET_SECONDS", 0.05)
     three()
-    stream: Any = warehouse().stream("SELECT n, number, sleepEachRow(0.001) FROM laion.v1, numbers(1000000)")
+    # Far more than is buffered anywhere: the query waits for its reader.
+    stream: Any = warehouse().stream("SELECT n, number FROM numbers(10000000) AS many, laion.v1")
     next(iter(stream))
     told: list[str] = []
     gone = [one for one in expired(warehouse(), KeepPolicy(days=0)) if one.version == "laion.v1"]
@@ -138,5 +139,5 @@ def test_names_of_datasets_and_columns_are_never_taken_for_ours() -> None:
         DatasetQuery(version).mutate(index=DatasetQuery("words").block.column("index") + 1).filter("`constraint` > 3")
     )
     assert query.select("key", "index", new="projection").to_arrow().to_pylist() == [{"key": "b", "index": 5, "new": 4}]
-    DatasetQuery("words").rename(primary="n").save("renamed")
+    DatasetQuery("words").drop("primary").rename(primary="n").save("renamed")
     assert resolve(warehouse(), "renamed").columns["primary"] == "Int64"

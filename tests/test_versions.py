@@ -124,7 +124,8 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, factory_home: Path, writer
         )
         for i in range(writers)
     ]
-    names = sorted(p.communicate(timeout=120)[0].strip() for p in running)
+    # Starting so many interpreters takes minutes on a busy machine: only one that hangs shall end here.
+    names = sorted(p.communicate(timeout=400)[0].strip() for p in running)
     assert all(p.returncode == 0 for p in running)
     assert names == sorted(f"d.v{i}" for i in range(2, writers + 2))
     previous: set[str] = set()
