@@ -140,4 +140,4 @@ def test_names_of_datasets_and_columns_are_never_taken_for_ours() -> None:
     )
     assert query.select("key", "index", new="projection").to_arrow().to_pylist() == [{"key": "b", "index": 5, "new": 4}]
     DatasetQuery("words").drop("primary").rename(primary="n").save("renamed")
-    assert resolve(warehouse(), "renamed").columns["primary"] == "Int64"
+    assert resolve(warehouse(), "renamed").columns["primary"] == "Nullable(Int64)"
