@@ -49,7 +49,9 @@ class SqlText(Expr):
 
     def render(self, scope: Scope) -> str:
         given = dict(zip(self.names, self.values, strict=True))
-        return "(" + "".join(given[t].render(scope) if t in given else raw for t, raw in identifiers(self.text)) + ")"
+        text = "".join(given[t].render(scope) if t in given else raw for t, raw in identifiers(self.text))
+        # A comment to the end of the line would take the bracket with it.
+        return f"({text}\n)" if "--" in text or "#" in text else f"({text})"
 
     def bound_to(self, columns: Mapping[str, Expr]) -> SqlText:
         """The same text with its identifiers bound to the expressions of an input."""

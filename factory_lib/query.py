@@ -34,6 +34,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import naming_columns
 from factory_lib.warehouse.estimate import estimate
 from factory_lib.warehouse.names import is_version_name
+from factory_lib.warehouse.permitted import check_expression
 from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class DatasetQuery:
         """Keep the rows for which all predicates hold: expressions, or SQL text such as `"size > 5000"`."""
         block = self.block
         for predicate in predicates:
-            block = block.filter(SqlText(predicate) if isinstance(predicate, str) else lift(predicate))
+            block = block.filter(_checked(SqlText(predicate) if isinstance(predicate, str) else lift(predicate)))
         return self._step(block, "filter", predicates)
 
     def mutate(self, **columns: Any) -> DatasetQuery:
@@ -127,7 +128,10 @@ class DatasetQuery:
 
         A query that is saved in an order reads back in it, as one shard.
         """
-        return self._step(self.block.sort([ordering(k) for k in keys]), "order_by", keys)
+        orderings = [ordering(k) for k in keys]
+        for key in orderings:
+            _checked(key.expr)
+        return self._step(self.block.sort(orderings), "order_by", keys)
 
     def limit(self, n: int) -> DatasetQuery:
         """The first n rows: in the order asked for, else by shard and position."""
@@ -476,11 +480,19 @@ def _column_name(column: str | Expr) -> str:
 
 
 def _as_expr(column: Any) -> Expr:
-    return Column(column) if isinstance(column, str) else lift(column)
+    return Column(column) if isinstance(column, str) else _checked(lift(column))
 
 
 def _value(value: Any) -> Expr:
-    return lift(value)
+    return _checked(lift(value))
+
+
+def _checked(expr: Expr) -> Expr:
+    """The expression, when whatever SQL is written in it is one expression over the warehouse's own tables."""
+    for part in expr.walk():
+        if isinstance(part, SqlText):
+            check_expression(warehouse(), part.text)
+    return expr
 
 
 def _count(n: int, verb: str) -> int:

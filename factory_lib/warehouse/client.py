@@ -153,6 +153,15 @@ class Warehouse:
             raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")
         return upload.rows
 
+    def syntax_tree(self, sql: str) -> list[str]:
+        """The lines of the engine's own parse of a statement, which is not run.
+
+        Raises:
+            EngineError: it cannot be parsed.
+        """
+        text = self._reading(lambda: self._send("raw_query", f"EXPLAIN AST {sql}", None, None))
+        return str(bytes(text).decode("utf-8", "replace")).splitlines()
+
     @property
     def version(self) -> str:
         """Version of the ClickHouse that answers, as it said when the connection was made."""

@@ -10,6 +10,7 @@ from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryE
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.engine.statement import tokens
 from factory_lib.warehouse.names import is_dataset_database, is_version_name
+from factory_lib.warehouse.permitted import check_statement
 from factory_lib.warehouse.versions import datasets, resolve
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def read(warehouse: Warehouse, sql: str, settings: Mapping[str, Any] | None = No
     if words and words[0].upper() == "KILL":
         raise QueryError("KILL ends statements of others: this only reads.", f"Use {_READERS}.")
     try:
+        check_statement(warehouse, sql)
         # 1, not 2: with 2 a statement could write files, by INSERT INTO FUNCTION file(…)
         return warehouse.stream(sql, settings={**(settings or {}), "readonly": 1})
     except EngineError as error:
