@@ -34,7 +34,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import naming_columns
 from factory_lib.warehouse.estimate import estimate
 from factory_lib.warehouse.names import is_version_name
-from factory_lib.warehouse.permitted import check_expression
+from factory_lib.warehouse.permitted import checked
 from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ class DatasetQuery:
         """Keep the rows for which all predicates hold: expressions, or SQL text such as `"size > 5000"`."""
         block = self.block
         for predicate in predicates:
-            block = block.filter(_checked(SqlText(predicate) if isinstance(predicate, str) else lift(predicate)))
+            block = block.filter(checked(SqlText(predicate) if isinstance(predicate, str) else lift(predicate)))
         return self._step(block, "filter", predicates)
 
     def mutate(self, **columns: Any) -> DatasetQuery:
         """Add or replace columns: `mutate(ratio=C.width / C.height)`. Text is a value; for SQL: `sql_text("…")`."""
-        block = self.block.with_columns({name: _value(e) for name, e in columns.items()})
+        block = self.block.with_columns({name: checked(lift(e)) for name, e in columns.items()})
         return self._step(block, "mutate", (), columns)
 
     def order_by(self, *keys: Expr | Ordering | str) -> DatasetQuery:
@@ -128,9 +128,7 @@ class DatasetQuery:
 
         A query that is saved in an order reads back in it, as one shard.
         """
-        orderings = [ordering(k) for k in keys]
-        for key in orderings:
-            _checked(key.expr)
+        orderings = [replace(key, expr=checked(key.expr)) for key in map(ordering, keys)]
         return self._step(self.block.sort(orderings), "order_by", keys)
 
     def limit(self, n: int) -> DatasetQuery:
@@ -153,7 +151,7 @@ class DatasetQuery:
 
     def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:
         """Groups of rows, to be followed by `agg`."""
-        chosen = {_column_name(k): _as_expr(k) for k in keys} | {n: _value(e) for n, e in named.items()}
+        chosen = {_column_name(k): _as_expr(k) for k in keys} | {n: checked(lift(e)) for n, e in named.items()}
         return Grouped(self, chosen)
 
     def agg(self, **values: Any) -> DatasetQuery:
@@ -438,7 +436,7 @@ class Grouped:
 
     def agg(self, **values: Any) -> DatasetQuery:
         """One row a group: the keys and these aggregates, `agg(n=fn.count(), best=fn.max(C.score))`."""
-        block = self.query.block.aggregate(self.keys, {n: _value(e) for n, e in values.items()})
+        block = self.query.block.aggregate(self.keys, {n: checked(lift(e)) for n, e in values.items()})
         keys = ", ".join(_python(e) if isinstance(e, Expr) else n for n, e in self.keys.items())
         before = self.query if not keys else self.query._of(self.query.block, f"{self.query.python}.group_by({keys})")
         return before._step(block, "agg", (), values)
@@ -480,19 +478,7 @@ def _column_name(column: str | Expr) -> str:
 
 
 def _as_expr(column: Any) -> Expr:
-    return Column(column) if isinstance(column, str) else _checked(lift(column))
-
-
-def _value(value: Any) -> Expr:
-    return _checked(lift(value))
-
-
-def _checked(expr: Expr) -> Expr:
-    """The expression, when whatever SQL is written in it is one expression over the warehouse's own tables."""
-    for part in expr.walk():
-        if isinstance(part, SqlText):
-            check_expression(warehouse(), part.text)
-    return expr
+    return Column(column) if isinstance(column, str) else checked(lift(column))
 
 
 def _count(n: int, verb: str) -> int:

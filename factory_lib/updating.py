@@ -14,6 +14,7 @@ from factory_lib.dependencies import lookups, root_of
 from factory_lib.errors import QueryError
 from factory_lib.history.narrowing import narrowed, pending_origins
 from factory_lib.pending import ShardRows
+from factory_lib.redaction import without_credentials
 from factory_lib.saving import Request, made_by, save
 from factory_lib.sql import Block, PendingSource, TableSource
 from factory_lib.warehouse import provenance
@@ -78,9 +79,7 @@ def _root(block: Block) -> _Root | None:
     if isinstance(source, PendingSource) and isinstance(source.origin, ShardRows):
         rows = source.origin
         read = {s.name: s.fingerprint + suffix for s in rows.shards}
-        return _Root(
-            provenance.without_credentials(rows.source.uri), read, frozenset(s.name for s in rows.source.shards())
-        )
+        return _Root(without_credentials(rows.source.uri), read, frozenset(s.name for s in rows.source.shards()))
     return None
 
 

@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.sqltext",),
     ("factory_lib.storage",),
     ("factory_lib.pictures",),
+    ("factory_lib.redaction",),
     ("factory_lib.progress", "factory_lib.settings"),
     ("factory_lib.errors", "factory_lib.owners"),
 )

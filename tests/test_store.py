@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory_lib.errors import FileChanged, FileMissing, StoreError
-from factory_lib.storage.retry import is_transient, redact, with_retries
+from factory_lib.redaction import redact
+from factory_lib.storage.retry import is_transient, with_retries
 from factory_lib.storage.spans import plan_spans
 from factory_lib.storage.store import FileInfo, Store, store
 

@@ -18,8 +18,8 @@ import pytest
 
 from factory_lib import C, DatasetQuery
 from factory_lib.errors import EngineError, QueryError
+from factory_lib.redaction import without_credentials
 from factory_lib.sqltext import quote
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 from factory_lib.warehouse.retention import find_sweepable, sweep
@@ -229,7 +229,7 @@ def test_shards_of_odd_names_and_credentials_are_cut_out() -> None:
     assert version.shard_rows() == {"b\\c": 1, "it's a 'shard'": 1}
     assert save_shard("it's a 'shard'", rows=5, dataset="e").rows == 5
     assert DatasetQuery("d", shards=["it's a 'shard'"]).save("d", mode="merge").rows == 2
-    assert provenance.without_credentials("http://a:b@c/d") == "http://c/d"
+    assert without_credentials("http://a:b@c/d") == "http://c/d"
 
 
 def test_more_shards_than_an_insert_takes_by_default() -> None:

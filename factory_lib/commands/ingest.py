@@ -12,8 +12,8 @@ from factory_lib.commands.options import command, split_list
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
 from factory_lib.progress import log_lines, reporting
+from factory_lib.redaction import without_credentials
 from factory_lib.sources.account import lines
-from factory_lib.warehouse.provenance import without_credentials
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery

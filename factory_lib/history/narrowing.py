@@ -9,6 +9,7 @@ from dataclasses import replace
 from factory_lib.computing import SignalRows, table_sources
 from factory_lib.errors import FactoryError
 from factory_lib.pending import Origin, ShardRows
+from factory_lib.redaction import without_credentials
 from factory_lib.sql import Block, PendingSource, TableSource, leaves, source_columns, tables
 from factory_lib.sqltext import literal, quote
 from factory_lib.storage.files import is_state
@@ -87,6 +88,6 @@ def _difference(uri: str, etag: str) -> str:
     try:
         now = store().info(uri).etag
     except (FactoryError, OSError) as error:
-        return f"source changed: {provenance.without_credentials(str(error))}"
-    shown = provenance.without_credentials(uri)
+        return f"source changed: {without_credentials(str(error))}"
+    shown = without_credentials(uri)
     return "" if is_state(now, etag) else f"source changed: {shown} has the etag {now}, it had {etag}"

@@ -20,6 +20,7 @@ from factory_lib.history.narrowing import changed_members, narrowed, pending_ori
 from factory_lib.history.origins import known_versions, read_records
 from factory_lib.pending import Ledger, settle
 from factory_lib.recipes import NotReproducible, Prepared, RecipeReader
+from factory_lib.redaction import without_credentials
 from factory_lib.sql import Rendering, TableSource
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
@@ -216,7 +217,7 @@ class _Work:
         if recipe.get("engine", engine) != engine:
             self.unpinned[f"ClickHouse is {engine}, it was {recipe['engine']}"] = None
         if record is not None and not prepared.changed:
-            text = provenance.without_credentials(Rendering(inline=True).select(prepared.block))
+            text = without_credentials(Rendering(inline=True).select(prepared.block))
             if text != record.sql:
                 self.unpinned["the query becomes other SQL than was recorded"] = None
 

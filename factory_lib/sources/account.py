@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from factory_lib.storage.retry import redact
+from factory_lib.redaction import redact
 
 Kind = Literal["files", "columns"]
 EXAMPLES = 3

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
+from factory_lib.redaction import redact
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.streams import open_stream
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo
 
 _HEAD_BYTES = 2**20

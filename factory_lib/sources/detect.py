@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.errors import SourceError, nearest
+from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.sources.account import Account
 from factory_lib.sources.datacomp import JoinedSource
@@ -31,7 +32,6 @@ from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schem
 from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
 from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import WebDataset
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.errors import SourceError
+from factory_lib.redaction import redact
 from factory_lib.sources.columns import json_column, json_type
 from factory_lib.sources.streams import open_stream
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo
 
 MAX_ARRAY_BYTES = 2**30

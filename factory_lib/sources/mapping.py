@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.errors import SourceError, nearest
+from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
 from factory_lib.sources.columns import column_name, name_columns
 from factory_lib.sources.shards import POINTER
-from factory_lib.storage.retry import redact
 
 BY_CHOICE = "left out by choice"
 

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from factory_lib.errors import SourceError
+from factory_lib.redaction import redact
 from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, Store
 
 MAX_MEMBERS = 1_000

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import SourceError, StoreError
+from factory_lib.redaction import redact
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.streams import STREAM_ERRORS, Salvaged, open_stream
 from factory_lib.sources.tar import TarBlock, TarReader
 from factory_lib.sources.unpack import Noted, Samples, Unpacking, key_of, readable, told
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
 
 MAX_MEMBER_BYTES = 2 * 2**30

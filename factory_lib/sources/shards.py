@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from factory_lib.errors import SourceError, nearest
-from factory_lib.storage.retry import redact
+from factory_lib.redaction import redact
 from factory_lib.storage.store import FileInfo
 
 PROBLEMS_KEPT = 50

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from factory_lib.errors import SourceError
-from factory_lib.storage.retry import redact
+from factory_lib.redaction import redact
 from factory_lib.storage.store import FileInfo, store
 
 COMPRESSIONS = {

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from factory_lib.errors import FactoryError, SourceError, StoreError
+from factory_lib.redaction import redact
 from factory_lib.sources.account import printable
 from factory_lib.sources.shards import ShardReport
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import is_local
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from factory_lib.errors import SourceError
+from factory_lib.redaction import redact
 from factory_lib.sources.streams import first_bytes, open_stream
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, is_local, store
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, nearest
+from factory_lib.redaction import redact
 from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch, settled_type
 from factory_lib.sources.columns import name_columns
 from factory_lib.sources.media import holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, open_table, table_stem
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
 
 _ROWS_TRIED = 8

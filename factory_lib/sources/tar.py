@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import FileChanged, SourceError
+from factory_lib.redaction import redact
 from factory_lib.sources.streams import refuse_lfs
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, Store, is_local
 
 BLOCK = 512

@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from factory_lib.errors import FileMissing, SourceError
 from factory_lib.progress import current, track
+from factory_lib.redaction import redact
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tar import BLOCK, TarBlock
-from factory_lib.storage.retry import redact
 from factory_lib.storage.store import FileInfo, store
 
 PART_BYTES = 64 * 2**20

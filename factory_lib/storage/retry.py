@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.storage.files import ChangedError
 
@@ -44,10 +44,6 @@ _TRANSIENT_NAMES = {
     "ConnectTimeoutError", "ContentLengthError", "EndpointConnectionError", "FSTimeoutError", "HTTPClientError",
     "IncompleteRead", "ReadTimeoutError", "ResponseParserError", "ResponseStreamingError", "ServerDisconnectedError",
 }  # fmt: skip
-_SECRET = re.compile(
-    r"""(?ix) ([\w-]*(?:secret|passw|token|signature|credential|access_?key|authorization)[\w-]*['"]?\s*[=:]\s*)
-    ['"]?[^\s,'"&)]+"""
-)
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, ChangedError)
 
 
@@ -211,14 +207,6 @@ def shown(error: BaseException) -> str:
             text = f"{code}: {response['Error']['Message']}"
             break
     return redact(f"{type(error).__name__}: {text}" if not code else text)[:300]
-
-
-def redact(text: str) -> str:
-    """Strip user names and passwords, query strings, and what looks like a key or a signature from a text."""
-    text = re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", r"\1", text)
-    text = re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-    text = re.sub(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "***", text)
-    return _SECRET.sub(r"\1***", text)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,8 +17,9 @@ from functools import lru_cache
 from typing import TypeVar
 
 from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError, nearest
+from factory_lib.redaction import redact
 from factory_lib.storage.files import ChangedError, FileInfo, Files
-from factory_lib.storage.retry import redact, shown
+from factory_lib.storage.retry import shown
 from factory_lib.storage.spans import plan_spans
 
 __all__ = ["FileInfo", "Store", "StoreFile", "is_local", "store"]

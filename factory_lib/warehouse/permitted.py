@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError, QueryError, nearest
+from factory_lib.expressions import SqlText
+from factory_lib.operators import Expr
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.client import warehouse as current
 from factory_lib.warehouse.engine.statement import tokens
 
 _STATEMENTS = frozenset(
@@ -88,6 +91,18 @@ def check_expression(warehouse: Warehouse, text: str) -> None:
     if [node.kind for node in lists] != ["ExpressionList"] or sum(node.depth == 4 for node in nodes) != 1:
         raise _no_expression(text)
     _check(warehouse, nodes)
+
+
+def checked(expr: Expr) -> Expr:
+    """An expression, when whatever SQL is written in it is one expression over the warehouse's own tables.
+
+    Raises:
+        QueryError: as `check_expression`.
+    """
+    for part in expr.walk():
+        if isinstance(part, SqlText):
+            check_expression(current(), part.text)
+    return expr
 
 
 def _no_expression(text: str, why: str = "") -> QueryError:

@@ -11,7 +11,6 @@ import functools
 import importlib.metadata
 import json
 import math
-import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
+from factory_lib.redaction import without_credentials
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
 
@@ -332,14 +332,6 @@ def etags(warehouse: Warehouse, sources: Iterable[str]) -> dict[str, str]:
 def now() -> str:
     """The time, UTC, in ISO format."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-
-
-def without_credentials(text: str) -> str:
-    """Text with user names and passwords cut out of its URLs, and with values of signature parameters blanked."""
-    text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1", text)
-    return re.sub(
-        r"(?i)([?&](?:[\w-]*(?:signature|token|secret|password|credential|key|sig)[\w-]*)=)[^&\s'\"\\]+", r"\1…", text
-    )
 
 
 @functools.lru_cache(maxsize=8)

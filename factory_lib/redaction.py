@@ -1,0 +1,100 @@
+"""Secrets do not come out: one redactor for messages, logs, provenance and pages.
+
+In URIs it cuts out user names and passwords, whatever they are made of, and blanks the values of all parameters but a
+few that are known to hold none (`?auth=`, `?code=`, the signature of a presigned URL, …). In other text it blanks what
+is given to names that speak of secrets, headers of authorization, and identities of AWS keys. It takes time in
+proportion to the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MARK = "***"
+
+_PUBLIC = frozenset(["versionid", "format", "width", "height", "w", "h", "size", "page", "offset", "limit", "q"])
+"""Parameters of URIs whose values are shown."""
+
+_URI_END = re.compile(r"[\s'\"<>`|\\^]")
+_PORT = re.compile(r"[^:]*:\d{1,5}")
+_WORD = re.compile(r"[\w-]+")
+_SPEAKS = re.compile(r"secret|passw|token|signature|credential|access_?key|api_?key|private_?key|authorization|cookie")
+_GIVEN = re.compile(r"""['"]?\s{0,8}[=:]\s{0,8}""")
+_VALUE = re.compile(r"""(?:bearer |basic |digest |token |aws4-hmac-sha256 )?(?:"[^"]*"?|'[^']*'?|[^\s,'"&)]+)""", re.I)
+_BEARER = re.compile(r" +[^\s,'\"]+")
+_AWS_KEY = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,}")
+
+
+def without_credentials(text: str) -> str:
+    """The text with the secrets of its URIs cut out; nothing else is touched."""
+    return "".join(part if plain else _without_credentials(part) for plain, part in _parts(text))
+
+
+def redact(text: str) -> str:
+    """The text without secrets, of URIs and others, for messages: queries and fragments of URIs are left out."""
+    return "".join(
+        _without_named(part) if plain else _halves(_without_credentials(part))[0] for plain, part in _parts(text)
+    )
+
+
+def _parts(text: str) -> Iterator[tuple[bool, str]]:
+    """Text cut into plain parts and what follows the `://` of a URI."""
+    alone = not any(character.isspace() for character in text)  # then it is nothing but one URI, quotes and all
+    done = 0
+    while (found := text.find("://", done)) >= 0:
+        end = None if alone and done == 0 else _URI_END.search(text, found + 3)
+        stop = end.start() if end is not None else len(text)
+        yield True, text[done : found + 3]
+        yield False, text[found + 3 : stop]
+        done = stop
+    yield True, text[done:]
+
+
+def _without_credentials(rest: str) -> str:
+    """A URI, from behind its `://`, without user name, password and values of parameters."""
+    first = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if ":" in first and "::" not in first and not _PORT.fullmatch(first):
+        rest = rest.rpartition("@")[2]
+    path, mark, query = _halves(rest)
+    pieces = []
+    for piece in path.split("://"):  # of `zip://a::s3://bucket`
+        first = piece.partition("/")[0]
+        pieces.append(piece.rpartition("@")[2] if "@" in first or ":" in first else piece)
+    return "://".join(pieces) + mark + "".join(_blanked(one) for one in re.split(r"([&;#])", query))
+
+
+def _halves(rest: str) -> tuple[str, str, str]:
+    found = re.search(r"[?#]", rest)
+    return (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
+
+
+def _blanked(parameter: str) -> str:
+    if len(parameter) < 2:
+        return parameter if parameter in {"&", ";", "#", ""} else MARK
+    name, given, _ = parameter.partition("=")
+    if not given:
+        return MARK
+    return parameter if name.lower() in _PUBLIC else f"{name}={MARK}"
+
+
+def _without_named(text: str) -> str:
+    """Plain text without what is given to names that speak of secrets."""
+    kept, done = [], 0
+    for word in _WORD.finditer(text):
+        if word.start() < done:
+            continue
+        lower = word[0].lower()
+        if _AWS_KEY.fullmatch(word[0]):
+            kept.append(text[done : word.start()] + MARK)
+            done = word.end()
+        elif lower == "bearer" and (token := _BEARER.match(text, word.end())):
+            kept.append(f"{text[done : word.end()]} {MARK}")
+            done = token.end()
+        elif _SPEAKS.search(lower[:200]) and (given := _GIVEN.match(text, word.end())):
+            value = _VALUE.match(text, given.end())
+            if value is not None:
+                quote = value[0][0] if value[0][0] in "'\"" else ""
+                kept.append(text[done : given.end()] + MARK + quote)
+                done = value.end()
+    return "".join([*kept, text[done:]])

@@ -1,0 +1,79 @@
+"""Secrets put into URIs, headers and settings never come out of the redactor, which is linear."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory_lib.redaction import redact, without_credentials
+
+SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40).map(
+    lambda s: f"S3{s}cr3T"
+)
+IN_URIS = (
+    "s3://key:{}@bucket/a.tar",
+    "https://user:{}@host:8443/a?format=json",
+)
+IN_PARAMETERS = (
+    "https://{}@host/a",
+    "https://host/a?auth={}",
+    "https://host/a?code={}&format=json",
+    "https://host/a?{}",
+    "https://host:80/a.tar?X-Amz-Signature={}&X-Amz-Date=1",
+    "https://host/a#access_token={}",
+    "az://c/a?sv=1&sig={}&se=2",
+)
+IN_TEXT = (
+    "Authorization: Bearer {}",
+    "authorization: Basic {}",
+    "failed with Bearer {} and more",
+    "aws_secret_access_key={}",
+    "{{'api_key': '{}'}}",
+    "password: {}",
+    '{{"token": "{}", "a": 1}}',
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SECRETS)
+def test_no_secret_of_a_uri_comes_out(secret: str) -> None:
+    for form in IN_URIS:
+        assert secret not in redact(form.format(secret)), form
+        assert secret not in without_credentials(form.format(secret)), form
+    for form in IN_URIS + IN_PARAMETERS:
+        escaped = quote(secret, safe="")
+        for text in (form.format(escaped), f"Reading {form.format(escaped)} failed: no rights"):
+            assert escaped not in redact(text), form
+            assert escaped not in without_credentials(text), form
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text("abcdefXYZ0123456789+/=_-.", min_size=6, max_size=40).map(lambda s: f"S3{s}cr3T"))
+def test_no_secret_of_a_header_or_setting_comes_out(secret: str) -> None:
+    for form in IN_TEXT:
+        assert secret not in redact(form.format(secret)), form
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:sec/ret@bucket/a.tar", "s3://bucket/a.tar"),
+        ("s3://bucket/path@v2/a:b@c.tar is gone", "s3://bucket/path@v2/a:b@c.tar is gone"),
+        ("http://localhost:9000/bucket/a.tar", "http://localhost:9000/bucket/a.tar"),
+        ("zip://a.txt::s3://k:s@bucket/b.zip", "zip://a.txt::s3://bucket/b.zip"),
+        ("The token of a tokenizer is a word: 7 tokens.", "The token of a tokenizer is a word: 7 tokens."),
+        ("SELECT count() FROM laion.v3 WHERE a = 'b'", "SELECT count() FROM laion.v3 WHERE a = 'b'"),
+    ],
+)
+def test_what_is_no_secret_stays(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert without_credentials(text) == shown
+    assert without_credentials("https://h/a?versionId=3&sig=x") == "https://h/a?versionId=3&sig=***"
+
+
+@pytest.mark.parametrize("piece", ["a", "a:", "://", "secret=", "?a=", "a://b:", "\"'"])
+def test_a_megabyte_of_anything_is_read_once(piece: str) -> None:
+    redact(piece * (1_000_000 // len(piece)))
