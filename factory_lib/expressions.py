@@ -51,7 +51,7 @@ class SqlText(Expr):
         given = dict(zip(self.names, self.values, strict=True))
         text = "".join(given[t].render(scope) if t in given else raw for t, raw in identifiers(self.text))
         # A comment to the end of the line would take the bracket with it.
-        return f"({text}\n)" if "--" in text or "#" in text else f"({text})"
+        return f"({text}\n)" if any(mark in text for mark in ("--", "//", "#")) else f"({text})"
 
     def bound_to(self, columns: Mapping[str, Expr]) -> SqlText:
         """The same text with its identifiers bound to the expressions of an input."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from factory_lib.errors import QueryError
+from factory_lib.sqltokens import Token, as_bytes, as_text, tokens
 
 
 def quote(name: str) -> str:
@@ -93,32 +94,43 @@ def literal(value: Any) -> str:
     return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_TOKEN = re.compile(
-    r"""(?P<string>'(?:[^'\\]|\\.|'')*')|(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<placeholder>\{\w+:[^}]*\})"""
-    r"""|(?P<quoted>`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<other>.)""",
-    re.DOTALL | re.VERBOSE,
-)
-
-
 def identifiers(text: str) -> list[tuple[str, str]]:
-    """Tokens of SQL text as (name, raw text); name is empty for what cannot be a column.
+    """Pieces of SQL text as (name, raw text); name is empty for what cannot be a column.
 
     A word before a parenthesis is a function, behind a dot an element, before `->` or behind `AS` a local name.
     """
-    tokens = [(m.lastgroup or "", m.group()) for m in _TOKEN.finditer(text)]
-    solid = [i for i, (kind, raw) in enumerate(tokens) if not raw.isspace() and kind != "comment"]
-    local = {
-        tokens[a][1]
-        for a, b, c in zip(solid, [*solid[1:], None], [*solid[2:], None, None], strict=False)
-        if b is not None and c is not None and tokens[b][1] == "-" and tokens[c][1] == ">"
-    }
-    out: list[tuple[str, str]] = [("", raw) for _, raw in tokens]
-    for order, i in enumerate(solid):
-        kind, raw = tokens[i]
-        before = tokens[solid[order - 1]][1] if order else ""
-        after = tokens[solid[order + 1]][1] if order + 1 < len(solid) else ""
-        if kind == "quoted":
-            out[i] = ("" if before == "." else raw[1:-1], raw)
-        elif kind == "word" and before != "." and before.lower() != "as" and after != "(" and raw not in local:
-            out[i] = (raw, raw)
+    seen = as_bytes(text)
+    found = list(tokens(seen))
+    local = _names_of_lambdas(found)
+    out: list[tuple[str, str]] = []
+    done = 0
+    for place, token in enumerate(found):
+        before = found[place - 1].text if place else ""
+        after = found[place + 1].text if place + 1 < len(found) else ""
+        names = token.kind in ("word", "quoted") and before != "." and token.name not in local
+        if not names or (token.kind == "word" and (before.lower() == "as" or after == "(")):
+            continue
+        if token.start > done:
+            out.append(("", as_text(seen[done : token.start])))
+        out.append((as_text(token.name), as_text(token.text)))
+        done = token.end
+    if done < len(seen):
+        out.append(("", as_text(seen[done:])))
     return out
+
+
+def _names_of_lambdas(found: list[Token]) -> set[str]:
+    """The names before each `->`: one, or several in brackets."""
+    names: set[str] = set()
+    opened: list[int] = []
+    closed: dict[int, int] = {}
+    for place, token in enumerate(found):
+        if token.text == "(" and token.kind == "mark":
+            opened.append(place)
+        elif token.text == ")" and token.kind == "mark" and opened:
+            closed[place] = opened.pop()
+    for place, token in enumerate(found):
+        if token.text == "->" and place:
+            first = closed.get(place - 1, place - 1)
+            names |= {token.name for token in found[first:place] if token.kind in ("word", "quoted")}
+    return names

@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.expressions",),
     ("factory_lib.operators",),
     ("factory_lib.sqltext",),
+    ("factory_lib.sqltokens",),
     ("factory_lib.storage",),
     ("factory_lib.pictures",),
     ("factory_lib.redaction",),

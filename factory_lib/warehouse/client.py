@@ -40,6 +40,8 @@ _WRITES = {
     "max_table_size_to_drop": 0,
     "max_partition_size_to_drop": 0,
 }
+_NO_FILES = "information_schema"
+"""Where a name without a database is looked for: the embedded engine's default takes it for a file of the folder."""
 _IN_URL = 1 << 15  # parameters longer than this together travel in the body as a form
 _READ_SECONDS = 6 * 3600
 _FULL = 202  # TOO_MANY_SIMULTANEOUS_QUERIES
@@ -154,13 +156,13 @@ class Warehouse:
         return upload.rows
 
     def syntax_tree(self, sql: str) -> list[str]:
-        """The lines of the engine's own parse of a statement, which is not run.
+        """The lines of the engine's own parse of a statement that reads; it is not run.
 
         Raises:
             EngineError: it cannot be parsed.
         """
-        text = self._reading(lambda: self._send("raw_query", f"EXPLAIN AST {sql}", None, None))
-        return str(bytes(text).decode("utf-8", "replace")).splitlines()
+        text = self._reading(lambda: self._send("raw_query", f"EXPLAIN AST {sql}", None, {"readonly": 1}))
+        return str(bytes(text).decode("utf-8", "replace")).split("\n")
 
     @property
     def version(self) -> str:
@@ -241,10 +243,9 @@ class Warehouse:
         url = engine_url(self._home) if self._home is not None else self._url
         assert url is not None
         # A pool of its own keeps the embedded engine away from http_proxy in the environment, token and all.
-        pool = {"pool_mgr": get_pool_manager(maxsize=32)} if self.is_embedded else {}
+        own = {"pool_mgr": get_pool_manager(maxsize=32), "database": _NO_FILES} if self.is_embedded else {}
         return clickhouse_connect.get_client(
-            **client_arguments(url),
-            **pool,
+            **{**client_arguments(url), **own},
             # a session would allow one statement at a time
             autogenerate_session_id=False,
             compress=False,

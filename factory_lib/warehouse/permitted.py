@@ -1,54 +1,51 @@
 """What SQL that a person writes may do: read the warehouse's own tables, and compute.
 
 The engine parses the text and this looks at its syntax tree (EXPLAIN AST), so that quoting, comments and spelling hide
-nothing. Every function has to be one that the engine lists and that reads nothing but its arguments, every table one of
-a dataset, the catalog, or a list of the engine's own; so what a later engine adds is refused until it is known here.
-Statements that the library sends are not looked at.
+nothing. Every part of the tree has to be of a known kind, every function one that reads nothing but its arguments,
+every table one of a dataset, the catalog, or a list of the engine's own; so what a later engine adds is refused until
+it is known here. Statements that the library sends are not looked at.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError, QueryError, nearest
 from factory_lib.expressions import SqlText
 from factory_lib.operators import Expr
+from factory_lib.sqltext import literal
+from factory_lib.sqltokens import as_bytes, as_text, tokens
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.client import warehouse as current
-from factory_lib.warehouse.engine.statement import tokens
+from factory_lib.warehouse.functions import permitted_functions
+
+LONGEST = 1 << 18
+"""Bytes of a statement or an expression: what the engine parses by default."""
 
 _STATEMENTS = frozenset(
     """SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery DescribeQuery ShowTables ShowColumns ShowIndexes
     ShowFunctions ShowCreateTableQuery ShowCreateDatabaseQuery ExistsTableQuery ExistsDatabaseQuery Explain""".split()
 )
-_TABLE_FUNCTIONS = frozenset(
-    """numbers numbers_mt zeros zeros_mt primes generateseries generate_series generaterandom values sqlstandardvalues
-    null format view""".split()
+_FIRST_WORDS = frozenset("( SELECT WITH FROM DESCRIBE DESC SHOW EXISTS EXPLAIN".split())
+_PARTS = frozenset(
+    """ExpressionList WithElement Subquery Identifier TableIdentifier Function Literal Asterisk QualifiedAsterisk
+    ColumnsRegexpMatcher ColumnsListMatcher QualifiedColumnsRegexpMatcher QualifiedColumnsListMatcher
+    ColumnsTransformerList ColumnsExceptTransformer ColumnsReplaceTransformer ColumnsReplaceTransformer::Replacement
+    TablesInSelectQuery TablesInSelectQueryElement TableExpression TableJoin ArrayJoin OrderByElement WindowListElement
+    WindowDefinition InterpolateElement SampleRatio Set""".split()
 )
-"""Table functions that read nothing but their arguments; lower-case, as everything here that is compared."""
-
-_CATEGORIES = frozenset(["AI", "Dictionary", "Embedded Dictionary", "Introspection", "Machine Learning"])
-"""Kinds of functions that reach for models, services, dictionaries, or into the engine."""
-
-_FUNCTIONS = frozenset(
-    """file getclienthttpheader getserversetting getmacro getserverport tcpport showcertificate globalvariable
-    currentrequesturl catboostevaluate filesystemavailable filesystemcapacity filesystemunreserved synonyms lemmatize
-    stem zookeepersessionuptime serveruuid __getscalar _cast logtrace joinget joingetornull""".split()
-)
-"""Functions that read files, the server's settings or what others sent it."""
-
-_SYNTAX_FUNCTIONS = frozenset(["lambda", "if", "in", "cast"])
 _SYSTEM_TABLES = frozenset(
     """one numbers numbers_mt zeros zeros_mt tables columns databases parts parts_columns functions table_functions
     settings formats data_type_families aggregate_function_combinators data_skipping_indices projections""".split()
 )
 _SYSTEM = frozenset(["system", "information_schema"])
-_OUTSIDE = frozenset(["Overlay", "Filesystem", "S3", "HDFS", "MySQL", "PostgreSQL", "SQLite", "Dictionary", "Memory"])
+_OWN_DATABASES = re.compile(r"Atomic|Ordinary|Replicated|Shared")
+_OWN_TABLES = re.compile(r".*MergeTree|Memory|.*Log")
 _IN = re.compile(r"(global)?(not)?(null)?in(ignoreset)?")
-_PLAIN = re.compile(r"\w+")
 _LINE = re.compile(r"( *)(\S+) ?(.*?)(?: \(alias .*\))?(?: \(children \d+\))?$", re.DOTALL)
 _HINT = "Read tables of datasets, such as laion.v3, with functions that compute."
 
@@ -67,11 +64,22 @@ def check_statement(warehouse: Warehouse, sql: str) -> None:
         QueryError: it reads elsewhere, or does something else than reading.
         EngineError: it cannot be parsed.
     """
-    found = list(tokens(sql))
-    body = found[:-1] if found and found[-1].text == ";" else found
-    if any(token.text == ";" and token.kind == "mark" for token in body):
+    _check_length(sql)
+    seen = as_bytes(sql)
+    found = list(tokens(seen))
+    if found and found[-1].text == ";":
+        seen = seen[: found.pop().start]
+    if any(token.keyword == ";" for token in found):
         raise QueryError("These are several statements.", "Give one at a time.")
-    _check(warehouse, _parsed(warehouse, sql[: found[-1].start] if body != found else sql))
+    # What stands before them would be taken for options of EXPLAIN AST.
+    if not found or found[0].keyword not in _FIRST_WORDS:
+        raise _does_not_read()
+    if any(one.keyword == "INTO" and two.keyword == "OUTFILE" for one, two in itertools.pairwise(found)):
+        raise QueryError("INTO OUTFILE is not allowed.", "Write the result with -o FILE.")
+    nodes = _parsed(warehouse, as_text(seen))
+    if not nodes or nodes[0].kind not in _STATEMENTS:
+        raise _does_not_read()
+    _check(warehouse, nodes)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -81,14 +89,18 @@ def check_expression(warehouse: Warehouse, text: str) -> None:
     Raises:
         QueryError: it is several expressions, or a piece of a statement; or it reads outside of the warehouse.
     """
-    if any(token.text == ";" and token.kind == "mark" for token in tokens(text)):
+    _check_length(text)
+    words = [token.keyword for token in tokens(as_bytes(text))]
+    # The engine's parse does not show a FORMAT.
+    if ";" in words or (words[-2:-1] == ["FORMAT"] and words[-1].isalpha()):
         raise _no_expression(text)
     try:
         nodes = _parsed(warehouse, f"SELECT\n{text}\n")
     except EngineError as error:
         raise _no_expression(text, error.message) from None
-    lists = [node for node in nodes if node.depth == 3]
-    if [node.kind for node in lists] != ["ExpressionList"] or sum(node.depth == 4 for node in nodes) != 1:
+    lists = [node.kind for node in nodes if node.depth == 3]
+    settings = any(node.kind == "Set" for node in nodes)
+    if lists != ["ExpressionList"] or sum(node.depth == 4 for node in nodes) != 1 or settings:
         raise _no_expression(text)
     _check(warehouse, nodes)
 
@@ -105,6 +117,15 @@ def checked(expr: Expr) -> Expr:
     return expr
 
 
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST or len(as_bytes(text)) > LONGEST:
+        raise QueryError(f"This is longer than {LONGEST} bytes.", "Put long lists into a table, and join it.")
+
+
+def _does_not_read() -> QueryError:
+    return QueryError("Only statements that read tables are run.", "Use SELECT, WITH, SHOW, DESCRIBE or EXISTS.")
+
+
 def _no_expression(text: str, why: str = "") -> QueryError:
     shown = text if len(text) <= 200 else text[:199] + "…"
     return QueryError(f"This is not one SQL expression: {shown!r}. {why}".strip(), 'Such as "width > 512".')
@@ -117,79 +138,76 @@ def _parsed(warehouse: Warehouse, sql: str) -> list[_Node]:
 
 
 def _check(warehouse: Warehouse, nodes: list[_Node]) -> None:
-    if not nodes or nodes[0].kind not in _STATEMENTS:
-        raise QueryError("Only statements that read tables are run.", "Use SELECT, WITH, SHOW, DESCRIBE or EXISTS.")
-    known = _functions(warehouse)
+    known = permitted_functions(warehouse)
     for node in nodes:
-        if node.kind == "Function" and not known.allow(node.text.lower()):
+        if node.kind == "ColumnsApplyTransformer":
+            raise QueryError("APPLY does not show which function it calls.", "Write it out for each column.")
+        if node.kind not in _PARTS and node.kind not in _STATEMENTS:
+            raise QueryError(f"This holds what queries have no use for: {node.kind}.", _HINT)
+        if node.kind == "Function" and not known.allow(node.text):
             raise QueryError(f"The function {node.text}() may read more than the warehouse.", _HINT)
-    for name in [node.text for node in nodes if node.kind == "TableIdentifier"] + list(_behind_in(nodes)):
-        _check_table(warehouse, name)
-    if nodes[0].kind not in {"ShowTables", "ShowColumns"}:
-        for node in nodes:
-            if node.kind == "Identifier" and node.text.partition(".")[0].lower() in _SYSTEM and "." in node.text:
-                _check_table(warehouse, node.text)
+    for name in _taken_for_functions(nodes):
+        if known.refuse(name):
+            raise QueryError(f"{name!r} may be taken for the function of that name.", "Give the column another name.")
+    _check_tables(warehouse, {*_tables(nodes)})
 
 
-def _behind_in(nodes: list[_Node]) -> Iterator[str]:
-    """Names on the right of IN: they are tables."""
+def _arguments(nodes: list[_Node], place: int) -> list[_Node]:
+    """The arguments of the function at a place."""
+    found = []
+    for inner in nodes[place + 1 :]:
+        if inner.depth <= nodes[place].depth:
+            break
+        if inner.depth == nodes[place].depth + 2:
+            found.append(inner)
+    return found
+
+
+def _taken_for_functions(nodes: list[_Node]) -> Iterator[str]:
+    """Names given to functions that call functions, and names that get another: `arrayMap(file, …)`."""
     for place, node in enumerate(nodes):
-        if node.kind != "Function" or not _IN.fullmatch(node.text.lower()):
-            continue
-        arguments = []
-        for inner in nodes[place + 1 :]:
-            if inner.depth <= node.depth:
-                break
-            if inner.depth == node.depth + 2:
-                arguments.append(inner)
-        if arguments and arguments[-1].kind == "Identifier":
-            yield arguments[-1].text
+        if node.kind == "Function" and node.text.lower().startswith(("array", "map")) and node.text != "arrayElement":
+            yield from (argument.text for argument in _arguments(nodes, place) if argument.kind == "Identifier")
 
 
-def _check_table(warehouse: Warehouse, name: str) -> None:
-    database, dot, table = name.partition(".")
-    if not dot:
-        # The name of a WITH, or of nothing: databases without files have no tables beside the datasets' ones.
-        if not _PLAIN.fullmatch(name):
+def _tables(nodes: list[_Node]) -> Iterator[str]:
+    """Names of tables: behind FROM and JOIN, on the right of IN, and what SHOW, DESCRIBE and EXISTS name."""
+    first = nodes[0].kind
+    if first in ("ShowCreateTableQuery", "ExistsTableQuery"):
+        yield ".".join(node.text for node in nodes if node.kind == "Identifier" and node.depth == 1)
+    for place, node in enumerate(nodes):
+        if node.kind == "TableIdentifier":
+            yield node.text
+        elif node.kind == "Function" and _IN.fullmatch(node.text.lower()):
+            arguments = _arguments(nodes, place)
+            if arguments and arguments[-1].kind == "Identifier":
+                yield arguments[-1].text
+        elif node.kind == "Identifier" and node.text.lower().startswith("system."):
+            yield node.text
+
+
+def _check_tables(warehouse: Warehouse, names: Iterable[str]) -> None:
+    """Refuse tables that are none of the warehouse. A name without a database is one of a WITH, or of nothing."""
+    named = []
+    for name in names:
+        database, dot, table = name.partition(".")
+        if database.lower() in _SYSTEM and dot:
+            if database.lower() == "system" and table.lower() not in _SYSTEM_TABLES:
+                raise QueryError(f"The engine's table {name} is not for queries.", nearest(table, _SYSTEM_TABLES))
+        elif dot:
+            named.append((database, table))
+        elif not re.fullmatch(r"\w+", name):
             raise QueryError(f"{name!r} is no table of the warehouse.", _HINT)
-    elif database.lower() in _SYSTEM:
-        if database.lower() == "system" and table.lower() not in _SYSTEM_TABLES:
-            raise QueryError(f"The engine's table {name} is not for queries.", nearest(table, _SYSTEM_TABLES))
-    elif database in _databases_outside(warehouse):
-        raise QueryError(f"The database {database!r} is none of datasets.", _HINT)
-
-
-def _databases_outside(warehouse: Warehouse) -> set[str]:
-    rows = warehouse.rows("SELECT name, engine FROM system.databases")
-    return {row["name"] for row in rows if row["engine"] in _OUTSIDE}
-
-
-@dataclass(frozen=True)
-class _Functions:
-    """The functions of an engine that read nothing but their arguments; names in lower case."""
-
-    names: frozenset[str]
-    aggregates: tuple[str, ...]
-
-    def allow(self, name: str) -> bool:
-        """Whether a function may be used; of aggregates also with combinators, such as `sumIf`."""
-        if name in self.names or name in _SYNTAX_FUNCTIONS or name in _TABLE_FUNCTIONS:
-            return True
-        return name not in _FUNCTIONS and name.startswith(self.aggregates) and _COMBINED.search(name) is not None
-
-
-_COMBINED = re.compile(
-    r"(if|array|map|simplestate|state|merge|mergestate|foreach|distinct|ordefault|ornull|resample|argmin|argmax)$"
-)
-
-
-@functools.lru_cache(maxsize=8)
-def _functions(warehouse: Warehouse) -> _Functions:
+    if not named:
+        return
+    databases = ", ".join(literal(database) for database in sorted({database for database, _ in named}))
+    pairs = ", ".join(f"({literal(database)}, {literal(table)})" for database, table in named)
     rows = warehouse.rows(
-        "SELECT name, is_aggregate, alias_to, categories, toString(origin) AS origin FROM system.functions"
+        f"SELECT name, '' AS table, engine FROM system.databases WHERE name IN ({databases}) UNION ALL "
+        f"SELECT database, name, engine FROM system.tables WHERE (database, name) IN ({pairs})"
     )
-    reading = {name.lower() for name in warehouse.query("SELECT name FROM system.table_functions")["name"].to_pylist()}
-    refused = _FUNCTIONS | (reading - _TABLE_FUNCTIONS)
-    refused |= {row["name"].lower() for row in rows if row["categories"] in _CATEGORIES or row["origin"] != "System"}
-    names = {row["name"].lower() for row in rows if row["alias_to"].lower() not in refused} - refused
-    return _Functions(frozenset(names), tuple(row["name"].lower() for row in rows if row["is_aggregate"]))
+    for row in rows:
+        own = _OWN_TABLES if row["table"] else _OWN_DATABASES
+        if not own.fullmatch(row["engine"]):
+            shown = f"The table {row['name']}.{row['table']}" if row["table"] else f"The database {row['name']}"
+            raise QueryError(f"{shown} is a {row['engine']}: it may read more than the warehouse.", _HINT)

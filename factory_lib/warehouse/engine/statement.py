@@ -5,40 +5,12 @@ The text is handled as latin-1, so that offsets are byte offsets and bytes that 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-_TOKEN = re.compile(
-    r"""
-      (?P<blank>   \s+ | --[^\n]* | \#[\ !][^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<quoted>  '(?:[^'\\]|\\.|'')*'? | "(?:[^"\\]|\\.|"")*"? | `(?:[^`\\]|\\.|``)*`? )
-    | (?P<heredoc> \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | (?P<word>    [A-Za-z_]\w* )
-    | (?P<number>  \d[\w.]* )
-    | (?P<mark>    . )
-    """,
-    re.VERBOSE | re.DOTALL | re.ASCII,
-)
-_OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
+from factory_lib.sqltokens import Token, tokens
+
 # After these a word is a name, whatever it spells: `INSERT INTO values …`, `db.format`.
 _NAME_FOLLOWS = frozenset({"INTO", "TABLE", "FUNCTION", "."})
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token outside of comments; `depth` counts the brackets around it."""
-
-    kind: str
-    text: str
-    start: int
-    end: int
-    depth: int
-
-    @property
-    def keyword(self) -> str:
-        """The word in capitals; punctuation as it is; nothing for literals."""
-        return self.text.upper() if self.kind in ("word", "mark") else ""
 
 
 @dataclass(frozen=True)
@@ -85,22 +57,6 @@ class Query:
     def piped(self, path: str, default_format: str) -> str:
         """The same statement with its result written to `path` instead."""
         return f"{self.body}\nINTO OUTFILE '{path}' APPEND FORMAT {self.format or default_format} {self.tail}"
-
-
-def tokens(text: str) -> Iterator[Token]:
-    """All tokens of a statement, comments and blanks left out."""
-    depth = 0
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or "mark"
-        kind = "heredoc" if kind == "tag" else kind
-        if kind == "blank":
-            continue
-        token = match.group()
-        if kind == "mark" and token in _CLOSE:
-            depth = max(0, depth - 1)
-        yield Token(kind, token, match.start(), match.end(), depth)
-        if kind == "mark" and token in _OPEN:
-            depth += 1
 
 
 def parse(text: str) -> Insert | Query:
