@@ -54,11 +54,13 @@ class Functions:
     """Names of the functions of an engine, in lower case.
 
     Attributes:
+        names: those that may be called, as the engine writes them.
         computing: those that read nothing but their arguments, of rows and as tables.
         aggregates: those of them that take combinators, such as `sumIf`.
         others: all that it has besides.
     """
 
+    names: tuple[str, ...]
     computing: frozenset[str]
     aggregates: frozenset[str]
     others: frozenset[str]
@@ -90,7 +92,8 @@ def permitted_functions(warehouse: Warehouse) -> Functions:
     computing = {name for name, row in known.items() if _computes(known, row)} | _SYNTAX | _TABLE_FUNCTIONS
     computing -= tables - _TABLE_FUNCTIONS
     aggregates = {name for name in computing if name in known and known[name]["is_aggregate"]}
-    return Functions(frozenset(computing), frozenset(aggregates), frozenset((known.keys() | tables) - computing))
+    names = tuple(row["name"] for row in rows if row["name"].lower() in computing)
+    return Functions(names, frozenset(computing), frozenset(aggregates), frozenset((known.keys() | tables) - computing))
 
 
 def _computes(known: dict[str, dict[str, Any]], row: dict[str, Any]) -> bool:

@@ -30,7 +30,6 @@ _STATEMENTS = frozenset(
     """SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery DescribeQuery ShowTables ShowColumns ShowIndexes
     ShowFunctions ShowCreateTableQuery ShowCreateDatabaseQuery ExistsTableQuery ExistsDatabaseQuery Explain""".split()
 )
-_FIRST_WORDS = frozenset("( SELECT WITH FROM DESCRIBE DESC SHOW EXISTS EXPLAIN".split())
 _PARTS = frozenset(
     """ExpressionList WithElement Subquery Identifier TableIdentifier Function Literal Asterisk QualifiedAsterisk
     ColumnsRegexpMatcher ColumnsListMatcher QualifiedColumnsRegexpMatcher QualifiedColumnsListMatcher
@@ -71,8 +70,8 @@ def check_statement(warehouse: Warehouse, sql: str) -> None:
         seen = seen[: found.pop().start]
     if any(token.keyword == ";" for token in found):
         raise QueryError("These are several statements.", "Give one at a time.")
-    # What stands before them would be taken for options of EXPLAIN AST.
-    if not found or found[0].keyword not in _FIRST_WORDS:
+    # Options of EXPLAIN AST would stand here.
+    if not found or (len(found) > 1 and found[1].keyword == "="):
         raise _does_not_read()
     if any(one.keyword == "INTO" and two.keyword == "OUTFILE" for one, two in itertools.pairwise(found)):
         raise QueryError("INTO OUTFILE is not allowed.", "Write the result with -o FILE.")
@@ -123,7 +122,9 @@ def _check_length(text: str) -> None:
 
 
 def _does_not_read() -> QueryError:
-    return QueryError("Only statements that read tables are run.", "Use SELECT, WITH, SHOW, DESCRIBE or EXISTS.")
+    return QueryError(
+        "This does not read tables: only reading is allowed.", "Use SELECT, WITH, SHOW, DESCRIBE or EXISTS."
+    )
 
 
 def _no_expression(text: str, why: str = "") -> QueryError:
@@ -145,7 +146,9 @@ def _check(warehouse: Warehouse, nodes: list[_Node]) -> None:
         if node.kind not in _PARTS and node.kind not in _STATEMENTS:
             raise QueryError(f"This holds what queries have no use for: {node.kind}.", _HINT)
         if node.kind == "Function" and not known.allow(node.text):
-            raise QueryError(f"The function {node.text}() may read more than the warehouse.", _HINT)
+            if known.refuse(node.text):
+                raise QueryError(f"The function {node.text}() may read more than the warehouse.", _HINT)
+            raise QueryError(f"There is no function {node.text}() for queries.", nearest(node.text, known.names))
     for name in _taken_for_functions(nodes):
         if known.refuse(name):
             raise QueryError(f"{name!r} may be taken for the function of that name.", "Give the column another name.")
