@@ -126,8 +126,6 @@ REFUSED = (
     "SELECT getMacro('a')",
     "SELECT getSetting('max_threads')",
     "SELECT AIClassify('x', ['a'])",
-    "SELECT sleep(3)",
-    "SELECT sleepEachRow(3) FROM guarded.v1",
     "SELECT * FROM input('a Int8')",
     "SELECT * FROM fileCluster('default', 'engine.json')",
     "SELECT * FROM viewExplain('', '', (SELECT 1))",

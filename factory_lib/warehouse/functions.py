@@ -27,6 +27,7 @@ _OTHERS = frozenset(
     normalizedqueryhash parseiso8601duration parsereadablesize parsereadablesizeornull parsereadablesizeorzero
     parsetimedelta rownumberinallblocks rownumberinblock runningaccumulate runningconcurrency runningdifference
     throwif tocolumntypename totypename transform variantelement varianttype version visiblewidth
+    sleep sleepeachrow
     """.lower().split()
 )
 """Of the functions that the engine puts in no such category; lower-case, as everything here that is compared."""
@@ -34,7 +35,7 @@ _OTHERS = frozenset(
 _REFUSED = frozenset(
     """catboostevaluate file filesystemavailable filesystemcapacity filesystemunreserved generateserialid
     getclienthttpheader getmacro getserverport getserversetting globalvariable hascolumnintable
-    joinget joingetornull lemmatize logtrace modelevaluate serveruuid showcertificate sleep sleepeachrow
+    joinget joingetornull lemmatize logtrace modelevaluate serveruuid showcertificate
     stem synonyms tcpport __getscalar""".split()
 )
 """What older engines, which know of no categories, would let through."""
