@@ -4,6 +4,7 @@ Writes as JSON what it saw.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -36,6 +37,21 @@ def taken(batches: Any, count: int) -> list[list[int]]:
     return found
 
 
+def lightning(folder: Path, shards: Path) -> dict[str, Any] | None:
+    """What Lightning's Trainer shows a model of three epochs that end early, also after resumes; None without it."""
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        return None
+    from tests.lightning_model import fit
+
+    exam = load(shards, shuffle=False, tail="mask")
+    whole = fit(load(shards), exam, folder / "whole")
+    rests = {
+        step: fit(load(shards), exam, folder / f"from{step}", folder / "whole" / f"step={step}.ckpt").batches
+        for step in (2, 3, 7)
+    }
+    return {"whole": whole.batches, "exams": whole.exams, "rests": rests}
+
+
 def main(folder: Path) -> None:
     """Train and write what was seen."""
     torch.distributed.init_process_group("gloo")
@@ -51,6 +67,9 @@ def main(folder: Path) -> None:
     resumed = load(shards)
     resumed.load_state_dict(states[0])
     found |= {"alike": all(other == state for other in states), "rest": taken(resumed, 99), "rank": resumed.rank}
+    plain = load(shards)
+    found["plain"] = [taken(plain, 99) for _ in range(3)]
+    found["lightning"] = lightning(folder, shards)  # on the group that there is
     (folder / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

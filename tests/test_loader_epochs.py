@@ -130,11 +130,14 @@ def test_what_was_delivered_is_unknown_where_workers_read_ahead(epochs):
         numbers(outer)
 
 
-@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-def test_a_stateful_dataloader_resumes_in_the_middle_and_at_the_end(epochs, workers, persistent):
+@pytest.mark.parametrize(
+    ("workers", "persistent", "method"),
+    [(0, False, ""), (2, False, "fork"), (2, True, "fork"), (1, False, "forkserver"), (1, True, "spawn")],
+)
+def test_a_stateful_dataloader_resumes_in_the_middle_and_at_the_end(epochs, workers, persistent, method):
     def outer() -> StatefulDataLoader:
-        method = {"multiprocessing_context": "fork", "persistent_workers": persistent} if workers else {}
-        return StatefulDataLoader(load(), batch_size=None, num_workers=workers, **method)
+        options = {"multiprocessing_context": method, "persistent_workers": persistent} if workers else {}
+        return StatefulDataLoader(load(), batch_size=None, num_workers=workers, **options)
 
     first = outer()
     assert numbers(first) == epochs[0]

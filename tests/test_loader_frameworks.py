@@ -59,7 +59,7 @@ def test_accelerate_and_trainer_with_two_processes_see_every_sample_once(table, 
     processes = []
     for rank in range(2):
         variables = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, "-m", "tests.framework_process", str(tmp_path / f"shards{rank}")]
+        command = [sys.executable, "-m", "tests.framework_process", str(tmp_path / f"shards{rank}"), str(tmp_path)]
         processes.append(subprocess.Popen(command, cwd=ROOT, env=variables, stdout=-1, stderr=-1, text=True))
     results = []
     for process in processes:
@@ -69,13 +69,32 @@ def test_accelerate_and_trainer_with_two_processes_see_every_sample_once(table, 
     assert [found["rank"] for found in results] == [[0, 2], [1, 2]]
     for found in results:
         assert "IterableDatasetShard" in found["sharded"]
-        assert found["steps"] == 10
-        assert found["trainer"] == [batch for epoch in found["epochs"] for batch in epoch]
-    for epoch in range(2):
-        batches = [found["epochs"][epoch] for found in results]
+        assert found["epochs"] == found["plain"][:2]
+        assert (found["early"], found["rest"]) == (found["plain"][2][:2], found["plain"][3][3:])
+        assert found["fifth"] == found["plain"][4]
+        assert sorted(found["exam"]) == list(range(ROWS))
+        _check_trainer(found)
+    for epoch in range(5):
+        batches = [found["plain"][epoch] for found in results]
         assert [len(part) for part in batches] == [5, 5]
         assert sorted(n for part in batches for batch in part for n in batch) == list(range(ROWS))
     assert results[0]["epochs"][0] != results[0]["epochs"][1]
+    exams = [exam for found in results for exam in found["whole"]["exams"]]
+    assert len(exams) == 8  # after the steps 3, 6 and 9, and at the end
+    assert sorted(exams[0] + exams[4]) == list(range(ROWS))
+
+
+def _check_trainer(found: dict[str, Any]) -> None:
+    """Two epochs of the Trainer, three resumes (within the first epoch, at its end, within the second), an early end."""
+    expected = found["plain"][0] + found["plain"][1]
+    assert found["whole"]["batches"] == expected
+    assert found["whole"]["steps"] == 10
+    assert found["short"]["batches"] == expected[:3]
+    for step, rest in found["rests"].items():
+        assert rest["batches"] == expected[int(step) :], step
+        assert rest["steps"] == 10
+        assert rest["exams"] == found["whole"]["exams"][int(step) // 3 :]
+    assert "attach(dataset, trainer)" in found["skipping"]
 
 
 def test_torchrun_with_three_processes_ends_early_scores_and_resumes(tmp_path):
@@ -89,10 +108,25 @@ def test_torchrun_with_three_processes_ends_early_scores_and_resumes(tmp_path):
     assert [found["rank"] for found in ranks] == [[0, 3], [1, 3], [2, 3]]
     assert all(found["alike"] for found in ranks)
     assert sorted(n for found in ranks for n in found["exam"]) == list(range(120))
+    if ranks[0]["lightning"] is not None:
+        assert sorted(n for found in ranks for n in found["lightning"]["exams"][0]) == list(range(120))
     once = [n for found in ranks for part in ("second", "rest") for batch in found[part] for n in batch]
     assert sorted(once) == list(range(120))  # the second epoch, over the resume
     assert len({n for found in ranks for batch in found["first"] for n in batch}) == 72
     assert [found["first"] for found in ranks] != [found["second"] for found in ranks]
+    for found in ranks:
+        if found["lightning"] is not None:
+            _check_lightning(found["plain"], **found["lightning"])
+
+
+def _check_lightning(plain: list[list[list[int]]], whole: Any, exams: Any, rests: Any) -> None:
+    """Three epochs that end after three of five batches, a validation after each, resumes within and between them."""
+    expected = [batch for epoch in plain for batch in epoch[:3]]
+    assert whole == expected
+    assert len(exams) == 3
+    assert exams[0] == exams[1] == exams[2]
+    for step, rest in rests.items():
+        assert rest == expected[int(step) :], step
 
 
 def test_accelerate_that_would_deal_out_anew_is_refused(table):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from factory_lib.loading.devices import Device
 
 _SHARDING = {"DataLoaderDispatcher", "IterableDatasetShard"}  # of accelerate.data_loader
+_SKIPPING = "SkipDataLoader"  # of accelerate.data_loader
+_ATTACH = "factory_lib.loading.trainer.attach(dataset, trainer)"
 
 
 class BatchLoader(DataLoader[Any]):
@@ -61,21 +64,29 @@ class BatchLoader(DataLoader[Any]):
 
 
 def refuse_second_sharding() -> None:
-    """Raise where accelerate iterates in order to deal out the batches anew.
+    """Raise where accelerate iterates in order to deal out the batches anew, or the Trainer in order to skip some.
 
     Nothing tells a dataset who iterates it, so the callers are looked at, once an iteration.
 
     Raises:
         LoaderError: says what to use in place.
     """
-    frame = sys._getframe(1) if "accelerate.data_loader" in sys.modules else None
+    if "accelerate.data_loader" not in sys.modules:
+        return
+    name = ""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__") == "accelerate.data_loader":
+        module = frame.f_globals.get("__name__")
+        if module == "accelerate.data_loader":
             name = type(frame.f_locals.get("self")).__name__
             if name in _SHARDING:
                 raise LoaderError(
                     f"accelerate ({name}) would deal out batches again that are this rank's part already.",
-                    "Give it dataset.loader() in place of a DataLoader; with a Trainer, "
-                    "trainer.get_train_dataloader = dataset.loader.",
+                    f"Give it dataset.loader() in place of a DataLoader; with a Trainer, {_ATTACH}.",
                 )
+        elif module == "transformers.trainer" and name == _SKIPPING:
+            raise LoaderError(
+                "The Trainer skips batches on resume without saying of which epoch.",
+                f"Let the dataset's state travel in its checkpoints: {_ATTACH}.",
+            )
         frame = frame.f_back
