@@ -42,6 +42,7 @@ class DatasetState(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on where the checkpoint that the Trainer was resumed from was made."""
-        kept = (state.stateful_callbacks or {}).get(type(self).__name__)
-        if state.global_step and isinstance(kept, dict):
+        saved: Any = state.stateful_callbacks  # by name, whatever its annotation says
+        kept = saved.get(type(self).__name__) if isinstance(saved, dict) else None
+        if state.global_step and kept:
             self._dataset.load_state_dict(kept["attributes"])
