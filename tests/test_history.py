@@ -40,8 +40,20 @@ def samples(part: str, keys: range, **values: Any) -> list[Sample]:
     return [{"part": part, "key": f"k{i}", "x": i, "text": f"t{i}", **values} for i in keys]
 
 
+def told_apart(rows: list[Sample]) -> list[Sample]:
+    """Rows of a shard that have the same key are the first, the second, … sample of that key."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for row in rows:
+        place = (row["part"], row["key"])
+        seen[place] += 1
+        found.append({**row, "key": (row["key"], seen[place])})
+    return found
+
+
 def expected(before: list[Sample], after: list[Sample]) -> dict[str, dict[str, Any]]:
     """What differs shard by shard, sample by sample, in plain Python."""
+    before, after = told_apart(before), told_apart(after)
     found = {}
     for part in {row["part"] for row in [*before, *after]}:
         old, new = ([{n: repr(v) for n, v in r.items()} for r in rows if r["part"] == part] for rows in (before, after))
