@@ -342,3 +342,50 @@ def as_reader(data: Any) -> pa.RecordBatchReader:
         f"from_arrow() takes an Arrow table or reader, not {type(data).__name__}.",
         "pandas: pyarrow.Table.from_pandas(df); rows: pyarrow.Table.from_pylist(rows).",
     )
+
+
+class DerivedRows(Origin):
+    """Rows that are computed from the rows of a query as a whole, by code where SQL has no words for it.
+
+    A subclass says what its rows are in `columns` and makes them in `rows`. It stands in a recipe by its place in the
+    package and its options, which have to be plain values.
+
+    Args:
+        block: the query.
+        options: what `rows` depends on besides.
+    """
+
+    def __init__(self, block: Block, options: Mapping[str, Any]) -> None:
+        self.block = block
+        self.options = dict(options)
+        self.types = self.columns_of()
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
+    def sql(self, rendering: Rendering) -> str:
+        return f"({rendering.select(self.block)}) /* with {self} */"
+
+    def columns_of(self) -> dict[str, str]:
+        """Column -> ClickHouse type of the rows, those that every version has included."""
+        raise NotImplementedError
+
+    def rows(self, block: Block) -> pa.Table:
+        """The rows; `shard` among their columns.
+
+        Args:
+            block: the query, with tables alone as its sources.
+        """
+        raise NotImplementedError
+
+    def write(self, ledger: Ledger) -> Stage:
+        table = self.rows(settle(self.block, ledger))
+        stage = create_stage(warehouse(), STAGING, self.types)
+        try:
+            write_batches(stage, table.to_batches(), str(self))
+        except BaseException:
+            stage.drop()
+            raise
+        ledger.bytes += stage.bytes()
+        ledger.storage.append("insert")
+        return stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -35,7 +36,7 @@ from factory_lib.operators import (
     Scalar,
     Window,
 )
-from factory_lib.pending import Origin, ShardRows
+from factory_lib.pending import DerivedRows, Origin, ShardRows
 from factory_lib.sql import Block, JoinSource, PendingSource, TableSource, UnionSource
 from factory_lib.warehouse.names import is_version_name
 
@@ -146,6 +147,10 @@ class _Writer:
                 "options": opened_with(origin.source),
                 "shards": {shard.name: shard.fingerprint for shard in origin.shards},
             }
+        if isinstance(origin, DerivedRows):
+            kind = type(origin)
+            place = f"{kind.__module__}:{kind.__qualname__}"
+            return {"derived": place, "options": origin.options, "block": self.block(origin.block)}
         return {"memory": str(origin)}
 
     def expression(self, e: Any) -> Any:
@@ -245,6 +250,8 @@ class RecipeReader:
             return SignalRows(self.block(data["block"]), signals, data["on_error"])
         if "source" in data:
             return self._source(data, columns)
+        if "derived" in data:
+            return _derived(data["derived"])(self.block(data["block"]), data["options"])
         raise NotReproducible(f"Its rows came from memory ({data['memory']}).")
 
     def _signal(self, reference: Data) -> Any:
@@ -306,6 +313,18 @@ class RecipeReader:
         elif isinstance(made, SqlText) and is_open(made):
             self._unpinned.append(f"{made.text} leaves open which of equal rows comes first")
         return made
+
+
+def _derived(place: str) -> type[DerivedRows]:
+    """The kind of rows that a recipe names; of this package alone."""
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name) if module.startswith("factory_lib.") else None
+    except (ImportError, AttributeError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, DerivedRows)):
+        raise NotReproducible(f"Its recipe names {place!r}, which this release of the factory does not know.")
+    return found
 
 
 def _written(value: Any) -> Any:

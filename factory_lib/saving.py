@@ -11,16 +11,16 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from factory_lib.dependencies import versions_read
 from factory_lib.errors import CommitError, QueryError
-from factory_lib.pending import Ledger, settle
+from factory_lib.pending import DerivedRows, Ledger, settle
 from factory_lib.recipes import recipe_of
 from factory_lib.reuse.holding import held_columns
-from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
@@ -96,7 +96,7 @@ def save(request: Request) -> Version:
             code=provenance.code_of(os.getcwd()),
             context=dict(request.context),
             storage="+".join([*ledger.storage, *([derivation.kind] if derivation.kind != "clone" else [])]) or "clone",
-            rows_in=_rows_in(wh, block),
+            rows_in=_rows_in(wh, request.block),
             bytes_added=ledger.bytes + added,
             reused=ledger.reused,
             computed=ledger.computed,
@@ -278,13 +278,35 @@ def _sources(parents: Sequence[Version]) -> dict[str, str]:
 
 
 def _rows_in(wh: Warehouse, block: Block) -> int:
-    """Rows of the tables that the query reads, in the shards that it reads."""
+    """Rows that the query was given, in the shards that it reads: those of each table once, however often it is read.
+
+    What rows are only looked up in (the right side of a semi or an anti join) gives none.
+    """
+    given = {(table.name, table.shards): table for table in _givers(block)}
     total = 0
-    for table in tables(block.source):
+    for table in given.values():
         everything = Rendering()
         text = everything.select(Block(table, {}))
         total += int(wh.scalar(f"SELECT count() FROM ({text})", everything.params))
     return total
+
+
+def _givers(source: Any) -> Iterator[TableSource]:
+    """The tables whose rows become rows of the query; pending rows stand as the table that they were written to."""
+    if isinstance(source, Block):
+        yield from _givers(source.source)
+    elif isinstance(source, JoinSource):
+        yield from _givers(source.left)
+        if source.how not in ("semi", "anti"):
+            yield from _givers(source.right)
+    elif isinstance(source, UnionSource):
+        for block in source.blocks:
+            yield from _givers(block)
+    elif isinstance(source, PendingSource):
+        derived = isinstance(source.origin, DerivedRows)
+        yield from _givers(source.origin.block if derived else source.origin.stage(Ledger()).source())
+    else:
+        yield source
 
 
 def made_by(block: Block, signals: Sequence[Mapping[str, Any]]) -> str:

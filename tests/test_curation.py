@@ -69,14 +69,14 @@ def test_near_duplicates_are_those_that_comparing_all_pairs_finds(engine: None, 
     query = _hashed(phash, dhash, sides, [f"s{n % 4}" for n in range(400)])
     expected = _brute_force(query, distance)
     assert len(expected) > 10
-    rows = near_duplicates(query, distance=distance).to_arrow()
+    rows = near_duplicates(query, "hashes", distance=distance).to_arrow()
     assert dict(zip(rows["sample_id"].to_pylist(), rows["duplicate_of"].to_pylist(), strict=True)) == expected
 
 
 def test_the_larger_picture_stays_and_then_the_earlier_shard(engine: None) -> None:
     query = _hashed([1, 1, 1, 8], [1, 1, 1, 0xFFFF], [100, 200, 200, 100], ["a", "c", "b", "a"])
     keys = {r["sample_id"]: r["key"] for r in query.select("sample_id", "key").to_arrow().to_pylist()}
-    rows = near_duplicates(query).to_arrow().to_pylist()
+    rows = near_duplicates(query, "hashes").to_arrow().to_pylist()
     # 0: small, and 1: as large as 2 but in a later shard. 3 has hashes 2 (phash: 1 ^ 8) bits away: it is small, too.
     assert {keys[r["sample_id"]]: keys[r["duplicate_of"]] for r in rows} == {"0": "2", "1": "2", "3": "2"}
 
@@ -84,7 +84,7 @@ def test_the_larger_picture_stays_and_then_the_earlier_shard(engine: None) -> No
 def test_a_distance_that_the_bands_cannot_find_is_refused(engine: None) -> None:
     query = _hashed([1], [1], [100], ["a"])
     with pytest.raises(QueryError, match="0 to 6"):
-        near_duplicates(query, distance=7)
+        near_duplicates(query, "hashes", distance=7)
 
 
 def _samples() -> DatasetQuery:

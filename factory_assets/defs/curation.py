@@ -21,7 +21,7 @@ def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
 
 @stage(group="curation")
 def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
-    """Samples that are near-duplicates of a better one, and which: pHash or dHash differ in at most 6 bits."""
+    """Samples that are near-duplicates of a better one, which, and how sure that is: thumbnails correlate."""
     return find_near_duplicates(basic_filter)
 
 

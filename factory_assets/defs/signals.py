@@ -7,12 +7,13 @@ from factory_lib.signals import clip
 from factory_lib.signals.hashes import dhash, phash
 from factory_lib.signals.image import image_header, quality
 from factory_lib.signals.text import caption_stats
+from factory_lib.signals.thumbnails import thumbnail
 
 
 @stage(group="signals", partitions=SHARDS, kinds=["python"])
 def image_signals(samples: DatasetQuery) -> DatasetQuery:
-    """Header and decode status, brightness, contrast, sharpness, entropy, perceptual hashes, caption statistics."""
-    return samples.add_signals(image_header, quality, phash, dhash, caption_stats)
+    """Header and decode status, brightness, contrast, sharpness, entropy, hashes, thumbnail, caption statistics."""
+    return samples.add_signals(image_header, quality, phash, dhash, thumbnail, caption_stats)
 
 
 @stage(group="signals", partitions=SHARDS, kinds=["pytorch"])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from factory_lib.pictures import open_picture
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 ORIENTATION_TAG = 0x0112
@@ -45,7 +47,7 @@ class Member:
         picture: the picture, for a member made from a picture that has no bytes.
     """
 
-    __slots__ = ("_bytes", "_data", "_failure", "_opened", "_picture", "_truncated")
+    __slots__ = ("_bytes", "_data", "_failure", "_luma", "_opened", "_picture", "_pixels", "_truncated")
 
     def __init__(self, data: bytes | memoryview, picture: Image.Image | None = None) -> None:
         self._data = data
@@ -54,6 +56,8 @@ class Member:
         self._picture = to_rgb(picture) if picture is not None else None
         self._failure: Exception | None = None
         self._truncated: Image.Image | None = None
+        self._luma: Image.Image | None = None
+        self._pixels: NDArray[np.uint8] | None = None
 
     @property
     def data(self) -> bytes:
@@ -108,6 +112,20 @@ class Member:
             else:
                 return self._picture
         raise self._failure
+
+    def luma(self) -> Image.Image:
+        """The picture's luma as Pillow computes it (mode L); raises as `picture` does."""
+        if self._luma is None:
+            self._luma = self.picture().convert("L")
+        return self._luma
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture as an array, (height, width, 3), not to be written to; raises as `picture` does."""
+        if self._pixels is None:
+            import numpy
+
+            self._pixels = numpy.asarray(self.picture())
+        return self._pixels
 
     def _open(self) -> Image.Image:
         if self._opened is None:

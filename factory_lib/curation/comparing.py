@@ -1,0 +1,115 @@
+"""Whether two thumbnails show the same picture: the correlation of their gradients, one laid on the other.
+
+Brightness, contrast and colour do not matter to it; another garment in the same pose does not pass. The alignment is
+one of a list; where that gives a fair correlation but not a sure one it is refined by registration, as copies are
+cropped by any share and rotated by any angle.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from factory_lib.curation.alignments import alignments
+from factory_lib.curation.candidates import Candidates, in_threads
+from factory_lib.signals.thumbnails import SIDE
+
+FAIR = 0.65
+"""Correlation from which on an alignment is refined."""
+
+STEPS = 4
+REACH = 0.16
+"""By how much a refined alignment may differ from the listed one in each number: shares of half a side, radians."""
+
+BLOCK = 1 << 11
+Scores: TypeAlias = NDArray[np.float32]
+
+
+def correlations(thumbnails: NDArray[np.uint8], pairs: Candidates, sure: float) -> Scores:
+    """How much alike the thumbnails of each pair are.
+
+    Args:
+        thumbnails: uint8 (n, 32, 32).
+        pairs: with the alignment of each.
+        sure: correlation from which on an alignment needs no refinement.
+
+    Returns:
+        float32 (pairs,), -1 to 1: normalised cross-correlation of the gradients; 0 where a thumbnail is plain.
+    """
+    maps = torch.from_numpy(np.stack(list(alignments().values())))
+    scores = np.zeros(len(pairs), np.float32)
+
+    @torch.inference_mode()
+    def compare(start: int) -> None:
+        rows = slice(start, start + BLOCK)
+        given, other = (torch.from_numpy(thumbnails[at[rows]]).float() for at in (pairs.probe, pairs.base))
+        matrices = maps[torch.from_numpy(pairs.alignment[rows].astype(np.int64))]
+        found = correlation(aligned(given, matrices), other)
+        open_ = ((found >= FAIR) & (found < sure)).nonzero()[:, 0]
+        if len(open_):
+            found[open_] = refined(given[open_], other[open_], matrices[open_], found[open_])
+        scores[rows] = found.numpy()
+
+    in_threads(compare, range(0, len(pairs), BLOCK), "comparing near-duplicates")
+    return scores
+
+
+def aligned(thumbnails: Tensor, matrices: Tensor) -> Tensor:
+    """Thumbnails (n, 32, 32) resampled (bilinear, edges repeated) by affine maps (n, 2, 3)."""
+    grid = torch.nn.functional.affine_grid(matrices, [len(thumbnails), 1, SIDE, SIDE], align_corners=False)
+    return torch.nn.functional.grid_sample(thumbnails[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Normalised cross-correlation (n,) of the differences of neighbouring pixels, across and down."""
+    first, second = _gradients(one), _gradients(other)
+    length = first.norm(dim=1) * second.norm(dim=1)
+    return (first * second).sum(1) / length.clamp(min=1e-6)
+
+
+def refined(given: Tensor, other: Tensor, matrices: Tensor, before: Tensor) -> Tensor:
+    """The best correlation (n,) on the way of a registration of `given` to `other`.
+
+    Gauss-Newton steps on the squared difference of the pixels over scale in x and y, rotation, shift, contrast and
+    brightness (Lucas and Kanade, 1981): not over shear, which makes different things alike.
+    """
+    best, start = before.clone(), matrices
+    target = other.flatten(1)
+    places = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    down, across = (grid.flatten() for grid in torch.meshgrid(places, places, indexing="ij"))
+    for _ in range(STEPS):
+        seen = aligned(given, matrices)
+        x, y = _slopes(seen)
+        values = seen.flatten(1)
+        ones = torch.ones_like(values)
+        jacobian = torch.stack([x * across, y * down, y * across - x * down, x, y, values / 128 - 1, ones], 2)
+        normal = jacobian.transpose(1, 2) @ jacobian
+        damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2) + 1e-2)
+        residual = (jacobian.transpose(1, 2) @ (target - values)[:, :, None])[:, :, 0]
+        wide, high, turn, right, low = torch.linalg.solve(damped, residual)[:, :5].clamp(-0.08, 0.08).T
+        change = torch.stack([1 + wide, -turn, right, turn, 1 + high, low], 1).reshape(-1, 2, 3)
+        linear = matrices[:, :, :2] @ change
+        matrices = torch.cat([linear[:, :, :2], linear[:, :, 2:] + matrices[:, :, 2:]], 2)
+        inside = ((matrices - start).abs() < REACH).flatten(1).all(1)
+        now = correlation(aligned(given, matrices), other)
+        best = torch.where(inside & (now > best), now, best)
+    return best
+
+
+def _gradients(thumbnails: Tensor) -> Tensor:
+    across = thumbnails[:, :-1, 1:] - thumbnails[:, :-1, :-1]
+    down = thumbnails[:, 1:, :-1] - thumbnails[:, :-1, :-1]
+    found = torch.stack([across, down], 1).flatten(1)
+    return found - found.mean(1, keepdim=True)
+
+
+def _slopes(thumbnails: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences, a unit being half a side; 0 at the border."""
+    across, down = torch.zeros_like(thumbnails), torch.zeros_like(thumbnails)
+    across[:, :, 1:-1] = (thumbnails[:, :, 2:] - thumbnails[:, :, :-2]) * (SIDE / 4)
+    down[:, 1:-1] = (thumbnails[:, 2:] - thumbnails[:, :-2]) * (SIDE / 4)
+    return across.flatten(1), down.flatten(1)
