@@ -61,7 +61,10 @@ def correlations(thumbnails: NDArray[np.uint8], pairs: Candidates, sure: float) 
 def aligned(thumbnails: Tensor, matrices: Tensor) -> Tensor:
     """Thumbnails (n, 32, 32) resampled (bilinear, edges repeated) by affine maps (n, 2, 3)."""
     grid = torch.nn.functional.affine_grid(matrices, [len(thumbnails), 1, SIDE, SIDE], align_corners=False)
-    return torch.nn.functional.grid_sample(thumbnails[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    seen: Tensor = torch.nn.functional.grid_sample(
+        thumbnails[:, None], grid, padding_mode="border", align_corners=False
+    )
+    return seen[:, 0]
 
 
 def correlation(one: Tensor, other: Tensor) -> Tensor:
