@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCE ?=
+CLIP ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards
-	@$(BIN)/factory demo $(if $(SOURCE),--source '$(SOURCE)')
+demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards, CLIP=checkpoint judges them
+	@$(BIN)/factory demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(CLIP),--clip '$(CLIP)')
 
 dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
 	@$(BIN)/factory up

@@ -51,9 +51,9 @@ def rejected_by_basic_filter() -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="clip_score_filter")
 def rejected_by_clip_score() -> dg.AssetCheckResult:
-    """How many samples have a caption that does not fit."""
+    """Whether the model can judge these samples, and how many have a caption that does not fit."""
     given = DatasetQuery("deduplicated").mutate(clip_score=clip_score())
-    return checks.check_rejections(given, ALIGNMENT.rules(given))
+    return checks.check_rejections(given, ALIGNMENT.rules(given), verdict=ALIGNMENT.verdict(given))
 
 
 @dg.asset_check(asset="deduplicated")

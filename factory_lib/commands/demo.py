@@ -7,13 +7,22 @@ import click
 
 @click.command("demo")
 @click.option("--source", metavar="URI", help="Run on these shards: a folder, or a URI such as s3://bucket/shards.")
-def demo_command(source: str | None) -> None:
+@click.option("--clip", metavar="CHECKPOINT", help="Judge captions by this CLIP: a folder, a hub id, or tinyclip.")
+def demo_command(source: str | None, clip: str | None) -> None:
     """Materialize the whole asset graph and show what became of the samples.
 
     Without --source, images are rendered and captioned: some are broken, too small, unsafe, mismatched or duplicates of
     others, and the report says how many of these each filter found.
     """
+    import os
+
     from rich.console import Console
+
+    if clip:
+        from factory_lib.signals.checkpoint import resolve
+
+        resolve(clip)  # what cannot be had is an error now, not after the ingest
+        os.environ["FACTORY_CLIP"] = clip
 
     from factory_lib.demo.run import demonstrate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from factory_lib.curation.proof import MIN_AUC, Verdict, judge_clip
 from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -30,10 +31,19 @@ class AlignmentFilter:
         min_score: scores from here on are kept. LAION used 0.28 with ViT-B/32; TinyCLIP scores 95 % of the right
             captions of rendered images above 0.75 and 95 % of the wrong ones below 0.24.
         min_share: share of the pool, the best of it, that is kept in any case; DataComp's `clip_score` keeps 0.3.
+        min_auc: how well the model has to tell own captions from those of other samples of the pool, or it has no say
+            and all are kept (see `proof.judge_clip`); 0 asks for no proof.
     """
 
     min_score: float = 0.5
     min_share: float = 0.3
+    min_auc: float = MIN_AUC
+
+    def verdict(self, scored: DatasetQuery) -> Verdict:
+        """Whether the model may judge this pool."""
+        if not self.min_auc:
+            return Verdict(True, "No proof was asked for.")
+        return judge_clip(scored, min_auc=self.min_auc)
 
     def threshold(self, scored: DatasetQuery) -> float:
         """The smallest score that is kept of a pool.
@@ -48,6 +58,11 @@ class AlignmentFilter:
         return min(self.min_score, float(found["best"]))
 
     def rules(self, scored: DatasetQuery) -> dict[str, Expr]:
-        """reason -> predicate, for a pool with a column `clip_score`; a sample without a score is not kept."""
+        """reason -> predicate, for a pool with a column `clip_score`; a sample without a score is not kept.
+
+        There are none where the model cannot judge the pool: then all samples are kept.
+        """
+        if not self.verdict(scored).may_judge:
+            return {}
         bar = self.threshold(scored)
         return {f"CLIP score below {bar:.3g}": (C.clip_score >= bar).fill_null(False)}

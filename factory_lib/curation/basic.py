@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from factory_lib.expressions import C, fn
-from factory_lib.operators import Expr
+from factory_lib.operators import Expr, lift
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ def _sides(columns: set[str]) -> tuple[Expr, Expr]:
 
 
 def all_of(rules: Mapping[str, Expr]) -> Expr:
-    """The predicate that all rules together make."""
-    return functools.reduce(operator.and_, rules.values())
+    """The predicate that all rules together make; without rules everything meets it."""
+    return functools.reduce(operator.and_, rules.values()) if rules else lift(True)

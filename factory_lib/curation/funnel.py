@@ -25,6 +25,7 @@ class Step:
         bytes_added: what its version added on disk.
         storage: how it is stored.
         reasons: why samples went -> how many, where the stage has rules.
+        remark: what the stage has to say, such as that it could not judge and kept everything.
     """
 
     version: str
@@ -33,6 +34,7 @@ class Step:
     bytes_added: int
     storage: str
     reasons: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
 
     @property
     def kept(self) -> float:
@@ -57,12 +59,17 @@ def rejections(samples: DatasetQuery, rules: Mapping[str, Expr]) -> dict[str, in
     return {reason: int(found.get(reason, 0)) for reason in rules}
 
 
-def funnel(versions: Iterable[Version], reasons: Mapping[str, Mapping[str, int]] | None = None) -> list[Step]:
+def funnel(
+    versions: Iterable[Version],
+    reasons: Mapping[str, Mapping[str, int]] | None = None,
+    remarks: Mapping[str, str] | None = None,
+) -> list[Step]:
     """The funnel of a chain of versions, from what provenance recorded of each.
 
     Args:
         versions: in the order of the stages; the rows of each are compared with those of the one before.
         reasons: dataset -> why samples went, see `rejections`.
+        remarks: dataset -> what its stage has to say.
     """
     steps: list[Step] = []
     for version in versions:
@@ -75,6 +82,7 @@ def funnel(versions: Iterable[Version], reasons: Mapping[str, Mapping[str, int]]
                 bytes_added=recorded.bytes_added if recorded else 0,
                 storage=recorded.storage if recorded else "",
                 reasons=(reasons or {}).get(version.dataset, {}),
+                remark=(remarks or {}).get(version.dataset, ""),
             )
         )
     return steps

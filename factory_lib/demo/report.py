@@ -43,7 +43,7 @@ def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: 
     if not outcome.runs:
         console.print("Nothing was behind: the source, the code and the models are as they were.\n")
     print_ingest(chain[0], console)
-    steps = funnel(chain, reasons(chain))
+    steps = funnel(chain, reasons(chain), remarks(chain))
     truth = pq.read_table(source.truth) if source.truth else None
     print_funnel(steps, scores(chain, truth) if truth else {}, console)
     print_versions(steps, chain, console)
@@ -79,6 +79,13 @@ def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
     }
 
 
+def remarks(chain: Sequence[Version]) -> dict[str, str]:
+    """Dataset -> why a stage kept everything, where its model cannot judge these samples."""
+    given = next(DatasetQuery(v) for v in chain if v.dataset == "deduplicated")
+    verdict = ALIGNMENT.verdict(given)
+    return {} if verdict.may_judge else {"clip_score_filter": f"kept all: {verdict.found} {verdict.hint}"}
+
+
 def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
     """How right each filter was, against the truth of the rendered images."""
     keys = {v.dataset: DatasetQuery(v).select("key").to_arrow()["key"] for v in chain}
@@ -101,6 +108,7 @@ def print_funnel(steps: Sequence[Step], known: Mapping[str, FilterScore], consol
             (_percent(score.precision if score else None), _percent(score.recall if score else None)) if known else ()
         )
         why = "\n".join(f"{n:>5,}  {reason}" for reason, n in step.reasons.items() if n)
+        why = "\n".join(part for part in (why, step.remark) if part)
         table.add_row(step.version, f"{step.rows_in:,}", f"{step.rows:,}", _percent(step.kept), *rated, why)
     console.print()
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import dagster as dg
 
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import rejections
+from factory_lib.curation.proof import Verdict
 from factory_lib.expressions import C, fn
 from factory_lib.operators import Expr
 from factory_lib.orchestration.unsynced import unsynced
@@ -112,13 +114,16 @@ def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResul
     return _result(share <= max_failed, f"{bad:,} of {rows:,} images do not decode ({share:.1%}).", metadata)
 
 
-def check_rejections(given: DatasetQuery, rules: Mapping[str, Expr], min_kept: float = 0.01) -> dg.AssetCheckResult:
+def check_rejections(
+    given: DatasetQuery, rules: Mapping[str, Expr], min_kept: float = 0.01, verdict: Verdict | None = None
+) -> dg.AssetCheckResult:
     """How many samples each rule of a filter rejects, and whether enough are left.
 
     Args:
         given: the samples that were filtered, with the columns that the rules read.
         rules: reason -> predicate, as the filter applied them.
         min_kept: share that has to be left, 0 to 1.
+        verdict: whether the model behind the rules can judge these samples; the check fails where it cannot.
     """
     rows = given.count()
     found = rejections(given, rules)
@@ -128,10 +133,16 @@ def check_rejections(given: DatasetQuery, rules: Mapping[str, Expr], min_kept: f
         for reason, number in found.items()
     ]
     share = kept / rows if rows else 0.0
+    said = [f"{kept:,} of {rows:,} samples kept ({share:.1%})."]
+    proof: dict[str, Any] = {}
+    if verdict is not None:
+        said += [part for part in (verdict.found, verdict.hint) if part]
+        if math.isfinite(verdict.auc):
+            proof = {"auc": verdict.auc, "auc_low": verdict.low, "auc_high": verdict.high}
     return _result(
-        share >= min_kept,
-        f"{kept:,} of {rows:,} samples kept ({share:.1%}).",
-        {"rows_in": rows, "kept": kept, "kept_share": share, "rejected": dg.MetadataValue.table(table)},
+        share >= min_kept and (verdict is None or verdict.may_judge),
+        " ".join(said),
+        {**proof, "rows_in": rows, "kept": kept, "kept_share": share, "rejected": dg.MetadataValue.table(table)},
     )
 
 
