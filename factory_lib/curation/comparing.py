@@ -61,10 +61,9 @@ def correlations(thumbnails: NDArray[np.uint8], pairs: Candidates, sure: float) 
 def aligned(thumbnails: Tensor, matrices: Tensor) -> Tensor:
     """Thumbnails (n, 32, 32) resampled (bilinear, edges repeated) by affine maps (n, 2, 3)."""
     grid = torch.nn.functional.affine_grid(matrices, [len(thumbnails), 1, SIDE, SIDE], align_corners=False)
-    seen: Tensor = torch.nn.functional.grid_sample(
-        thumbnails[:, None], grid, padding_mode="border", align_corners=False
-    )
-    return seen[:, 0]
+    sampled = torch.nn.functional.grid_sample(thumbnails[:, None], grid, padding_mode="border", align_corners=False)
+    seen: Tensor = sampled[:, 0]
+    return seen
 
 
 def correlation(one: Tensor, other: Tensor) -> Tensor:
