@@ -7,7 +7,7 @@ cropped by any share and rotated by any angle.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -62,8 +62,7 @@ def aligned(thumbnails: Tensor, matrices: Tensor) -> Tensor:
     """Thumbnails (n, 32, 32) resampled (bilinear, edges repeated) by affine maps (n, 2, 3)."""
     grid = torch.nn.functional.affine_grid(matrices, [len(thumbnails), 1, SIDE, SIDE], align_corners=False)
     sampled = torch.nn.functional.grid_sample(thumbnails[:, None], grid, padding_mode="border", align_corners=False)
-    seen: Tensor = sampled[:, 0]
-    return seen
+    return cast(Tensor, sampled[:, 0])
 
 
 def correlation(one: Tensor, other: Tensor) -> Tensor:
