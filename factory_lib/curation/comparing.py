@@ -7,7 +7,7 @@ cropped by any share and rotated by any angle.
 
 from __future__ import annotations
 
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -62,14 +62,15 @@ def aligned(thumbnails: Tensor, matrices: Tensor) -> Tensor:
     """Thumbnails (n, 32, 32) resampled (bilinear, edges repeated) by affine maps (n, 2, 3)."""
     grid = torch.nn.functional.affine_grid(matrices, [len(thumbnails), 1, SIDE, SIDE], align_corners=False)
     sampled = torch.nn.functional.grid_sample(thumbnails[:, None], grid, padding_mode="border", align_corners=False)
-    return cast(Tensor, sampled[:, 0])
+    return sampled[:, 0]
 
 
 def correlation(one: Tensor, other: Tensor) -> Tensor:
     """Normalised cross-correlation (n,) of the differences of neighbouring pixels, across and down."""
     first, second = _gradients(one), _gradients(other)
     length = first.norm(dim=1) * second.norm(dim=1)
-    return (first * second).sum(1) / length.clamp(min=1e-6)
+    found: Tensor = (first * second).sum(1) / length.clamp(min=1e-6)
+    return found
 
 
 def refined(given: Tensor, other: Tensor, matrices: Tensor, before: Tensor) -> Tensor:
