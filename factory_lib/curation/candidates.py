@@ -60,6 +60,10 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.probe)
 
+    def where(self, kept: NDArray[np.bool_]) -> Candidates:
+        """Some of them: bool (pairs,)."""
+        return Candidates(self.probe[kept], self.base[kept], self.alignment[kept], self.distance[kept])
+
 
 def hashes(thumbnails: NDArray[np.uint8]) -> Words:
     """Hashes of thumbnails in all alignments.

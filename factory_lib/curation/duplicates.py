@@ -160,15 +160,18 @@ def copies(
         score: see `SCORE`.
         distance: bits in which hashes of candidates differ at most.
     """
-    from factory_lib.curation.comparing import correlations
+    from factory_lib.curation.comparing import EVIDENCE, correlations, structure
 
-    first, same = _equal(thumbnails, _structured(thumbnails))
+    outlines = structure(thumbnails) < EVIDENCE
+    trimmed = np.concatenate([[False], owners[1:] == owners[:-1]]) if len(owners) else np.zeros(0, bool)
+    # trimmed, one outline fills the square as any other does
+    first, same = _equal(thumbnails, _uneven(thumbnails, ~(outlines & trimmed)))
     # what is equal is looked for once
     found = candidates(hashes(thumbnails[first]), distance)
     near = Candidates(first[found.probe], first[found.base], found.alignment, found.distance)
-    apart = owners[near.probe] != owners[near.base]
-    near = Candidates(near.probe[apart], near.base[apart], near.alignment[apart], near.distance[apart])
-    scores = correlations(thumbnails, near, score)
+    near = near.where(owners[near.probe] != owners[near.base])
+    near = near.where((near.alignment == 0) | ~(outlines[near.probe] | outlines[near.base]))
+    scores = correlations(thumbnails, outlines, near, score)
     sure = np.flatnonzero(scores >= score)
     return Pairs(
         one=owners[np.concatenate([same[0], near.probe[sure]])],
@@ -178,11 +181,11 @@ def copies(
     )
 
 
-def _structured(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The thumbnails that have something to be compared by: a standard deviation above one grey level."""
+def _uneven(thumbnails: NDArray[np.uint8], of: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Those thumbnails that are not of one colour: with a standard deviation above one grey level."""
     blocks = range(0, len(thumbnails), _BLOCK)
     spread = [thumbnails[start : start + _BLOCK].std(axis=(1, 2), dtype=np.float32) for start in blocks]
-    return np.flatnonzero(np.concatenate(spread) > 1) if spread else np.zeros(0, np.int64)
+    return np.flatnonzero((np.concatenate(spread) > 1) & of) if spread else np.zeros(0, np.int64)
 
 
 def _equal(

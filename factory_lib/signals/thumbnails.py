@@ -28,18 +28,18 @@ LEAST_CONTENT = 0.2
 """Share of a side that has to be left between margins: what would be trimmed further is a plain picture."""
 
 
-@signal
-def thumbnail(image: Member) -> bytes:
-    """The luma at 32 x 32 (box filter), one byte a pixel, row by row: 1,024 bytes.
+@signal(output=list[np.uint8])
+def thumbnail(image: Member) -> NDArray[np.uint8]:
+    """The luma at 32 x 32 (box filter), row by row: 1,024 levels.
 
-    Where the picture has margins of one colour (a border, a pad to a square), 1,024 bytes more: the same without them.
+    Where the picture has margins of one colour (a border, a pad to a square), 1,024 more: the same without them.
     """
     picture = image.picture()
     whole = _small(image.luma())
     box = content_box(image.pixels())
     if box == (0, 0, *picture.size):
         return whole
-    return whole + _small(image.luma().crop(box))
+    return np.concatenate([whole, _small(image.luma().crop(box))])
 
 
 def content_box(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
@@ -75,29 +75,28 @@ def _margin(rows: NDArray[np.uint8]) -> int:
     return count
 
 
-def _small(luma: Image.Image) -> bytes:
+def _small(luma: Image.Image) -> NDArray[np.uint8]:
     from PIL import Image
 
-    return luma.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+    return np.asarray(luma.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
 
 
-def planes_of(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def planes_of(column: pa.ListArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All planes of a column of thumbnails, and the row that each is of; rows without a thumbnail have none.
 
     Returns:
         uint8 (planes, 32, 32), without a copy; int64 (planes,).
 
     Raises:
-        SignalError: values that `thumbnail` did not make.
+        SignalError: lists that `thumbnail` did not make.
     """
     size = SIDE * SIDE
-    given = column.cast(pa.large_binary()) if not pa.types.is_large_binary(column.type) else column
-    starts = np.frombuffer(given.buffers()[1], np.int64)[given.offset : given.offset + len(given) + 1]
+    starts = column.offsets.to_numpy()
     lengths = np.diff(starts)
     if not np.isin(lengths, (0, size, 2 * size)).all():
         raise SignalError(
-            f"A thumbnail has {int(lengths.max())} bytes, not {size} or {2 * size}.",
+            f"A thumbnail has {int(lengths.max())} levels, not {size} or {2 * size}.",
             "Compare by the column of the signal `thumbnail`.",
         )
-    data = np.frombuffer(given.buffers()[2] or b"", np.uint8)[starts[0] : starts[-1]]
-    return data.reshape(-1, SIDE, SIDE), np.repeat(np.arange(len(given)), lengths // size)
+    data: NDArray[np.uint8] = column.values.to_numpy()[starts[0] : starts[-1]]
+    return data.reshape(-1, SIDE, SIDE), np.repeat(np.arange(len(column)), lengths // size)
