@@ -142,7 +142,8 @@ def check_rejections(
     return _result(
         share >= min_kept and (verdict is None or verdict.may_judge),
         " ".join(said),
-        {**proof, "rows_in": rows, "kept": kept, "kept_share": share, "rejected": dg.MetadataValue.table(table)},
+        {**proof, "rows_in": rows, "kept": kept, "kept_share": share}
+        | ({"rejected": dg.MetadataValue.table(table)} if table else {}),
     )
 
 
