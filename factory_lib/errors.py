@@ -77,6 +77,10 @@ class EngineError(FactoryError):
         super().__init__(message, hint)
 
 
+class DiskFull(EngineError):
+    """The disk of the warehouse has no room for what is to be written; nothing was published."""
+
+
 class StoreError(FactoryError):
     """Bytes could not be listed, read or written."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from factory_lib.errors import EngineError
+from factory_lib.errors import DiskFull, EngineError
 from factory_lib.owners import folder_identity
 from factory_lib.settings import settings as read_settings
 
@@ -170,6 +170,17 @@ class Warehouse:
         found: str = self._translating(lambda: self._client().server_version)
         return found
 
+    def check_space(self, needed: int) -> None:
+        """Refuse to write so many bytes, on the disk of the embedded engine, when there is no room for them.
+
+        Raises:
+            DiskFull: there is not.
+        """
+        if self._home is not None:
+            from factory_lib.warehouse.space import check_space
+
+            check_space(self._home, needed)
+
     def sync(self) -> None:
         """Return when everything that was written is on the medium, safe from a power cut.
 
@@ -301,7 +312,12 @@ class Warehouse:
         try:
             return call()
         except Error as error:
-            raise translated(error, self._where()) from None
+            found = translated(error, self._where())
+            if isinstance(found, DiskFull) and self._home is not None:
+                from factory_lib.warehouse.space import disk_full
+
+                found = disk_full(self._home)
+            raise found from None
 
     def _where(self) -> str:
         if self._home is not None:

@@ -16,6 +16,7 @@ from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG, is_version_name
+from factory_lib.warehouse.space import FREEING
 
 HASH_BYTES = 16
 """Length of the hash of a member's bytes."""
@@ -152,7 +153,7 @@ def record_contents(warehouse: Warehouse, members: pa.Table) -> None:
 def forget_unused(warehouse: Warehouse) -> None:
     """Remove what is remembered of versions that were never published, and of files that no version points into."""
     provenance.ensure_tables(warehouse)
-    settings = {"lightweight_deletes_sync": 2}
+    settings = {"lightweight_deletes_sync": 2, "log_comment": FREEING}
     there = f"SELECT uuid FROM {CATALOG}.versions"
     warehouse.execute(f"DELETE FROM {CATALOG}.signal_values WHERE origin NOT IN ({there})", settings=settings)
     sources = f"SELECT source FROM {CATALOG}.shards WHERE uuid IN (SELECT uuid FROM system.tables)"

@@ -6,11 +6,9 @@ updated by one statement: the engine runs it on all partitions at once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from factory_lib.errors import EngineError
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.stage import Stage
 
@@ -57,35 +55,13 @@ def fill_columns(
             lookups = _packed(packed, names) if packed else _with_gaps(rows(shard), names)
             assignments = ", ".join(f"{quote(name)} = {lookup}" for name, lookup in lookups.items())
             commands.append(f"UPDATE {assignments} IN PARTITION {literal(shard)} WHERE 1")
+        stage.check_space()
         stage.warehouse.execute(
             f"ALTER TABLE {stage.name} {', '.join(commands)}",
             # Validation would evaluate the lookups once more.
             settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0, "validate_mutation_query": 0},
         )
-        wait_for_mutations(stage)
-
-
-def wait_for_mutations(stage: Stage) -> None:
-    """Wait until all mutations of a staging table are done.
-
-    Raises:
-        EngineError: one of them failed; it is killed.
-    """
-    pause = 0.002
-    while True:
-        rows = stage.warehouse.rows(
-            "SELECT latest_fail_reason AS reason FROM system.mutations"
-            " WHERE database = {d:String} AND table = {t:String} AND NOT is_done",
-            {"d": stage.database, "t": stage.table},
-        )
-        if not rows:
-            return
-        if failed := next((r["reason"] for r in rows if r["reason"]), None):
-            where = f"database = {literal(stage.database)} AND table = {literal(stage.table)}"
-            stage.warehouse.execute(f"KILL MUTATION WHERE {where} SYNC")
-            raise EngineError(f"Values could not be written into {stage.database}: {failed}")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
+        stage.wait_for_mutations()
 
 
 def _packed(packed: str, names: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
+from factory_lib.warehouse.space import FREEING
 from factory_lib.warehouse.tags import all_tags
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def drop_versions(
             warehouse.execute(
                 f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
                 {"u": one.uuid, "v": one.version},
+                {"log_comment": FREEING},
             )
             warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
             # Readers go on; it may take them long, and nobody shall wait for them but who drops.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory_lib.errors import EngineError
+from factory_lib.errors import DiskFull, EngineError
 from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
 from factory_lib.warehouse.valid_text import valid_batch
 
@@ -44,6 +44,8 @@ def engine_error(text: str) -> EngineError:
     match = _CODE.search(text)
     code = int(match[1]) if match else 0
     line = next(iter((match[2] if match else text).strip().splitlines()), "no message")
+    if code == 243 or "No space left on device" in text:
+        return DiskFull(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS[243], code=243)
     return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS.get(code, ""), code=code)
 
 

@@ -14,6 +14,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
+from factory_lib.warehouse.space import FREEING
 
 STAGED_VALUES_DAYS = 7.0
 """Values that a run staged and no later run took up are kept this long."""
@@ -73,7 +74,8 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
     for table in ("shards", "inputs", "recipes", "versions"):
         warehouse.execute(
-            f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})", settings={"lightweight_deletes_sync": 2}
+            f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})",
+            settings={"lightweight_deletes_sync": 2, "log_comment": FREEING},
         )
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import settings
 from factory_lib.warehouse.embedded import LOCK, LOG, LOG_BYTES, STATE, EngineState
+from factory_lib.warehouse.space import give_up_ballast, take_ballast
 
 if TYPE_CHECKING:
     import uvicorn
@@ -77,6 +78,7 @@ def _serve(ready: int) -> None:
     from factory_lib.warehouse.engine.app import Interface
     from factory_lib.warehouse.engine.connection import Engine
 
+    give_up_ballast(Path())
     try:
         engine = Engine(_DATA)
     except (RuntimeError, ImportError) as error:
@@ -104,6 +106,7 @@ def _serve(ready: int) -> None:
     )
     server = _http_server(interface)
     _write_state(state)
+    take_ballast(Path())
     logger.info("ready on 127.0.0.1:%s, process %s, ClickHouse %s", state.port, state.pid, engine.version)
     if ready >= 0:
         with contextlib.suppress(BrokenPipeError):  # who started it was killed; the next one finds it

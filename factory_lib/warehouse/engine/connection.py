@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from factory_lib.warehouse.engine.failure import Failure, failure, from_engine
@@ -150,10 +151,14 @@ class Engine:
 
     Args:
         path: folder of the tables, with chDB's options after a question mark.
+
+    Attributes:
+        folder: that folder.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.folder = Path(path.partition("?")[0]).absolute()
         self._first = self.connection()
         self._sessions: dict[str, _Session] = {}
         self._guard = threading.Lock()

@@ -9,15 +9,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from factory_lib.errors import DiskFull
 from factory_lib.warehouse.engine.compression import decompress
 from factory_lib.warehouse.engine.connection import Connection, Engine, quote
 from factory_lib.warehouse.engine.failure import Failure, failure
 from factory_lib.warehouse.engine.form import form_fields
 from factory_lib.warehouse.engine.request import Request
 from factory_lib.warehouse.engine.statement import Insert, Query, parse
+from factory_lib.warehouse.space import FREEING, check_space
 
 _HEAD = 1 << 18  # an INSERT must come to its data within 256 KiB, as in ClickHouse (max_query_size)
 _TEXT = 1 << 26  # longest statement without inline data, 64 MiB
+_FILLING = frozenset({"INSERT", "ALTER", "UPDATE", "DELETE", "OPTIMIZE"})
 _INPUT = re.compile(rb"\bFROM\s+input\s*\(", re.IGNORECASE)
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
@@ -119,6 +122,7 @@ class Job:
     def _insert(self, connection: Connection, insert: Insert, data: Iterator[bytes], params: dict[str, str]) -> None:
         if self.request.method == "GET":
             raise _get_is_readonly()
+        self._check_space()
         connection.set({f"param_{name}": value for name, value in params.items()})
         written = connection.insert(insert, data, lambda: self.engine.kill(self.label))
         self.outcome.written_rows, self.outcome.written_bytes = written
@@ -137,6 +141,8 @@ class Job:
             raise failure(358, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
         if self.request.method == "GET" and kind not in ("READ_ONLY", "UNKNOWN"):
             raise _get_is_readonly()
+        if query.keyword in _FILLING:
+            self._check_space()
         outcome = self.outcome
         outcome.format = query.format or self.request.format
         outcome.read_only = kind == "READ_ONLY"
@@ -151,6 +157,15 @@ class Job:
         outcome.read_rows, outcome.read_bytes = result.storage_rows_read(), result.storage_bytes_read()
         outcome.written_rows, outcome.written_bytes = result.rows_written(), result.bytes_written()
         outcome.result_rows, outcome.seconds = result.rows_read(), result.elapsed()
+
+    def _check_space(self) -> None:
+        """Refuse what fills the disk before it is full: ClickHouse would wait for room, without a word, for ever."""
+        if self.request.settings.get("log_comment") == FREEING:
+            return
+        try:
+            check_space(self.engine.folder)
+        except DiskFull as error:
+            raise failure(243, "NOT_ENOUGH_SPACE", str(error)) from None
 
     def _by_label(self, text: bytes) -> bytes:
         """KILL QUERY WHERE query_id = '…' with the ids that clients gave: chDB gives its own, so they go by label."""
