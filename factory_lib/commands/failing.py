@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from factory_lib.errors import FactoryError
+from factory_lib.settings import settings
+from factory_lib.warehouse.space import ran_full
 
 DEBUG = "factory.debug"
 _INTERRUPTED, _READER_LEFT = 130, 141
@@ -49,5 +53,8 @@ def failures_shown(ctx: click.Context) -> Iterator[None]:
     except OSError as error:
         if ctx.meta.get(DEBUG):
             raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = ran_full(Path(error.filename or settings().home))
+            raise Failed(full.message, full.hint) from None
         where = f"{error.filename}: " if error.filename else ""
         raise Failed(f"{where}{error.strerror or error}") from None

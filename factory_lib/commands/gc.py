@@ -8,7 +8,7 @@ from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, print_rows, say, size
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.policy import Expired, KeepPolicy, drop_versions, expired
-from factory_lib.warehouse.retention import find_sweepable, sweep
+from factory_lib.warehouse.retention import drop_tables, find_sweepable, sweep
 
 
 @command(
@@ -37,8 +37,9 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
     if keep_last is not None or keep_days is not None:
         versions = expired(wh, policy)
     if yes:
+        drop_tables(wh, left)
         versions = drop_versions(wh, versions, policy, lambda text: click.echo(text, err=True))
-        sweep(wh, left)
+        sweep(wh, [])
     if as_json:
         print_json({"deleted": yes, "leftovers": left, "versions": versions})
         return

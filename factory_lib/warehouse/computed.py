@@ -15,6 +15,7 @@ import pyarrow as pa
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import CATALOG, is_version_name
 from factory_lib.warehouse.space import FREEING
 
@@ -153,9 +154,8 @@ def record_contents(warehouse: Warehouse, members: pa.Table) -> None:
 def forget_unused(warehouse: Warehouse) -> None:
     """Remove what is remembered of versions that were never published, and of files that no version points into."""
     provenance.ensure_tables(warehouse)
-    settings = {"lightweight_deletes_sync": 2, "log_comment": FREEING}
     there = f"SELECT uuid FROM {CATALOG}.versions"
-    warehouse.execute(f"DELETE FROM {CATALOG}.signal_values WHERE origin NOT IN ({there})", settings=settings)
+    mutate(warehouse, CATALOG, "signal_values", f"WHERE origin NOT IN ({there})", FREEING)
     sources = f"SELECT source FROM {CATALOG}.shards WHERE uuid IN (SELECT uuid FROM system.tables)"
     files = f"SELECT uri, etag FROM {CATALOG}.files WHERE source IN ({sources})"
-    warehouse.execute(f"DELETE FROM {CATALOG}.contents WHERE (uri, etag) NOT IN ({files})", settings=settings)
+    mutate(warehouse, CATALOG, "contents", f"WHERE (uri, etag) NOT IN ({files})", FREEING)

@@ -55,13 +55,8 @@ def fill_columns(
             lookups = _packed(packed, names) if packed else _with_gaps(rows(shard), names)
             assignments = ", ".join(f"{quote(name)} = {lookup}" for name, lookup in lookups.items())
             commands.append(f"UPDATE {assignments} IN PARTITION {literal(shard)} WHERE 1")
-        stage.check_space()
-        stage.warehouse.execute(
-            f"ALTER TABLE {stage.name} {', '.join(commands)}",
-            # Validation would evaluate the lookups once more.
-            settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 0, "validate_mutation_query": 0},
-        )
-        stage.wait_for_mutations()
+        # Validation would evaluate the lookups once more.
+        stage.mutate(", ".join(commands), {"validate_mutation_query": 0})
 
 
 def _packed(packed: str, names: Mapping[str, str]) -> dict[str, str]:

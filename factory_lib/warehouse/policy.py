@@ -115,12 +115,12 @@ def drop_versions(
             warehouse.execute(
                 f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
                 {"u": one.uuid, "v": one.version},
-                {"log_comment": FREEING},
+                FREEING,
             )
             warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
             # Readers go on; it may take them long, and nobody shall wait for them but who drops.
             left = f"{quote(dataset)}.{quote(f'{STAGE_PREFIX}dropped_{one.uuid[:8]}')}"
-            warehouse.execute(f"RENAME TABLE {quote(dataset)}.{name} TO {left}")
+            warehouse.execute(f"RENAME TABLE {quote(dataset)}.{name} TO {left}", settings=FREEING)
         _drop(warehouse, left, one.version, tell)
         gone.append(one)
     return gone

@@ -14,13 +14,14 @@ from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
 from factory_lib.warehouse.valid_text import valid_batch
 
 _CODE = re.compile(r"Code: (\d+)\.\s*(?:DB::Exception: )?(.*)", re.DOTALL)
+_NO_SPACE = re.compile(r"Code: 243\b|No space left on device")
 _SUFFIX = re.compile(r"(?:\s*\(version [^()]*(?:\([^()]*\))?\))?(?:\s*\(for url [^()]*\))?\s*$")
 _HINTS = {
     194: "Give user and password in FACTORY_CLICKHOUSE_URL.",
     516: "Check user and password in FACTORY_CLICKHOUSE_URL.",
     241: "The query needs more memory than the engine may use: restrict it, or raise the setting max_memory_usage.",
     202: "Others keep all its places: end what reads without need, or try again.",
-    243: "The disk of the engine is full.",
+    243: "Its disk is full: SELECT name, path, free_space FROM system.disks.",
 }
 _MARK = b"__exception__\r\n"
 _KEPT = 1 << 16  # an appended error is at most 16 KiB
@@ -44,7 +45,7 @@ def engine_error(text: str) -> EngineError:
     match = _CODE.search(text)
     code = int(match[1]) if match else 0
     line = next(iter((match[2] if match else text).strip().splitlines()), "no message")
-    if code == 243 or "No space left on device" in text:
+    if _NO_SPACE.search(text):
         return DiskFull(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS[243], code=243)
     return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS.get(code, ""), code=code)
 

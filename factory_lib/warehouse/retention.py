@@ -13,6 +13,7 @@ from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
+from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
 from factory_lib.warehouse.space import FREEING
 
@@ -55,12 +56,17 @@ def find_sweepable(warehouse: Warehouse) -> list[Sweepable]:
 
 
 def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
-    """Drop these tables, and provenance of versions that were never published."""
+    """Drop these tables, and what is recorded of versions that were never published."""
+    drop_tables(warehouse, tables)
+    forget_unpublished(warehouse)
+    forget_unused(warehouse)
+
+
+def drop_tables(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
+    """Drop these tables: nothing is written, so it makes room where there is none."""
     for table in tables:
         database, _, name = table.table.partition(".")
         warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)} SYNC")
-    forget_unpublished(warehouse)
-    forget_unused(warehouse)
 
 
 def forget_unpublished(warehouse: Warehouse) -> None:
@@ -73,10 +79,7 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
     for table in ("shards", "inputs", "recipes", "versions"):
-        warehouse.execute(
-            f"DELETE FROM {CATALOG}.{table} WHERE uuid IN ({gone})",
-            settings={"lightweight_deletes_sync": 2, "log_comment": FREEING},
-        )
+        mutate(warehouse, CATALOG, table, f"WHERE uuid IN ({gone})", FREEING)
 
 
 def _reason(warehouse: Warehouse, database: str, table: str, comment: str, hours: float) -> str:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import settings
+from factory_lib.warehouse.definitions import set_aside_unfinished
 from factory_lib.warehouse.embedded import LOCK, LOG, LOG_BYTES, STATE, EngineState
-from factory_lib.warehouse.space import give_up_ballast, take_ballast
+from factory_lib.warehouse.space import give_up_reserve, keep_reserve
 
 if TYPE_CHECKING:
     import uvicorn
@@ -78,7 +79,8 @@ def _serve(ready: int) -> None:
     from factory_lib.warehouse.engine.app import Interface
     from factory_lib.warehouse.engine.connection import Engine
 
-    give_up_ballast(Path())
+    give_up_reserve(Path())
+    set_aside_unfinished(Path("data"))
     try:
         engine = Engine(_DATA)
     except (RuntimeError, ImportError) as error:
@@ -106,7 +108,7 @@ def _serve(ready: int) -> None:
     )
     server = _http_server(interface)
     _write_state(state)
-    take_ballast(Path())
+    keep_reserve(Path())
     logger.info("ready on 127.0.0.1:%s, process %s, ClickHouse %s", state.port, state.pid, engine.version)
     if ready >= 0:
         with contextlib.suppress(BrokenPipeError):  # who started it was killed; the next one finds it
@@ -178,6 +180,7 @@ async def _stop_when_idle(server: uvicorn.Server, interface: Interface, engine: 
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(interface.closing.wait(), min(5.0, max(0.1, limit / 4)))
         _bound_log()
+        keep_reserve(Path())
         if not interface.closing.is_set():
             idle = time.monotonic() - interface.last_used
             if await asyncio.to_thread(engine.expire_sessions) or interface.in_flight or idle < limit:

@@ -16,10 +16,11 @@ from factory_lib.errors import DiskFull
 KEPT_FREE = 32 << 20
 """Statements that write are refused when less is free."""
 
-FREEING = "freeing space"
-"""`log_comment` of statements of a sweep: they write a little so that much can be dropped, and are not refused."""
+FREEING = {"log_comment": "makes room"}
+"""Settings of statements that write a little so that much can be dropped: they are not refused."""
 
-_BALLAST, _BALLAST_BYTES = "reserve", 4 << 20
+RESERVE, RESERVE_BYTES = "reserve", 4 << 20
+_NEXT = "Make room: factory gc --keep-last 3 --yes, factory cache --clear. Or let FACTORY_HOME name a larger disk."
 
 
 def check_space(folder: Path, needed: int = 0) -> None:
@@ -32,35 +33,60 @@ def check_space(folder: Path, needed: int = 0) -> None:
     Raises:
         DiskFull: less than that and what is kept free is left.
     """
-    if shutil.disk_usage(folder).free < needed + KEPT_FREE:
+    if _usage(folder).free < needed + KEPT_FREE:
         raise disk_full(folder, needed)
 
 
 def disk_full(folder: Path, needed: int = 0) -> DiskFull:
     """The error that names the disk, the folder, and what is missing."""
-    found = shutil.disk_usage(folder)
-    missing = max(needed + KEPT_FREE - found.free, 1)
+    found = _usage(folder)
+    missing = needed + KEPT_FREE - found.free
     return DiskFull(
         f"The disk at {_mount(folder)} is full: {_mib(found.free)} of {_mib(found.total)} are free, and {folder} needs"
-        f" {_mib(missing)} more ({_mib(KEPT_FREE)} are kept free, to start, read and delete).",
-        "Make room: factory gc --keep-last 3 --yes, factory cache --clear, or another disk.",
+        f" {_mib(missing)} more ({_mib(KEPT_FREE)} are kept free, to start, read and delete). Nothing was saved.",
+        _NEXT,
         code=243,
     )
 
 
-def give_up_ballast(home: Path) -> None:
-    """Free a little space where there is none, so that the engine can start."""
-    if shutil.disk_usage(home).free < _BALLAST_BYTES:
+def ran_full(folder: Path) -> DiskFull:
+    """The error for what has filled the disk itself; what it had written is gone by now."""
+    found = _usage(folder)
+    if found.free < KEPT_FREE:
+        return disk_full(folder)
+    return DiskFull(
+        f"The disk at {_mount(folder)} ran full: {_mib(found.free)} of {_mib(found.total)} are free, and what was to be"
+        f" saved in {folder} needs more. Nothing was saved.",
+        _NEXT,
+        code=243,
+    )
+
+
+def give_up_reserve(home: Path) -> None:
+    """Free a little space where there is none."""
+    if _usage(home).free < RESERVE_BYTES:
         with contextlib.suppress(OSError):
-            os.unlink(home / _BALLAST)
+            os.unlink(home / RESERVE)
 
 
-def take_ballast(home: Path) -> None:
+def keep_reserve(home: Path) -> None:
     """Have a little space to give up, where there is enough of it."""
-    if (home / _BALLAST).exists() or shutil.disk_usage(home).free < 2 * KEPT_FREE:
+    path = home / RESERVE
+    if path.exists() or _usage(home).free < 2 * KEPT_FREE:
         return
-    with contextlib.suppress(OSError), open(home / _BALLAST, "wb") as file:
-        file.write(bytes(_BALLAST_BYTES))
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+def _usage(folder: Path) -> shutil._ntuple_diskusage:
+    """Of the disk that a folder is on, or will be on."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder)
 
 
 def _mount(folder: Path) -> Path:

@@ -6,18 +6,16 @@ a column, a shard. Nobody but the builder sees the table; a killed builder leave
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from factory_lib.errors import EngineError
 from factory_lib.owners import owner
 from factory_lib.sql import TableSource
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import STAGE_PREFIX
-from factory_lib.warehouse.results import engine_error
 
 UNIT = "unit vectors"
 """Comment of a column whose vectors have length 1."""
@@ -27,9 +25,7 @@ SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 # is given explicitly: it would be inherited from the table that this one is made like.
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
-_UNFINISHED = 341
-_LOOK_SECONDS = 2.0
-_MUTATION = {"mutations_sync": 2, "allow_nondeterministic_mutations": 1}
+_MUTATION = {"allow_nondeterministic_mutations": 1}
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,7 @@ class Stage:
 
     def mask(self, predicate: str) -> None:
         """Keep only the rows for which a predicate (SQL text) holds, by a row mask."""
-        self.check_space()
-        settings = {**_MUTATION, "mutations_sync": 0, "lightweight_deletes_sync": 0}
-        self.warehouse.execute(f"DELETE FROM {self.name} WHERE NOT ifNull({predicate}, 0)", settings=settings)
-        self.wait_for_mutations()
+        self.mutate(f"WHERE NOT ifNull({predicate}, 0)")
 
     def add_columns(self, columns: Mapping[str, str], unit: Iterable[str] = ()) -> None:
         """Declare columns, name -> type, that have no values yet."""
@@ -88,54 +81,11 @@ class Stage:
         """Set columns from expressions (SQL text) over the other columns."""
         if values:
             assignments = ", ".join(f"{quote(name)} = {text}" for name, text in values.items())
-            self.check_space()
-            settings = {**_MUTATION, "mutations_sync": 0}
-            self.warehouse.execute(f"ALTER TABLE {self.name} UPDATE {assignments} WHERE 1", settings=settings)
-            self.wait_for_mutations()
+            self.mutate(f"UPDATE {assignments} WHERE 1")
 
-    def check_space(self) -> None:
-        """Refuse a mutation that could not begin: ClickHouse starts none on a part that the disk has no room for twice.
-
-        Raises:
-            DiskFull: the disk of the embedded engine has less room than that.
-        """
-        self.warehouse.check_space(self._largest_part() * 11 // 10)
-
-    def wait_for_mutations(self) -> None:
-        """Wait until all mutations of the table are done.
-
-        Raises:
-            DiskFull: they wait for room that nobody makes; they are killed.
-            EngineError: one of them failed; they are killed.
-        """
-        pause, looked = 0.002, time.monotonic()
-        params = {"d": self.database, "t": self.table}
-        where = "database = {d:String} AND table = {t:String}"
-        while True:
-            rows = self.warehouse.rows(
-                f"SELECT latest_fail_reason AS reason FROM system.mutations WHERE {where} AND NOT is_done", params
-            )
-            if not rows:
-                return
-            try:
-                if failed := next((r["reason"] for r in rows if r["reason"]), None):
-                    raise (
-                        engine_error(failed)
-                        if "No space left" in failed
-                        else EngineError(
-                            f"Values could not be written into {self.database}: {failed}", code=_UNFINISHED
-                        )
-                    )
-                if time.monotonic() - looked > _LOOK_SECONDS:
-                    looked = time.monotonic()
-                    if not self.warehouse.scalar(f"SELECT count() FROM system.merges WHERE {where}", params):
-                        self.check_space()
-            except EngineError:
-                named = f"database = {literal(self.database)} AND table = {literal(self.table)}"
-                self.warehouse.execute(f"KILL MUTATION WHERE {named} SYNC")
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 0.1)
+    def mutate(self, command: str, settings: Mapping[str, object] | None = None) -> None:
+        """Change the table and wait until that is done: see `mutations.mutate`."""
+        mutate(self.warehouse, self.database, self.table, command, {**_MUTATION, **(settings or {})})
 
     def drop_columns(self, names: Iterable[str]) -> None:
         """Remove columns."""
@@ -206,17 +156,10 @@ class Stage:
         """Remove the table."""
         self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
 
-    def _largest_part(self) -> int:
-        found = self.warehouse.scalar(
-            "SELECT max(bytes_on_disk) FROM system.parts WHERE active AND database = {d:String} AND table = {t:String}",
-            {"d": self.database, "t": self.table},
-        )
-        return int(found or 0)
-
     def _alter(self, *commands: str) -> None:
         # Long lists of partitions go in pieces: the parser bounds the size of a statement.
         for i in range(0, len(commands), 500):
-            self.warehouse.execute(f"ALTER TABLE {self.name} {', '.join(commands[i : i + 500])}", settings=_MUTATION)
+            self.mutate(", ".join(commands[i : i + 500]))
 
 
 def create_stage(

@@ -14,7 +14,9 @@ What chDB (4.4, core 26.9) does, and what follows:
   `INTO OUTFILE '/dev/fd/N' APPEND` into a pipe does: one well-formed result, back pressure, constant memory. When the
   reader closes the pipe the query ends without an error.
 * `send_insert` and `insert_done` say that rows are written which a full disk has lost. `FROM INFILE '/dev/fd/N'` out of
-  a pipe is a statement like any other: it ends when its parts are there, or raises.
+  a pipe is a statement like any other: it ends when its parts are there, or raises. Arrow out of a plain file is now
+  and then read by seeking, which a pipe refuses (CANNOT_SEEK_THROUGH_FILE); in what is compressed nobody seeks. So the
+  data goes as a frame of LZ4 whose blocks are stored as they are: it costs nothing, and its end cannot be mistaken.
 * A `?`, `*` or `{` in the path is taken for options or a glob, and the connection still opens: `embedded` refuses them.
 * There is no way to give a query its id. `log_comment`, a setting without effect, carries it, and `system.processes`
   shows it.
@@ -41,10 +43,24 @@ _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
 _AS_SERVER = {"implicit_select": "0"}
 
 
-def _write(pipe: IO[bytes], data: bytes) -> None:
+# LZ4's magic number, independent blocks of up to 4 MiB without checksums, and the checksum of that.
+_FRAME = bytes.fromhex("04224d18 6070 73")
+_FRAME_END = bytes(4)
+_BLOCK, _STORED = 4 << 20, 1 << 31
+
+
+def _write(pipe: IO[bytes], data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[pipe.write(rest) :]
+
+
+def _write_blocks(pipe: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    for i in range(0, len(view), _BLOCK):
+        block = view[i : i + _BLOCK]
+        _write(pipe, (_STORED | len(block)).to_bytes(4, "little"))
+        _write(pipe, block)
 
 
 def quote(value: str) -> str:
@@ -96,8 +112,10 @@ class Connection:
             try:
                 with os.fdopen(sink, "wb", 0) as pipe:
                     try:
+                        _write(pipe, _FRAME)
                         for chunk in chunks:
-                            _write(pipe, chunk)
+                            _write_blocks(pipe, chunk)
+                        _write(pipe, _FRAME_END)
                     except BrokenPipeError:  # the statement failed, and says why
                         pass
                     except BaseException:

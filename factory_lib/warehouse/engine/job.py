@@ -16,11 +16,11 @@ from factory_lib.warehouse.engine.failure import Failure, failure
 from factory_lib.warehouse.engine.form import form_fields
 from factory_lib.warehouse.engine.request import Request
 from factory_lib.warehouse.engine.statement import Insert, Query, parse
-from factory_lib.warehouse.space import FREEING, check_space
+from factory_lib.warehouse.space import FREEING, check_space, give_up_reserve
 
 _HEAD = 1 << 18  # an INSERT must come to its data within 256 KiB, as in ClickHouse (max_query_size)
 _TEXT = 1 << 26  # longest statement without inline data, 64 MiB
-_FILLING = frozenset({"INSERT", "ALTER", "UPDATE", "DELETE", "OPTIMIZE"})
+_FREEING = frozenset({"DROP", "TRUNCATE", "DETACH", "KILL", "SET", "USE", "SYSTEM", "EXPLAIN"})
 _INPUT = re.compile(rb"\bFROM\s+input\s*\(", re.IGNORECASE)
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
@@ -141,7 +141,7 @@ class Job:
             raise failure(358, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
         if self.request.method == "GET" and kind not in ("READ_ONLY", "UNKNOWN"):
             raise _get_is_readonly()
-        if query.keyword in _FILLING:
+        if kind != "READ_ONLY" and query.keyword not in _FREEING:
             self._check_space()
         outcome = self.outcome
         outcome.format = query.format or self.request.format
@@ -160,10 +160,12 @@ class Job:
 
     def _check_space(self) -> None:
         """Refuse what fills the disk before it is full: ClickHouse would wait for room, without a word, for ever."""
-        if self.request.settings.get("log_comment") == FREEING:
+        folder = self.engine.folder
+        if FREEING.items() <= self.request.settings.items():
+            give_up_reserve(folder.parent)
             return
         try:
-            check_space(self.engine.folder)
+            check_space(folder)
         except DiskFull as error:
             raise failure(243, "NOT_ENOUGH_SPACE", str(error)) from None
 

@@ -30,9 +30,9 @@ class Insert:
     settings: int | None = None
 
     def piped(self, path: str) -> bytes:
-        """The same statement with its data read from `path`."""
+        """The same statement with its data read from `path`, a frame of LZ4."""
         target, settings = self.head[: self.settings], self.head[len(self.head[: self.settings]) :]
-        source = f"FROM INFILE '{path}' COMPRESSION 'none'"
+        source = f"FROM INFILE '{path}' COMPRESSION 'lz4'"
         return f"{target}\n{source}\n{settings}\nFORMAT {self.format}".encode("latin-1")
 
 
