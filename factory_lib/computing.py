@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
 
 STAGED_ROWS = 1 << 14
+STAGED_BYTES = 128 << 20
 STAGED_SECONDS = 0.5
-"""Values are staged after so many rows or seconds, whichever comes first: what a killed run loses at most."""
+"""Values are staged after so many rows, bytes or seconds, whichever comes first: what a killed run loses at most."""
 
 WAVE_ROWS = 1 << 21
 WAVE_SHARDS = 500
@@ -283,13 +284,14 @@ def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Batches together, as often as they are to be staged."""
     held: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     last = time.monotonic()
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
-        if rows >= STAGED_ROWS or time.monotonic() - last >= STAGED_SECONDS:
+        size += batch.nbytes
+        if rows >= STAGED_ROWS or size >= STAGED_BYTES or time.monotonic() - last >= STAGED_SECONDS:
             yield pa.Table.from_batches(held)
-            held, rows, last = [], 0, time.monotonic()
+            held, rows, size, last = [], 0, 0, time.monotonic()
     if rows:
         yield pa.Table.from_batches(held)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.bounded import split
 from factory_lib.errors import EngineError, QueryError, nearest
 from factory_lib.expressions import SqlText
 from factory_lib.progress import track
@@ -34,6 +35,7 @@ INSERT_ROWS = 1 << 12
 """Rows of an insert, at least; it ends where a shard ends."""
 
 MAX_INSERT_ROWS = 1 << 18
+MAX_INSERT_BYTES = 128 << 20
 
 
 @dataclass
@@ -266,17 +268,19 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """
     held: list[pa.RecordBatch] = []
     shards: set[str] = set()
-    rows = 0
-    for batch in batches:
+    rows = size = 0
+    for batch in (piece for whole in batches for piece in split(whole)):
         if not batch.num_rows:
             continue
         here = set(batch.column("shard").unique().to_pylist())
-        if rows >= MAX_INSERT_ROWS or (rows >= INSERT_ROWS and not here & shards):
+        full = rows >= MAX_INSERT_ROWS or size >= MAX_INSERT_BYTES
+        if full or (rows >= INSERT_ROWS and not here & shards):
             yield pa.Table.from_batches(held)
-            held, shards, rows = [], set(), 0
+            held, shards, rows, size = [], set(), 0, 0
         held.append(batch)
         shards |= here
         rows += batch.num_rows
+        size += batch.nbytes
     if rows:
         yield pa.Table.from_batches(held)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory_lib.errors import SettingsError
+from factory_lib.memory import processes_that_fit
 
 MOST_PIXELS = 2 * 89_478_485
 """Above this Pillow itself refuses a picture as a decompression bomb."""
@@ -27,7 +28,8 @@ class Settings:
         clickhouse_url: `FACTORY_CLICKHOUSE_URL`, a ClickHouse server; unset, the embedded engine of `home` is used.
         engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default
             900).
-        workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core).
+        workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core, and no more than memory allows
+            where each may take `FACTORY_WORKER_BYTES`).
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests; unset, the one that was
             used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
@@ -71,7 +73,7 @@ def settings() -> Settings:
         home=home,
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
-        workers=int(_number("FACTORY_WORKERS", float(os.cpu_count() or 1), minimum=1)),
+        workers=_workers(),
         source=os.environ.get("FACTORY_SOURCE") or _remembered_source(home),
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
         unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
@@ -102,6 +104,23 @@ def signal_timeout() -> float:
         SettingsError: no number.
     """
     return _number("FACTORY_SIGNAL_TIMEOUT", 600.0)
+
+
+def _workers() -> int:
+    wanted = int(_number("FACTORY_WORKERS", 0.0))
+    return wanted or min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
+
+
+def worker_bytes() -> int:
+    """`FACTORY_WORKER_BYTES`, memory that a process that computes signals may need (default 2^30).
+
+    The default is what one takes that decodes a picture of the largest size that is decoded by default: 0.2 GiB for the
+    interpreter and libraries, three bytes a pixel for the picture, and as much twice for what is computed of it.
+
+    Raises:
+        SettingsError: no number, or less than 64 MiB.
+    """
+    return int(_number("FACTORY_WORKER_BYTES", float(2**30), minimum=float(2**26)))
 
 
 @functools.cache

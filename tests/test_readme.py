@@ -50,5 +50,5 @@ def test_commands_files_and_targets_exist() -> None:
 def test_settings_are_documented() -> None:
     text = (ROOT / "factory_lib" / "settings.py").read_text()
     documented = set(re.findall(r"`(FACTORY_[A-Z_]+)`", README))
-    known = set(re.findall(r"FACTORY_[A-Z_]+", text))
-    assert documented <= known
+    known = set(re.findall(r"\bFACTORY_[A-Z_]+", text))
+    assert documented == known

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
+from factory_lib.bounded import BATCH_BYTES
 from factory_lib.errors import SourceError
+from factory_lib.memory import memory_limit
 from factory_lib.redaction import redact
 from factory_lib.sources.columns import json_column, json_type
 from factory_lib.sources.streams import open_stream
 from factory_lib.storage.store import FileInfo
 
 MAX_ARRAY_BYTES = 2**30
-"""The largest JSON file that is parsed as a whole; JSON Lines have no limit."""
+"""The largest JSON file that is parsed as a whole, where memory allows; JSON Lines have no limit."""
+MAX_LINE_BYTES = 2**26
+"""A longer line is left out, and counted."""
+_PARSED = 8
+"""Times its text is what a parsed document takes in memory, about."""
 _ROWS_AT_ONCE = 10_000
 
 
@@ -62,31 +67,46 @@ class JsonRows:
         return pa.schema([(name, kind or pa.string()) for name, kind in kinds.items()]), count
 
     def _pieces(self, size: int) -> Iterator[list[dict[str, Any]]]:
-        rows = self._objects()
-        while piece := list(islice(rows, size)):
+        """Objects, at most `size` of them and `BATCH_BYTES` of text at once."""
+        piece: list[dict[str, Any]] = []
+        held = 0
+        for found, length in self._objects():
+            if piece and (len(piece) >= size or held + length > BATCH_BYTES):
+                yield piece
+                piece, held = [], 0
+            piece.append(found)
+            held += length
+        if piece:
             yield piece
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
+    def _objects(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Objects with the bytes of their text, where each has its own."""
         self.skipped = 0
         with open_stream(self._file) as stream:
             first = stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]  # type: ignore[attr-defined]
-            for found in self._array(stream) if first == b"[" else self._lines(stream):
+            for found, length in self._array(stream) if first == b"[" else self._lines(stream):
                 if isinstance(found, dict):
-                    yield found
+                    yield found, length
                 else:
                     self.skipped += 1
 
-    def _lines(self, stream: Any) -> Iterator[Any]:
-        for line in stream:
+    def _lines(self, stream: Any) -> Iterator[tuple[Any, int]]:
+        while line := stream.readline(MAX_LINE_BYTES):
+            cut = len(line) == MAX_LINE_BYTES and not line.endswith(b"\n")
+            while cut and len(rest := stream.readline(MAX_LINE_BYTES)) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                pass
             text = line.strip(b"\xef\xbb\xbf \t\r\n")
             if text:
                 try:
-                    yield json.loads(text)
+                    yield None if cut else json.loads(text), len(line)
                 except (ValueError, RecursionError):
-                    yield None
+                    yield None, len(line)
 
-    def _array(self, stream: Any) -> Iterator[Any]:
-        yield from parse_json(self._file, stream.read(MAX_ARRAY_BYTES + 1))
+    def _array(self, stream: Any) -> Iterator[tuple[Any, int]]:
+        data = stream.read(MAX_ARRAY_BYTES + 1)
+        found = parse_json(self._file, data)
+        length = len(data) // max(len(found), 1)
+        yield from ((one, length) for one in found)
 
 
 def parse_json(file: FileInfo, data: bytes) -> Any:
@@ -95,9 +115,10 @@ def parse_json(file: FileInfo, data: bytes) -> Any:
     Raises:
         SourceError: it is none, or larger than `MAX_ARRAY_BYTES`.
     """
-    if len(data) > MAX_ARRAY_BYTES:
+    most = min(MAX_ARRAY_BYTES, memory_limit() // _PARSED)
+    if len(data) > most:
         raise SourceError(
-            f"{redact(file.uri)} is larger than {MAX_ARRAY_BYTES} bytes: too large to be parsed as one JSON document.",
+            f"{redact(file.uri)} is larger than {most} bytes: too large to be parsed as one JSON document here.",
             "Write it as JSON Lines, one object a line.",
         )
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.bounded import aligned
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.media import MediaRows
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, name_shards
@@ -79,7 +80,7 @@ class MetadataTables:
                 yield batch, {}
             return
         pointers = MediaRows(pair.table, wanted, self.unpack_to).read(pair.media_batches(_FILES_AT_ONCE), report)
-        for batch, places in zip(pair.batches(self.table_schema, _FILES_AT_ONCE, report), pointers, strict=True):
+        for batch, places in aligned(pair.batches(self.table_schema, _FILES_AT_ONCE, report), pointers):
             yield batch, {column: places.column(column) for column in wanted}
 
     def _without_failures(self, rows: pa.RecordBatch, report: ShardReport) -> pa.RecordBatch:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import io
 import lzma
 import math
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +32,7 @@ MAX_MEMBERS = 1_000
 MAX_INFLATED_BYTES = 4 * 2**30
 """The largest deflated member that is inflated, whatever it claims."""
 WHOLE_SHARE = 0.25
-"""From this share of its rows on, a member is read in one piece rather than row by row."""
+"""From this share of the rows between the first and the last on, they are read in one piece rather than row by row."""
 _HEADER_BYTES = 16 * 2**10
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, KeyError, EOFError, OverflowError,
@@ -103,10 +106,16 @@ def read_rows(
     Raises:
         SourceError: the file is damaged, or a deflated member is larger than `MAX_INFLATED_BYTES`.
     """
-    if rows is None or member.offset < 0 or member.fortran or len(rows) >= WHOLE_SHARE * member.rows:
-        whole = _whole(origin, file, member)
-        return whole if rows is None else whole[rows]
+    if rows is None:
+        return _whole(origin, file, member)
+    if member.offset < 0 or member.fortran:
+        return np.asarray(_kept(origin, file, member)[rows])
+    first, last = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
     size = member.row_bytes
+    if len(rows) >= WHOLE_SHARE * (last - first):
+        data = _bytes(origin, file, member, member.offset + first * size, (last - first) * size)
+        span = np.frombuffer(data, member.dtype).reshape(last - first, *member.shape[1:])
+        return span if len(rows) == last - first and (np.diff(rows) == 1).all() else span[rows - first]
     ranges = [(member.offset + row * size, size) for row in rows.tolist()]
     data = b"".join(origin.read_ranges(file.uri, ranges, etag=file.etag or None))
     return np.frombuffer(data, member.dtype).reshape(len(rows), *member.shape[1:])
@@ -114,20 +123,46 @@ def read_rows(
 
 def _whole(origin: Store, file: FileInfo, member: ArrayMember) -> npt.NDArray[Any]:
     size = member.rows * member.row_bytes
-    if member.offset >= 0:
-        data = origin.read(file.uri, member.offset, size, etag=file.etag or None)
-        if len(data) != size:
-            raise SourceError(f"{redact(file.uri)} ends within its array {member.name!r}.", "Was it cut off?")
-    else:
-        data = _inflated(origin, file, member)[-size:] if size else b""
-    flat = np.frombuffer(data, member.dtype)
+    if not size:
+        return np.zeros(member.shape, member.dtype)
+    if member.offset < 0:
+        return _shaped(_inflated(origin, file, member), member)
+    return _shaped(np.frombuffer(_bytes(origin, file, member, member.offset, size), np.uint8), member)
+
+
+@lru_cache(maxsize=2)
+def _kept(origin: Store, file: FileInfo, member: ArrayMember) -> npt.NDArray[Any]:
+    """The whole array, of the few that are read row by row and have no byte range for each: inflated once."""
+    return _whole(origin, file, member)
+
+
+def _bytes(origin: Store, file: FileInfo, member: ArrayMember, offset: int, size: int) -> bytes:
+    data = origin.read(file.uri, offset, size, etag=file.etag or None)
+    if len(data) != size:
+        raise SourceError(f"{redact(file.uri)} ends within its array {member.name!r}.", "Was it cut off?")
+    return data
+
+
+def _shaped(data: npt.NDArray[np.uint8], member: ArrayMember) -> npt.NDArray[Any]:
+    flat = data.view(member.dtype)
     return flat.reshape(member.shape[::-1]).T if member.fortran else flat.reshape(member.shape)
 
 
-def _inflated(origin: Store, file: FileInfo, member: ArrayMember) -> bytes:
+def _inflated(origin: Store, file: FileInfo, member: ArrayMember) -> npt.NDArray[np.uint8]:
+    """The bytes of an array, in a file without a name that is mapped: what is not used for a while takes no memory."""
+    size = member.rows * member.row_bytes
     try:
-        with zipfile.ZipFile(io.BufferedReader(origin.open(file), 2**20)) as archive:
-            return archive.read(f"{member.name}.npy")
+        with (
+            zipfile.ZipFile(io.BufferedReader(origin.open(file), 2**20)) as archive,
+            archive.open(f"{member.name}.npy") as source,
+            tempfile.TemporaryFile() as kept,
+        ):
+            source.read(archive.getinfo(f"{member.name}.npy").file_size - size)  # the header
+            shutil.copyfileobj(source, kept, 2**20)
+            kept.flush()
+            if kept.tell() != size:
+                raise SourceError(f"{redact(file.uri)} ends within its array {member.name!r}.", "Was it cut off?")
+            return np.memmap(kept, np.uint8, "r", shape=(size,))
     except ARCHIVE_ERRORS as error:
         raise SourceError(f"{redact(file.uri)}: array {member.name!r} cannot be inflated: {error}.") from error
 

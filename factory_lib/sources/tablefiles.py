@@ -7,10 +7,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from factory_lib.bounded import rows_within, split
 from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.streams import first_bytes, open_stream
 from factory_lib.storage.store import FileInfo, is_local, store
+
+_NUMBER_BYTES, _PAGE_BYTES = 4, 2**14
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Text tables; each also compressed, with `.gz`, `.zst`, `.bz2` or `.xz` behind it."""
@@ -80,12 +83,8 @@ class Parquet:
     """A parquet file; opening it reads only its footer."""
 
     def __init__(self, file: FileInfo) -> None:
-        import pyarrow.parquet as pq
-
-        # On a local disk Arrow opens the path itself, which is faster; elsewhere it asks the store for ranges.
-        where: Any = file.uri if is_local(file.uri) else pa.PythonFile(store().open(file), mode="r")
         self._file, self.skipped = file, 0
-        self._parquet = pq.ParquetFile(where, pre_buffer=not is_local(file.uri))
+        self._parquet = self._opened()
 
     @property
     def schema(self) -> pa.Schema:
@@ -102,9 +101,44 @@ class Parquet:
         # Arrow takes a dot in a name for a path into a struct; such a name is asked for with all others.
         names = None if columns is None or any("." in name for name in columns) else list(columns)
         try:
-            yield from self._parquet.iter_batches(size, columns=names, use_threads=False)
+            for group in range(self._parquet.num_row_groups):
+                rows, repeated = self._bounds(group, None if names is None else set(names))
+                file = self._parquet if not repeated else self._opened(repeated)
+                some = file.iter_batches(min(size, rows), row_groups=[group], columns=names, use_threads=False)
+                for batch in some:
+                    for piece in split(batch):
+                        yield decoded(piece) if repeated else piece
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self._file, error) from error
+
+    def _opened(self, dictionaries: Sequence[str] = ()) -> Any:
+        import pyarrow.parquet as pq
+
+        # On a local disk Arrow opens the path itself, which is faster; elsewhere it asks the store for ranges.
+        local = is_local(self._file.uri)
+        where: Any = self._file.uri if local else pa.PythonFile(store().open(self._file), mode="r")
+        return pq.ParquetFile(where, pre_buffer=not local, read_dictionary=list(dictionaries) or None)
+
+    def _bounds(self, group: int, names: set[str] | None) -> tuple[int, tuple[str, ...]]:
+        """How many rows of a row group make a batch, and its columns that are small only because values repeat.
+
+        The footer tells how long columns are before compression, but with a value that repeats written once: a batch
+        of these could be of any size. They are read with each value once, and are cut before values are as often as
+        they occur.
+        """
+        about = self._parquet.metadata.row_group(group)
+        size, repeated = 0, []
+        for leaf in range(about.num_columns):
+            column = about.column(leaf)
+            name = column.path_in_schema.partition(".")[0]
+            if names is not None and name not in names and column.path_in_schema not in names:
+                continue
+            size += column.total_uncompressed_size
+            if _repeats(column) and column.path_in_schema == name:
+                repeated.append(name)
+        most = rows_within(size / max(about.num_rows, 1))
+        kinds = self._parquet.schema_arrow
+        return most, tuple(name for name in repeated if _is_text(kinds.field(name).type)) if about.num_rows > 1 else ()
 
 
 class ArrowFile:
@@ -129,7 +163,7 @@ class ArrowFile:
             for batch in self._whole():
                 part = batch if columns is None else batch.select(list(columns))
                 for start in range(0, len(part), size):
-                    yield part.slice(start, size)
+                    yield from split(part.slice(start, size))
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self._file, error) from error
 
@@ -156,6 +190,26 @@ class ArrowFile:
             yield from (opened.get_batch(number) for number in range(opened.num_record_batches))
         else:
             yield from opened
+
+
+def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with each value as often as it occurs."""
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _repeats(column: Any) -> bool:
+    """Whether a column is, but for its dictionary, little more than numbers of entries in it."""
+    if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
+        return False
+    numbers = column.total_compressed_size - (column.data_page_offset - (column.dictionary_page_offset or 0))
+    return bool(numbers < _NUMBER_BYTES * column.num_values + _PAGE_BYTES)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def _open_text(file: FileInfo) -> TableFile:

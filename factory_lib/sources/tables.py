@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.bounded import rows_within
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch, settled_type
@@ -121,7 +122,7 @@ class TablePair:
         return ({"image": main} if main else {}) | {column: name for name, column in others.items()}
 
     def media_batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Columns with the bytes of files, in pieces as `batches` gives them."""
+        """Columns with the bytes of files, in pieces of at most `size` rows."""
         assert self._table is not None
         yield from self._table.batches(size, list(self.media.values()))
 
@@ -138,7 +139,7 @@ class TablePair:
         return one_batch(pa.Table.from_batches(list(self.batches(schema, max(self.rows, 1), report)), schema))
 
     def batches(self, schema: pa.Schema, size: int, report: ShardReport) -> Iterator[pa.RecordBatch]:
-        """The table in pieces of at most `size` rows.
+        """The table in pieces of at most `size` rows, and of bounded bytes.
 
         Args:
             schema: columns by their settled names and types; one that the table lacks is null.
@@ -148,6 +149,7 @@ class TablePair:
         """
         wanted = {column: self.fields[column][0] for column in schema.names if column in self.fields}
         names = [name for name in wanted.values() if self._is_in_table(name)]
+        size = min(size, rows_within(sum(self.members[wanted[c]].row_bytes for c in self.array_columns(schema))))
         start = 0
         for piece in self._pieces(names, size) if self.rows else ():
             columns = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory_lib.errors import DiskFull
@@ -82,11 +83,18 @@ def keep_reserve(home: Path) -> None:
             os.close(descriptor)
 
 
-def _usage(folder: Path) -> shutil._ntuple_diskusage:
+@dataclass(frozen=True)
+class _Usage:
+    free: int
+    total: int
+
+
+def _usage(folder: Path) -> _Usage:
     """Of the disk that a folder is on, or will be on."""
     while not folder.exists():
         folder = folder.absolute().parent
-    return shutil.disk_usage(folder)
+    found = shutil.disk_usage(folder)
+    return _Usage(found.free, found.total)
 
 
 def _mount(folder: Path) -> Path:
