@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -28,7 +29,8 @@ ABANDONED_HOURS = 24.0
 
 _PART = re.compile(r"\.part-(\d+)-([^-]*)-([0-9a-f]{8})-")
 # how unfinished files and folders were named before, without an owner
-_UNOWNED = re.compile(r"\.building-|\.writing-|(?:engine|up)\.json\.\d+$")
+_UNOWNED = re.compile(r"\.(?:building|writing)-[a-z0-9_]{8}$|(?:engine|up)\.json\.\d+$|[0-9a-f]{32}\.\d+\.tmp$")
+_number = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ def unfinished(path: Path) -> Path:
     """A name beside `path` for what will be renamed to it; what dead processes left in that folder is removed."""
     _swept_once(path.parent, os.getpid())
     me = Owner.here()
-    return path.with_name(f".part-{me.pid}-{me.started}-{_machine(me.host, me.boot)}-{time.monotonic_ns()}-{path.name}")
+    owner = f"{me.pid}-{me.started}-{_machine(me.host, me.boot)}"
+    # A name may have 255 bytes, and that of the path may have them all.
+    return path.with_name(f".part-{owner}-{next(_number)}-{path.name[:32]}")
 
 
 @contextlib.contextmanager

@@ -188,7 +188,7 @@ def use_environment(variables: dict[str, str]) -> None:
 def remember_source(uri: str) -> None:
     """Keep the source of the asset graph for later processes that are not told one."""
     home = settings().home
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "source").write_text(uri)
 
 

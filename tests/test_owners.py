@@ -58,11 +58,15 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, kind: str) -> None:
 
 
 def test_names_without_an_owner_go_when_they_are_old(tmp_path: Path) -> None:
-    old = [tmp_path / name for name in (".building-x1", "engine.json.123", "up.json.9", ".writing-abc")]
+    old = [tmp_path / name for name in (".building-x1_y2z3w", "engine.json.123", "up.json.9", ".writing-abcdefgh")]
+    old.append(tmp_path / f"{'0' * 32}.17.tmp")
     for path in [*old, tmp_path / "kept.json.1"]:
         path.touch()
         os.utime(path, (1, 1))
-    (tmp_path / ".building-new").touch()
+    (tmp_path / ".building-newnew00").touch()
+    own = tmp_path / ".building-site"  # of the user
+    own.touch()
+    os.utime(own, (1, 1))
     assert leftovers(tmp_path) == sorted(old)
 
 
@@ -81,6 +85,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert target.read_text() == "one"
     assert os.listdir(tmp_path) == ["state"]
     assert unfinished(target).parent == tmp_path
+    longest = tmp_path / ("x" * 255)
+    with replacing(longest) as beside:
+        beside.write_text("as long as a name may be")
+    assert longest.exists()
 
 
 def test_a_copy_of_a_folder_is_another_folder(tmp_path: Path) -> None:

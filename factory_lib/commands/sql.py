@@ -13,6 +13,7 @@ import click
 from factory_lib.commands.formats import write
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, say, table
+from factory_lib.owners import replacing
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.handwritten import read
@@ -93,13 +94,8 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         return
     if not output.parent.is_dir():
         raise click.UsageError(f"There is no folder {output.parent}.")
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(output) as beside, open(beside, "wb") as file:
+        yield file
 
 
 def _first(rows: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.RecordBatch]:

@@ -24,8 +24,10 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, nearest
+from factory_lib.home import private_folder
 from factory_lib.loading.convert import is_list, to_arrow, to_numpy
 from factory_lib.loading.order import Rows
+from factory_lib.owners import unfinished
 from factory_lib.storage.store import FileInfo, store
 
 MISSING = np.uint32(0xFFFFFFFF)  # file number of a member that a sample does not have
@@ -157,13 +159,12 @@ def build_index(
     wanted = repr((_FORMAT, identity, tuple(members), tuple(columns)))
     name = hashlib.blake2b(wanted.encode(), digest_size=16).hexdigest()
     path = folder / name
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (path / "index.json").exists():
             _sweep(folder)
-            building = folder / f"{name}.{os.getpid()}.tmp"
-            shutil.rmtree(building, ignore_errors=True)
+            building = unfinished(path)
             building.mkdir()
             try:
                 _write(building, source(), identity, tuple(members), tuple(columns), etags or {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
+from factory_lib.home import private_folder
 from factory_lib.settings import settings
 
 
@@ -17,8 +18,8 @@ def dagster_home(home: Path | None = None) -> Path:
     Returns:
         The folder, to be named in `DAGSTER_HOME`. A `dagster.yaml` that is there already is left alone.
     """
-    folder = (home or settings().home) / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
+    home = home or settings().home
+    folder = private_folder(home / "dagster", home)
     target = folder / "dagster.yaml"
     if not target.exists():
         template = importlib.resources.files("factory_lib.orchestration").joinpath("dagster.yaml")

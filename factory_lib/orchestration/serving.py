@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory_lib.errors import FactoryError
+from factory_lib.home import private_folder
 from factory_lib.orchestration.home import dagster_home
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import SERVED, environment
@@ -93,7 +94,7 @@ def sole_server(home: Path) -> Iterator[Serving]:
     Raises:
         FactoryError: another process serves it, or is about to.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(home, home)
     lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

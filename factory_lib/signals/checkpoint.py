@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory_lib.errors import SignalError
+from factory_lib.home import private_folder
+from factory_lib.owners import replacing
 from factory_lib.settings import settings
 
 BUNDLED = Path(__file__).with_name("tinyclip.safetensors")
@@ -136,8 +137,7 @@ def _file_digest(path: str, size: int, modified: int) -> str:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if large:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        written = note.with_suffix(f".{os.getpid()}")
-        written.write_text(digest)
-        written.replace(note)
+        private_folder(note.parent)
+        with replacing(note) as written:
+            written.write_text(digest)
     return digest

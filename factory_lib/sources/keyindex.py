@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -28,6 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
+from factory_lib.home import private_folder
+from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings
 from factory_lib.sources.shards import ShardReport
@@ -203,7 +204,7 @@ class _Attributes:
 @lru_cache(maxsize=8)
 def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
     if not (folder / "places.npy").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(folder.parent)
         with (folder.parent / f".{folder.name[:12]}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several readers one builds, be they threads or processes
             if not (folder / "places.npy").exists():
@@ -219,7 +220,8 @@ def _build(folder: Path, tables: KeyedTables) -> None:
             f"The tables have {total} rows; an index holds {MAX_ROWS}.",
             "Ingest the metadata as a dataset of its own and join in the warehouse, or name fewer files.",
         )
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    building = unfinished(folder)
+    building.mkdir(mode=0o700)
     try:
         hashes = np.empty(total, np.uint64)
         places = np.empty(total, np.uint64)

@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import StoreError
+from factory_lib.home import private_folder
+from factory_lib.owners import unfinished
 from factory_lib.settings import settings
 from factory_lib.storage import tally
 from factory_lib.storage.files import FileInfo
@@ -410,7 +412,7 @@ class BlockCache:
         """The bytes in use, for all processes, to be read and changed."""
         with self._lock:
             if self._usage is None:
-                self.options.folder.mkdir(parents=True, exist_ok=True)
+                private_folder(self.options.folder)
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
                 self._usage = os.fdopen(os.open(self.options.folder / "used", flags, 0o600), "r+b", buffering=0)
                 free = shutil.disk_usage(self.options.folder).free
@@ -470,8 +472,7 @@ def clear(folder: Path) -> int:
 
 def _remove(folder: Path, mirror: Path) -> None:
     """Take a mirror away: renamed first, so that nobody opens half of it; who has it open goes on reading."""
-    trash = folder / "trash" / f"{mirror.name}.{os.getpid()}.{time.monotonic_ns()}"
-    trash.parent.mkdir(exist_ok=True)
+    trash = unfinished(private_folder(folder / "trash") / mirror.name)
     try:
         mirror.rename(trash)
     except FileNotFoundError:

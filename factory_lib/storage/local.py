@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from factory_lib.owners import replacing, unfinished
 from factory_lib.storage.files import ChangedError, FileInfo, is_state
 
 
@@ -75,30 +75,21 @@ class LocalFiles:
 
     def write(self, uri: str, data: bytes) -> None:
         """Write to a temporary name in the same folder, then rename."""
-        folder = os.path.dirname(uri)
-        os.makedirs(folder, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, uri)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        os.makedirs(os.path.dirname(uri), exist_ok=True)
+        with replacing(Path(uri)) as beside:
+            beside.write_bytes(data)
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write to a temporary name, then link: that fails where the name is taken."""
-        folder = os.path.dirname(uri)
-        os.makedirs(folder, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        os.makedirs(os.path.dirname(uri), exist_ok=True)
+        beside = unfinished(Path(uri))
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.link(temporary, uri)
+            beside.write_bytes(data)
+            os.link(beside, uri)
         except FileExistsError:
             return False
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
         return True
 
     def remove(self, uri: str) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from factory_lib.owners import replacing
 from factory_lib.storage.files import FileInfo
 
 PAGE = 4096
@@ -59,7 +60,7 @@ class Mirror:
     def __init__(self, folder: Path, file: FileInfo) -> None:
         self.folder, self.file = folder, file
         self.pages = -(-file.size // PAGE)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder / "about.json"
         if not about.exists():
             _write_whole(about, json.dumps({"uri": file.uri, "size": file.size, "etag": file.etag}).encode())
@@ -211,9 +212,8 @@ def _scratch() -> _Scratch:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    beside.write_bytes(data)
-    beside.replace(path)
+    with replacing(path) as beside:
+        beside.write_bytes(data)
 
 
 def _libc() -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import TrainingError
+from factory_lib.home import private_folder
 from factory_lib.training.files import write_whole
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Assignment:
 
 def write_assignment(folder: Path, assignment: Assignment) -> None:
     """Write what is to be done; what a training left in the folder stays."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     write_whole(folder / "assignment.json", json.dumps(asdict(assignment), indent=1).encode())
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory_lib.home import private_folder
 from factory_lib.settings import settings
 
 _NAME = re.compile(r"v([1-9][0-9]*)\.safetensors")
@@ -43,7 +44,7 @@ def stored_models(folder: Path) -> list[StoredModel]:
 
 def publish(folder: Path, weights: Path) -> StoredModel:
     """Give a finished file the next number; it appears whole, and two publishers never share a number."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     while True:
         known = stored_models(folder)
         number = known[-1].number + 1 if known else 1

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from factory_lib.errors import EngineError
+from factory_lib.home import private_folder
 from factory_lib.owners import Owner, boot_id, folder_identity
 from factory_lib.progress import track
 from factory_lib.settings import unmarked_environment
@@ -194,7 +195,7 @@ def _held(home: Path) -> bool:
 @contextlib.contextmanager
 def _starting(home: Path) -> Iterator[None]:
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(home, home)
         descriptor = os.open(home / STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EngineError(

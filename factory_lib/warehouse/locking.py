@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from factory_lib.errors import CommitError, EngineError
+from factory_lib.home import private_folder
 from factory_lib.owners import Owner, owner
 from factory_lib.progress import track
 from factory_lib.sqltext import literal, quote
@@ -49,8 +50,7 @@ def locked(warehouse: Warehouse, *datasets: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file(home: Path, dataset: str) -> Iterator[None]:
-    folder = home / "locks"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = private_folder(home / "locks", home)
     with open(folder / dataset, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
