@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as searches
 
 from tests.s3 import relay, relay_server, s3, s3_client, s3_endpoint
 
@@ -15,6 +17,9 @@ __all__ = ["relay", "relay_server", "s3", "s3_client", "s3_endpoint"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FACTORY_RETRY_SECONDS", "0")  # storage that tests have fail for good is given up soon
+# How long an example takes says what else the machine does, and nothing of the law.
+searches.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+searches.load_profile("any machine")
 # A shell that starts things in the background has them ignore interrupts, and Dagster takes SIGTERM for one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

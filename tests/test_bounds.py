@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
-from hypothesis import settings as searching
 from hypothesis import strategies as st
 
 from factory_lib import bounded
@@ -31,7 +30,6 @@ def batch_of(texts: list[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"text": pa.array(texts, pa.string()), "n": list(range(len(texts)))})
 
 
-@searching(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=60), st.integers(1, 400))
 def test_split_keeps_rows_and_bounds_bytes(texts: list[str], size: int) -> None:
     pieces = list(split(batch_of(texts), size))
@@ -39,7 +37,6 @@ def test_split_keeps_rows_and_bounds_bytes(texts: list[str], size: int) -> None:
     assert all(piece.num_rows <= 1 or bytes_of(piece) <= size for piece in pieces)
 
 
-@searching(deadline=None)
 @given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
 def test_aligned_streams_have_the_same_rows(one: list[int], other: list[int]) -> None:
     def stream(sizes: list[int]) -> list[pa.RecordBatch]:
