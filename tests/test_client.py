@@ -372,6 +372,15 @@ def test_insert_of_every_kind_of_data(wh: Warehouse, table: Callable[[str], str]
         assert found == [{key: row[key] for key in found[0]} for row in expected]
 
 
+def test_long_inserts_are_read_from_front_to_back(wh: Warehouse, table: Callable[[str], str]) -> None:
+    # Of a plain pipe with as much as this some are refused: their reader wants to seek.
+    data = pa.table({"a": np.random.default_rng(0).integers(0, 2**60, 600_000)})
+    name = table("a Int64")
+    for _ in range(8):
+        assert wh.insert(name, data) == 600_000
+    assert wh.scalar(f"SELECT count() FROM {name}") == 8 * 600_000
+
+
 def test_insert_of_nothing(wh: Warehouse, table: Callable[[str], str]) -> None:
     name = table("a Int64")
     assert wh.insert(name, pa.table({"a": pa.array([], pa.int64())})) == 0
