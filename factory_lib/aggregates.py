@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from factory_lib.expressions import SqlText
 from factory_lib.operators import Call, Expr, Window
+from factory_lib.sqltext import functions_called
 
 _COMBINATORS = r"(If|Array|Map|OrNull|OrDefault|Distinct|ForEach|Resample|State|Merge|SimpleState|ArgMin|ArgMax)*"
 
@@ -71,8 +72,7 @@ def is_summed(expr: Expr, type_of: Callable[[Expr], str]) -> bool:
 def is_open(expr: Expr) -> bool:
     """Whether SQL text numbers rows or takes one of several: what it leaves open is decided anew each time."""
     return any(
-        isinstance(e, SqlText)
-        and any(kind_of(w) == "ordered" or w in _NUMBERING for w in re.findall(r"(\w+)\s*\(", e.text))
+        isinstance(e, SqlText) and any(kind_of(w) == "ordered" or w in _NUMBERING for w in functions_called(e.text))
         for e in expr.walk()
     )
 
@@ -87,10 +87,10 @@ def _functions(expr: Expr, *, windows: bool) -> Iterator[tuple[str, tuple[Expr, 
     if isinstance(expr, Call):
         yield expr.name, expr.args
     if isinstance(expr, SqlText):
-        yield from ((word, ()) for word in re.findall(r"(\w+)\s*\(", expr.text))
+        yield from ((word, ()) for word in functions_called(expr.text))
     for child in expr.children():
         yield from _functions(child, windows=windows)
 
 
 def _is_exact(ch_type: str) -> bool:
-    return bool(re.fullmatch(r"(LowCardinality\()?(Nullable\()?(U?Int\d+|Bool|Decimal\w*\(.*\)|Date\w*)\)*", ch_type))
+    return bool(re.fullmatch(r"(LowCardinality\()?(Nullable\()?(U?Int\d+|Bool|Decimal.*|Date\w*)\)*", ch_type))

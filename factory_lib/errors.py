@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from factory_lib.redaction import without_credentials
+
 
 class FactoryError(Exception):
     """Root of all errors of Dataset Factory.
 
     Args:
-        message: what went wrong, and where.
+        message: what went wrong, and where. Secrets of URIs are cut out of it, whoever worded it.
         hint: the next step, shown after the message.
 
     Attributes:
@@ -24,9 +26,9 @@ class FactoryError(Exception):
     shard: str | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = message
+        self.message = without_credentials(message)
         self.hint = hint
-        super().__init__(f"{message} {hint}".strip())
+        super().__init__(f"{self.message} {hint}".strip())
 
 
 class SettingsError(FactoryError):

@@ -20,6 +20,7 @@ from factory_lib.bounded import split
 from factory_lib.errors import EngineError, QueryError, nearest
 from factory_lib.expressions import SqlText
 from factory_lib.progress import track
+from factory_lib.redaction import redact
 from factory_lib.sql import Block, PendingSource, Rendering, TableSource, map_sources
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse import provenance
@@ -189,7 +190,7 @@ class ShardRows(Origin):
         self.columns = {**SYSTEM, **{f.name: clickhouse_type(f) for f in schema if f.name not in SYSTEM}}
 
     def __str__(self) -> str:
-        return f"{self.source.uri} ({self.source.format})"
+        return f"{redact(self.source.uri)} ({self.source.format})"
 
     def write(self, ledger: Ledger) -> Stage:
         from factory_lib.sources import ShardReport, read_shards
@@ -201,7 +202,7 @@ class ShardRows(Origin):
             for shard, batch in read_shards(self.source, self.shards, reports=reports)
         )
         try:
-            write_batches(stage, batches, f"ingesting {self.source.uri}")
+            write_batches(stage, batches, f"ingesting {redact(self.source.uri)}")
         except BaseException:
             stage.drop()
             raise

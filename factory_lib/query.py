@@ -18,6 +18,7 @@ from factory_lib.expressions import SqlText
 from factory_lib.joins import join_source, key_pairs
 from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
 from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle, typed
+from factory_lib.redaction import without_credentials
 from factory_lib.sampling import sampled
 from factory_lib.sql import (
     Block,
@@ -93,7 +94,7 @@ class DatasetQuery:
             source = open_source(source)
         rows = ShardRows(source, shards)
         argument = "" if shards is None else f", shards={list(shards)!r}"
-        python = f"DatasetQuery.from_source({source.uri!r}{argument})"
+        python = f"DatasetQuery.from_source({without_credentials(source.uri)!r}{argument})"
         return cls._of(Block.over(PendingSource(rows, rows.columns)), python)
 
     # Verbs -----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from factory_lib.operators import (
     Window,
 )
 from factory_lib.pending import DerivedRows, Origin, ShardRows
+from factory_lib.redaction import redact
 from factory_lib.sql import Block, JoinSource, PendingSource, TableSource, UnionSource
 from factory_lib.warehouse.names import is_version_name
 
@@ -282,7 +283,7 @@ class RecipeReader:
             raise NotReproducible(f"The source {uri} cannot be read any more: {error.message}") from None
         for name, fingerprint in recorded.items():
             if name not in there:
-                self._changed[name] = f"source changed: {uri} has no shard {name!r} any more"
+                self._changed[name] = f"source changed: {redact(uri)} has no shard {name!r} any more"
             elif there[name] != fingerprint:
                 self._changed[name] = f"source changed: the files of shard {name!r} are not those that were read"
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 MARK = "***"
 
@@ -17,9 +18,15 @@ _PUBLIC = frozenset(["versionid", "format", "width", "height", "w", "h", "size",
 """Parameters of URIs whose values are shown."""
 
 _URI_END = re.compile(r"[\s'\"<>`|\\^]")
+_LONGEST = 2048
+"""Characters of a password, at most."""
+_SPACE = re.compile(r"\s")
 _PORT = re.compile(r"[^:]*:\d{1,5}")
 _WORD = re.compile(r"[\w-]+")
-_SPEAKS = re.compile(r"secret|passw|token|signature|credential|access_?key|api_?key|private_?key|authorization|cookie")
+_SPEAKS = re.compile(
+    r"secret|passw|token|signature|credential|(?:access|account|api|private|shared|sas)_?key|authorization|cookie"
+    r"|connection_?string|(?:^|[_-])(?:pwd|sig|sas|auth)$"
+)
 _GIVEN = re.compile(r"""['"]?\s{0,8}[=:]\s{0,8}""")
 _VALUE = re.compile(r"""(?:bearer |basic |digest |token |aws4-hmac-sha256 )?(?:"[^"]*"?|'[^']*'?|[^\s,'"&)]+)""", re.I)
 _BEARER = re.compile(r" +[^\s,'\"]+")
@@ -38,6 +45,27 @@ def redact(text: str) -> str:
     )
 
 
+def stripped(value: Any) -> Any:
+    """A value made of dictionaries, lists and texts, with the secrets of the URIs in its texts cut out."""
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, dict):
+        return {stripped(key): stripped(inner) for key, inner in value.items()}
+    return [stripped(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def quiet(error: BaseException) -> BaseException:
+    """An error to be shown as the cause of another: itself, or its words where it or a cause of it tells a secret."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if redact(str(link)) != str(link):
+            return OSError(f"{type(error).__name__}: {redact(str(error))}")
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return error
+
+
 def _parts(text: str) -> Iterator[tuple[bool, str]]:
     """Text cut into plain parts and what follows the `://` of a URI."""
     alone = not any(character.isspace() for character in text)  # then it is nothing but one URI, quotes and all
@@ -45,10 +73,21 @@ def _parts(text: str) -> Iterator[tuple[bool, str]]:
     while (found := text.find("://", done)) >= 0:
         end = None if alone and done == 0 else _URI_END.search(text, found + 3)
         stop = end.start() if end is not None else len(text)
+        if end is not None and not end[0].isspace() and _is_cut_short(text[found + 3 : stop]):
+            space = _SPACE.search(text, stop, stop + _LONGEST)
+            at = text.rfind("@", stop, space.start() if space is not None else stop + _LONGEST)
+            next_end = _URI_END.search(text, at) if at >= 0 else None
+            stop = stop if at < 0 else next_end.start() if next_end is not None else len(text)
         yield True, text[done : found + 3]
         yield False, text[found + 3 : stop]
         done = stop
     yield True, text[done:]
+
+
+def _is_cut_short(rest: str) -> bool:
+    """Whether a password begins that is not over: one that holds a quote."""
+    first = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return ":" in first and "@" not in rest and "::" not in first and not _PORT.fullmatch(first)
 
 
 def _without_credentials(rest: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,11 @@ def identifiers(text: str) -> list[tuple[str, str]]:
     if done < len(seen):
         out.append(("", as_text(seen[done:])))
     return out
+
+
+def functions_called(text: str) -> list[str]:
+    """Names of the functions that SQL text calls, in order."""
+    return [one.text for one, two in pairwise(tokens(as_bytes(text))) if one.kind == "word" and two.text == "("]
 
 
 def _names_of_lambdas(found: list[Token]) -> set[str]:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory_lib.redaction import redact, without_credentials
+from factory_lib.errors import SourceError
+from factory_lib.redaction import quiet, redact, stripped, without_credentials
+from factory_lib.signals.task import describe
+from factory_lib.sources.surviving import worded
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40).map(
     lambda s: f"S3{s}cr3T"
@@ -34,6 +37,9 @@ IN_TEXT = (
     "{{'api_key': '{}'}}",
     "password: {}",
     '{{"token": "{}", "a": 1}}',
+    "account_key={}",
+    "{{'sas': '{}'}}",
+    "storage_options={{'key': 'AKIAIOSFODNN7EXAMPLE', 'secret': '{}'}}",
 )
 
 
@@ -48,6 +54,26 @@ def test_no_secret_of_a_uri_comes_out(secret: str) -> None:
         for text in (form.format(escaped), f"Reading {form.format(escaped)} failed: no rights"):
             assert escaped not in redact(text), form
             assert escaped not in without_credentials(text), form
+
+
+@settings(deadline=None, max_examples=60)
+@given(SECRETS)
+def test_no_error_tells_a_secret(secret: str) -> None:
+    """Neither one of ours, nor one of a library, nor what is stored of it."""
+    for form in IN_URIS + IN_PARAMETERS:
+        hidden = secret if form in IN_URIS else quote(secret, safe="")
+        uri = form.format(hidden)
+        library = ConnectionError(f"GET {uri} gave 403")
+        assert hidden not in str(SourceError(f"{uri} cannot be read: {library}")), form
+        assert hidden not in worded(library) + describe(library), form
+        assert hidden not in str(quiet(library)), form
+        outer = ValueError("no rights")
+        outer.__cause__ = library
+        assert quiet(outer).__cause__ is None
+        kept = stripped({"source": uri, "more": [f"read_parquet({uri!r})"]})
+        assert hidden not in f"{kept}", form
+    plain = ValueError("of width 3")
+    assert quiet(plain) is plain
 
 
 @settings(deadline=None, max_examples=60)
@@ -74,6 +100,6 @@ def test_what_is_no_secret_stays(text: str, shown: str) -> None:
     assert without_credentials("https://h/a?versionId=3&sig=x") == "https://h/a?versionId=3&sig=***"
 
 
-@pytest.mark.parametrize("piece", ["a", "a:", "://", "secret=", "?a=", "a://b:", "\"'"])
+@pytest.mark.parametrize("piece", ["a", "a:", "://", "secret=", "?a=", "a://b:", "\"'", " ://b:'"])
 def test_a_megabyte_of_anything_is_read_once(piece: str) -> None:
     redact(piece * (1_000_000 // len(piece)))

@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from factory_lib.errors import FactoryError
+from factory_lib.redaction import quiet, redact
 from factory_lib.settings import settings
 from factory_lib.warehouse.space import ran_full
 
@@ -57,4 +58,8 @@ def failures_shown(ctx: click.Context) -> Iterator[None]:
             full = ran_full(Path(error.filename or settings().home))
             raise Failed(full.message, full.hint) from None
         where = f"{error.filename}: " if error.filename else ""
-        raise Failed(f"{where}{error.strerror or error}") from None
+        raise Failed(redact(f"{where}{error.strerror or error}")) from None
+    except Exception as error:
+        if (said := quiet(error)) is error:
+            raise
+        raise said from None

@@ -19,6 +19,7 @@ from factory_lib.loading.limits import SlowSample, limited
 from factory_lib.loading.order import Order, Rows
 from factory_lib.loading.reading import SampleReader
 from factory_lib.loading.tasks import Batch, Broken
+from factory_lib.redaction import redact
 
 if TYPE_CHECKING:
     from factory_lib.loading.batches import Recipe
@@ -164,7 +165,7 @@ class Making:
                 'Filter it out, or use on_error="substitute".',
             ) from error
         if len(self.broken) < NOTES:
-            text = error.message if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
+            text = error.message if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
             self.broken.append(Broken(type(error).__name__, f"sample {self.place(index)}: {text}"))
 
     def place(self, index: int) -> str:
@@ -174,7 +175,9 @@ class Making:
         for member in source.members:
             pointer = self._pointers(member, np.array([row]))
             if not pointer.missing[0]:
-                places.append(f"{member} at byte {pointer.offset[0]} of {source.files[int(pointer.file[0])].uri}")
+                places.append(
+                    f"{member} at byte {pointer.offset[0]} of {redact(source.files[int(pointer.file[0])].uri)}"
+                )
         return f"{row} of {source.identity} ({', '.join(places) or 'no member'})"
 
     def _stack(self, stack: collate.Stack, picture: Picture, index: int) -> None:

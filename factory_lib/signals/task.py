@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.content import PREFIX, hash_column
 from factory_lib.signals.inputs import Input
@@ -246,7 +247,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MissingInputError):
         return str(error)
     # Object addresses change with every run: they would make equal versions look different.
-    message = " ".join(_ADDRESS.sub("", str(error)).split())
+    message = " ".join(redact(_ADDRESS.sub("", str(error)[: 8 * MAX_ERROR])).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"
 

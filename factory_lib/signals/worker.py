@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
 from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
@@ -106,7 +107,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
                 answers.put(Stale(message.id, stale.args))
             except Exception as error:
                 hint = error.hint if isinstance(error, FactoryError) else ""
-                text = error.message if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
+                text = error.message if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
                 answers.put(Failed(message.id, text, hint))
         elif isinstance(message, tuple):
             work, rows, data = message

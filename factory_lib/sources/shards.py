@@ -62,7 +62,7 @@ class ShardReport:
     def problem(self, message: str) -> None:
         """Keep a message, unless there are too many already."""
         if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(message)
+            self.problems.append(redact(message))
         else:
             self.count("problems_not_shown")
 

@@ -23,7 +23,7 @@ _ABOUT_ONE_FILE = (PermissionError, IsADirectoryError)
 
 def worded(error: BaseException) -> str:
     """What went wrong, in a line that can be printed and stored."""
-    text = " ".join(printable(str(error)[: 4 * _LONGEST]).split())[:_LONGEST]
+    text = " ".join(printable(redact(str(error)[: 4 * _LONGEST])).split())[:_LONGEST]
     return text if isinstance(error, FactoryError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

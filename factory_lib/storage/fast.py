@@ -27,9 +27,7 @@ class AnswerError(Exception):
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
-        parts = {
-            name: found[1] for name in ("Code", "Message") if (found := re.search(f"<{name}>(.*?)</{name}>", text))
-        }
+        parts = {name: found[1] for name in ("Code", "Message") if (found := re.search(f"<{name}>([^<]*)<", text))}
         self.response = {"Error": parts, "ResponseMetadata": {"HTTPStatusCode": status}}
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError, nearest
-from factory_lib.redaction import redact
+from factory_lib.redaction import quiet, redact
 from factory_lib.storage.files import ChangedError, FileInfo, Files
 from factory_lib.storage.retry import shown
 from factory_lib.storage.spans import plan_spans
@@ -96,7 +96,7 @@ class Store:
                 except StopIteration:
                     return
                 except Exception as error:
-                    raise self._explained(uri, error) from error
+                    raise self._explained(uri, error) from quiet(error)
                 yield chunk
         finally:
             stream.close()  # type: ignore[attr-defined]
@@ -186,7 +186,7 @@ class Store:
         try:
             return action(_files(uri))
         except Exception as error:
-            raise self._explained(uri, error) from error
+            raise self._explained(uri, error) from quiet(error)
 
     def _explained(self, uri: str, error: Exception) -> StoreError:
         where = redact(uri)

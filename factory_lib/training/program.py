@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from factory_lib.errors import FactoryError, SignalError
+from factory_lib.redaction import redact
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
 from factory_lib.training.assignment import TEST, Assignment, Part, read_assignment
 from factory_lib.training.evaluate import Metrics, evaluate
@@ -118,7 +119,7 @@ def main() -> None:
         train(folder)
     except Exception as error:
         traceback.print_exc()
-        said = str(error) if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
         # where the file exists, another process failed first, and that is why this one did
         with contextlib.suppress(FileExistsError), (folder / ERROR).open("x") as file:
             file.write(said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -68,7 +67,9 @@ def _parts(warehouse: Warehouse, sources: Iterable[TableSource]) -> tuple[int, i
 
 def _width(ch_type: str) -> int:
     """Bytes of a value of a type, roughly; of arrays ten elements."""
-    inner = re.sub(r"(Nullable|LowCardinality)\((.*)\)", r"\2", ch_type)
+    inner = ch_type
+    while inner.startswith(("Nullable(", "LowCardinality(")):
+        inner = inner.partition("(")[2]
     if inner.startswith("Array("):
         return 10 * _width(inner[6:-1])
     return next((width for name, width in _WIDTHS.items() if inner.startswith(name)), 2)

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
-from factory_lib.redaction import without_credentials
+from factory_lib.redaction import stripped, without_credentials
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
 
@@ -173,7 +173,7 @@ def record(
             "dataset": provenance.dataset,
             "created": provenance.created,
             "rows": provenance.rows,
-            "record": without_credentials(json.dumps(asdict(provenance), default=str)),
+            "record": json.dumps(stripped(asdict(provenance)), default=str),
         },
     )
     made = list(shards)
@@ -211,11 +211,9 @@ def recorded(warehouse: Warehouse, uuid: str) -> dict[str, int]:
 
 
 def _record_recipe(warehouse: Warehouse, uuid: str, recipe: Mapping[str, Any]) -> None:
-    text = json.dumps(recipe)
-    kept = without_credentials(text)
-    if kept != text:
-        kept = json.dumps({**json.loads(kept), "redacted": True})
-    warehouse.insert(f"{CATALOG}.recipes", pa.table({"uuid": [uuid], "recipe": [kept]}))
+    kept = stripped(json.loads(json.dumps(recipe)))
+    text = json.dumps(kept if kept == json.loads(json.dumps(recipe)) else {**kept, "redacted": True})
+    warehouse.insert(f"{CATALOG}.recipes", pa.table({"uuid": [uuid], "recipe": [text]}))
 
 
 def read_recipes(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from factory_lib.warehouse.valid_text import valid_batch
 
 _CODE = re.compile(r"Code: (\d+)\.\s*(?:DB::Exception: )?(.*)", re.DOTALL)
 _NO_SPACE = re.compile(r"Code: 243\b|No space left on device")
-_SUFFIX = re.compile(r"(?:\s*\(version [^()]*(?:\([^()]*\))?\))?(?:\s*\(for url [^()]*\))?\s*$")
+_SUFFIX = re.compile(r"(?:\s?\(version [^()]*(?:\([^()]*\))?\))?(?:\s?\(for url [^()]*\))?$")
 _HINTS = {
     194: "Give user and password in FACTORY_CLICKHOUSE_URL.",
     516: "Check user and password in FACTORY_CLICKHOUSE_URL.",
@@ -46,8 +46,8 @@ def engine_error(text: str) -> EngineError:
     code = int(match[1]) if match else 0
     line = next(iter((match[2] if match else text).strip().splitlines()), "no message")
     if _NO_SPACE.search(text):
-        return DiskFull(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS[243], code=243)
-    return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line)[:2000]}", _HINTS.get(code, ""), code=code)
+        return DiskFull(f"ClickHouse refused: {_SUFFIX.sub('', line.rstrip())[:2000]}", _HINTS[243], code=243)
+    return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line.rstrip())[:2000]}", _HINTS.get(code, ""), code=code)
 
 
 def open_result(response: Any) -> pa.RecordBatchReader:
