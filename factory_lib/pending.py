@@ -30,6 +30,7 @@ from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.given_values import check_written
 from factory_lib.warehouse.names import STAGING
+from factory_lib.warehouse.null_elements import marked
 from factory_lib.warehouse.stage import Stage, create_stage
 
 INSERT_ROWS = 1 << 12
@@ -147,7 +148,7 @@ class ArrowRows(Origin):
     """
 
     def __init__(self, data: Any, shard: str | None) -> None:
-        self.reader = as_reader(data)
+        self.reader = as_reader(marked(data) if isinstance(data, pa.Table) else data)
         if shard is not None and shard not in self.reader.schema.names:
             raise QueryError(f"The table has no column {shard!r}.", nearest(shard, self.reader.schema.names))
         self.shard = shard

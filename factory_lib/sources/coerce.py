@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.sources.columns import TYPES
 from factory_lib.warehouse.valid_text import valid_code_points
-
-
-def settled_type(name: str, kinds: Iterable[pa.DataType]) -> pa.DataType:
-    """The type of a column that files give in several types.
-
-    Known columns have the type of the table in `columns.TYPES`; others the type that holds all of them; where none
-    does, text. Structs and maps become JSON text.
-    """
-    if name in TYPES:
-        return TYPES[name]
-    kinds = [_plain(kind) for kind in kinds]
-    try:
-        schemas = [pa.schema([(name, kind)]) for kind in kinds]
-        kind = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -40,11 +23,16 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds raw bytes, which stay in their file."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def coerced(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
-    """A column in another type.
+    """A column in another type (see `settling.stored_type`).
 
     Returns:
         The column, and how many values do not fit the type; they are null.
@@ -52,9 +40,10 @@ def coerced(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     column = _decoded(column)
     if column.type.equals(kind):
         return column, 0
-    if pa.types.is_string(kind) and (pa.types.is_nested(column.type)):
-        texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
-        return pa.array(texts, pa.string()), 0
+    if pa.types.is_string(kind) and not _casts_to_text(column.type):
+        return pa.array([None if value is None else _text(value) for value in column.to_pylist()], pa.string()), 0
+    if pa.types.is_duration(column.type) and not pa.types.is_duration(kind):
+        column = column.cast(pa.int64())
     if pa.types.is_floating(column.type) and pa.types.is_integer(kind):
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
     try:
@@ -92,29 +81,48 @@ def array_type(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> pa.DataTy
     return array_column(np.zeros((0, *shape[1:]), dtype)).type
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    if pa.types.is_decimal(kind):
-        return pa.float64()
-    if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
-        return pa.string()
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_plain(kind.value_type), kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = _plain(kind.value_type)
-        return pa.string() if pa.types.is_string(inner) and pa.types.is_nested(kind.value_type) else pa.list_(inner)
-    return kind
-
-
 def _decoded(column: pa.Array) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if isinstance(column, pa.ExtensionArray) and not isinstance(column.type, pa.UuidType):
+        return _decoded(column.storage)
+    if isinstance(column, pa.RunEndEncodedArray):
+        return pc.run_end_decode(column)
     return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+
+
+def _casts_to_text(kind: pa.DataType) -> bool:
+    """Whether Arrow's own text of a value is the one that is meant."""
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or (pa.types.is_primitive(kind) and not pa.types.is_interval(kind))
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as text: as JSON where it has parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    return json.dumps(_parts(value), ensure_ascii=False) if isinstance(value, dict | list | tuple) else str(value)
+
+
+def _parts(value: Any) -> Any:
+    """A value of JSON: bytes in base64, numbers that JSON has not as null, all others as their text."""
+    if isinstance(value, dict):
+        return {str(name): _parts(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_parts(part) for part in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _one_by_one(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:

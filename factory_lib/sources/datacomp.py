@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from factory_lib.sources.img2dataset import join_rows, joined_schema
-from factory_lib.sources.keyindex import KeyedTables
+from factory_lib.sources.keyindex import KeyedTables, open_index
 from factory_lib.sources.shards import ShardReport, Source, SourceShard
+from factory_lib.sources.surviving import surviving
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,25 @@ class JoinedSource:
         """Rows of a shard in byte order; columns of the tables are null for a sample that is in none of them."""
         tables = {file.uri for pair in self.metadata.pairs for file in pair.files}
         own = replace(shard, files=tuple(file for file in shard.files if file.uri not in tables))
+        if shard.name == min(one.name for one in self.samples.shards()):  # once for all shards
+            open_index(self.metadata).tell(report)
+        example = None
         for batch in self.samples.read(own, report):
-            keys = batch.column(self.metadata.on).cast(pa.string())
-            yield join_rows(batch, self.metadata.find(keys, report), self.schema)
+            keys = batch.column(self.metadata.on)
+            example = example or next((key.as_py() for key in keys if key.is_valid), None)
+            yield join_rows(batch, self._rows_of(keys, report), self.schema)
+        if report.samples and report.counts.get("no_metadata") == report.samples:
+            theirs = open_index(self.metadata).first_key()
+            report.problem(
+                f"none of {report.samples} samples is in the metadata: joined by {self.metadata.on!r}, which is "
+                f"{example!r} here and {theirs!r} there"
+            )
+
+    def _rows_of(self, keys: pa.Array, report: ShardReport) -> pa.RecordBatch:
+        """The metadata of some samples; where it cannot be read, none, which is reported."""
+        found = surviving((self.metadata.find(k, report) for k in [keys]), self.uri, "unreadable_tables", report)
+        rows = next(found, None)
+        if rows is None:
+            report.count("no_metadata", len(keys))
+            return self.metadata.nulls(len(keys))
+        return rows

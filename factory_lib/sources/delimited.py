@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.streams import open_stream
+from factory_lib.sources.texttables import TextTable
 from factory_lib.storage.store import FileInfo
 
 _HEAD_BYTES = 2**20
@@ -32,40 +32,21 @@ _MISSING = pa.array(["", "null", "NULL", "None", "nan", "NaN", "NA", "N/A"])
 _BOOLEANS = pa.array(["true", "false", "True", "False", "TRUE", "FALSE"])
 
 
-class Delimited:
-    """A file of delimited text.
-
-    Attributes:
-        skipped: lines with too many or too few cells, once all rows were read.
-    """
+class Delimited(TextTable):
+    """A file of delimited text; lines with too many or too few cells are no rows."""
 
     def __init__(self, file: FileInfo) -> None:
-        self._file, self.skipped = file, 0
+        super().__init__(file)
         with open_stream(file) as stream:
             head = stream.read(_HEAD_BYTES)
         self._dialect = _dialect(head, redact(file.uri))
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns with the types that all of their cells fit."""
-        return self._settled[0]
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self._settled[1]
-
-    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        """The rows in pieces of at most `size`."""
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+    def _read(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         for batch in self._texts():
             cells = [_typed(batch.column(field.name), field.type) for field in schema]
-            typed = pa.RecordBatch.from_arrays(cells, schema=schema)
-            for start in range(0, len(typed), size):
-                yield typed.slice(start, size)
+            yield pa.RecordBatch.from_arrays(cells, schema=schema)
 
-    @cached_property
-    def _settled(self) -> tuple[pa.Schema, int]:
+    def _settle(self) -> tuple[pa.Schema, int]:
         kinds = {name: _Kind() for name in self._dialect.names}
         rows = 0
         for batch in self._texts():

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, StoreError
-from factory_lib.sources.coerce import settled_type
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.picture_names import Naming, PictureNames
+from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tables import TablePair
 

@@ -138,13 +138,14 @@ def join_metadata(
     account = Account() if account is None else account
     seen = list_files(uri, account)
     files = visible(uri, seen)
-    pairs = tuple(_Found(uri, tuple(files), vectors, 1, 3).tables)
+    found = _Found(uri, tuple(files), vectors, 1, 3, account)
+    pairs = tuple(found.tables)
     if not pairs:
         raise SourceError(
             f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(files)}."
         )
     account.settle_files(uri, (f.uri for f in seen), {f.uri for pair in pairs for f in pair.files}, "tables")
-    schema = settle_schema(pairs[:3], vectors)
+    schema = _first_schema(pairs, found)
     shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
     if on is None and not shared:
         raise SourceError(
@@ -155,7 +156,10 @@ def join_metadata(
     for where, names in ((uri, schema.names), (source.uri, source.schema.names)):
         if on not in names:
             raise SourceError(f"{redact(where)} has no column {on!r} to join by.", nearest(on, names))
-    return JoinedSource(source.uri, source, KeyedTables(pairs, on, schema, settings().home / "sources"))
+    kinds = (schema.field(on).type, source.schema.field(on).type)
+    numbers = any(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
+    tables = KeyedTables(pairs, on, schema, settings().home / "sources", numbers)
+    return JoinedSource(source.uri, source, tables)
 
 
 @dataclass(frozen=True)
@@ -320,6 +324,7 @@ def _first_schema(pairs: Sequence[TablePair], found: _Found) -> pa.Schema:
         try:
             with reading(pair.files[0].uri):
                 settle_schema([pair])
+                pair.fresh().tell(found.account)
         except SourceError as error:
             errors.append(error)
             continue

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from factory_lib.memory import memory_limit
 from factory_lib.redaction import redact
 from factory_lib.sources.columns import json_column, json_type
 from factory_lib.sources.streams import open_stream
+from factory_lib.sources.texttables import ROWS_AT_ONCE, TextTable
 from factory_lib.storage.store import FileInfo
 
 MAX_ARRAY_BYTES = 2**30
@@ -23,55 +23,32 @@ MAX_LINE_BYTES = 2**26
 """A longer line is left out, and counted."""
 _PARSED = 8
 """Times its text is what a parsed document takes in memory, about."""
-_ROWS_AT_ONCE = 10_000
 
 
-class JsonRows:
-    """A file of JSON objects.
+class JsonRows(TextTable):
+    """A file of JSON objects. Objects and arrays within them are kept as JSON text."""
 
-    Objects and arrays within them are kept as JSON text.
-
-    Attributes:
-        skipped: lines and entries that are no JSON objects, once all rows were read.
-    """
-
-    def __init__(self, file: FileInfo) -> None:
-        self._file, self.skipped = file, 0
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Fields with the types that all of their values fit."""
-        return self._settled[0]
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self._settled[1]
-
-    def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        """The rows in pieces of at most `size`."""
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        for rows in self._pieces(size):
+    def _read(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for rows in self._pieces():
             cells = [json_column([row.get(field.name) for row in rows], field.type)[0] for field in schema]
             yield pa.RecordBatch.from_arrays(cells, schema=schema)
 
-    @cached_property
-    def _settled(self) -> tuple[pa.Schema, int]:
+    def _settle(self) -> tuple[pa.Schema, int]:
         kinds: dict[str, pa.DataType | None] = {}
         count = 0
-        for rows in self._pieces(_ROWS_AT_ONCE):
+        for rows in self._pieces():
             count += len(rows)
             for name in dict.fromkeys(name for row in rows for name in row):
                 values = [value for row in rows if (value := row.get(name)) is not None]
                 kinds[name] = _wider(kinds.get(name), json_type(values)) if values else kinds.get(name)
         return pa.schema([(name, kind or pa.string()) for name, kind in kinds.items()]), count
 
-    def _pieces(self, size: int) -> Iterator[list[dict[str, Any]]]:
-        """Objects, at most `size` of them and `BATCH_BYTES` of text at once."""
+    def _pieces(self) -> Iterator[list[dict[str, Any]]]:
+        """Objects, at most `ROWS_AT_ONCE` of them and `BATCH_BYTES` of text at once."""
         piece: list[dict[str, Any]] = []
         held = 0
         for found, length in self._objects():
-            if piece and (len(piece) >= size or held + length > BATCH_BYTES):
+            if piece and (len(piece) >= ROWS_AT_ONCE or held + length > BATCH_BYTES):
                 yield piece
                 piece, held = [], 0
             piece.append(found)

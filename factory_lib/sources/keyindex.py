@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -32,10 +33,12 @@ from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings
 from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair
 
 MAX_ROWS = 200_000_000
-_FORMAT = 2
+_FORMAT = 3
+_REPORT = "report.json"
 _ROWS_AT_ONCE = 100_000
 _OLD_SECONDS = 24 * 3600.0
 
@@ -49,37 +52,61 @@ class KeyedTables:
         on: column that holds the key.
         schema: settled columns of all tables, `on` among them.
         home: folder in which indexes are kept.
+        numbers: whether keys are compared as the numbers that they are: `0007` is 7.
     """
 
     pairs: tuple[TablePair, ...]
     on: str
     schema: pa.Schema
     home: Path
+    numbers: bool = False
 
-    def vectors(self, pair: TablePair) -> list[str]:
-        """Columns of a table that stay in its npz; vectors within a parquet are attributes like others."""
-        arrays = pair.array_columns(self.schema)
-        return [name for name in arrays if pa.types.is_fixed_size_list(self.schema.field(name).type)]
+    def keys(self, column: pa.Array) -> pa.StringArray:
+        """Keys as they are compared."""
+        if pa.types.is_floating(column.type):  # integers among which one is missing, as pandas writes them
+            whole = pc.equal(pc.floor(column), column)
+            column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
+        texts = column.cast(pa.string())
+        return pc.replace_substring_regex(texts, r"^0+([0-9])", r"\1") if self.numbers else texts
+
+    def attributes(self, pair: TablePair) -> pa.Schema:
+        """Columns of a table that the index holds; vectors in an npz stay there, those in a parquet do not.
+
+        Raises:
+            SourceError: the table has no keys, or its files disagree.
+        """
+        if self.on not in pair.fields:
+            raise SourceError(f"{pair.name} has no column {self.on!r} to join by.", f"It has {', '.join(pair.fields)}.")
+        arrays = pair.array_columns(self.schema) if pair.rows else ()
+        vectors = [name for name in arrays if pa.types.is_fixed_size_list(self.schema.field(name).type)]
+        return pa.schema([field for field in self.schema if field.name not in vectors])
 
     @property
     def fingerprint(self) -> str:
         """Of the files, the columns and the format of the index: 32 hex digits."""
-        lines = [f"{_FORMAT} {self.on} {self.schema.to_string(show_schema_metadata=False)}"]
+        lines = [f"{_FORMAT} {self.on} {self.numbers} {self.schema.to_string(show_schema_metadata=False)}"]
         lines += [f"{file.uri}\t{file.etag}\t{file.size}" for pair in self.pairs for file in pair.files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
-    def find(self, keys: pa.StringArray, report: ShardReport) -> pa.RecordBatch:
+    def find(self, keys: pa.Array, report: ShardReport) -> pa.RecordBatch:
         """The row of each key, all null for a key that is nowhere (counted as `no_metadata`).
 
         Builds the index when it is not there yet. Of several rows with one key the first counts.
 
+        Args:
+            keys: a column of samples as it is.
+
         Raises:
-            SourceError: a table cannot be read.
+            SourceError: there is no index to be had of the tables.
         """
         opened = open_index(self)
-        tables, rows = opened.places(keys)
+        tables, rows = opened.places(self.keys(keys))
         report.count("no_metadata", int((tables < 0).sum()))
         return opened.take(tables, rows)
+
+    def nulls(self, rows: int) -> pa.RecordBatch:
+        """Rows that are in no table."""
+        return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in self.schema], schema=self.schema)
 
 
 def open_index(tables: KeyedTables) -> KeyIndex:
@@ -110,6 +137,19 @@ class KeyIndex:
     def _pairs(self) -> list[TablePair]:
         return [pair.fresh() for pair in self.tables.pairs]
 
+    def tell(self, report: ShardReport) -> None:
+        """Say what was odd about the tables."""
+        told = json.loads((self.folder / _REPORT).read_text())
+        for kind, number in told["counts"].items():
+            report.count(kind, number)
+        for problem in told["problems"]:
+            report.problem(problem)
+
+    def first_key(self) -> str | None:
+        """One of the keys, as the tables write it."""
+        column = (a.take(np.zeros(1, np.int64), [self.tables.on]).column(0) for a in self._attributes if len(a))
+        return next((str(keys[0].as_py()) for keys in column), None)
+
     def places(self, keys: pa.StringArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Number of the table and row in it of each key; -1 where it is in none."""
         hashes = hash_strings(keys)
@@ -134,7 +174,7 @@ class KeyIndex:
         """Rows by table and number; null where the table is -1."""
         order = np.argsort(tables, kind="stable")
         bounds = np.searchsorted(tables[order], np.arange(-1, len(self._pairs) + 1))
-        parts = [self._nulls(int(bounds[1] - bounds[0]))]
+        parts = [self.tables.nulls(int(bounds[1] - bounds[0]))]
         for number in range(len(self._pairs)):
             wanted = rows[order[bounds[number + 1] : bounds[number + 2]]]
             if len(wanted):
@@ -168,13 +208,9 @@ class KeyIndex:
             here = np.flatnonzero(tables == number)
             theirs = self._attributes[number].take(rows[here], [self.tables.on]).column(0)
             ours = keys.take(pa.array(wanted[here]))
-            same = pc.fill_null(pc.equal(theirs.cast(pa.string()), ours), False)
+            same = pc.fill_null(pc.equal(self.tables.keys(theirs), ours), False)
             equal[here] = same.to_numpy(zero_copy_only=False)
         return equal
-
-    def _nulls(self, rows: int) -> pa.RecordBatch:
-        schema = self.tables.schema
-        return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
 
 
 class _Attributes:
@@ -185,6 +221,9 @@ class _Attributes:
         self._schema = file.schema
         self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
         self._ends = np.cumsum([len(batch) for batch in self._batches])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def take(self, rows: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.RecordBatch:
         """Rows by number, in any order."""
@@ -213,47 +252,49 @@ def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
 
 
 def _build(folder: Path, tables: KeyedTables) -> None:
-    """Build in a folder of its own and rename it, so that nobody sees half an index."""
-    total = sum(pair.fresh().rows for pair in tables.pairs)
-    if total > MAX_ROWS:
-        raise SourceError(
-            f"The tables have {total} rows; an index holds {MAX_ROWS}.",
-            "Ingest the metadata as a dataset of its own and join in the warehouse, or name fewer files.",
-        )
+    """Build in a folder of its own and rename it, so that nobody sees half an index.
+
+    A table that cannot be read gives the rows before its damage; that is kept beside the index (see `KeyIndex.tell`).
+    """
     building = unfinished(folder)
     building.mkdir(mode=0o700)
+    report = ShardReport("")
     try:
-        hashes = np.empty(total, np.uint64)
-        places = np.empty(total, np.uint64)
-        start = 0
+        hashes: list[npt.NDArray[np.uint64]] = []
+        places: list[npt.NDArray[np.uint64]] = []
         for number, pair in enumerate(tables.pairs):
-            found = _write_attributes(building / f"{number:05d}.arrow", pair.fresh(), tables)
-            rows = slice(start, start + len(found))
-            hashes[rows], places[rows] = (
-                found,
-                np.arange(len(found), dtype=np.uint64) + (np.uint64(number) << np.uint64(32)),
-            )
-            start += len(found)
-        order = np.argsort(hashes, kind="stable")
-        np.save(building / "hashes.npy", hashes[order])
-        np.save(building / "places.npy", places[order])
+            found = _write_attributes(building / f"{number:05d}.arrow", pair.fresh(), tables, report)
+            hashes.append(found)
+            places.append(np.arange(len(found), dtype=np.uint64) + (np.uint64(number) << np.uint64(32)))
+            _refuse_many(sum(map(len, hashes)))
+        every = np.concatenate(hashes)
+        order = np.argsort(every, kind="stable")
+        np.save(building / "hashes.npy", every[order])
+        np.save(building / "places.npy", np.concatenate(places)[order])
+        (building / _REPORT).write_text(json.dumps({"counts": report.counts, "problems": report.problems}))
         os.rename(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     _remove_older(folder)
 
 
-def _write_attributes(path: Path, pair: TablePair, tables: KeyedTables) -> npt.NDArray[np.uint64]:
+def _refuse_many(rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise SourceError(
+            f"The tables have more than {MAX_ROWS} rows, which is what an index holds.",
+            "Ingest the metadata as a dataset of its own and join in the warehouse, or name fewer files.",
+        )
+
+
+def _write_attributes(path: Path, pair: TablePair, tables: KeyedTables, report: ShardReport) -> npt.NDArray[np.uint64]:
     """Write all columns but vectors; returns the hashes of the keys."""
-    if tables.on not in pair.fields:
-        raise SourceError(f"{pair.name} has no column {tables.on!r} to join by.", f"It has {', '.join(pair.fields)}.")
-    vectors = tables.vectors(pair)
-    schema = pa.schema([field for field in tables.schema if field.name not in vectors])
-    hashes = []
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        for batch in pair.batches(schema, _ROWS_AT_ONCE, ShardReport(pair.name)):
+    hashes: list[npt.NDArray[np.uint64]] = []
+    where, kind = pair.files[0].uri, "unreadable_tables"
+    schema = next(surviving(map(tables.attributes, [pair]), where, kind, report), None)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema or tables.schema) as writer:
+        for batch in surviving(pair.batches(schema, _ROWS_AT_ONCE, report), where, kind, report) if schema else ():
             writer.write_batch(batch)
-            hashes.append(hash_strings(batch.column(tables.on).cast(pa.string())))
+            hashes.append(hash_strings(tables.keys(batch.column(tables.on))))
     return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -12,6 +13,9 @@ from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.streams import first_bytes, open_stream
 from factory_lib.storage.store import FileInfo, is_local, store
+from factory_lib.warehouse.null_elements import is_list, number_of_null_elements
+
+_ROWS_AT_ONCE = 10_000
 
 _NUMBER_BYTES, _PAGE_BYTES = 4, 2**14
 
@@ -65,6 +69,34 @@ def open_table(file: FileInfo) -> TableFile:
         raise unreadable(file, error) from error
 
 
+def has_null_elements(table: TableFile, field: pa.Field) -> bool:
+    """Whether a column holds lists of floating-point numbers with nulls inside.
+
+    Where that would take a column of a remote file, it is taken to have none: later ones are counted.
+    """
+    if field.name in getattr(table, "without_null_elements", ()):
+        return False
+    batches = table.batches(_ROWS_AT_ONCE, [field.name]) if _holds_floats(field.type) else iter(())
+    return any(number_of_null_elements(batch.column(0)) for batch in batches)
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    return is_list(kind) and (pa.types.is_floating(kind.value_type) or _holds_floats(kind.value_type))
+
+
+def different_names(schema: pa.Schema) -> pa.Schema:
+    """The columns of a file by names that are all different: a second one of a name gets a number behind it."""
+    taken: set[str] = set()
+    fields = []
+    for field in schema:
+        name, number = field.name, 2
+        while name in taken:
+            name, number = f"{field.name}_{number}", number + 1
+        taken.add(name)
+        fields.append(field.with_name(name))
+    return pa.schema(fields)
+
+
 def table_stem(uri: str) -> str:
     """The path of a table without what says its format."""
     lower = uri.lower()
@@ -85,11 +117,21 @@ class Parquet:
     def __init__(self, file: FileInfo) -> None:
         self._file, self.skipped = file, 0
         self._parquet = self._opened()
+        self.schema = different_names(self._parquet.schema_arrow)
+        self._renamed = self.schema.names != self._parquet.schema_arrow.names
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns as the file has them."""
-        return self._parquet.schema_arrow
+    @cached_property
+    def without_null_elements(self) -> frozenset[str]:
+        """Columns that hold no null at all, as the footer says."""
+        about = self._parquet.metadata
+        nulls = dict.fromkeys(self._parquet.schema_arrow.names, 0)
+        for group in range(about.num_row_groups):
+            for leaf in range(about.num_columns):
+                column = about.row_group(group).column(leaf)
+                name = column.path_in_schema.partition(".")[0]
+                said = column.statistics.null_count if column.is_stats_set else None
+                nulls[name] = nulls.get(name, 0) + (1 if said is None else said)
+        return frozenset(name for name, number in nulls.items() if number == 0)
 
     @property
     def rows(self) -> int:
@@ -99,14 +141,16 @@ class Parquet:
     def batches(self, size: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """The rows in pieces of at most `size`."""
         # Arrow takes a dot in a name for a path into a struct; such a name is asked for with all others.
-        names = None if columns is None or any("." in name for name in columns) else list(columns)
+        whole = columns is None or self._renamed or any("." in name for name in columns)
         try:
             for group in range(self._parquet.num_row_groups):
-                rows, repeated = self._bounds(group, None if names is None else set(names))
+                rows, repeated = self._bounds(group, None if whole else set(columns or ()))
                 file = self._parquet if not repeated else self._opened(repeated)
+                names = None if whole else list(columns or ())
                 some = file.iter_batches(min(size, rows), row_groups=[group], columns=names, use_threads=False)
                 for batch in some:
-                    for piece in split(batch):
+                    named = _chosen(batch, self.schema.names, columns) if whole else batch
+                    for piece in split(named):
                         yield decoded(piece) if repeated else piece
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self._file, error) from error
@@ -148,7 +192,8 @@ class ArrowFile:
     def __init__(self, file: FileInfo, head: bytes) -> None:
         self._file, self._head, self.skipped = file, head, 0
         self._counted: int | None = None
-        self.schema = self._open().schema if not head.startswith(b"FEA1") else self._feather().schema
+        self.schema = different_names(self._open().schema if not head.startswith(b"FEA1") else self._feather().schema)
+        self.without_null_elements = frozenset(() if is_local(file.uri) else self.schema.names)
 
     @property
     def rows(self) -> int:
@@ -161,7 +206,7 @@ class ArrowFile:
         """The rows in pieces of at most `size`."""
         try:
             for batch in self._whole():
-                part = batch if columns is None else batch.select(list(columns))
+                part = _chosen(batch, self.schema.names, columns)
                 for start in range(0, len(part), size):
                     yield from split(part.slice(start, size))
         except (pa.ArrowException, OSError) as error:
@@ -210,6 +255,12 @@ def _repeats(column: Any) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
+def _chosen(batch: pa.RecordBatch, names: list[str], columns: Sequence[str] | None) -> pa.RecordBatch:
+    """Some columns of a batch, whose own names may be equal."""
+    renamed = batch if batch.schema.names == names else batch.rename_columns(names)
+    return renamed if columns is None else renamed.select(list(columns))
 
 
 def _open_text(file: FileInfo) -> TableFile:

@@ -16,18 +16,29 @@ import pyarrow.compute as pc
 from factory_lib.bounded import rows_within
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
-from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch, settled_type
-from factory_lib.sources.columns import name_columns
+from factory_lib.sources.account import Account
+from factory_lib.sources.coerce import array_column, array_type, coerced, is_bytes, one_batch
+from factory_lib.sources.columns import TYPES, column_name, name_columns
 from factory_lib.sources.media import holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
+from factory_lib.sources.settling import became, settled_type
 from factory_lib.sources.shards import ShardReport
-from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, open_table, table_stem
+from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, has_null_elements, open_table, table_stem
 from factory_lib.storage.store import FileInfo, store
+from factory_lib.warehouse.null_elements import (
+    keeps_null_elements,
+    nan_for_null,
+    number_of_null_elements,
+    with_null_elements,
+)
 
 _ROWS_TRIED = 8
 KEYS = ("key", "uid", "hash", "source_id", "url")
 """Columns that can name a row, in order of preference."""
 ARRAY_SUFFIXES = (".npz", ".npy")
+PANDAS_INDEX = "the index of pandas"
+_KINDS = "biufSU"
+"""Of numpy's types those that have a column."""
 
 
 @dataclass(frozen=True)
@@ -97,22 +108,43 @@ class TablePair:
 
     @cached_property
     def fields(self) -> dict[str, tuple[str, pa.DataType]]:
-        """Column -> (name in the file, type in the file); raw bytes and pandas' index are left out."""
+        """Column -> (name in the file, type in the file), but for those that are `left_out`."""
         found: dict[str, pa.DataType] = {}
-        media = set(self._media)
         if self._table is not None:
             for field in self._table.schema:
-                if (
-                    field.name not in media
-                    and not is_bytes(field.type)
-                    and not re.fullmatch(r"__index_level_\d+__", field.name)
-                ):
-                    found[field.name] = field.type
+                if field.name not in self._media and field.name not in self.left_out:
+                    marked = has_null_elements(self._table, field)
+                    found[field.name] = with_null_elements(field.type) if marked else field.type
         for name, member in self.members.items():
-            if name not in found and member.dtype.kind in "biufSU":
+            if name not in found and name not in self.left_out:
                 found[name] = array_type(member.dtype, member.shape)
         taken = ("image",) if self._media else ()
         return {column: (name, found[name]) for name, column in name_columns(found, taken).items()}
+
+    @cached_property
+    def left_out(self) -> dict[str, tuple[str, str]]:
+        """Columns and arrays that are not taken: name in the file -> its type, and why it is left out."""
+        found = {}
+        for field in self._table.schema if self._table is not None else ():
+            if is_bytes(field.type) and field.name not in self._media:
+                found[field.name] = str(field.type), "holds raw bytes that are no file"
+            elif re.fullmatch(r"__index_level_\d+__", field.name):
+                found[field.name] = str(field.type), PANDAS_INDEX
+        for name, member in self.members.items():
+            if member.dtype.kind not in _KINDS:
+                found.setdefault(name, (str(member.dtype), "an array of a type that no column has"))
+        return found
+
+    def tell(self, account: Account) -> None:
+        """Say what is left out, and what became something else than it is in the file."""
+        for name, (kind, reason) in self.left_out.items():
+            account.leave_out("columns", kind, name, reason, loss=reason != PANDAS_INDEX)
+        for column, (name, kind) in self.fields.items():
+            words = became(kind) if column not in TYPES else ""
+            if column != column_name(name):
+                words = words or f"a second column called {name!r}"
+            if words:
+                account.use("columns", str(settled_type(column, [kind])), column, words)
 
     @cached_property
     def media(self) -> dict[str, str]:
@@ -264,6 +296,11 @@ def fitted(column: Any, field: pa.Field, where: str, report: ShardReport) -> pa.
     if misfits:
         report.count("misfit_values", misfits)
         report.problem(f"{where}: {misfits} values of {field.name!r} do not fit {field.type}: left null")
+    nulls = 0 if keeps_null_elements(field.type) else number_of_null_elements(found)
+    if nulls:
+        report.count("null_elements", nulls)
+        report.problem(f"{where}: {nulls} elements of vectors in {field.name!r} are null: they became NaN")
+        found = nan_for_null(found)
     return found
 
 

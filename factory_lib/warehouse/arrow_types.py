@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from factory_lib.errors import QueryError
+from factory_lib.warehouse.null_elements import is_list, keeps_nulls
 
 _SCALARS = (
     (pa.types.is_boolean, "Bool"),
@@ -57,11 +58,9 @@ def _bare_type(arrow: pa.DataType, name: str) -> str:
         return f"DateTime64({digits}, 'UTC')"
     if pa.types.is_decimal(arrow):
         return f"Decimal({arrow.precision}, {arrow.scale})"
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
-        # Elements of vectors are never NULL; those of other lists may be.
+    if is_list(arrow):
         element = arrow.value_field
-        is_vector = pa.types.is_floating(element.type)
-        return f"Array({_bare_type(element.type, name) if is_vector else clickhouse_type(element)})"
+        return f"Array({clickhouse_type(element) if keeps_nulls(element) else _bare_type(element.type, name)})"
     if pa.types.is_map(arrow):
         return f"Map({_bare_type(arrow.key_type, name)}, {clickhouse_type(arrow.item_field)})"
     if pa.types.is_struct(arrow):

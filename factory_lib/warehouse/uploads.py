@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from factory_lib.warehouse.bfloat16 import narrowed
+from factory_lib.warehouse.null_elements import nan_for_null
 
 _ROWS = 1 << 16
 _LONG = 1 << 14
@@ -36,8 +38,9 @@ class Upload:
         self._reader = reader
         self.names = list(reader.schema.names)
         floats = any("float" in str(field.type) or "double" in str(field.type) for field in reader.schema)
-        narrow = [name for name, type_ in types().items() if "BFloat16" in type_] if floats else []
-        self._narrow = frozenset(narrow)
+        targets = types() if floats else {}
+        self._narrow = frozenset(name for name, type_ in targets.items() if "BFloat16" in type_)
+        self._vectors = frozenset(name for name, type_ in targets.items() if re.search(r"Array\(B?Float", type_))
         self.started = False
         self.rows = 0
         self._parts = self._blocks()
@@ -59,7 +62,7 @@ class Upload:
         writer: Any = None
         for batch in self._reader:
             for start in range(0, batch.num_rows, _ROWS):
-                piece = _plain(batch.slice(start, _ROWS), self._narrow)
+                piece = self._plain(batch.slice(start, _ROWS))
                 writer = writer or pa.ipc.new_stream(sink, piece.schema)
                 writer.write_batch(piece)
                 self.rows += piece.num_rows
@@ -68,14 +71,17 @@ class Upload:
             writer.close()
             yield from sink.take()
 
+    def _plain(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch as ClickHouse reads it: dictionaries decoded, floats for BFloat16 columns rounded.
 
-def _plain(batch: pa.RecordBatch, narrow: frozenset[str]) -> pa.RecordBatch:
-    """A batch as ClickHouse reads it: dictionaries decoded, floats for BFloat16 columns rounded."""
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        columns.append(narrowed(decoded) if name in narrow else decoded)
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        It would read a null in a vector as 0: NaN comes in its place.
+        """
+        columns = []
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            whole = nan_for_null(decoded) if name in self._vectors else decoded
+            columns.append(narrowed(whole) if name in self._narrow else whole)
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 class _Sink:
