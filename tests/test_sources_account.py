@@ -103,7 +103,7 @@ class Broken:
      ZeroDivisionError(), pa.ArrowInvalid("x"), OSError(5, "I/O"), SourceError("said \udc80"), AssertionError()],
 )  # fmt: skip
 def test_whatever_a_reader_raises_ends_its_shard_alone(error: Exception) -> None:
-    source = OpenedSource(Broken(error), {"key": "key"})
+    source = OpenedSource("s", Broken(error), {"key": "key"})
     table, reports = read_all(source)
     assert table["key"].to_pylist() == ["a"]
     assert reports["s"].counts == {"unreadable_shards": 1}
@@ -113,7 +113,7 @@ def test_whatever_a_reader_raises_ends_its_shard_alone(error: Exception) -> None
 def test_what_says_nothing_of_a_file_is_an_error() -> None:
     for error in (FileChanged("overwritten"), KeyboardInterrupt()):
         with pytest.raises(type(error)):
-            list(OpenedSource(Broken(error), {"key": "key"}).read(SourceShard("s", ()), ShardReport("s")))
+            list(OpenedSource("s", Broken(error), {"key": "key"}).read(SourceShard("s", ()), ShardReport("s")))
 
 
 def test_the_bad_sample_alone_is_left_out() -> None:

@@ -33,7 +33,7 @@ _SHOWN_PROBLEMS = 10
 @click.option("--merge", is_flag=True, help="Add to the latest version: its other shards are carried over.")
 @click.option("--shards", metavar="A,B", help="Only these shards.")
 @click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
-@click.option("--format", "form", help="webdataset, img2dataset, datacomp, tables or folder. [default: found out]")
+@click.option("--format", "form", help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]")
 @click.option("--metadata", metavar="URI", help="Tables (parquet, npz, npy) whose columns are joined to the samples.")
 @click.option("--unpack-to", metavar="URI", help="Where what cannot be pointed at is unpacked to: archives, parquet.")
 @click.option("--on", help="Column to join the metadata by. [default: key, uid, hash or url]")
@@ -59,8 +59,9 @@ def ingest_command(
 ) -> None:
     """Make a version of samples in storage.
 
-    URI is a path, s3://…, or whatever else fsspec opens, with WebDataset tars, img2dataset output, a DataComp pool,
-    tables, or images. Images stay where they are: rows point at them.
+    URI is a path, s3://…, or whatever else fsspec opens, with WebDataset tars, img2dataset output, a DataComp pool, zip
+    archives, tables, or images; several by a pattern such as {000..012}. Images stay where they are: rows point at
+    them.
     """
     from factory_lib.query import DatasetQuery
     from factory_lib.sources import open_source

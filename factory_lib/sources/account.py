@@ -96,7 +96,7 @@ class Account:
             if uri in used:
                 self.use("files", ending, name)
             else:
-                reason, loss = _reason(name, ending.removeprefix("."), format)
+                reason, loss = reason_of(name, format)
                 self.leave_out("files", ending, name, reason, loss=loss)
 
     def settle_columns(self, columns: Mapping[str, str]) -> None:
@@ -146,8 +146,9 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _reason(name: str, ending: str, format: str) -> tuple[str, bool]:
+def reason_of(name: str, format: str) -> tuple[str, bool]:
     """Why a file is in no shard, as far as its name tells; and whether it may hold samples."""
+    ending = extension_of(name).removeprefix(".")
     if ending in _UNFINISHED:
         return "looks like an unfinished download", True
     if any(part.startswith(".") for part in name.split("/")):

@@ -18,15 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, StoreError
+from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
+from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.picture_names import Naming, PictureNames
 from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport
-from factory_lib.sources.tables import TablePair
+from factory_lib.sources.tables import TablePair, pair_files
+from factory_lib.storage.store import FileInfo
 
 CAPTION, CAPTIONS = "caption", "captions"
 TABLES_TRIED = 16
 """Tables that are looked into; the others are taken to be alike."""
+_NO_TABLES = ("_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,19 @@ class Described:
             first = ", ".join(map(repr, loaded.names.filter(missing)[:3].to_pylist()))
             report.count("missing_pictures", number)
             report.problem(f"{self.table.name}: {number} pictures that it names are not there, such as {first}")
+
+
+def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
+    """The tables among some files: also those in JSON, unless it is a picture's own."""
+    pictures = {split_path(file.uri)[0] for file in files if split_path(file.uri)[1] in IMAGES}
+    documents = [
+        TablePair(file, None)
+        for file in files
+        if file.uri.lower().endswith(".json")
+        and not file.uri.endswith(_NO_TABLES)
+        and split_path(file.uri)[0] not in pictures
+    ]
+    return [*pair_files(files), *documents]
 
 
 def describe(tables: Sequence[TablePair], names: PictureNames) -> tuple[list[Described], list[TablePair]]:

@@ -15,12 +15,12 @@ from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.sources.account import Account
 from factory_lib.sources.datacomp import JoinedSource
-from factory_lib.sources.entries import split_path
+from factory_lib.sources.descriptions import tables_among
 from factory_lib.sources.folder import open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
 from factory_lib.sources.keyindex import KeyedTables
-from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, first_blocks
-from factory_lib.sources.listing import list_files, visible
+from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
+from factory_lib.sources.listing import listed, visible
 from factory_lib.sources.mapping import Mapping
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
@@ -32,15 +32,17 @@ from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schem
 from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
 from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import WebDataset
+from factory_lib.sources.zipped import open_zips
 from factory_lib.storage.store import FileInfo, store
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
+ZIP_SUFFIXES = (".zip", ".npz", ".cbz")
+"""Zip archives; the others than the first only where the format is named."""
 SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
 MAX_MEMBER_COLUMNS = 64
 """More kinds of members than this are names with dots in them."""
 _STATS = "_stats.json"
-_NO_TABLES = (_STATS, "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 def open_source(
@@ -64,13 +66,15 @@ def open_source(
     """Open whatever is at `uri`.
 
     Formats, in the order in which they are looked for: `datacomp` (folders `shards/` and `metadata/`), `img2dataset`
-    (tars with parquet files beside them), `webdataset` (tars), `tables` (parquet, npz, npy), `folder` (image files).
+    (tars with parquet files beside them), `webdataset` (tars), `zip`, `folder` (image files), `tables` (parquet, npz,
+    npy and others).
 
     All shards have one schema, settled from the first tars and tables: what comes later and does not fit it is null
     and counted in the report of its shard.
 
     Args:
-        uri: a file or folder; a local path, `s3://…`, or what else fsspec opens.
+        uri: a file or folder; a local path, `s3://…`, `https://…`, `hf://…`, or what else fsspec opens. Several, by a
+            pattern: `{000..012}`, `{train,test}`, `*`; or a text file that lists them.
         format: one of the above; None to find out.
         metadata: parquet, npz or npy files, or a folder of them, whose columns are joined to the samples.
         on: column of samples and metadata to join by; None for the first of key, uid, hash, url that both have.
@@ -95,25 +99,25 @@ def open_source(
     to = settings().unpack_to if unpack_to is None else unpack_to
     to = to and store().resolve(to)
     account = Account()
-    seen = list_files(uri, account)
-    files = tuple(visible(uri, seen))
-    found = _Found(uri, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to)
+    root, seen = listed(uri, account)
+    files = tuple(visible(root, seen))
+    found = _Found(root, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to, format)
     for name, opener in _OPENERS.items():
         if format in (None, name) and (source := opener(found)) is not None:
             used = {file.uri for shard in source.shards() for file in shard.files}
-            account.settle_files(uri, (file.uri for file in seen), used, name)
+            account.settle_files(root, (file.uri for file in seen), used, name)
             source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), "on": on}
             options |= {"vectors": None if vectors is None else list(vectors)}
             options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to, **mapping.options()}
-            opened = OpenedSource(source, mapping.columns_of(source.schema, uri, account), account, options)
+            opened = OpenedSource(uri, source, mapping.columns_of(source.schema, uri, account), account, options)
             account.settle_columns({field.name: str(field.type) for field in opened.schema})
             return opened
     wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"
     raise SourceError(
         f"{redact(uri)} holds no {wanted}: {_contents(found.files)}.",
-        "Known: WebDataset tars, img2dataset output, DataComp pools (shards/ and metadata/), parquet and npz tables, "
-        "folders of images.",
+        "Known: WebDataset tars, img2dataset output, DataComp pools (shards/ and metadata/), zip archives, folders of "
+        "images, tables (parquet, Arrow, CSV, JSON Lines, npz).",
     )
 
 
@@ -128,7 +132,7 @@ def join_metadata(
     on: str | None = None,
     vectors: Sequence[str] | None = None,
     account: Account | None = None,
-) -> Source:
+) -> JoinedSource:
     """Join the columns of tables to the samples of a source, by a column of both.
 
     Raises:
@@ -136,15 +140,20 @@ def join_metadata(
     """
     uri = store().resolve(metadata)
     account = Account() if account is None else account
-    seen = list_files(uri, account)
-    files = visible(uri, seen)
-    found = _Found(uri, tuple(files), vectors, 1, 3, account)
-    pairs = tuple(found.tables)
+    root, seen = listed(uri, account)
+    found = _Found(root, tuple(visible(root, seen)), vectors, 1, 3, account)
+    joined = _joined(source, found, on)
+    used = {file.uri for pair in joined.metadata.pairs for file in pair.files}
+    account.settle_files(root, (f.uri for f in seen), used, "tables")
+    return joined
+
+
+def _joined(source: Source, found: _Found, on: str | None) -> JoinedSource:
+    uri, pairs = found.uri, tuple(found.tables)
     if not pairs:
         raise SourceError(
-            f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(files)}."
+            f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(found.files)}."
         )
-    account.settle_files(uri, (f.uri for f in seen), {f.uri for pair in pairs for f in pair.files}, "tables")
     schema = _first_schema(pairs, found)
     shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
     if on is None and not shared:
@@ -174,6 +183,7 @@ class _Found:
     account: Account = field(default_factory=Account)
     key_pattern: str | None = None
     unpack_to: str | None = None
+    format: str | None = None
 
     @cached_property
     def tars(self) -> tuple[FileInfo, ...]:
@@ -182,15 +192,7 @@ class _Found:
     @cached_property
     def tables(self) -> list[TablePair]:
         """Tables: also those in JSON, unless it is a picture's own."""
-        pictures = {split_path(file.uri)[0] for file in self.files if split_path(file.uri)[1] in IMAGES}
-        documents = [
-            TablePair(file, None)
-            for file in self.files
-            if file.uri.lower().endswith(".json")
-            and not file.uri.endswith(_NO_TABLES)
-            and split_path(file.uri)[0] not in pictures
-        ]
-        return [*pair_files(self.files), *documents]
+        return tables_among(self.files)
 
     def below(self, folder: str) -> _Found:
         """Only what is in a folder of it."""
@@ -205,8 +207,7 @@ def _open_datacomp(found: _Found) -> Source | None:
         return None
     opened = _open_img2dataset(samples) or _open_webdataset(samples)
     assert opened is not None
-    joined = join_metadata(opened, f"{found.uri}/metadata", "uid", found.vectors)
-    assert isinstance(joined, JoinedSource)
+    joined = _joined(opened, found.below("metadata"), "uid")
     return JoinedSource(found.uri, joined.samples, joined.metadata)
 
 
@@ -258,6 +259,12 @@ def _media_of(pair: TablePair) -> dict[str, str]:
         return {}
 
 
+def _open_zips(found: _Found) -> Source | None:
+    suffixes = ZIP_SUFFIXES if found.format == "zip" else ZIP_SUFFIXES[:1]
+    archives = tuple(file for file in found.files if file.uri.lower().endswith(suffixes))
+    return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to) if archives else None
+
+
 def _open_folder(found: _Found) -> Source | None:
     if any(map(_media_of, found.tables[: found.schema_tars])):
         return None
@@ -268,6 +275,7 @@ _OPENERS: dict[str, Callable[[_Found], Source | None]] = {
     "datacomp": _open_datacomp,
     "img2dataset": _open_img2dataset,
     "webdataset": _open_webdataset,
+    "zip": _open_zips,
     "folder": _open_folder,
     "tables": _open_tables,
 }

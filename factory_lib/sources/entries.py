@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.streams import LFS
 from factory_lib.sources.tar import INLINE_BYTES
+from factory_lib.sources.ziparchives import opened
 from factory_lib.storage.store import FileInfo, store
 
 _MAGIC = {
@@ -51,8 +51,7 @@ class Entry:
     def read(self, size: int | None = None) -> bytes:
         """Its bytes, or the first of them."""
         if self.packed is not None:
-            raw = io.BufferedReader(store().open(self.file), 2**20)
-            with zipfile.ZipFile(raw) as archive, archive.open(self.packed) as stream:
+            with opened(self.file).open(self.packed) as stream:
                 return stream.read(-1 if size is None else size)
         wanted = self.size if size is None else min(size, self.size)
         return store().read(self.file.uri, self.offset, wanted, etag=self.file.etag or None)

@@ -9,8 +9,8 @@ parquet files, COCO's JSON and others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ from factory_lib.sources.members import Members
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
+from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair, fitted
 from factory_lib.sources.webdataset import build_samples
 from factory_lib.storage.store import FileInfo
@@ -38,6 +39,7 @@ _FILES_AT_ONCE = 20_000
 _SCHEMA_FILES = 200
 _SNIFFED_FILES = 1_000
 """Files without a known extension that are looked into for being pictures."""
+_FIRST = 20
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,20 @@ class Pictures:
         tables: that describe them.
         extensions: path -> extension by its content, of pictures whose name has no known one.
         bare_keys: whether keys are names without their folder, as img2dataset's are.
+        settled: columns where others like it settled them; None for those of its own.
     """
 
     layout: Layout
     tables: tuple[Described, ...] = ()
     extensions: tuple[tuple[str, str], ...] = ()
     bare_keys: bool = False
+    settled: pa.Schema | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of every batch."""
+        if self.settled is not None:
+            return self.settled
         return joined_schema(self.layout.schema.append(pa.field("folder", pa.string())), settled_schema(self.tables))
 
     @cached_property
@@ -128,13 +134,20 @@ class Pictures:
             np.array([max(entry.offset, 0) for entry in entries], np.uint64),
             np.array([0 if lfs else entry.size for entry, lfs in zip(entries, pointers, strict=True)], np.uint64),
             [
-                entry.small() if extension in self.layout.textual else None
+                _small(entry, report) if extension in self.layout.textual else None
                 for entry, extension in zip(entries, extensions, strict=True)
             ],
             pa.array(
                 ["" if lfs else entry.file.uri for entry, lfs in zip(entries, pointers, strict=True)], pa.string()
             ),
         )
+
+
+def _small(entry: Entry, report: ShardReport) -> bytes | None:
+    """The bytes of a small file; None where they cannot be read, which is reported."""
+    where = entry.file.uri if entry.packed is None else f"{entry.file.uri}/{entry.path}"
+    found = surviving((one.small() for one in [entry]), where, "unreadable_members", report)
+    return next(found, None)
 
 
 @dataclass(frozen=True)
@@ -229,23 +242,23 @@ def open_folder(uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair]
     """
     if files and uri == files[0].uri:
         uri = uri.rsplit("/", 1)[0]
-    entries = entries_below(uri, files)
-    found = settle_pictures(uri, entries, tables)
-    if found is None:
+    kept, extensions = belonging(entries_below(uri, files))
+    if not kept:
         return None
-    pictures, kept, names = found
+    paths = paths_of(kept, extensions)
+    first = set(paths[:_FIRST])
+    _refuse_undownloaded([entry for entry in kept if entry.path in first])
+    described, _ = describe(tables, PictureNames(uri, paths))
+    if not described and len(tables) >= len(paths):
+        return None  # a picture or two beside tables of something else
     by_uri = {entry.file.uri for entry in kept}
-    return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, names)
+    pictures = settle_pictures(kept, extensions, described)
+    return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, _format(described))
 
 
-def settle_pictures(
-    uri: str, entries: Sequence[Entry], tables: Sequence[TablePair]
-) -> tuple[Pictures, list[Entry], str] | None:
-    """What the pictures among some entries become.
-
-    Returns:
-        That, the entries that are pictures or belong to one, and the name of the format; None without pictures.
-    """
+def belonging(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """The entries that are pictures or belong to one, and path and extension of those pictures that are such by their
+    content alone."""
     extensions = _by_content(entries)
     known = dict(extensions)
     keys = {split_path(entry.path)[0] for entry in entries if split_path(entry.path)[1] in IMAGES}
@@ -256,13 +269,18 @@ def settle_pictures(
         or (ending := split_path(entry.path))[1] in IMAGES
         or (ending[1] in SIDECARS and ending[0] in keys)
     ]
-    if not keys and not known:
-        return None
-    images = [entry for entry in kept if entry.path in known or split_path(entry.path)[1] in IMAGES]
-    _refuse_undownloaded(images)
-    described, _ = describe(tables, PictureNames(uri, [entry.path for entry in images]))
-    if not described and len(tables) >= len(images):
-        return None  # a picture or two beside tables of something else
+    return kept, extensions
+
+
+def settle_pictures(
+    kept: Sequence[Entry], extensions: Sequence[tuple[str, str]], described: Sequence[Described]
+) -> Pictures:
+    """What pictures become.
+
+    Args:
+        kept, extensions: as `belonging` gives them.
+        described: tables that describe them.
+    """
     downloads = any(map(is_download, described[:1]))
     builder = LayoutBuilder(parse_json=not downloads)
     pictures = Pictures(Layout(), tuple(described), tuple(extensions), downloads)
@@ -271,8 +289,19 @@ def settle_pictures(
     if not downloads:
         documents = [entry for entry in kept if pictures.extension(entry) == "json"][:_SCHEMA_FILES]
         builder.add_json([entry.small() for entry in documents])
-    name = "img2dataset" if downloads else "coco" if any(map(_is_coco, described[:TABLES_TRIED])) else "folder"
-    return Pictures(builder.build(), tuple(described), tuple(extensions), downloads), kept, name
+    return replace(pictures, layout=builder.build())
+
+
+def paths_of(kept: Sequence[Entry], extensions: Sequence[tuple[str, str]]) -> list[str]:
+    """Paths of the pictures among them."""
+    known = dict(extensions)
+    return [entry.path for entry in kept if entry.path in known or split_path(entry.path)[1] in IMAGES]
+
+
+def _format(described: Sequence[Described]) -> str:
+    if any(map(is_download, described[:1])):
+        return "img2dataset"
+    return "coco" if any(map(_is_coco, described[:TABLES_TRIED])) else "folder"
 
 
 def is_download(table: Described) -> bool:
@@ -294,8 +323,7 @@ def _by_content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return [(path, extension) for path, extension in found if extension]
 
 
-def _refuse_undownloaded(images: Iterable[Entry]) -> None:
+def _refuse_undownloaded(first: Sequence[Entry]) -> None:
     """Raise where none of the first pictures was downloaded."""
-    first = list(images)[:20]
     if all(is_lfs_pointer(entry) for entry in first):
         refuse_lfs(first[0].read(MAGIC_BYTES), first[0].file.uri)

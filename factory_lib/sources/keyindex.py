@@ -275,7 +275,7 @@ def _build(folder: Path, tables: KeyedTables) -> None:
         os.rename(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    _remove_older(folder)
+    remove_older(folder)
 
 
 def _refuse_many(rows: int) -> None:
@@ -303,8 +303,12 @@ def _folder_name(tables: KeyedTables) -> str:
     return f"{hashlib.sha256(uris.encode()).hexdigest()[:12]}-{tables.fingerprint}"
 
 
-def _remove_older(folder: Path) -> None:
-    """Remove indexes of the same files as they were before, unless somebody may still read them."""
+def remove_older(folder: Path) -> None:
+    """Remove what was made of the same files as they were before, unless somebody may still read it.
+
+    Args:
+        folder: what is made of them as they are now; its name is 12 digits for which files, `-`, and which state.
+    """
     for other in folder.parent.glob(f"{folder.name[:12]}-*"):
         if other != folder and time.time() - other.stat().st_mtime > _OLD_SECONDS:
             shutil.rmtree(other, ignore_errors=True)

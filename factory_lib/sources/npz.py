@@ -65,6 +65,16 @@ class ArrayMember:
         return self.shape[0] if self.shape else 0
 
     @property
+    def is_tensor(self) -> bool:
+        """Whether a row has axes of its own, as pictures have: it is pointed at, not copied into a column."""
+        return len(self.shape) > 2
+
+    @property
+    def has_places(self) -> bool:
+        """Whether each row is one run of bytes in the file."""
+        return self.offset >= 0 and not self.fortran
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return self.dtype.itemsize * math.prod(self.shape[1:])

@@ -23,21 +23,18 @@ class OpenedSource:
     """What `open_source` returns.
 
     Attributes:
+        uri: as it was given: of a file or folder, a pattern, or a list of files.
         reader: the source as its format gives it.
         columns: column of the dataset -> column of the reader, in their order.
         account: what became of every file and column.
         options: with which `open_source` opens it again.
     """
 
+    uri: str
     reader: Source
     columns: Mapping[str, str]
     account: Account = field(default_factory=Account, compare=False)
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def uri(self) -> str:
-        """The file or folder."""
-        return self.reader.uri
 
     @property
     def format(self) -> str:

@@ -44,7 +44,8 @@ def read_shards(
         raise SourceError(f"workers is {workers}.", "It is how many processes read shards: 1 or more, or None.")
     reports = {} if reports is None else reports
     if workers is None:
-        threads = 1 if is_local(source.uri) else min(REMOTE_THREADS, len(shards))
+        files = [shard.files[0].uri for shard in shards[:1] if shard.files]
+        threads = 1 if all(map(is_local, files)) else min(REMOTE_THREADS, len(shards))
         return _in_threads(source, shards, threads, reports)
     if workers == 1 or len(shards) < 2:
         return _in_turn(source, shards, reports)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from factory_lib.sources.columns import TYPES
+from factory_lib.sources.shards import POINTER
 from factory_lib.warehouse.null_elements import is_list, keeps_null_elements, with_null_elements
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -39,6 +40,8 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
     Numbers, dates, decimals and lists stay what they are. Durations become numbers in their unit; times of the day,
     intervals and UUIDs text; structs, maps, unions and lists of them JSON.
     """
+    if kind.equals(POINTER):
+        return kind
     if isinstance(kind, pa.UuidType):
         return pa.string()
     if isinstance(kind, pa.BaseExtensionType):

@@ -22,7 +22,7 @@ from factory_lib.sources.columns import TYPES, column_name, name_columns
 from factory_lib.sources.media import holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.settling import became, settled_type
-from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.shards import POINTER, ShardReport
 from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, has_null_elements, open_table, table_stem
 from factory_lib.storage.store import FileInfo, store
 from factory_lib.warehouse.null_elements import (
@@ -93,7 +93,10 @@ class TablePair:
         counts = {name: member.rows for name, member in self.members.items()}
         if self._table is None:
             if len(set(counts.values())) != 1:
-                raise SourceError(f"{self.name} is no table: its arrays have these lengths: {counts}.")
+                raise SourceError(
+                    f"{self.name} is no table: its arrays have these lengths: {counts}.",
+                    "With format='zip' each array is a sample, and is pointed at.",
+                )
             return next(iter(counts.values()))
         rows = self._table.rows
         different = [f"{count} in {name!r}" for name, count in counts.items() if count != rows]
@@ -117,7 +120,7 @@ class TablePair:
                     found[field.name] = with_null_elements(field.type) if marked else field.type
         for name, member in self.members.items():
             if name not in found and name not in self.left_out:
-                found[name] = array_type(member.dtype, member.shape)
+                found[name] = POINTER if member.is_tensor else array_type(member.dtype, member.shape)
         taken = ("image",) if self._media else ()
         return {column: (name, found[name]) for name, column in name_columns(found, taken).items()}
 
@@ -133,6 +136,9 @@ class TablePair:
         for name, member in self.members.items():
             if member.dtype.kind not in _KINDS:
                 found.setdefault(name, (str(member.dtype), "an array of a type that no column has"))
+            elif member.is_tensor and not member.has_places:
+                reason = "an array of more than two axes whose rows have no byte ranges: write it with numpy.savez"
+                found.setdefault(name, (f"{member.dtype}{list(member.shape)}", reason))
         return found
 
     def tell(self, account: Account) -> None:
@@ -141,7 +147,10 @@ class TablePair:
             account.leave_out("columns", kind, name, reason, loss=reason != PANDAS_INDEX)
         for column, (name, kind) in self.fields.items():
             words = became(kind) if column not in TYPES else ""
-            if column != column_name(name):
+            if name in self.members and kind.equals(POINTER):
+                member = self.members[name]
+                words = f"pointers to rows of {list(member.shape[1:])} {member.dtype}, without a header"
+            elif column != column_name(name):
                 words = words or f"a second column called {name!r}"
             if words:
                 account.use("columns", str(settled_type(column, [kind])), column, words)
@@ -215,6 +224,8 @@ class TablePair:
             rows = np.where(rows < 0, -1, self._order[rows])
         present = None if (rows >= 0).all() else rows >= 0
         member = self.members[self.fields[field.name][0]]
+        if member.is_tensor:
+            return _places(self.arrays.uri, member, rows)
         wanted = rows if present is None else np.maximum(rows, 0)
         return array_column(read_rows(store(), self.arrays, member, wanted), present).cast(field.type)
 
@@ -314,6 +325,15 @@ def check_keys(keys: Any, where: str, report: ShardReport) -> None:
         report.problem(f"{where}: {missing} rows have no key")
     if repeated:
         report.problem(f"{where}: {repeated} rows have the key of a row before them, which counts")
+
+
+def _places(uri: str, member: ArrayMember, rows: npt.NDArray[np.int64]) -> pa.StructArray:
+    """Where rows of an array are; -1 is nowhere."""
+    there = rows >= 0
+    offsets = np.where(there, member.offset + rows * member.row_bytes, 0).astype(np.uint64)
+    sizes = np.where(there, member.row_bytes, 0).astype(np.uint64)
+    uris = pa.array(np.where(there, uri, "").tolist(), pa.string())
+    return pa.StructArray.from_arrays([uris, pa.array(offsets), pa.array(sizes)], fields=list(POINTER))
 
 
 def _stem(uri: str) -> str:

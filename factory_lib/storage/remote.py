@@ -14,7 +14,7 @@ from factory_lib.storage.retry import with_retries
 T = TypeVar("T")
 _IDENTITY = (
     "ETag", "etag", "content_md5", "md5Hash", "checksum", "generation", "mtime", "LastModified", "last_modified",
-    "Last-Modified", "updated", "modify", "created",
+    "Last-Modified", "updated", "modify", "created", "blob_id",
 )  # fmt: skip
 
 

@@ -322,6 +322,7 @@ def _connect(uri: str) -> Files:
     from fsspec.config import conf
 
     from factory_lib.storage.http import HttpFiles
+    from factory_lib.storage.hub import HubFiles
     from factory_lib.storage.remote import RemoteFiles
     from factory_lib.storage.s3 import S3Files, s3_options
 
@@ -330,6 +331,8 @@ def _connect(uri: str) -> Files:
         filesystem, _ = fsspec.url_to_fs(uri, **private, **s3_options(conf.get("s3", {})))
         return S3Files(filesystem)
     filesystem, _ = fsspec.url_to_fs(uri, **private)
+    if uri.startswith("hf://"):
+        return HubFiles(filesystem)
     return HttpFiles(filesystem) if uri.startswith(("http://", "https://")) else RemoteFiles(filesystem)
 
 
