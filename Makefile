@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCE ?=
 CLIP ?=
+# What is said of the source on make's own command line; the environment has an IMAGE of its own in many places.
+given = $(if $(filter command,$(firstword $(origin $1))),--$2 '$($1)')
+MAPPING = $(call given,IMAGE,image) $(call given,CAPTION,caption) $(call given,KEY,key) $(call given,METADATA,metadata)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -22,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards, CLIP=checkpoint judges them
-	@$(BIN)/factory demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(CLIP),--clip '$(CLIP)')
+demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards (CAPTION=…, IMAGE=…, KEY=…, METADATA=…), CLIP=checkpoint judges them
+	@$(BIN)/factory demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(CLIP),--clip '$(CLIP)') $(MAPPING)
 
 dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
 	@$(BIN)/factory up

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +36,9 @@ class Settings:
         source: `FACTORY_SOURCE`, the path or URI of the shards that the asset graph ingests; unset, the one that was
             used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
+        mapping: `FACTORY_MAPPING`, what of that source becomes which column, in words such as `image=input.jpg
+            caption=blip.txt drop_columns=a,b` (see `factory_lib.orchestration.shards.ShardSource`); unset, as the
+            source was used last.
         unpack_to: `FACTORY_UNPACK_TO`, the folder or bucket into which sources without byte ranges (compressed
             archives, pictures inside parquet) are unpacked once; unset, such sources are refused.
         clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, hub id, or
@@ -51,6 +57,7 @@ class Settings:
     engine_idle_seconds: float
     workers: int
     source: str | None
+    mapping: dict[str, str]
     tars_per_shard: int
     unpack_to: str | None
     clip: str
@@ -69,12 +76,14 @@ def settings() -> Settings:
         SettingsError: a variable has a value of the wrong kind.
     """
     home = Path(os.environ.get("FACTORY_HOME") or ".factory").expanduser().absolute()
+    source, mapping = _source(home)
     return Settings(
         home=home,
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
         workers=_workers(),
-        source=os.environ.get("FACTORY_SOURCE") or _remembered_source(home),
+        source=source,
+        mapping=mapping,
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
         unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
@@ -185,18 +194,35 @@ def use_environment(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-def remember_source(uri: str) -> None:
-    """Keep the source of the asset graph for later processes that are not told one."""
+def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
+    """Keep the source of the asset graph for later processes that are not told one.
+
+    Args:
+        mapping: what of it becomes which column, as in `Settings`.
+    """
     home = settings().home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / "source").write_text(uri)
+    (home / "source").write_text(f"{uri}\n{json.dumps(dict(mapping or {}))}")
 
 
-def _remembered_source(home: Path) -> str | None:
+def _source(home: Path) -> tuple[str | None, dict[str, str]]:
+    """The source and its mapping, of the environment or as they were used last."""
     try:
-        return (home / "source").read_text().strip() or None
+        uri, _, kept = (home / "source").read_text().strip().partition("\n")
     except OSError:
-        return None
+        uri, kept = "", ""
+    given, words = os.environ.get("FACTORY_SOURCE"), os.environ.get("FACTORY_MAPPING")
+    source = given or uri or None
+    if words is None and source == uri:
+        return source, dict(json.loads(kept or "{}"))
+    return source, _words(words or "")
+
+
+def _words(text: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in shlex.split(text)]
+    if wrong := [name for name, equals, value in pairs if not (name and equals and value)]:
+        raise SettingsError(f"FACTORY_MAPPING has {wrong[0]!r}.", "It is words such as image=input.jpg caption=txt.")
+    return {name: value for name, _, value in pairs}
 
 
 def _number(variable: str, default: float, minimum: float = 0.0) -> float:

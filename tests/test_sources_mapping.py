@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from factory_lib import DatasetQuery, open_source
-from factory_lib.errors import SourceError
+from factory_lib.errors import SettingsError, SourceError
+from factory_lib.settings import remember_source, settings
+from factory_lib.sources.mapping import from_words
 from tests.samples import read_all, rows, write_tar
 
 
@@ -58,3 +60,27 @@ def test_equal_keys_keep_ids_of_their_own(tmp_path: Path) -> None:
     version = DatasetQuery.from_source(str(tmp_path)).save("repeated")
     found = DatasetQuery(str(version)).select("key", "sample_id", "caption").to_arrow().to_pylist()
     assert len({row["sample_id"] for row in found}) == len(found) == 8
+
+
+def test_what_is_said_of_a_source_is_part_of_its_shards(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.jpg", "x"), ("a.blip.txt", "b"), ("a.txt", "t")])
+    plain, mapped = open_source(str(tmp_path)), open_source(str(tmp_path), caption="blip.txt")
+    same = open_source(str(tmp_path), caption="blip.txt")
+    assert plain.shards()[0].fingerprint != mapped.shards()[0].fingerprint == same.shards()[0].fingerprint
+    assert [rows(source, "caption")[0]["caption"] for source in (plain, mapped)] == ["t", "b"]
+
+
+def test_settings_say_what_becomes_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_HOME", str(tmp_path / "home"))
+    remember_source("s3://a/b", {"caption": "blip.txt"})
+    assert (settings().source, settings().mapping) == ("s3://a/b", {"caption": "blip.txt"})
+    monkeypatch.setenv("FACTORY_SOURCE", "s3://other")
+    assert (settings().source, settings().mapping) == ("s3://other", {})
+    monkeypatch.setenv("FACTORY_MAPPING", "image=input.jpg 'key_pattern=(?P<key>.+) x' drop_columns=a,b")
+    said = from_words(settings().mapping)
+    assert said == {"image": "input.jpg", "key_pattern": "(?P<key>.+) x", "drop_columns": ["a", "b"]}
+    with pytest.raises(SourceError, match="no 'captoin'.*'caption'"):
+        from_words({"captoin": "x"})
+    monkeypatch.setenv("FACTORY_MAPPING", "image")
+    with pytest.raises(SettingsError, match="FACTORY_MAPPING has 'image'"):
+        settings()

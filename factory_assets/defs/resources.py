@@ -14,7 +14,7 @@ def resources() -> dg.Definitions:
     return dg.Definitions(
         resources={
             "versions": VersionedTableIOManager(),
-            "source": ShardSource(uri=given.source or "", tars_per_shard=given.tars_per_shard),
+            "source": ShardSource.mapped(given.source or "", given.tars_per_shard, given.mapping),
         },
         # Steps run in the run's own process: a process each would cost 6 CPU-seconds to import what the run has loaded.
         executor=dg.in_process_executor,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+from factory_lib.commands.options import mapping_options
+
 
 @click.command("demo")
 @click.option("--source", metavar="URI", help="Run on these shards: a folder, or a URI such as s3://bucket/shards.")
 @click.option("--clip", metavar="CHECKPOINT", help="Judge captions by this CLIP: a folder, a hub id, or tinyclip.")
-def demo_command(source: str | None, clip: str | None) -> None:
+@mapping_options
+def demo_command(source: str | None, clip: str | None, **mapping: str | None) -> None:
     """Materialize the whole asset graph and show what became of the samples.
 
     Without --source, images are rendered and captioned: some are broken, too small, unsafe, mismatched or duplicates of
@@ -27,4 +30,5 @@ def demo_command(source: str | None, clip: str | None) -> None:
     from factory_lib.demo.run import demonstrate
 
     console = Console(highlight=False)
-    demonstrate(source, console if console.is_terminal else Console(highlight=False, width=140))
+    wide = console if console.is_terminal else Console(highlight=False, width=140)
+    demonstrate(source, wide, {name: value for name, value in mapping.items() if value})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory_lib.commands.options import command, split_list
+from factory_lib.commands.options import command, mapping_options
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
 from factory_lib.progress import log_lines, reporting
@@ -33,29 +33,17 @@ _SHOWN_PROBLEMS = 10
 @click.option("--merge", is_flag=True, help="Add to the latest version: its other shards are carried over.")
 @click.option("--shards", metavar="A,B", help="Only these shards.")
 @click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
-@click.option("--format", "form", help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]")
-@click.option("--metadata", metavar="URI", help="Tables (parquet, npz, npy) whose columns are joined to the samples.")
 @click.option("--unpack-to", metavar="URI", help="Where what cannot be pointed at is unpacked to: archives, parquet.")
-@click.option("--on", help="Column to join the metadata by. [default: key, uid, hash or url]")
-@click.option("--image", metavar="NAME", help="Extension (input.jpg) or column of pointers that becomes image.")
-@click.option("--caption", metavar="NAME", help="Extension, JSON field or column that becomes caption.")
-@click.option("--key", metavar="NAME", help="Column that becomes key.")
-@click.option("--members", metavar="A,B", callback=split_list, help="Only these members besides the image.")
-@click.option("--columns", metavar="A,B", callback=split_list, help="Only these attributes.")
-@click.option("--drop-columns", metavar="A,B", callback=split_list, help="Without these attributes and members.")
-@click.option("--key-pattern", metavar="REGEX", help="Groups key and extension of members' names, or last-dot.")
+@mapping_options
 def ingest_command(
     uri: str,
     name: str,
     merge: bool,
     shards: str | None,
     tars_per_shard: int | None,
-    form: str | None,
-    metadata: str | None,
-    on: str | None,
     unpack_to: str | None,
     as_json: bool,
-    **mapping: Any,
+    **given: str | None,
 ) -> None:
     """Make a version of samples in storage.
 
@@ -65,12 +53,12 @@ def ingest_command(
     """
     from factory_lib.query import DatasetQuery
     from factory_lib.sources import open_source
+    from factory_lib.sources.mapping import from_words
     from factory_lib.warehouse.names import check_dataset_name
 
     check_dataset_name(name)
-    source = open_source(
-        uri, format=form, metadata=metadata, on=on, tars_per_shard=tars_per_shard, unpack_to=unpack_to, **mapping
-    )
+    mapping = from_words({option: value for option, value in given.items() if value})
+    source = open_source(uri, tars_per_shard=tars_per_shard, unpack_to=unpack_to, **mapping)
     wanted = None if shards is None else [shard.strip() for shard in shards.split(",") if shard.strip()]
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
         query = DatasetQuery.from_source(source, shards=wanted)

@@ -30,9 +30,23 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
     return wrap
 
 
-def split_list(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """Callback of an option that takes names with commas between them."""
-    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+def mapping_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what of a source becomes which column; lists come with commas between the names."""
+    options = (
+        click.option("--format", help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]"),
+        click.option("--metadata", metavar="URI", help="Tables (parquet, CSV, npz, …) joined to the samples."),
+        click.option("--on", metavar="COLUMN", help="Column to join them by. [default: key, uid, hash or url]"),
+        click.option("--image", metavar="NAME", help="Extension (input.jpg) or column of pointers that becomes image."),
+        click.option("--caption", metavar="NAME", help="Extension, JSON field or column that becomes caption."),
+        click.option("--key", metavar="NAME", help="Column that becomes key."),
+        click.option("--members", metavar="A,B", help="Only these members besides the image."),
+        click.option("--columns", metavar="A,B", help="Only these attributes."),
+        click.option("--drop-columns", metavar="A,B", help="Without these attributes and members."),
+        click.option("--key-pattern", metavar="REGEX", help="Groups key and extension of members' names, or last-dot."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def group(example: str) -> Callable[[Callable[..., None]], click.Group]:

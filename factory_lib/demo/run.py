@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,22 +29,27 @@ class DemoSource:
     Attributes:
         uri: folder or URI of the shards.
         truth: parquet that says what each rendered sample really is; None for the user's own shards.
+        mapping: what of them becomes which column.
     """
 
     uri: str
     truth: Path | None
+    mapping: Mapping[str, str] = field(default_factory=dict)
 
 
-def demonstrate(uri: str | None, console: Console) -> None:
+def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | None = None) -> None:
     """Run the graph on shards at a URI, or on rendered images, and print what became of them.
+
+    Args:
+        mapping: what of the shards becomes which column, as in `factory_lib.settings.Settings`.
 
     Raises:
         FactoryError: a stage failed; what was made before stays.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
-    source = DemoSource(uri, None) if uri else rendered_source(console)
-    remember_source(source.uri)
+    source = DemoSource(uri, None, mapping or {}) if uri else rendered_source(console)
+    remember_source(source.uri, source.mapping)
     outcome = materialize(source, console)
     if outcome.errors:
         raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
@@ -87,7 +92,7 @@ def materialize(source: DemoSource, console: Console) -> Outcome:
         def report(what: str, done: int, total: int | None) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        origin = ShardSource(uri=source.uri, tars_per_shard=settings().tars_per_shard)
+        origin = ShardSource.mapped(source.uri, settings().tars_per_shard, source.mapping)
         return run_graph(instance, definitions, source=origin, on_run=on_run, report=report)
 
 

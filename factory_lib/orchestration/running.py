@@ -266,7 +266,7 @@ def _told(source: ShardSource | None) -> dict[str, object]:
     """Run configuration that has stages read another source than the graph's own."""
     if source is None:
         return {}
-    return {"resources": {"source": {"config": {"uri": source.uri, "tars_per_shard": source.tars_per_shard}}}}
+    return {"resources": {"source": {"config": source.config()}}}
 
 
 _QUIET: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

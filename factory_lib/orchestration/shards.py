@@ -8,9 +8,9 @@ partition takes its rows out of the next version of every stage, and only then t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -35,6 +35,8 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         uri: path or URI of the source; empty when none is configured.
         tars_per_shard: how many tars make one shard, that is one partition.
+        format: of the source; empty to find out.
+        metadata, on: tables whose columns are joined to the samples, and the column to join by; empty for none.
         image, caption, key, key_pattern: what of the source becomes these columns, and how names are split (see
             `factory_lib.sources.mapping.Mapping`); empty for what the source says.
         members, columns: what alone is taken; empty for all.
@@ -43,6 +45,9 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     uri: str = ""
     tars_per_shard: int = 1
+    format: str = ""
+    metadata: str = ""
+    on: str = ""
     image: str = ""
     caption: str = ""
     key: str = ""
@@ -62,17 +67,23 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         if not self.uri:
             raise SettingsError("No source of shards is configured.", "Set FACTORY_SOURCE to a path or URI of tars.")
-        return open_source(
-            self.uri,
-            tars_per_shard=self.tars_per_shard,
-            image=self.image or None,
-            caption=self.caption or None,
-            key=self.key or None,
-            key_pattern=self.key_pattern or None,
-            members=self.members or None,
-            columns=self.columns or None,
-            drop_columns=self.drop_columns or None,
-        )
+        said: dict[str, Any] = {name: value or None for name, value in self.config().items() if name != "uri"}
+        return open_source(self.uri, **said)
+
+    def config(self) -> dict[str, Any]:
+        """The fields with their values, as run configuration takes them."""
+        return {name: getattr(self, name) for name in type(self).model_fields if not name.startswith("_")}
+
+    @classmethod
+    def mapped(cls, uri: str, tars_per_shard: int, mapping: Mapping[str, str]) -> ShardSource:
+        """A source with what settings say of it: names and values, those of lists with commas between.
+
+        Raises:
+            SourceError: there is no such name.
+        """
+        from factory_lib.sources.mapping import from_words
+
+        return cls(uri=uri, tars_per_shard=tars_per_shard, **from_words(mapping))
 
     def query(self, shards: Sequence[str]) -> DatasetQuery:
         """The samples of these shards; one that the source no longer has contributes none."""

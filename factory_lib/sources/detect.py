@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,10 +108,13 @@ def open_source(
             used = {file.uri for shard in source.shards() for file in shard.files}
             account.settle_files(root, (file.uri for file in seen), used, name)
             source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
-            options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), "on": on}
-            options |= {"vectors": None if vectors is None else list(vectors)}
-            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to, **mapping.options()}
-            opened = OpenedSource(uri, source, mapping.columns_of(source.schema, uri, account), account, options)
+            said = {"on": on, "vectors": None if vectors is None else list(vectors), **mapping.options()}
+            options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), **said}
+            options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to}
+            names = mapping.columns_of(source.schema, uri, account)
+            words = {option: value for option, value in said.items() if value is not None}
+            text = json.dumps(words, sort_keys=True) if words else ""
+            opened = OpenedSource(uri, source, names, account, options, text)
             account.settle_columns({field.name: str(field.type) for field in opened.schema})
             return opened
     wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"

@@ -18,6 +18,26 @@ from factory_lib.sources.shards import POINTER
 BY_CHOICE = "left out by choice"
 
 
+_TEXTS = ("format", "metadata", "on", "image", "caption", "key", "key_pattern")
+_LISTS = ("members", "columns", "drop_columns")
+
+
+def from_words(words: MappingOf[str, str]) -> dict[str, Any]:
+    """What is said of a source in settings and on the command line, as arguments of `open_source`.
+
+    Args:
+        words: argument -> its value as text; lists have commas between the names.
+
+    Raises:
+        SourceError: there is no such argument.
+    """
+    for name in words:
+        if name not in (*_TEXTS, *_LISTS):
+            raise SourceError(f"A source has no {name!r} that could be mapped.", nearest(name, (*_TEXTS, *_LISTS)))
+    lists = {name: [one.strip() for one in words[name].split(",") if one.strip()] for name in _LISTS if name in words}
+    return {**words, **lists}
+
+
 @dataclass(frozen=True)
 class Mapping:
     """Names are those of the source (`input.jpg`, `TEXT`) or of the dataset (`input_jpg`, `caption`).

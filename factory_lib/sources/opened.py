@@ -7,7 +7,7 @@ text is text, and columns are chosen and renamed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ class OpenedSource:
         columns: column of the dataset -> column of the reader, in their order.
         account: what became of every file and column.
         options: with which `open_source` opens it again.
+        mapping: those of them that rows depend on, as text; empty for none.
     """
 
     uri: str
@@ -35,6 +36,7 @@ class OpenedSource:
     columns: Mapping[str, str]
     account: Account = field(default_factory=Account, compare=False)
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    mapping: str = ""
 
     @property
     def format(self) -> str:
@@ -52,13 +54,15 @@ class OpenedSource:
 
     def shards(self) -> list[SourceShard]:
         """All shards, by name."""
-        return self.reader.shards()
+        return [replace(shard, mapping=self.mapping) for shard in self.reader.shards()]
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows of a shard in byte order."""
         schema = self.schema
         where = shard.files[0].uri if shard.files else shard.name
-        for batch in surviving(self.reader.read(shard, report), where, "unreadable_shards", report):
+        for batch in surviving(
+            self.reader.read(replace(shard, mapping=""), report), where, "unreadable_shards", report
+        ):
             chosen = [batch.column(raw).cast(schema.field(name).type) for name, raw in self.columns.items()]
             if schema.names and "key" in schema.names:
                 at = schema.names.index("key")

@@ -26,16 +26,19 @@ class SourceShard:
     Attributes:
         name: unique in the source, `^[A-Za-z0-9][A-Za-z0-9_.-]*$`.
         files: as listed; the tars first, in the order of their rows.
+        mapping: what the user says of the source; empty for nothing.
     """
 
     name: str
     files: tuple[FileInfo, ...]
+    mapping: str = ""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any file of the shard is added, removed, renamed or overwritten: 32 hex digits."""
-        lines = (f"{file.uri}\t{file.etag}\t{file.size}\n" for file in self.files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
+        """Changes when any file of the shard is added, removed, renamed or overwritten, or when something else is said
+        of the source: 32 hex digits."""
+        lines = "".join(f"{file.uri}\t{file.etag}\t{file.size}\n" for file in self.files)
+        return hashlib.sha256((lines + self.mapping).encode()).hexdigest()[:32]
 
 
 @dataclass
