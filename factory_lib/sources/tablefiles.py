@@ -17,6 +17,7 @@ from factory_lib.warehouse.null_elements import is_list, number_of_null_elements
 
 _ROWS_AT_ONCE = 10_000
 
+
 _NUMBER_BYTES, _PAGE_BYTES = 4, 2**14
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from factory_lib.home import private_folder
 from factory_lib.settings import settings
 from factory_lib.sources.account import EXAMPLES, extension_of, printable, reason_of
 from factory_lib.sources.descriptions import tables_among
@@ -115,6 +116,7 @@ def tables_in(archive: FileInfo, entries: Sequence[Entry]) -> tuple[str, list[Ta
     found = tables_among(names)
     for file in (file for pair in found for file in pair.files):
         if not store().exists(file.uri) and file.size <= MAX_TABLE_BYTES:
+            private_folder(folder)
             store().write(file.uri, by_uri[file.uri].read())
     if found:
         remove_older(folder)
