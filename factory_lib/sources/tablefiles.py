@@ -183,7 +183,8 @@ class Parquet:
                 repeated.append(name)
         most = rows_within(size / max(about.num_rows, 1))
         kinds = self._parquet.schema_arrow
-        return most, tuple(name for name in repeated if _is_text(kinds.field(name).type)) if about.num_rows > 1 else ()
+        once = [name for name in repeated if kinds.get_field_index(name) >= 0]  # -1 for a name of several columns, too
+        return most, tuple(name for name in once if _is_text(kinds.field(name).type)) if about.num_rows > 1 else ()
 
 
 class ArrowFile:
