@@ -20,6 +20,7 @@ from factory_lib.owners import Owner, folder_identity
 from factory_lib.warehouse import embedded
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.embedded import engine_status, engine_url, stop_engine
+from factory_lib.warehouse.space import RESERVE
 
 ASK = """
 import sys
@@ -71,6 +72,7 @@ def test_eight_processes_at_once_get_one_engine(home: Path) -> None:
         embedded.LOCK: 0o600,
         embedded.STARTING: 0o600,
         embedded.LOG: 0o600,
+        RESERVE: 0o600,
     }
     state = json.loads((home / embedded.STATE).read_text())
     assert len(state["token"]) >= 32
@@ -103,29 +105,31 @@ def test_killed_engine_comes_back_with_its_tables(home: Path) -> None:
 
 def test_statement_cut_off_by_the_engines_death_is_not_repeated(home: Path) -> None:
     warehouse = Warehouse(home=home)
-    warehouse.execute("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+    warehouse.execute("CREATE TABLE default.t (a UInt64) ENGINE = MergeTree ORDER BY a")
     started = threading.Event()
 
     def kill() -> None:
         started.wait()
         other = Warehouse(home=home)
-        wait_for(lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO t%'"))
+        wait_for(lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO default.t%'"))
         os.kill(pid_of(home), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
     started.set()
-    with pytest.raises(EngineError, match="may or may not have been applied: INSERT INTO t SELECT") as caught:
-        warehouse.execute("INSERT INTO t SELECT number + sleep(0.1) FROM numbers(100) SETTINGS max_block_size = 1")
+    with pytest.raises(EngineError, match="may or may not have been applied: INSERT INTO default.t SELECT") as caught:
+        warehouse.execute(
+            "INSERT INTO default.t SELECT number + sleep(0.1) FROM numbers(100) SETTINGS max_block_size = 1"
+        )
     killer.join()
     assert caught.value.code == 0
-    assert warehouse.scalar("SELECT count() FROM t") == 0
+    assert warehouse.scalar("SELECT count() FROM default.t") == 0
 
 
 def test_stops_when_idle_and_not_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_ENGINE_IDLE_SECONDS", "0.5")
     warehouse = Warehouse(home=home)
-    warehouse.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    warehouse.execute("CREATE TABLE default.t (a UInt8) ENGINE = MergeTree ORDER BY a")
     first = pid_of(home)
     # busy for longer than the limit
     assert (
@@ -135,7 +139,7 @@ def test_stops_when_idle_and_not_before(home: Path, monkeypatch: pytest.MonkeyPa
     wait_for(lambda: not embedded._held(home))
     assert not (home / embedded.STATE).exists()
     assert "idle" in (home / embedded.LOG).read_text()
-    assert warehouse.scalar("SELECT count() FROM t") == 0
+    assert warehouse.scalar("SELECT count() FROM default.t") == 0
     assert pid_of(home) != first
 
 
@@ -198,8 +202,8 @@ def test_engine_of_another_host_on_the_same_folder(home: Path, monkeypatch: pyte
 
 def test_stop_does_not_wait_for_a_long_write(home: Path) -> None:
     warehouse = Warehouse(home=home)
-    warehouse.execute("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
-    sql = "INSERT INTO t SELECT number + sleep(1) FROM numbers(60) SETTINGS max_block_size = 1"
+    warehouse.execute("CREATE TABLE default.t (a UInt64) ENGINE = MergeTree ORDER BY a")
+    sql = "INSERT INTO default.t SELECT number + sleep(1) FROM numbers(60) SETTINGS max_block_size = 1"
     failures: list[EngineError] = []
 
     def write() -> None:
@@ -211,13 +215,13 @@ def test_stop_does_not_wait_for_a_long_write(home: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     other = Warehouse(home=home)
-    wait_for(lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO t%'"))
+    wait_for(lambda: other.scalar("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO default.t%'"))
     before = time.monotonic()
     assert stop_engine(home)
     assert time.monotonic() - before < embedded.STOP_SECONDS, "it left by itself, not by SIGKILL"
     writer.join()
     assert "may or may not have been applied" in str(failures[0])
-    assert Warehouse(home=home).scalar("SELECT count() FROM t") == 0
+    assert Warehouse(home=home).scalar("SELECT count() FROM default.t") == 0
 
 
 def test_read_goes_on_when_the_engine_dies_in_the_middle(home: Path) -> None:
@@ -250,7 +254,7 @@ def test_engine_may_open_many_files(home: Path) -> None:
 
 def test_a_copy_of_a_running_folder_has_an_engine_of_its_own(home: Path, tmp_path: Path) -> None:
     original = Warehouse(home=home)
-    original.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    original.execute("CREATE TABLE default.t (a UInt8) ENGINE = MergeTree ORDER BY a")
     copy, moved = tmp_path / "copy", tmp_path / "moved"
     subprocess.run(["cp", "-a", str(home), str(copy)], check=True)
     assert engine_status(copy) is None
@@ -258,7 +262,7 @@ def test_a_copy_of_a_running_folder_has_an_engine_of_its_own(home: Path, tmp_pat
     assert pid_of(home)
     try:
         other = Warehouse(home=copy)
-        other.execute("DROP TABLE IF EXISTS t SYNC")
+        other.execute("DROP TABLE IF EXISTS default.t SYNC")
         assert pid_of(copy) != pid_of(home)
         assert original.scalar("SELECT count() FROM system.tables WHERE name = 't'") == 1
         # A copy in the original's place: who was connected to the original goes on with the copy.

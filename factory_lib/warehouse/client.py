@@ -149,7 +149,7 @@ class Warehouse:
                 table, upload.names, iter(upload), settings={**_WRITES, **(settings or {})}, fmt="ArrowStream"
             )
 
-        done = self._once(send, f"INSERT INTO {table}", lambda: not upload.started)
+        done = self._once(send, f"INSERT INTO {table}", lambda: upload.repeatable)
         written = (getattr(done, "summary", None) or {}).get("written_rows")
         if written is not None and int(written) < upload.rows:
             raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")

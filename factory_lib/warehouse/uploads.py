@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from factory_lib.warehouse.null_elements import nan_for_null
 
 _ROWS = 1 << 16
 _LONG = 1 << 14
+_KEPT = 32 << 20
 
 
 def as_reader(data: pa.Table | pa.RecordBatch | pa.RecordBatchReader) -> pa.RecordBatchReader:
@@ -30,7 +32,8 @@ class Upload:
         types: asked for the target's column types (name -> ClickHouse type) when floats may go into BFloat16.
 
     Attributes:
-        started: whether any byte was taken; from then on the data cannot be sent again.
+        repeatable: whether all that was taken is kept, so that the data can be sent again from its beginning. An engine
+            that stops refuses an insert while its first bytes are on the way.
         rows: how many rows were taken.
     """
 
@@ -41,21 +44,32 @@ class Upload:
         targets = types() if floats else {}
         self._narrow = frozenset(name for name, type_ in targets.items() if "BFloat16" in type_)
         self._vectors = frozenset(name for name, type_ in targets.items() if re.search(r"Array\(B?Float", type_))
-        self.started = False
+        self.repeatable = True
         self.rows = 0
+        self._taken: list[bytes] = []
+        self._kept = 0
         self._parts = self._blocks()
         self._first = next(self._parts, None)
 
     @property
     def empty(self) -> bool:
         """Whether there are no rows at all."""
-        return self._first is None
+        return self._first is None and not self._taken
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._first is not None and not self.started:
-            self.started = True
-            yield self._first
-            yield from self._parts
+        yield from list(self._taken)
+        first, self._first = self._first, None
+        for part in itertools.chain([] if first is None else [first], self._parts):
+            self._keep(part)
+            yield part
+
+    def _keep(self, part: bytes) -> None:
+        self._kept += len(part)
+        self.repeatable = self._kept <= _KEPT
+        if self.repeatable:
+            self._taken.append(part)
+        else:
+            self._taken.clear()
 
     def _blocks(self) -> Iterator[bytes]:
         sink = _Sink()
