@@ -26,6 +26,7 @@ _MODULES = {
     "lineage": "lineage",
     "trace": "trace",
     "reproduce": "reproduce",
+    "verify": "verify",
     "tag": "tag",
     "ingest": "ingest",
     "gc": "gc",

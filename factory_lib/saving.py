@@ -29,6 +29,7 @@ from factory_lib.warehouse.derive import conform, derive, naming_columns, union_
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
+from factory_lib.warehouse.seals import unseal
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish
 from factory_lib.writing import predicates
@@ -177,6 +178,7 @@ def _commit(
                 )
             return publish(built, number)
         except BaseException as error:
+            unseal(wh, [built.uuid])
             if built is not rows:
                 built.drop()
             if not isinstance(error, LostRaceError):

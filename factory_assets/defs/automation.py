@@ -3,7 +3,7 @@
 import dagster as dg
 
 from factory_assets.partitions import SHARDS
-from factory_lib.orchestration.housekeeping import nightly_round
+from factory_lib.orchestration.housekeeping import as_published, nightly_round
 from factory_lib.orchestration.shards import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
@@ -18,9 +18,14 @@ factory_automation = dg.AutomationConditionSensorDefinition(
 )
 
 
-@dg.asset(group_name="operations", kinds={"clickhouse"}, owners=["team:platform"])
+@dg.asset(
+    group_name="operations",
+    kinds={"clickhouse"},
+    owners=["team:platform"],
+    check_specs=[as_published("warehouse_summary")],
+)
 def warehouse_summary(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-    """What the warehouse holds, and what killed runs left in it, which is swept."""
+    """What the warehouse holds, whether it is as published, and what killed runs left in it, which is swept."""
     return nightly_round(context.instance, context.job_def.asset_layer.asset_graph)
 
 
@@ -29,5 +34,5 @@ nightly = dg.ScheduleDefinition(
     target=dg.AssetSelection.assets("warehouse_summary"),
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Sweeps what killed runs left, and sums up the warehouse.",
+    description="Sweeps what killed runs left, verifies versions, and sums up the warehouse.",
 )

@@ -11,6 +11,8 @@ from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, print_json, print_rows, seconds, size, table, when
 from factory_lib.history.origins import Origin, origins_of, shards_behind, signal_shards, source_counts
 from factory_lib.history.summaries import table_bytes
+from factory_lib.history.tampering import Finding
+from factory_lib.history.verifying import marks
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.tags import tags_of
@@ -38,11 +40,12 @@ def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
     wh = warehouse()
     found = resolve(wh, version)
     made = origins_of(wh, found)
+    wrong = marks(found)
     samples = _sample_rows(found, rows)
     if as_json:
-        print_json(_as_json(found, made, samples, shards))
+        print_json({**_as_json(found, made, samples, shards), "findings": wrong})
         return
-    _print_head(found, made)
+    _print_head(found, made, wrong)
     _print_columns(found, samples)
     _print_provenance(found, made)
     if shards:
@@ -81,7 +84,7 @@ def _as_json(version: Version, made: list[Origin], samples: list[dict[str, Any]]
     }
 
 
-def _print_head(version: Version, made: list[Origin]) -> None:
+def _print_head(version: Version, made: list[Origin], wrong: list[Finding]) -> None:
     counts = list(version.shard_rows().values())
     sizes = (
         f" of {min(counts):,} to {max(counts):,} rows (mean {sum(counts) / len(counts):,.0f})"
@@ -100,6 +103,11 @@ def _print_head(version: Version, made: list[Origin]) -> None:
         lines.append(
             f"{own:,} of its shards are its own, {len(counts) - own:,} are carried over from {others:,} others"
         )
+    if wrong:
+        lines.append("NOT AS PUBLISHED:")
+        lines += [f"  {one.shard}: {one.what}" if one.shard else f"  {one.what}" for one in wrong[:_NAMED]]
+        if len(wrong) > _NAMED:
+            lines.append(f"  … and {len(wrong) - _NAMED:,} more: factory verify {version}")
     console().print("\n".join(lines))
 
 

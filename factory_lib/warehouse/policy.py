@@ -112,18 +112,23 @@ def drop_versions(
             )
             if found != one.uuid or one.uuid not in may_go:
                 continue
-            warehouse.execute(
-                f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
-                {"u": one.uuid, "v": one.version},
-                FREEING,
-            )
-            warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
+            note_dropped(warehouse, one.uuid, one.version)
             # Readers go on; it may take them long, and nobody shall wait for them but who drops.
             left = f"{quote(dataset)}.{quote(f'{STAGE_PREFIX}dropped_{one.uuid[:8]}')}"
             warehouse.execute(f"RENAME TABLE {quote(dataset)}.{name} TO {left}", settings=FREEING)
         _drop(warehouse, left, one.version, tell)
         gone.append(one)
     return gone
+
+
+def note_dropped(warehouse: Warehouse, uuid: str, version: str) -> None:
+    """Write down that a version goes, or is gone, and that this is meant."""
+    warehouse.execute(
+        f"INSERT INTO {CATALOG}.dropped SELECT {{u:UUID}}, {{v:String}}, now64(3, 'UTC')",
+        {"u": uuid, "v": version},
+        FREEING,
+    )
+    warehouse.sync()  # the lineage of others asks for it: it must not be lost where the table's end is not
 
 
 def _drop(warehouse: Warehouse, table: str, version: str, tell: Callable[[str], None]) -> None:

@@ -44,12 +44,16 @@ _TABLES = {
     "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
+    "seals": "(uuid UUID, version String, at DateTime64(6, 'UTC'), columns Array(Tuple(String, String, String)),"
+    " parts Map(String, String), records Map(String, Tuple(UInt64, UInt64))) ENGINE = MergeTree ORDER BY uuid",
+    "verified": "(uuid UUID, at DateTime64(3, 'UTC'), findings String) ENGINE = ReplacingMergeTree ORDER BY uuid",
     "claims": "(name String, shard String, run String, owner String, at DateTime64(6, 'UTC'), ended Bool)"
     " ENGINE = MergeTree ORDER BY (name, shard) TTL toDateTime(at) + INTERVAL 1 DAY",
 }
 """Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
-can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `claims`: what runs are
-at."""
+can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `seals`: what versions
+were when they were published (see `seals`); `verified`: what was found when they were last read; `claims`: what runs
+are at."""
 
 _CHECKED_SECONDS = 1.0
 

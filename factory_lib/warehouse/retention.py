@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from factory_lib.errors import DiskFull
 from factory_lib.owners import ABANDONED_HOURS, Owner
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
@@ -15,6 +16,7 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
+from factory_lib.warehouse.seals import sealed, unseal
 from factory_lib.warehouse.space import FREEING
 
 STAGED_VALUES_DAYS = 7.0
@@ -63,9 +65,15 @@ def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
 
 
 def drop_tables(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
-    """Drop these tables: nothing is written, so it makes room where there is none."""
-    for table in tables:
-        database, _, name = table.table.partition(".")
+    """Drop these tables: hardly anything is written, so it makes room where there is none."""
+    names = [table.table for table in tables]
+    held = sealed(warehouse, names)
+    try:
+        unseal(warehouse, list(held.values()))
+    except DiskFull:
+        names = [name for name in names if name not in held]  # they go when there is room for taking their seals back
+    for table in names:
+        database, _, name = table.partition(".")
         warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)} SYNC")
 
 

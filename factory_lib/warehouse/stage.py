@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from factory_lib.errors import EngineError
 from factory_lib.owners import owner
 from factory_lib.sql import TableSource
 from factory_lib.sqltext import literal, quote
@@ -24,6 +25,7 @@ SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 # Masks and single-column mutations need wide parts. A table created read-only never runs a mutation, so the setting
 # is given explicitly: it would be inherited from the table that this one is made like.
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
+_READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
 _MUTATION = {"allow_nondeterministic_mutations": 1}
 
@@ -130,9 +132,16 @@ class Stage:
         ):
             self.warehouse.execute(f"OPTIMIZE TABLE {self.name} PARTITION {literal(row['partition'])} FINAL")
 
-    def set_readonly(self) -> None:
-        """Have the engine itself refuse any further change."""
-        self._alter("MODIFY SETTING table_readonly = 1")
+    def set_readonly(self, comment: str) -> None:
+        """Have the engine itself refuse any further change to the table, which gets a comment at last."""
+        try:
+            self._alter(f"MODIFY COMMENT {literal(comment)}", "MODIFY SETTING table_readonly = 1")
+        except EngineError as error:
+            if error.code != _READONLY:
+                raise
+            # It was to be published under another number, which somebody else took first.
+            self._alter("MODIFY SETTING table_readonly = 0")
+            self.set_readonly(comment)
 
     def shard_rows(self) -> dict[str, int]:
         """Number of rows of each shard, masked rows not counted."""

@@ -20,6 +20,7 @@ from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref, version_number
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.stage import Stage, table_columns
 from factory_lib.warehouse.tags import tags_of
 
@@ -113,13 +114,18 @@ class Version:
     def _compute_fingerprints(self, shards: list[str]) -> dict[str, str]:
         sources = {shard: self.shards[shard].source for shard in shards}
         computed = content_fingerprints(self.warehouse, self.table, self.columns, sources)
-        table = {
-            "origin": [self.shards[s].origin for s in shards],
-            "shard": shards,
-            "fingerprint": [computed[s] for s in shards],
-        }
-        self.warehouse.insert(f"{CATALOG}.fingerprints", pa.table(table))
+        self.remember_fingerprints(computed)
         return computed
+
+    def remember_fingerprints(self, computed: Mapping[str, str]) -> None:
+        """Keep content fingerprints of shards, so that they need not be computed again."""
+        if computed:
+            table = {
+                "origin": [self.shards[s].origin for s in computed],
+                "shard": list(computed),
+                "fingerprint": list(computed.values()),
+            }
+            self.warehouse.insert(f"{CATALOG}.fingerprints", pa.table(table))
 
 
 def content_fingerprints(
@@ -229,7 +235,8 @@ def publish(stage: Stage, number: int) -> Version:
     Raises:
         LostRaceError: that version exists already.
     """
-    stage.set_readonly()
+    comment = seal(stage.warehouse, stage.uuid, stage.database, stage.table, f"{stage.database}.v{number}")
+    stage.set_readonly(comment)
     stage.warehouse.sync()
     target = f"{quote(stage.database)}.v{number}"
     try:
