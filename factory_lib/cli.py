@@ -27,6 +27,8 @@ _MODULES = {
     "trace": "trace",
     "reproduce": "reproduce",
     "verify": "verify",
+    "backup": "backup",
+    "restore": "backup",
     "tag": "tag",
     "ingest": "ingest",
     "gc": "gc",

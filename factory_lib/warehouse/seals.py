@@ -122,6 +122,16 @@ def unseal(warehouse: Warehouse, uuids: Sequence[str]) -> None:
         warehouse.sync()
 
 
+def unpublished(warehouse: Warehouse) -> list[str]:
+    """UUIDs of sealed tables that are still, or for ever, under the names that they were built under."""
+    rows = warehouse.rows(
+        f"SELECT DISTINCT toString(uuid) AS id FROM {CATALOG}.seals WHERE uuid IN"
+        " (SELECT uuid FROM system.tables WHERE startsWith(name, {stage:String}))",
+        {"stage": STAGE_PREFIX},
+    )
+    return [row["id"] for row in rows]
+
+
 def published_as(comment: str) -> str:
     """The version that a table's comment says it was published as; empty where it says none."""
     try:
