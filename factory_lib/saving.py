@@ -6,6 +6,7 @@ one rename. When another writer was faster, what it brought is taken in and the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from factory_lib.dependencies import versions_read
-from factory_lib.errors import CommitError, QueryError
+from factory_lib.errors import CommitError, FactoryError, QueryError
 from factory_lib.pending import DerivedRows, Ledger, settle
 from factory_lib.recipes import recipe_of
 from factory_lib.reuse.holding import held_columns
@@ -178,7 +179,8 @@ def _commit(
                 )
             return publish(built, number)
         except BaseException as error:
-            unseal(wh, [built.uuid])
+            with contextlib.suppress(FactoryError):  # what went wrong first is told
+                unseal(wh, [built.uuid])
             if built is not rows:
                 built.drop()
             if not isinstance(error, LostRaceError):

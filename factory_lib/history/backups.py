@@ -27,12 +27,13 @@ from factory_lib.warehouse.durable import sync_disk
 from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.seals import unseal
 from factory_lib.warehouse.snapshot import Placing, snapshot
+from factory_lib.warehouse.space import RESERVE
 from factory_lib.warehouse.versions import datasets
 
 MANIFEST = "backup.json"
-LEFT_OUT = ("data", "cache", "sources", "digests", "plans", "locks", "training")
+LEFT_OUT = ("data", "cache", "sources", "digests", "plans", "locks", "training", RESERVE)
 """What a backup does not hold: the engine's folder, which is placed apart; what is computed or fetched again; locks;
-checkpoints of trainings that run. So do names of processes: `engine.*`, `up.*`, unfinished files."""
+checkpoints of trainings that run; what is kept free. So do names of processes: `engine.*`, `up.*`, unfinished files."""
 
 _SQLITE = b"SQLite format 3\x00"
 

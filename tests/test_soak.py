@@ -1,0 +1,19 @@
+"""Everything is killed at random while everything goes on: a short soak. `bench.soak` kills 200 times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_ten_kills_lose_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.soak", "--kills", "10", "--seed", "1"],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count(": whole") >= 10
