@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import math
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -23,19 +23,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from factory_lib.signals import Vector, signal
-from factory_lib.signals.canonical import Canonical, OpaqueValueError, file_digest
-from factory_lib.signals.fingerprint import FingerprintWarning, code_components, differing, digest, why
-from factory_lib.signals.packages import distribution
-from factory_lib.signals.references import references
+from factory_lib.errors import SignalError
+from factory_lib.fingerprints.files import content, file_digest
+from factory_lib.fingerprints.places import distribution, place_of
+from factory_lib.fingerprints.sources import Sources
+from factory_lib.fingerprints.walk import Walk
+from factory_lib.signals import Vector, env, signal
+from factory_lib.signals.fingerprint import FingerprintWarning, code_components, digest, why
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.source_code import digest_of
 
 PACKAGE = {
     "shop/__init__.py": "",
     "shop/config.py": """
         LIMIT = 5
-        UNUSED = 1
         SYNONYMS = {"tee": "t-shirt"}
         """,
     "shop/deep.py": '''
@@ -71,7 +71,7 @@ PACKAGE = {
     "shop/models.py": """
         from dataclasses import dataclass, field
         from shop.deep import fold
-        from factory_lib.signals.canonical import file_digest
+        from factory_lib.fingerprints.files import file_digest
 
         class Base:
             def shared(self, text):
@@ -254,7 +254,7 @@ STALE: dict[str, tuple[str, str, str, set[str]]] = {
         "shop/config.py",
         "LIMIT = 5",
         "LIMIT = 6",
-        {"by_module", "by_dotted_module", "by_getattr", "by_lazy_import", "stage"},
+        {"by_module", "by_dotted_module", "by_getattr", "by_lazy_import", "by_lazy_class", "stage"},
     ),
     "closure value": ("shop/scores.py", "make(11)", "make(12)", {"by_closure"}),
     "argument of a partial": ("shop/scores.py", "factor=4", "factor=5", {"by_partial"}),
@@ -282,8 +282,18 @@ STALE: dict[str, tuple[str, str, str, set[str]]] = {
         "SCALE = 4",
         {"by_lazy_import", "by_lazy_class"},
     ),
-    "function imported inside": ("shop/lazy.py", "heavy.run(text) *", "2 * heavy.run(text) *", {"by_lazy_import"}),
-    "comprehension of a module imported inside": ("shop/lazy.py", '("a", "b")', '("a", "c")', {"by_lazy_class"}),
+    "function imported inside": (
+        "shop/lazy.py",
+        "heavy.run(text) *",
+        "2 * heavy.run(text) *",
+        {"by_lazy_import", "by_lazy_class"},
+    ),
+    "comprehension of a module imported inside": (
+        "shop/lazy.py",
+        '("a", "b")',
+        '("a", "c")',
+        {"by_lazy_import", "by_lazy_class"},
+    ),
     "lambda in a dict": ("shop/scores.py", 'count("h")', 'count("t")', {"by_rules"}),
     "mutual recursion": ("shop/scores.py", "number != 0 and", "number > 0 and", {"by_recursion"}),
     "declared version": ("shop/scores.py", 'version="3"', 'version="4"', {"pinned"}),
@@ -308,7 +318,7 @@ FRESH: dict[str, tuple[str, str, str]] = {
     "quotes": ("shop/scores.py", 'count("h")', "count('h')"),
     "lines added above": ("shop/helpers.py", "def clean", "\n\n# moved down\n\ndef clean"),
     "unrelated function": ("shop/helpers.py", 'text + "!"', 'text + "?"'),
-    "unrelated constant": ("shop/config.py", "UNUSED = 1", "UNUSED = 2"),
+    "unrelated constant": ("shop/scores.py", "THRESHOLD = 0.3\n", "THRESHOLD = 0.3\nUNUSED = 2\n"),
     "new function in the module": ("shop/scores.py", "def even(", "def newcomer():\n    return THRESHOLD\n\ndef even("),
     "field that does not count": ("shop/scores.py", "Scorer(weight=0.25)", 'Scorer(weight=0.25, device="cuda")'),
     "batch size and name": ("shop/scores.py", 'name="by_class"', 'name="by_class_too"'),
@@ -402,7 +412,7 @@ def test_a_package_upgrade_makes_stale_what_uses_the_package(
     shutil.move(site / "heavy-1.4.0.dist-info", site / "heavy-1.5.0.dist-info")
     metadata = site / "heavy-1.5.0.dist-info" / "METADATA"
     metadata.write_text(metadata.read_text().replace("1.4.0", "1.5.0"))
-    assert changed(original, process.fingerprints(tmp_path)) == {"by_package", "by_lazy_import"}
+    assert changed(original, process.fingerprints(tmp_path)) == {"by_package", "by_lazy_import", "by_lazy_class"}
     before = {"package:heavy": "1.4.0"}
     assert process.components(tmp_path)["by_package"].items() >= {("package:heavy", "1.5.0")}
     assert why(before, {"package:heavy": "1.5.0"}) == ["package:heavy: 1.4.0 -> 1.5.0"]
@@ -426,15 +436,19 @@ def test_fingerprints_do_not_depend_on_hash_seed_or_process(original: dict[str, 
 def test_the_distribution_of_a_module_is_found_whatever_it_is_called() -> None:
     from importlib.metadata import version
 
-    assert distribution("PIL.Image") == ("pillow", version("pillow"))
-    assert distribution("attr") == ("attrs", version("attrs"))
-    assert distribution("torch")[1] == version("torch").split("+")[0]
-    assert distribution("no_such_module") == ("no_such_module", "unknown")
+    import attr
+    import PIL.Image
+
+    assert distribution(PIL.Image.__file__, "PIL") == ("pillow", version("pillow"))
+    assert distribution(attr.__file__, "attr") == ("attrs", version("attrs"))
+    assert distribution(str(Path(attr.__file__).parents[1] / "nobodys.py"), "nobodys") is None
+    assert place_of("json").owner == "python"
+    assert place_of(__name__).owner == "own"
 
 
 def test_nothing_is_imported_for_a_fingerprint(process: Process, tmp_path: Path) -> None:
     edit = {"shop/lazy.py": ("import heavy\n", "import heavy\nraise RuntimeError('imported')\n")}
-    assert process.components(write_package(tmp_path, edit))["by_lazy_import"]["shop.lazy.SCALE (source)"]
+    assert process.components(write_package(tmp_path, edit))["by_lazy_import"]["shop.lazy (module)"]
     loaded = process.components(tmp_path, "factory_lib.signals.hashes")
     assert loaded["modules"] == []
     assert {"package:scipy", "package:pillow", "package:numpy"} <= loaded["phash"].keys()
@@ -450,40 +464,29 @@ def test_components_say_what_changed(process: Process, tmp_path: Path) -> None:
     assert why({"a": "1"}, {"b": "1"}) == ["a: no longer used", "b: new"]
 
 
-def test_code_without_source_is_known_by_its_bytecode() -> None:
-    def made(constant: int) -> Signal:
+def test_what_runs_counts_and_not_the_file_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def typed(constant: int, docstring: str = "") -> Signal:
         namespace: dict[str, Any] = {"__name__": "typed_in", "LIMIT": 3}
-        exec(f"def typed(caption):\n    'Said {constant}'\n    return len(caption) > LIMIT + {constant}", namespace)
+        exec(f"def typed(caption):\n    '{docstring}'\n    return len(caption) > LIMIT + {constant}", namespace)
         return signal(namespace["typed"], output=bool)
 
-    one, same, other = made(1).components, made(1).components, made(2).components
+    one, same, other = typed(1, "Said").components, typed(1, "Meant").components, typed(2).components
     assert one == same
-    assert one["typed_in.typed"].startswith("bytecode:")
     assert one["typed_in.LIMIT"] == "3"
-    assert why(one, other) == [f"typed_in.typed: {one['typed_in.typed']} -> {other['typed_in.typed']}"]
+    assert why(one, other) == ["typed_in.typed: changed"]
 
-
-def test_code_edited_after_it_was_loaded_is_neither_the_old_nor_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "edited_later.py"
     path.write_text("def score(caption):\n    return len(caption) + 1\n")
     import edited_later  # type: ignore[import-not-found]
 
-    loaded = code_components(edited_later.score)["edited_later.score"]
-    path.write_text("def score(caption):\n    return len(caption) + 2\n")
-    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
-    with pytest.warns(FingerprintWarning, match="edited after it was loaded"):
-        stale = code_components(edited_later.score)["edited_later.score"]
-    assert stale.startswith("edited:")
+    loaded = code_components(edited_later.score)
+    path.write_text("def score(caption):\n    return len(caption) + 20\n")
+    assert code_components(edited_later.score) == loaded
     import importlib
 
     importlib.reload(edited_later)
-    assert code_components(edited_later.score)["edited_later.score"] not in {loaded, stale}
-    assert differing({"edited_later.score": loaded, "x": "1"}, {"edited_later.score": stale, "y": "2"}) == [
-        "edited_later.score"
-    ]
+    assert code_components(edited_later.score) != loaded
 
 
 LOCK = threading.Lock()
@@ -500,7 +503,7 @@ def test_a_value_that_cannot_be_told_is_said_to_be_opaque() -> None:
 
     with pytest.warns(FingerprintWarning, match="GENERATOR is a builtins.generator"):
         found = signal(opaque).components
-    assert found[f"{__name__}.GENERATOR"] == "opaque:builtins.generator"
+    assert f"{__name__}.GENERATOR" in found
     assert signal(locked).components[f"{__name__}.LOCK"] != ""
 
 
@@ -547,117 +550,151 @@ PAIRS: list[tuple[Any, Any]] = [
 ]
 
 
+def digest_of(value: Any) -> dict[str, str]:
+    walk = Walk()
+    walk.use(value, "here")
+    return walk.found
+
+
 @pytest.mark.parametrize(("one", "other"), PAIRS, ids=[repr(pair[0])[:20] for pair in PAIRS])
 def test_different_values_differ(one: Any, other: Any) -> None:
-    def write(value: Any) -> str:
-        return Canonical(lambda target, path: getattr(target, "__qualname__", path)).digest(value, "here")
-
     import copy
 
-    assert write(one) != write(other)
-    assert write(one) == write(copy.deepcopy(one))
+    def token(value: Any) -> Any:
+        walk = Walk()
+        return walk.use(value, "here"), walk.found
+
+    assert token(one) != token(other)
+    assert token(one) == token(copy.deepcopy(one))
 
 
 def test_cycles_end_and_open_files_are_opaque(tmp_path: Path) -> None:
-    canonical = Canonical(lambda target, path: path)
     cyclic: list[Any] = [1]
     cyclic.append(cyclic)
-    assert canonical.digest(cyclic, "here")
-    with (tmp_path / "file").open("w") as file, pytest.raises(OpaqueValueError, match="TextIOWrapper"):
-        canonical.digest([file], "here")
+    assert digest_of(cyclic) != digest_of([1, [1]])
+    with (tmp_path / "file").open("w") as file:
+        walk = Walk()
+        walk.use([file], "here")
+        assert walk.held == [("here[0]", file)]
 
 
-def test_a_path_stands_for_the_content_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    canonical = Canonical(lambda target, path: path)
+def test_a_path_stands_for_the_content_of_its_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").write_text("same")
     here, there = tmp_path / "a" / "weights", tmp_path / "b" / "weights"
-    assert canonical.digest(here, "") == canonical.digest(there, "")
+    assert digest_of(here) == digest_of(there)
+    assert digest_of(str(here.parent)) == digest_of(str(there.parent))
     before = file_digest(here)
     here.write_text("diff")
-    assert canonical.digest(here, "") != canonical.digest(there, "")
+    assert digest_of(here) != digest_of(there)
+    assert digest_of(here.parent) != digest_of(there.parent)
     assert file_digest(here) != before
-    monkeypatch.syspath_prepend(str(tmp_path / "a"))
-    monkeypatch.syspath_prepend(str(tmp_path / "b"))
-    assert canonical.digest(tmp_path / "a" / "new", "") == canonical.digest(tmp_path / "b" / "new", "")
+    assert content(str(tmp_path / "nothing")) is None
 
 
-def test_layout_of_the_code_does_not_count_in_any_python_version() -> None:
-    def tree(text: str) -> ast.AST:
-        return ast.parse(text).body[0]
+def test_of_a_folder_with_code_only_what_is_named_counts(tmp_path: Path) -> None:
+    for name in ("code.py", "words.txt", "other.txt"):
+        (tmp_path / name).write_text(name)
+    named, whole = content(str(tmp_path), ["words.txt", "hat"]), content(str(tmp_path))
+    (tmp_path / "other.txt").write_text("changed")
+    assert content(str(tmp_path), ["words.txt", "hat"]) == named
+    assert content(str(tmp_path)) != whole
+    (tmp_path / "words.txt").write_text("changed")
+    assert content(str(tmp_path), ["words.txt", "hat"]) != named
 
-    assert digest_of(tree("def f(a, b=1):\n    return f'{a}x' 'y'")) == digest_of(
-        tree("def f(\n    a,\n    b = 0x1,\n):\n    'doc'\n    pass\n    return (f'{a}' f'xy')  # end")
+
+def test_modules_that_are_imported_inside_count_without_layout_and_docstrings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def module(text: str, name: str) -> str:
+        (tmp_path / f"{name}.py").write_text(text)
+        found: dict[str, str] = {}
+        Sources(found, lambda module: False).imported((name, 0, ()), "")
+        return found[f"{name} (module)"]
+
+    plain = module("def f(a, b=1):\n    return [a, 'xy']", "inside_one")
+    assert (
+        module(
+            "'doc'\ndef f(\n    a,\n    b = 0x1,\n):\n    'doc'\n    pass\n    return [a, 'xy']  # end", "inside_two"
+        )
+        == plain
     )
-    for other in (
-        "def f(a, b=2): return f'{a}xy'",
-        "def f(a, b=1): return f'{b}xy'",
-        "def f(a, b=1): return [a, 'xy']",
-    ):
-        assert digest_of(tree(other)) != digest_of(tree("def f(a, b=1): return f'{a}xy'"))
-    assert digest_of(tree("x = ['a', 'b']")) != digest_of(tree("x = ['ab']"))
-    newer = tree("def f(a): return a")
-    newer._fields = (*newer._fields, "type_params")  # as Python 3.12 has it
-    newer.type_params = []  # type: ignore[attr-defined]
-    assert digest_of(newer) == digest_of(tree("def f(a): return a"))
-    formatted: Any = tree("f'{a:>{b}}'")
-    formatted.value.values[0].format_spec.values.append(ast.Constant(""))  # as Python 3.12 has it
-    assert digest_of(formatted) == digest_of(tree("f'{a:>{b}}'"))
-    # The digest itself is the same in every version of Python: this one was made by 3.11.
-    assert digest_of(
-        tree("def f(a, *, b=1.5, **c):\n    return [x.y for x in a if x] + [f'{b!r:>{c}}', -1, b'z', None]")
-    ) == (GOLDEN)
+    assert module("def f(a, b=2):\n    return [a, 'xy']", "inside_three") != plain
 
 
-GOLDEN = "62d303c16b54b4ee"
+def test_declared_dependencies_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, folder = tmp_path / "labels.json", tmp_path / "weights"
+    labels.write_text("1")
+    folder.mkdir()
+    (folder / "w.bin").write_text("1")
+    monkeypatch.setenv("SHOP_LANGUAGE", "en")
+    limits = [3]
+
+    def other() -> int:
+        return limits[0]
+
+    @signal(depends_on=[labels, folder, env("SHOP_LANGUAGE"), other, 5])
+    def declared(caption: str) -> int:
+        return 1
+
+    def changes(edit: Any) -> list[str]:
+        before = declared.components
+        edit()
+        return [line.partition(": ")[0].rpartition(".")[0] or line for line in why(before, declared.components)]
+
+    assert changes(lambda: labels.write_text("2")) == ["file:labels.json"]
+    assert changes(lambda: (folder / "w.bin").write_text("2")) == ["file:weights"]
+    assert changes(lambda: monkeypatch.setenv("SHOP_LANGUAGE", "fr")) == ["env:SHOP_LANGUAGE"]
+    assert len(changes(lambda: limits.append(4))) == 1
+    assert changes(lambda: None) == []
+    labels.unlink()
+    with pytest.raises(SignalError, match=r"labels\.json.*not there"):
+        _ = declared.components
 
 
-def test_only_names_from_outside_are_references() -> None:
-    code = """
-def f(a, *rest, b=DEFAULT, **named):
-    import x.y, z as zed
-    from .near import thing as other
-    local = a.attribute + module.part.CONSTANT
-    def inner(c):
-        nonlocal local
-        return c + local + OUTER
-    total = sum(item.size for item in rest if item > LIMIT)
-    with open(NAME) as handle:
-        pass
-    try:
-        zed.go(x.y.deep)
-    except ERRORS as problem:
-        print(problem)
-    match a:
-        case Point(x=px, y=py): return px
-        case [first, *others] | {"k": first, **others}: return first
-    if (late := a): return late
-    global counter
-    counter = other.run()
-    return getattr(module, "dynamic"), lambda q: q + inner(named), getattr(a, "no")
-"""
-    found = {
-        (str(getattr(one.root, "module", one.root)), one.attributes) for one in references(ast.parse(code).body[0])
-    }
-    assert found == {
-        ("module", ("part", "CONSTANT")),
-        ("module", ("dynamic",)),
-        ("OUTER", ()),
-        ("LIMIT", ()),
-        ("NAME", ()),
-        ("ERRORS", ()),
-        ("Point", ()),
-        ("open", ()),
-        ("print", ()),
-        ("sum", ()),
-        ("x", ("y", "deep")),
-        ("x.y", ("__name__",)),
-        ("z", ("__name__",)),
-        ("z", ("go",)),
-        ("near", ()),
-        ("near", ("run",)),
-    }
+def test_undeclared_reading_is_told_once_with_its_line() -> None:
+    def reads(caption: str) -> int:
+        return len(open("labels.txt").read()) + len(os.environ["LANG"])
+
+    line = reads.__code__.co_firstlineno + 1
+    with pytest.warns(FingerprintWarning) as told:
+        _ = [signal(reads, name="reads_files").components for _ in range(2)]
+    texts = [str(one.message) for one in told]
+    assert len(texts) == 2
+    assert all(f"test_fingerprint.py:{line} " in text and "depends_on" in text for text in texts)
+    declared = signal(reads, name="reads_more", depends_on=[env("LANG")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _ = declared.components
+
+
+def test_use_changes_no_fingerprint_and_configuration_does() -> None:
+    seen: dict[str, int] = {}
+    factor = [1]
+
+    @signal
+    def memo(caption: str) -> int:
+        return seen.setdefault(caption, len(caption)) * factor[0]
+
+    before = memo.fingerprint
+    assert [memo.one(text) for text in ("hat", "shirt")] == [3, 5]
+    assert len(seen) == 2
+    assert memo.fingerprint == before
+    factor[0] = 2
+    configured = memo.fingerprint
+    assert configured != before
+    assert memo.one("dress") == 10
+    assert memo.fingerprint == configured
+
+
+def test_another_way_of_fingerprinting_is_said() -> None:
+    now = signal(lambda caption: 1, name="now", output=int).components
+    assert why({"factory": "1", "a": "b"}, now) == [
+        "the way of fingerprinting changed (1 -> 2); its values are computed once more"
+    ]
 
 
 def test_a_signal_depends_on_its_declaration() -> None:

@@ -45,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.progress", "factory_lib.settings"),
     ("factory_lib.bounded", "factory_lib.errors", "factory_lib.memory", "factory_lib.owners"),
     ("factory_lib.redaction",),
+    ("factory_lib.fingerprints",),
 )
 """From the roof down. A module may import what stands below it, and its own room."""
 

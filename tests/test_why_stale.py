@@ -35,7 +35,7 @@ PACKAGE = {
         from factory_lib import C, DatasetQuery, signal
         from factory_lib.orchestration.io_manager import VersionedTableIOManager
         from factory_lib.orchestration.stage import stage
-        from factory_lib.signals.canonical import file_digest
+        from factory_lib.fingerprints.files import file_digest
         from attic.texts import shorten
 
         LEAST = 3

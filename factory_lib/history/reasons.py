@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from factory_lib.fingerprints.components import other_way
 from factory_lib.history.comparing import differing_shards
 from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
 from factory_lib.warehouse import provenance
@@ -172,8 +173,9 @@ def _signals(old: Origin, new: Origin) -> Iterator[Reason]:
         prints = first[name]["fingerprint"], second[name]["fingerprint"]
         if prints[0] != prints[1]:
             parts = first[name].get("components", {}), second[name].get("components", {})
+            told = other_way(*parts)
             changed = sorted(n for n in parts[0].keys() | parts[1].keys() if parts[0].get(n) != parts[1].get(n))
-            which = f": {', '.join(changed)} changed" if changed else ""
+            which = f": {told}" if told else f": {', '.join(changed)} changed" if changed else ""
             yield Reason("signal", f"{name} was computed by other code{which}", 0, *prints)
 
 

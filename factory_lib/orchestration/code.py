@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from factory_lib.signals.fingerprint import digest
+from factory_lib.fingerprints.components import digest
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 

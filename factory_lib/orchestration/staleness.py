@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.data_version import CODE_VERSION_TAG, DEFAULT_DATA_VERSION, get_input_data_version_tag
 
+from factory_lib.fingerprints.components import WAY, other_way, words
 from factory_lib.orchestration.code import components_in
 from factory_lib.orchestration.shards import REMOVED
 from factory_lib.orchestration.unsynced import input_versions, latest_tags
@@ -165,19 +166,15 @@ def _read_by(stage: str, parent: str) -> str:
 
 
 def differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[Component]:
-    """Components that differ, by name."""
+    """Components that differ, by name; the way of fingerprinting alone where that changed."""
+    if told := other_way(before, now):
+        return [Component("fingerprinting", WAY, told)]
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if old != new:
-            found.append(Component(_kind(name, {**before, **now}), name, _words(old, new)))
+            found.append(Component(_kind(name, {**before, **now}), name, words(old, new)))
     return found
-
-
-def _words(old: str | None, new: str | None) -> str:
-    if old is None or new is None:
-        return "no longer used" if new is None else "new"
-    return "changed" if all(len(v) == 16 and v.isalnum() for v in (old, new)) else f"{old} -> {new}"
 
 
 def _kind(name: str, components: Mapping[str, Any]) -> str:
@@ -186,6 +183,10 @@ def _kind(name: str, components: Mapping[str, Any]) -> str:
     by_ending = {"weights": "weights", "preprocessing": "preprocessing", "version": "declared version"}
     if name.startswith("package:"):
         return "package"
+    if name == "python":
+        return "package"
+    if name.startswith(("file:", "env:", "depends_on[")):
+        return "declared dependency"
     if name == "factory":
         return "machinery"
     if last in by_ending and (owner in components or name.startswith("signal:") or not owner):
@@ -194,8 +195,6 @@ def _kind(name: str, components: Mapping[str, Any]) -> str:
         return "declaration"
     if name.endswith(" (module)"):
         return "module"
-    if name.endswith(" (source)"):
-        return "global"
     if owner in components:
         return "closure" if _is_free(owner, last) else "default or field"
     value = _live(name)

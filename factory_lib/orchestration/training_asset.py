@@ -14,13 +14,13 @@ import dagster as dg
 
 from factory_lib import progress
 from factory_lib.errors import FactoryError
+from factory_lib.fingerprints.components import digest
 from factory_lib.orchestration.code import remember_code
 from factory_lib.orchestration.torchrun import torchrun
 from factory_lib.orchestration.training_checks import model_checks
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.orchestration.training_metadata import live_line, live_metadata, model_metadata
 from factory_lib.orchestration.training_setup import Setup, alone, set_up
-from factory_lib.signals.fingerprint import digest
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery

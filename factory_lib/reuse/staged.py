@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.errors import CommitError, EngineError
+from factory_lib.fingerprints.components import digest
 from factory_lib.owners import owner
 from factory_lib.reuse.claims import Claims
 from factory_lib.reuse.identity import HASH, Reads
 from factory_lib.reuse.inputs import Inputs
 from factory_lib.reuse.tables import UNKNOWN_TABLE, StagedTable, attach, staged_tables
-from factory_lib.signals.fingerprint import digest
 from factory_lib.signals.outputs import ArrayOf
 from factory_lib.signals.signal import Signal
 from factory_lib.sqltext import literal, quote

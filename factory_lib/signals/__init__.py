@@ -1,8 +1,9 @@
 """Signals: computed columns, the engine that computes them, and the ones that are bundled."""
 
+from factory_lib.signals.dependencies import env
 from factory_lib.signals.engine import compute
 from factory_lib.signals.member import Member
 from factory_lib.signals.outputs import Vector
 from factory_lib.signals.signal import Signal, signal
 
-__all__ = ["Member", "Signal", "Vector", "compute", "signal"]
+__all__ = ["Member", "Signal", "Vector", "compute", "env", "signal"]

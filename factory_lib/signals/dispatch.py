@@ -211,12 +211,12 @@ class Run:
             yield Finished(self._flying.pop(answer.id), from_ipc(answer.values))
 
     def _renew(self, worker: Worker, names: tuple[str, ...]) -> None:
-        """A kept worker loaded code before it was edited: a new one takes its tasks."""
+        """A kept worker is not what it was, by what it computed before: a new one takes its tasks."""
         if worker.born_for == self._program.id:
             self._remove(worker)
             raise SignalError(
-                f"The signals' code that is loaded here is not what a new process loads: {', '.join(names)} differ.",
-                "It was edited after it was imported, or changed at run time: reload it, or restart this process.",
+                f"What arrives in a worker process is not what the signals are here: {', '.join(names)} differ.",
+                "Installed packages that were changed at run time do not travel: change them in setup() of a class.",
             )
         self._put_back(self._remove(worker).values())
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +16,11 @@ import pyarrow as pa
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
 from factory_lib.signals.dispatch import Task
-from factory_lib.signals.fingerprint import digest
 from factory_lib.signals.pool import borrowed_pool
 from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task, limit_of
+from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task
+from factory_lib.signals.use import using
 from factory_lib.signals.watching import Slot, interrupted_when_overdue
 from factory_lib.signals.wire import Program, Sent
 
@@ -108,19 +108,28 @@ def _computed(
     if size > 1 and heavy:
         yield from _by_processes(signals, how, waiting, size, pace)
         return
-    running = [Running(one) for one in signals]
-    slot = Slot()
-    slot.task = 1
-    started = time.perf_counter()
-    for task, data in _read_ahead(waiting, plan, how.etags):
-        begun = time.perf_counter()
-        with interrupted_when_overdue(slot):
-            done = compute_task(running, task, data, hashes=how.hashes, slot=slot)
-        pace.saw(task.num_rows, time.perf_counter() - begun)
-        yield task, done
-        if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
-            yield from _by_processes(signals, how, waiting, size, pace)
-            return
+    if (yield from _here(signals, how, waiting, size, pace)):
+        yield from _by_processes(signals, how, waiting, size, pace)
+
+
+def _here(
+    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
+) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, bool]:
+    """Tasks computed in this process; returns whether processes shall go on, for it takes long."""
+    with using(*signals):
+        running = [Running(one) for one in signals]
+        slot = Slot()
+        slot.task = 1
+        started = time.perf_counter()
+        for task, data in _read_ahead(waiting, how.plan, how.etags):
+            begun = time.perf_counter()
+            with interrupted_when_overdue(slot):
+                done = compute_task(running, task, data, hashes=how.hashes, slot=slot)
+            pace.saw(task.num_rows, time.perf_counter() - begun)
+            yield task, done
+            if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
+                return True
+    return False
 
 
 class _Pace:
@@ -179,9 +188,11 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
 def _by_processes(
     signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    program = _program(signals, how)
+    from factory_lib.signals.travel import packed
+
     hashed = how.plan.members if how.hashes else ()
-    with borrowed_pool() as pool:
+    with packed(signals) as sent, borrowed_pool() as pool:
+        program = _program(sent, how)
         numbered = (Task(rows, number) for number, rows in enumerate(waiting))
         with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
             last = None  # the first result comes after processes have started and models were loaded
@@ -193,21 +204,7 @@ def _by_processes(
                 yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
 
 
-def _program(signals: Sequence[Signal], how: _How) -> Program:
-    import cloudpickle
-
-    sent = []
-    for one in signals:
-        try:
-            blob = cloudpickle.dumps(one)
-        except Exception as error:
-            raise SignalError(
-                f"Signal {one.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}",
-                "Open files, connections and models in setup() of a class, or compute with workers=1.",
-            ) from error
-        components = one.components
-        key = hashlib.sha256(blob + digest(components).encode()).hexdigest()
-        sent.append(Sent(key, blob, components, one.name, limit_of(one)))
+def _program(sent: Sequence[Sent], how: _How) -> Program:
     identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent]))
     digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
     return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes)

@@ -1,23 +1,22 @@
 """The fingerprint of a signal or stage: everything that its values depend on, component by component.
 
-A component is a dotted name with a short hash: the code of each function and class of the user's own modules that the
-target reaches, the value of each global, closure variable, default and field it uses, the version of each installed
-package, the declared version, and what a class declares with `__fingerprint__()` (model weights, preprocessing).
-Comments, docstrings, formatting and code that is not reached count for nothing, nor does the place of the checkout.
-
-What code imports inside a function is followed in the source files, without importing it: a fingerprint costs
-milliseconds and loads no model library.
+A component is a dotted name with a short hash: each function and class of the user's own modules that the target
+reaches, the value of each global, closure variable, default and field it uses, the version of each installed package,
+the declared version and dependencies, and what a class declares with `__fingerprint__()`. It is taken of the live
+objects (see `factory_lib.fingerprints`): comments, docstrings, formatting and code that is not reached count for
+nothing, nor does the place of the checkout.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import types
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from factory_lib.signals.live_code import LiveCode
+from factory_lib.fingerprints.components import digest, why
+from factory_lib.fingerprints.components import walked as _walked
+from factory_lib.fingerprints.walk import Walk
 
 if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
@@ -25,7 +24,12 @@ if TYPE_CHECKING:
 VALUES = "1"
 """Raised when the factory's machinery changes what any signal's value is; part of every fingerprint."""
 
-
+_VALUES_IN_FACTORY = ("curation", "pictures", "rendered", "training")
+"""Packages of factory_lib whose code makes values; of `signals`, all but `_MACHINERY_OF_SIGNALS`."""
+_MACHINERY_OF_SIGNALS = {
+    "dependencies", "dispatch", "engine", "fingerprint", "inputs", "naming", "outputs", "pool", "reading", "signal",
+    "single", "task", "travel", "use", "watching", "wire", "worker", "workers",
+}  # fmt: skip
 _told: set[tuple[str, str]] = set()
 
 
@@ -38,10 +42,35 @@ def components_of(signal: Signal) -> dict[str, str]:
 
     Returns:
         Dotted name -> short hash (or the value itself, for versions and numbers).
+
+    Raises:
+        SignalError: a declared dependency is not there.
     """
-    code = LiveCode()
-    code.add_signal(signal)
-    return _warned(code, signal.name) | signal.declaration | {"factory": VALUES}
+    walk = walk_of(signal)
+    _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk)])
+    return walk.found
+
+
+def walk_of(signal: Signal) -> Walk:
+    """A signal taken apart."""
+
+    def follow(walk: Walk) -> None:
+        walk.found |= signal.declaration | {"factory": VALUES}
+        for place, one in enumerate(signal.depends_on):
+            walk.use(one, getattr(one, "fingerprint_name", f"depends_on[{place}]"))
+        kinds = {given.kind for given in signal.inputs}
+        if signal.pinned:
+            if not isinstance(signal.target, types.FunctionType):
+                walk.fields(signal.target, type(signal.target).__qualname__)
+            return
+        if kinds & {"image", "member"}:
+            from factory_lib.signals.member import Member, to_rgb
+
+            walk.follow(Member if "member" in kinds else to_rgb)
+            walk.package("PIL")
+        walk.follow(signal.target)
+
+    return _walked(follow, is_machinery)
 
 
 def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
@@ -51,54 +80,48 @@ def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ())
         target: a function, a callable object, a class.
         ignore: distributions whose version does not matter to the result, such as `dagster`.
     """
-    code = LiveCode()
-    code.add(target)
-    found = _warned(code, getattr(target, "__qualname__", "")) | {"factory": VALUES}
+    walk = _walked(lambda walk: walk.follow(target), is_machinery)
+    _warn(getattr(target, "__qualname__", ""), _opaque(walk))
     ignored = {f"package:{name}" for name in ignore}
+    found = walk.found | {"factory": VALUES}
     return {name: value for name, value in found.items() if name not in ignored}
 
 
-def digest(components: Mapping[str, str]) -> str:
-    """Fingerprint over components: 32 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(sorted(components.items())).encode()).hexdigest()[:32]
+def is_machinery(module: str) -> bool:
+    """Whether a module is part of the factory and changes no value: queries, storage, the engine."""
+    if module != "factory_lib" and not module.startswith("factory_lib."):
+        return False
+    room, _, rest = module.removeprefix("factory_lib").removeprefix(".").partition(".")
+    if room == "signals":
+        return not rest or rest.partition(".")[0] in _MACHINERY_OF_SIGNALS
+    return room not in _VALUES_IN_FACTORY
 
 
-def why(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """What differs between two sets of components, one line each, sorted by name.
-
-    Returns:
-        Lines such as `package:numpy: 2.4.5 -> 2.4.6`, `score.THRESHOLD: 0.3 -> 0.5`, `helpers.clean: code changed`.
-    """
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before == after:
-            continue
-        if before is None or after is None:
-            lines.append(f"{name}: {'no longer used' if after is None else 'new'}")
-        elif _is_hash(before) and _is_hash(after):
-            lines.append(f"{name}: changed")
-        else:
-            lines.append(f"{name}: {before} -> {after}")
-    return lines
+def _opaque(walk: Walk) -> list[str]:
+    return [
+        f"{path} is a {kind}, whose value cannot be told; a change of it is not noticed. "
+        "Give its class __fingerprint__(), or make it in setup() from parameters."
+        for path, kind in walk.opaque
+    ]
 
 
-def differing(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """Components that both sides have with different values: another process holds other code.
+def _undeclared(signal: Signal, walk: Walk) -> list[str]:
+    """Code that reads what only shows when it runs, where nothing is declared that it may be."""
+    if signal.depends_on or signal.version:
+        return []
+    return [
+        f"{file}:{line} {what} when it runs; a change of that is not noticed. "
+        f"Declare it: @signal(depends_on=[{'env(…)' if 'environment' in what else 'Path(…)'}]), or give version=."
+        for file, line, what in sorted(set(walk.reads))
+        if not ("file" in what and walk.files)
+    ]
 
-    Code that one of them has no source of travelled by value and is the same.
-    """
-    unequal = (name for name in here.keys() & there.keys() if here[name] != there[name])
-    return sorted(name for name in unequal if not {here[name][:5], there[name][:5]} & {"bytec", "made:"})
 
-
-def _warned(code: LiveCode, name: str) -> dict[str, str]:
-    for problem in code.problems:
+def _warn(name: str, problems: list[str]) -> None:
+    for problem in problems:
         if (name, problem) not in _told:
             _told.add((name, problem))
             warnings.warn(f"Fingerprint of {name}: {problem}", FingerprintWarning, stacklevel=4)
-    return dict(code.found)
 
 
-def _is_hash(value: str) -> bool:
-    return len(value) == 16 and all(digit in "0123456789abcdef" for digit in value)
+__all__ = ["FingerprintWarning", "code_components", "components_of", "digest", "is_machinery", "walk_of", "why"]

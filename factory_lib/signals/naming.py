@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from factory_lib.errors import SignalError
-from factory_lib.signals.packages import place_of
+from factory_lib.fingerprints.places import place_of
 from factory_lib.signals.signal import Signal
 
 _CLIP = "factory_lib.signals.clip"

@@ -18,12 +18,12 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from factory_lib.errors import SignalError, nearest
+from factory_lib.signals.dependencies import declared_dependencies
 from factory_lib.signals.inputs import Input, declared_inputs, resolve
 from factory_lib.signals.outputs import ERROR_TYPE, Output, Vector, output_of
 
@@ -45,6 +45,7 @@ class Signal:
         pinned: the version replaces the source code in the fingerprint (to carry values through a refactoring).
         truncated: pictures from files that end early are accepted.
         timeout: seconds that a call may take; None for the setting `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
+        depends_on: what the values depend on besides the code: files, folders, `env(…)`, functions, values.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Signal:
     pinned: bool = False
     truncated: bool = False
     timeout: float | None = None
+    depends_on: tuple[Any, ...] = ()
     _home: tuple[str, str] = field(default=("", ""), repr=False)
 
     @property
@@ -108,17 +110,31 @@ class Signal:
 
     @property
     def components(self) -> dict[str, str]:
-        """What its values depend on now: dotted name -> short hash. Globals and files are looked at anew each time."""
-        from factory_lib.signals.fingerprint import components_of
+        """What its values depend on now: dotted name -> short hash. Globals and files are looked at anew each time.
 
-        return components_of(self)
+        What computing itself changed in this process (a memo, a counter, a model loaded on first use) counts as it was
+        before the first value.
+        """
+        from factory_lib.signals.use import settled
+
+        return settled(self)
 
     @property
     def fingerprint(self) -> str:
         """Hex digest over all components: equal fingerprints mean equal values for equal inputs."""
-        from factory_lib.signals.fingerprint import digest
+        from factory_lib.fingerprints.components import digest
 
         return digest(self.components)
+
+    @property
+    def fingerprint_name(self) -> str:
+        """The name of the signal's components where other code uses it."""
+        return f"signal:{self.name}"
+
+    def __fingerprint__(self) -> dict[str, Any]:
+        """What other code that uses the signal depends on."""
+        declared = {f"depends_on[{place}]": one for place, one in enumerate(self.depends_on)}
+        return {**self.declaration, **declared, **({} if self.pinned else {"target": self.target})}
 
     def named(self, name: str) -> Signal:
         """The same signal making a column of another name."""
@@ -173,7 +189,10 @@ class Signal:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function (or a ready instance of the class) itself, with nothing converted."""
-        return self.ready()(*args, **kwargs)
+        from factory_lib.signals.use import using
+
+        with using(self):
+            return self.ready()(*args, **kwargs)
 
     def ready(self) -> Any:
         """The function, or an instance that is set up in this process: made anew only when the fingerprint changed."""
@@ -191,10 +210,7 @@ class Signal:
         return f"Signal({self.name}: {reads} -> {self.output.clickhouse})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by reference where its module can be imported and still holds it: workers import the same code."""
-        module, attribute = self._home
-        if module != "__main__" and getattr(sys.modules.get(module), attribute, None) is self:
-            return _imported, (module, attribute)
+        """Pickled by value: what another process computes is what is here, not what it would import."""
         state = (
             self.name,
             self.target,
@@ -205,6 +221,7 @@ class Signal:
             self.pinned,
             self.truncated,
             self.timeout,
+            self.depends_on,
         )
         return Signal, state
 
@@ -224,6 +241,7 @@ def signal(
     pinned: bool = False,
     truncated: bool = False,
     timeout: float | None = None,
+    depends_on: Sequence[Any] = (),
 ) -> Callable[[Callable[..., Any]], Signal]: ...
 @overload
 def signal(
@@ -238,6 +256,7 @@ def signal(
     pinned: bool = False,
     truncated: bool = False,
     timeout: float | None = None,
+    depends_on: Sequence[Any] = (),
 ) -> Signal: ...
 def signal(
     target: Callable[..., Any] | None = None,
@@ -251,6 +270,7 @@ def signal(
     pinned: bool = False,
     truncated: bool = False,
     timeout: float | None = None,
+    depends_on: Sequence[Any] = (),
 ) -> Signal | Callable[[Callable[..., Any]], Signal]:
     """Declare a signal: a function, a class (made without arguments) or an object with `__call__`.
 
@@ -269,13 +289,17 @@ def signal(
         truncated: accept pictures from files that end early.
         timeout: seconds that a call may take before its sample (or batch, then tried one by one) gets an error;
             default `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
+        depends_on: what the values depend on and the code does not show: files and folders (`Path("labels.json")`, by
+            content), the environment (`env("LANG")`), functions and values.
 
     Raises:
         SignalError: the declaration cannot be used; the message says why.
     """
     if target is None:
-        return lambda given: _declare(given, name, output, inputs, batch, version, pinned, truncated, timeout)
-    return _declare(target, name, output, inputs, batch, version, pinned, truncated, timeout)
+        return lambda given: _declare(
+            given, name, output, inputs, batch, version, pinned, truncated, timeout, depends_on
+        )
+    return _declare(target, name, output, inputs, batch, version, pinned, truncated, timeout, depends_on)
 
 
 def _declare(
@@ -288,6 +312,7 @@ def _declare(
     pinned: bool,
     truncated: bool,
     timeout: float | None,
+    depends_on: Sequence[Any],
 ) -> Signal:
     if isinstance(target, Signal):
         raise SignalError(f"{target.name!r} is a signal already.", "Use .named() or .reading() for a variant of it.")
@@ -309,7 +334,19 @@ def _declare(
     size = 0 if batch is False else DEFAULT_BATCH if batch is True else int(batch)
     home = (getattr(target, "__module__", "") or "", given)
     returned = _declared_output(target, output, bool(batch), where)
-    made = Signal(column, target, declared, returned, size, version, pinned, truncated, timeout, home)
+    made = Signal(
+        column,
+        target,
+        declared,
+        returned,
+        size,
+        version,
+        pinned,
+        truncated,
+        timeout,
+        declared_dependencies(depends_on, where),
+        home,
+    )
     object.__setattr__(made, "__doc__", target.__doc__)
     return made
 
@@ -357,10 +394,3 @@ def _checked_name(name: str, where: str) -> str:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _imported(module: str, attribute: str) -> Signal:
-    import importlib
-
-    found: Signal = getattr(importlib.import_module(module), attribute)
-    return found

@@ -11,6 +11,7 @@ from factory_lib.signals.member import Member, silent_decoding
 from factory_lib.signals.outputs import Vector
 from factory_lib.signals.signal import Signal
 from factory_lib.signals.task import describe
+from factory_lib.signals.use import using
 
 
 def compute_one(signal: Signal, values: tuple[Any, ...]) -> Any:
@@ -21,6 +22,11 @@ def compute_one(signal: Signal, values: tuple[Any, ...]) -> Any:
             f"Signal {signal.name!r} takes {len(signal.inputs)} value(s), {len(values)} given.", f"Give: {wanted}."
         )
     given = [_given(signal, wanted, value) for wanted, value in zip(signal.inputs, values, strict=True)]
+    with using(signal):
+        return _computed(signal, given)
+
+
+def _computed(signal: Signal, given: list[Any]) -> Any:
     call = signal.ready()
     try:
         with silent_decoding():

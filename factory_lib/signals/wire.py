@@ -13,11 +13,12 @@ class Sent:
     """A signal on its way to a worker.
 
     Attributes:
-        key: digest of the next two: a worker sets up a signal once for each.
-        pickled: the signal.
-        components: what its values depend on, as the sender sees it.
+        key: digest of what was hashed and of the signal: a worker sets up a signal once for each.
+        pickled: the signal, by value.
+        components: what was hashed: what arrives has to be the same.
         name: of the signal.
         limit: seconds that a call may take.
+        file, sizes: where its large arrays are, one after the other, and how many bytes each has.
     """
 
     key: str
@@ -25,6 +26,8 @@ class Sent:
     components: Mapping[str, str]
     name: str
     limit: float
+    file: str = ""
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Stale:
-    """Answer: the process has loaded other code than the sender's; names of the components that differ."""
+    """Answer: what arrived is not what was sent; names of the components that differ."""
 
     program: str
     names: tuple[str, ...]

@@ -17,7 +17,6 @@ import signal as signals_of_the_system
 import sys
 import threading
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
+from factory_lib.signals.use import forget_use
 from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 
 if TYPE_CHECKING:
-    from factory_lib.signals.signal import Signal
     from factory_lib.signals.task import Running
 
 IDLE_SECONDS = 300.0
@@ -53,6 +52,7 @@ def main(descriptor: int, shared: int, parent: int) -> None:
     # Room for all tasks under way: computing never waits for a reader that itself waits to send the next task.
     answers: queue.Queue[object] = queue.Queue()
     _preload()
+    forget_use()
     threading.Thread(target=_receive, args=(connection, received, slot), daemon=True).start()
     threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
     with contextlib.suppress(queue.Empty):
@@ -118,23 +118,22 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
 
 
 class _StaleCodeError(Exception):
-    """The components of a signal that this process computes differently; its arguments are their names."""
+    """What arrived is not what was sent; its arguments are the names of the components that differ."""
 
 
 def _set_up(program: Program, kept: OrderedDict[str, Running], slot: Slot) -> list[Running]:
-    from factory_lib.signals.fingerprint import FingerprintWarning, differing
+    from factory_lib.fingerprints.components import unequal
+    from factory_lib.signals.fingerprint import walk_of
     from factory_lib.signals.task import Running
+    from factory_lib.signals.travel import unpacked
 
     running = []
     slot.task = SETUP
     for number, sent in enumerate(program.signals):
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if sent.key not in kept:
-            received: Signal = pickle.loads(sent.pickled)
-            with warnings.catch_warnings():  # the sender has told them
-                warnings.simplefilter("ignore", FingerprintWarning)
-                components = received.components
-            if names := differing(sent.components, components):
+            received = unpacked(sent)
+            if names := unequal(sent.components, walk_of(received).found):
                 raise _StaleCodeError(*names)
             kept[sent.key] = Running(received)
         kept[sent.key].limit = sent.limit

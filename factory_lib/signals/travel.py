@@ -1,0 +1,244 @@
+"""How a signal gets to a worker: by value, so that workers run the very objects that were hashed.
+
+Functions, classes and modules of the user travel as they are in this process: what a notebook cell defined, a reload
+brought, a driver configured or a test patched is what runs. Of the user's modules only what is used travels. Installed
+packages and the factory itself are imported where the signal arrives. Large arrays go beside the pickle, through a file
+that all workers map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import mmap
+import os
+import pickle
+import sys
+import tempfile
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import cloudpickle
+
+from factory_lib.errors import SignalError
+from factory_lib.fingerprints.components import digest
+from factory_lib.fingerprints.places import place_of
+from factory_lib.fingerprints.walk import Walk
+from factory_lib.signals.fingerprint import walk_of
+from factory_lib.signals.signal import Signal
+from factory_lib.signals.task import limit_of
+from factory_lib.signals.wire import Sent
+
+LARGE_BYTES = 2**20
+"""From here on the bytes of an array go through a file."""
+_OF_MODULES = ("__file__", "__package__", "__path__")
+_OF_CACHED = ("__wrapped__", "cache_parameters")
+_registry = threading.Lock()
+
+
+@contextlib.contextmanager
+def packed(signals: Sequence[Signal]) -> Iterator[list[Sent]]:
+    """Signals ready to be sent; the files with their large arrays are there as long as the context is.
+
+    Raises:
+        SignalError: something that a signal uses cannot travel; the message names it and where it is.
+    """
+    paths: list[str] = []
+    try:
+        yield [_packed(one, paths) for one in signals]
+    finally:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def unpacked(sent: Sent) -> Signal:
+    """A signal that arrived.
+
+    Raises:
+        Exception: whatever its packages raise where they cannot be imported here.
+    """
+    buffers: list[memoryview] = []
+    if sent.file:
+        with open(sent.file, "rb") as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        ends = [0]
+        for size in sent.sizes:
+            ends.append(ends[-1] + size)
+            buffers.append(whole[ends[-2] : ends[-1]])
+    found: Signal = pickle.loads(sent.pickled, buffers=buffers)
+    return found
+
+
+def _packed(signal: Signal, paths: list[str]) -> Sent:
+    walk = walk_of(signal)
+    buffers: list[pickle.PickleBuffer] = []
+    written = io.BytesIO()
+    pickler = _Pickler(written, walk.uses, buffers)
+    try:
+        pickler.dump(signal)
+    except Exception as error:
+        raise _refusal(signal, walk, error) from error
+    finally:
+        pickler.release()
+    path = ""
+    if buffers:
+        with tempfile.NamedTemporaryFile(prefix="factory-arrays-", delete=False) as file:
+            path = file.name
+            paths.append(path)
+            for one in buffers:
+                file.write(one.raw())
+    blob = written.getvalue()
+    key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
+    sizes = tuple(one.raw().nbytes for one in buffers)
+    return Sent(key, blob, walk.found, signal.name, limit_of(signal), path, sizes)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles what is the user's by value.
+
+    Args:
+        file: written to.
+        uses: module -> the attributes of it that travel; None for all.
+        buffers: large buffers are added here and not written.
+    """
+
+    def __init__(
+        self, file: io.BytesIO, uses: Mapping[str, set[str] | None], buffers: list[pickle.PickleBuffer]
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._take)
+        self._uses, self._buffers = uses, buffers
+        self._registered: list[types.ModuleType] = []
+
+    def _take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether a buffer is written with the rest."""
+        try:
+            if buffer.raw().nbytes < LARGE_BYTES:
+                return True
+        except BufferError:  # not contiguous
+            return True
+        self._buffers.append(buffer)
+        return False
+
+    def release(self) -> None:
+        """Leave no trace in the process."""
+        for module in self._registered:
+            with _registry, contextlib.suppress(ValueError):
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def reducer_override(self, value: Any) -> Any:
+        """How one object is taken apart."""
+        kind = type(value)
+        if kind is _Namespace:
+            return vars, (value.module,)
+        if issubclass(kind, types.ModuleType) and is_users(value.__name__):
+            return self._module(value)
+        if kind in _REBUILT and (kind is not _CACHED or is_users(value.__module__)):
+            return _REBUILT[kind](value)
+        if str(kind.__module__).startswith("wrapt") and hasattr(kind, "_self_wrapper"):
+            return kind, (value.__wrapped__, value._self_wrapper)
+        if kind.__name__ == "ufunc" and kind.__module__ == "numpy" and _inner(value):
+            import numpy
+
+            return numpy.frompyfunc, (_inner(value)[0], value.nin, value.nout)
+        if kind is types.FunctionType or issubclass(kind, type):
+            self._by_value(value)
+        return super().reducer_override(value)
+
+    def _by_value(self, value: Any) -> None:
+        module = sys.modules.get(str(getattr(value, "__module__", "")))
+        if module is not None and module.__name__ != "__main__" and is_users(module.__name__):
+            with _registry, contextlib.suppress(ValueError):
+                if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                    cloudpickle.register_pickle_by_value(module)
+                    self._registered.append(module)
+        if type(value) is types.FunctionType:
+            home = sys.modules.get(value.__globals__.get("__name__") or "")
+            if home is not None and vars(home) is value.__globals__ and is_users(home.__name__):
+                # Its functions and its attributes are one namespace there, too.
+                self.globals_ref.setdefault(id(value.__globals__), _Namespace(home))
+
+    def _module(self, module: types.ModuleType) -> tuple[Any, ...]:
+        names = self._uses.get(module.__name__, set())
+        if names is None:
+            names = {name for name in vars(module) if not (name.startswith("__") and name.endswith("__"))}
+        state = {name: getattr(module, name) for name in sorted(names) if hasattr(module, name)}
+        made = {name: vars(module)[name] for name in _OF_MODULES if vars(module).get(name) is not None}
+        made = {name: list(value) if name == "__path__" else value for name, value in made.items()}
+        return _made_module, (module.__name__, made), state, None, None, _fill
+
+
+class _Namespace:
+    """The globals of a module of the user, on their way."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self.module = module
+
+
+def is_users(module: str) -> bool:
+    """Whether a module is the user's, whose objects travel by value."""
+    if module == "factory_lib" or module.startswith("factory_lib."):
+        return False
+    loaded = sys.modules.get(module)
+    return place_of(module, vars(loaded) if loaded is not None else None).owner == "own"
+
+
+def _refusal(signal: Signal, walk: Walk, error: Exception) -> SignalError:
+    """What cannot travel, and where it is."""
+    hint = "Make it in setup() of a class, which runs in each worker process: locks, files, connections, models."
+    for path, value in walk.held:
+        try:
+            cloudpickle.dumps(value)
+        except Exception:
+            kind = type(value)
+            what = f"{path} is a {kind.__module__}.{kind.__qualname__}, which cannot be sent to worker processes."
+            return SignalError(f"Signal {signal.name!r}: {what}", hint)
+    return SignalError(
+        f"Signal {signal.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}", hint
+    )
+
+
+def _made_module(name: str, made: Mapping[str, Any]) -> types.ModuleType:
+    module = types.ModuleType(name)
+    vars(module).update(made)
+    return module
+
+
+def _fill(module: types.ModuleType, state: Mapping[str, Any]) -> None:
+    vars(module).update(state)
+
+
+def _cached(function: Callable[..., Any], parameters: Mapping[str, Any], more: Mapping[str, Any]) -> Any:
+    made = functools.lru_cache(**parameters)(function)
+    vars(made).update(more)
+    return made
+
+
+def _cached_property(function: Callable[..., Any], name: str | None) -> Any:
+    made: functools.cached_property[Any] = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _inner(ufunc: Any) -> list[types.FunctionType]:
+    import gc
+
+    return [one for one in gc.get_referents(ufunc) if isinstance(one, types.FunctionType)]
+
+
+_CACHED: Any = type(functools.lru_cache(len))
+_REBUILT: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
+    _CACHED: lambda value: (
+        _cached,
+        (value.__wrapped__, value.cache_parameters(), {k: v for k, v in vars(value).items() if k not in _OF_CACHED}),
+    ),
+    functools.cached_property: lambda value: (_cached_property, (value.func, value.attrname)),
+    weakref.WeakKeyDictionary: lambda value: (weakref.WeakKeyDictionary, ()),
+    weakref.WeakValueDictionary: lambda value: (weakref.WeakValueDictionary, ()),
+}
+"""Objects of the standard library that do not pickle, or by name alone, and can be made anew."""
