@@ -145,5 +145,5 @@ def test_what_cannot_travel_is_named() -> None:
 
     scored = signal(Scored(locked), name="scored")
     assert values(scored, 20, 2) == {1}
-    with pytest.raises(SignalError, match=r"locked\.lock is a _thread\.lock.*setup\(\)"):
+    with pytest.raises(SignalError, match=r"function\.lock is a _thread\.lock.*setup\(\)"):
         values(scored, 600, 2)

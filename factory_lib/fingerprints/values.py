@@ -179,7 +179,8 @@ class Values:
         written = [f"object {self._refer(kind, path)} {self.text(make, path)}"]
         written += [self.text(one, path) for one in arguments]
         if make in _DEFAULTS:
-            whole: tuple[Any, ...] = state if type(state) is tuple else (state,)
+            given: Any = state
+            whole: tuple[Any, ...] = given if type(given) is tuple else (given,)
             written += [
                 self.state(kind, one or {}, path) if isinstance(one, dict | None) else self.text(one, path)
                 for one in whole
@@ -278,11 +279,12 @@ def _accessors(value: property) -> list[tuple[str, Any]]:
     return [("fget", value.fget), ("fset", value.fset), ("fdel", value.fdel)]
 
 
-def _array(value: Any) -> Any:
+def _array(given: Any) -> Any:
     """Type, shape and digest of the bytes of an array, scalar or tensor; a list for arrays of objects."""
     numpy: Any = sys.modules.get("numpy")
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+    value: Any = given
+    if torch is not None and issubclass(type(given), getattr(torch, "Tensor", ())):
         try:
             flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         except Exception:  # sparse, quantized, without data

@@ -287,7 +287,8 @@ class Walk:
                 continue
             parts.append(f"{key}: {self._member(member, key, name)}")
         if isinstance(kind, enum.EnumMeta):
-            values = {key: getattr(one, "_value_", None) for key, one in kind.__members__.items()}
+            members: Mapping[str, Any] = kind.__members__
+            values = {key: one._value_ for key, one in members.items()}
             parts.append(self._put(f"{name}.members", self._values.digest(values, f"{name}.members")))
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
