@@ -22,7 +22,7 @@ _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__
 _OF_CLASSES = {
     "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__firstlineno__",
     "__static_attributes__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__match_args__",
+    "__annotate_func__", "__annotations_cache__", "__match_args__", "__slotnames__",
 }  # fmt: skip
 _SHOWS_DOCS = {"__doc__", "getdoc"}
 _SHOWS_ANNOTATIONS = {"__annotations__", "get_type_hints", "get_annotations", "signature"}
