@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
-from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
 from factory_lib.signals.use import forget_use
+from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
 from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 
 if TYPE_CHECKING:
