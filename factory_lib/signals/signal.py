@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
@@ -210,8 +211,23 @@ class Signal:
         return f"Signal({self.name}: {reads} -> {self.output.clickhouse})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by value: what another process computes is what is here, not what it would import."""
-        state = (
+        """Pickled by reference where its module can be imported and still holds it.
+
+        The user's signals go to workers by value: see `travel`.
+        """
+        module, attribute = self._home
+        if module != "__main__" and getattr(sys.modules.get(module), attribute, None) is self:
+            return _imported, (module, attribute)
+        return Signal, self.parts()
+
+    @property
+    def module(self) -> str:
+        """The module that declared it."""
+        return self._home[0]
+
+    def parts(self) -> tuple[Any, ...]:
+        """The arguments that make it anew."""
+        return (
             self.name,
             self.target,
             self.inputs,
@@ -223,7 +239,6 @@ class Signal:
             self.timeout,
             self.depends_on,
         )
-        return Signal, state
 
 
 @overload
@@ -394,3 +409,10 @@ def _checked_name(name: str, where: str) -> str:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _imported(module: str, attribute: str) -> Signal:
+    import importlib
+
+    found: Signal = getattr(importlib.import_module(module), attribute)
+    return found

@@ -136,6 +136,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(value)
         if kind is _Namespace:
             return vars, (value.module,)
+        if kind is Signal and is_users(value.module):
+            return Signal, value.parts()
         if issubclass(kind, types.ModuleType) and is_users(value.__name__):
             return self._module(value)
         if kind in _REBUILT and (kind is not _CACHED or is_users(value.__module__)):
