@@ -102,7 +102,7 @@ class Values:
             self._cycles += 1
             return f"cycle {len(self._under_way) - self._under_way[number]}"
         self._under_way[number] = len(self._under_way)
-        cycles = self._cycles
+        cycles, files = self._cycles, self.files
         try:
             written = self._composed(value, path)
         except RecursionError:
@@ -112,7 +112,7 @@ class Values:
             del self._under_way[number]
         if len(written) > 80:
             written = hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
-        if cycles == self._cycles and not isinstance(value, pathlib.PurePath):
+        if (cycles, files) == (self._cycles, self.files) and not isinstance(value, pathlib.PurePath):
             self._known[number] = (value, written)
         return written
 

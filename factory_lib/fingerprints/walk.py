@@ -44,6 +44,7 @@ class Walk:
         held: (path, object) of all that holds no value that could be told: locks, loggers, open files.
         uses: module of the user -> the attributes of it that are used; None for all of them.
         reads: (file, line, what) of code that opens files or reads the environment.
+        of_files: components that hold the content of files, which may change while others are taken.
         seen: what code names: texts, and names of attributes and globals.
     """
 
@@ -58,6 +59,7 @@ class Walk:
         self.held: list[tuple[str, Any]] = []
         self.uses: dict[str, set[str] | None] = {}
         self.reads: list[tuple[str, int, str]] = []
+        self.of_files: set[str] = set()
         self.texts: set[str] = set()
         self.shows: set[str] = set()
         self._skips = counts_for_nothing
@@ -89,7 +91,11 @@ class Walk:
         if hook is not None and declared_by(type(value), "fingerprint_name"):
             self._refer(type(value), path)
             return self._declared(value, hook(value), value.fingerprint_name)
-        return self._put(path, self._values.digest(value, path))
+        before = self.files
+        name = self._put(path, self._values.digest(value, path))
+        if self.files != before:
+            self.of_files.add(name)
+        return name
 
     @staticmethod
     def _is_code(value: Any) -> bool:

@@ -96,7 +96,7 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     blob = written.getvalue()
     key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
     sizes = tuple(one.raw().nbytes for one in buffers)
-    return Sent(key, blob, walk.found, signal.name, limit_of(signal), path, sizes)
+    return Sent(key, blob, walk.found, frozenset(walk.of_files), signal.name, limit_of(signal), path, sizes)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -16,6 +16,7 @@ class Sent:
         key: digest of what was hashed and of the signal: a worker sets up a signal once for each.
         pickled: the signal, by value.
         components: what was hashed: what arrives has to be the same.
+        of_files: components of which that does not hold: the files are where they were, and may have changed.
         name: of the signal.
         limit: seconds that a call may take.
         file, sizes: where its large arrays are, one after the other, and how many bytes each has.
@@ -24,6 +25,7 @@ class Sent:
     key: str
     pickled: bytes
     components: Mapping[str, str]
+    of_files: frozenset[str]
     name: str
     limit: float
     file: str = ""

@@ -133,8 +133,10 @@ def _set_up(program: Program, kept: OrderedDict[str, Running], slot: Slot) -> li
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if sent.key not in kept:
             received = unpacked(sent)
-            if names := unequal(sent.components, walk_of(received).found):
-                raise _StaleCodeError(*names)
+            walk = walk_of(received)
+            names = set(unequal(sent.components, walk.found)) - sent.of_files - walk.of_files
+            if names:
+                raise _StaleCodeError(*sorted(names))
             kept[sent.key] = Running(received)
         kept[sent.key].limit = sent.limit
         kept.move_to_end(sent.key)
