@@ -71,7 +71,7 @@ def words(old: str | None, new: str | None) -> str:
 
 
 def _is_hash(value: str) -> bool:
-    return len(value) == 16 and all(digit in "0123456789abcdef" for digit in value)
+    return len(value) in (16, 32, 40, 64) and all(digit in "0123456789abcdef" for digit in value)
 
 
 def unequal(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
