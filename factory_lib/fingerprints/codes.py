@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dis
 import hashlib
 import sys
@@ -17,9 +18,26 @@ _GLOBALS = {dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in 
 _FREE = {dis.opmap[name] for name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE") if name in dis.opmap}
 _ATTRIBUTES = {dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD") if name in dis.opmap}
 _IMPORT = dis.opmap["IMPORT_NAME"]
+_NOTHING, _JUMPS = dis.opmap["NOP"], frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+_STORE_NAME = dis.opmap["STORE_NAME"]
+_DESCRIPTIONS = {"__doc__", "__firstlineno__", "__static_attributes__"}
 _CALL_FLAGS = 0x3AC
 """Of the flags of code: variable arguments, generator, coroutine, asynchronous generator."""
 _HAS_DOCSTRING = 0x4000000
+_PLAIN, _IS_CONSTANT = -1, -2
+
+
+def _kind(operation: int) -> int:
+    """What the argument of an operation is: how many flags are below the number of a name, or one of the two above."""
+    name = dis.opname[operation]
+    if operation not in dis.hasname:
+        return _IS_CONSTANT if operation in _CONSTANTS else _PLAIN
+    if name == "LOAD_SUPER_ATTR":
+        return 2
+    return int(name == "LOAD_GLOBAL" or (sys.version_info >= (3, 12) and name == "LOAD_ATTR"))
+
+
+_KINDS = [_kind(operation) for operation in range(256)]
 _SEES_LOCALS = {"locals", "vars", "eval", "exec"}
 _READS_FILES = {"open", "read_text", "read_bytes", "loadtxt", "fromfile", "from_file"}
 _READS_ENVIRONMENT = {"environ", "getenv", "environb"}
@@ -50,48 +68,86 @@ class Facts:
 @lru_cache(maxsize=32768)
 def facts(code: types.CodeType) -> Facts:
     """Take a code object apart, once for each."""
-    steps = _steps(code)
+    found = steps(code)
     inner = [facts(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     own = {f".{name}" for name in code.co_cellvars}
     references = {pair for one in inner for pair in one.references if pair[0] not in own}
-    references |= {pair for pair in _references(code, steps) if pair[0] not in own}
-    imports = {triple for one in inner for triple in one.imports} | set(_imports(code, steps))
+    references |= {pair for pair in _references(code, found) if pair[0] not in own}
+    imports = {triple for one in inner for triple in one.imports} | set(_imports(code, found))
     names = frozenset(code.co_names).union(*(one.names for one in inner))
     texts = {one for constant in code.co_consts for one in _texts(constant)}
     return Facts(
-        _digest(code, steps, names),
+        _digest(code, found, names),
         tuple(sorted(references)),
         tuple(sorted(imports)),
         names,
         frozenset(texts).union(*(one.texts for one in inner)),
-        tuple(sorted({*_reads(code, steps), *(read for one in inner for read in one.reads)})),
+        tuple(sorted({*_reads(code, found), *(read for one in inner for read in one.reads)})),
     )
 
 
-def _steps(code: types.CodeType) -> list[tuple[int, int, int]]:
+Step = tuple[int, int, int]
+
+
+def steps(code: types.CodeType) -> list[Step]:
     """Offset, operation and whole argument of each instruction."""
     found, above, raw = [], 0, code.co_code
-    for offset in range(0, len(raw), 2):
-        operation, argument = raw[offset], raw[offset + 1] | above
-        above = argument << 8 if operation == _EXTENDED else 0
-        if operation not in (_EXTENDED, _CACHE):
-            found.append((offset, operation, argument))
+    for offset, operation, argument in zip(range(0, len(raw), 2), raw[::2], raw[1::2], strict=True):
+        if operation == _CACHE:
+            continue
+        if operation == _EXTENDED:
+            above = (above | argument) << 8
+            continue
+        found.append((offset, operation, argument | above))
+        above = 0
     return found
 
 
-def _digest(code: types.CodeType, steps: list[tuple[int, int, int]], names: frozenset[str]) -> str:
+def _digest(code: types.CodeType, found: list[Step], names: frozenset[str]) -> str:
     constants = [_constant(one) for one in code.co_consts]
     if _has_docstring(code):
         constants[0] = "NoneType None"
-    written = " ".join(
-        f"{operation} {constants[argument]}" if operation in _CONSTANTS else f"{operation}.{argument}"
-        for _, operation, argument in steps
-    )
+    described = not _DESCRIPTIONS.isdisjoint(code.co_names)
+    kept = _without_descriptions(code, found) if described else found
+    if _JUMPS.isdisjoint(operation for _, operation, _ in kept):
+        kept = [step for step in kept if step[1] != _NOTHING]  # `pass` beside other statements
+    written: list[Any] = []
+    for _, operation, argument in kept:
+        kind = _KINDS[operation]
+        if kind == _PLAIN:
+            written += (operation, argument)
+        elif kind == _IS_CONSTANT:
+            written += (operation, constants[argument])
+        else:  # the lowest bits are flags
+            written += (operation, code.co_names[argument >> kind], argument & ((1 << kind) - 1))
     arguments = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
     seen = code.co_varnames if names & _SEES_LOCALS else code.co_varnames[:arguments]
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _CALL_FLAGS)
-    whole = (written, code.co_names, seen, code.co_freevars, code.co_cellvars, shape, code.co_exceptiontable)
+    table = _handlers(code, kept) if code.co_exceptiontable else []
+    whole = (written, seen, code.co_freevars, code.co_cellvars, shape, table)
     return hashlib.sha256(repr(whole).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _without_descriptions(code: types.CodeType, found: list[Step]) -> list[Step]:
+    """Instructions but those that set the docstring or the line of a module or class."""
+    kept: list[Step] = []
+    for step in found:
+        if step[1] == _STORE_NAME and code.co_names[step[2]] in _DESCRIPTIONS:
+            if kept and kept[-1][1] in _CONSTANTS:
+                kept.pop()
+        else:
+            kept.append(step)
+    return kept
+
+
+def _handlers(code: types.CodeType, kept: list[Step]) -> list[tuple[int, ...]]:
+    """Which instructions, by number, an exception leads to."""
+    parsed: list[Any] = dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    offsets = [offset for offset, _, _ in kept]
+    return [
+        (*(bisect.bisect_left(offsets, one) for one in (entry.start, entry.end, entry.target)), entry.depth)
+        for entry in parsed
+    ]
 
 
 def _has_docstring(code: types.CodeType) -> bool:
@@ -117,27 +173,21 @@ def _texts(constant: Any) -> list[str]:
     return [one for one in constant if isinstance(one, str)] if isinstance(constant, tuple | frozenset) else []
 
 
-def _global_name(code: types.CodeType, operation: int, argument: int) -> str:
-    shifted = dis.opname[operation] == "LOAD_GLOBAL"
-    return code.co_names[argument >> 1 if shifted else argument]
-
-
-def _attribute_name(code: types.CodeType, operation: int, argument: int) -> str:
-    shifted = sys.version_info >= (3, 12) and dis.opname[operation] == "LOAD_ATTR"
-    return code.co_names[argument >> 1 if shifted else argument]
+def _name_of(code: types.CodeType, operation: int, argument: int) -> str:
+    return code.co_names[argument >> _KINDS[operation]]
 
 
 def _free_name(code: types.CodeType, argument: int) -> str:
     return f".{code._varname_from_oparg(argument)}"  # type: ignore[attr-defined]
 
 
-def _references(code: types.CodeType, steps: list[tuple[int, int, int]]) -> list[tuple[str, tuple[str, ...]]]:
+def _references(code: types.CodeType, sequence: list[Step]) -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = []
     root, before = "", ""
     attributes: list[str] = []
-    for place, (_, operation, argument) in enumerate([*steps, (0, _CACHE, 0)]):
+    for place, (_, operation, argument) in enumerate([*sequence, (0, _CACHE, 0)]):
         if root and operation in _ATTRIBUTES:
-            attributes.append(_attribute_name(code, operation, argument))
+            attributes.append(_name_of(code, operation, argument))
             continue
         if root:
             if not attributes and before == "getattr" and operation == _LOAD_CONSTANT:
@@ -146,31 +196,29 @@ def _references(code: types.CodeType, steps: list[tuple[int, int, int]]) -> list
             found.append((root, tuple(attributes)))
         before, root, attributes = root, "", []
         if operation in _GLOBALS:
-            root = _global_name(code, operation, argument)
-        elif operation in _FREE and place < len(steps):
+            root = _name_of(code, operation, argument)
+        elif operation in _FREE and place < len(sequence):
             root = _free_name(code, argument)
     return found
 
 
-def _imports(code: types.CodeType, steps: list[tuple[int, int, int]]) -> list[tuple[str, int, tuple[str, ...]]]:
+def _imports(code: types.CodeType, sequence: list[Step]) -> list[tuple[str, int, tuple[str, ...]]]:
     found = []
-    for place, (_, operation, argument) in enumerate(steps):
+    for place, (_, operation, argument) in enumerate(sequence):
         if operation == _IMPORT:
-            level, names = (code.co_consts[one[2]] for one in steps[place - 2 : place])
+            level, names = (code.co_consts[one[2]] for one in sequence[place - 2 : place])
             found.append((code.co_names[argument], int(level or 0), tuple(names or ())))
     return found
 
 
-def _reads(code: types.CodeType, steps: list[tuple[int, int, int]]) -> list[tuple[int, str]]:
+def _reads(code: types.CodeType, sequence: list[Step]) -> list[tuple[int, str]]:
     if not (_READS_FILES | _READS_ENVIRONMENT) & set(code.co_names):
         return []
     starts = sorted((start, line) for start, line in dis.findlinestarts(code) if line is not None)
     found = []
-    for offset, operation, argument in steps:
-        if operation in _GLOBALS:
-            name = _global_name(code, operation, argument)
-        elif operation in _ATTRIBUTES:
-            name = _attribute_name(code, operation, argument)
+    for offset, operation, argument in sequence:
+        if operation in _GLOBALS or operation in _ATTRIBUTES:
+            name = _name_of(code, operation, argument)
         else:
             continue
         line = next((line for start, line in reversed(starts) if start <= offset), code.co_firstlineno)

@@ -29,8 +29,8 @@ def walked(follow: Callable[[Walk], None], counts_for_nothing: Callable[[str], b
     """
     walk = Walk(counts_for_nothing)
     follow(walk)
-    if walk.shows or (walk.files and walk.texts):
-        again = Walk(counts_for_nothing, walk.shows, walk.texts)
+    if walk.shows or (walk.files and (walk.texts or walk.written)):
+        again = Walk(counts_for_nothing, walk.shows, walk.texts, walk.written)
         follow(again)
         walk = again
     python = ".".join(map(str, sys.version_info[:2]))

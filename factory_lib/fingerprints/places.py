@@ -14,16 +14,15 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Literal
 
+from factory_lib.fingerprints.installed import owner
+
 Owner = Literal["own", "installed", "python"]
 
 _SITE_FOLDERS = ("site-packages", "dist-packages")
-_KNOWN = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml", "attr": "attrs"}
-"""Distributions of well-known modules: looked at first, to save reading what every distribution installed."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,11 @@ def distribution(path: str, top: str) -> tuple[str, str] | None:
         None for a file that no distribution installed.
     """
     folder, relative = _below_site(path)
-    shared = not any(os.path.isfile(os.path.join(folder, top, f"__init__{end}")) for end in (".py", ".pyc"))
-    for name in (_KNOWN.get(top, top), top.replace("_", "-")):
-        try:
-            found = metadata.distribution(name)
-        except (metadata.PackageNotFoundError, ValueError):
-            continue
-        if not (shared and os.path.isdir(os.path.join(folder, top))) or _lists(found, relative):
-            return _named(found)
-    return next((_named(one) for one in _distributions(folder) if _lists(one, relative)), None)
+    try:
+        found = owner(folder, relative, top)
+    except OSError:
+        return None
+    return None if found is None else (found.name, found.version)
 
 
 @lru_cache(maxsize=8192)
@@ -138,20 +133,6 @@ def _below_site(path: str) -> tuple[str, str]:
             return str(Path(*parts[: place + 1])), "/".join(parts[place + 1 :])
     folder = max((one for one in _site_folders() if _is_below(path, one)), key=len, default=os.path.dirname(path))
     return folder, os.path.relpath(path, folder).replace(os.sep, "/")
-
-
-@lru_cache(maxsize=16)
-def _distributions(folder: str) -> tuple[metadata.Distribution, ...]:
-    return tuple(metadata.distributions(path=[folder]))
-
-
-def _lists(found: metadata.Distribution, relative: str) -> bool:
-    listed = found.read_text("RECORD") or found.read_text("installed-files.txt") or ""
-    return f"\n{relative}," in f"\n{listed}" or f"\n{relative}/" in f"\n{listed}"
-
-
-def _named(found: metadata.Distribution) -> tuple[str, str]:
-    return str(found.metadata["Name"]).lower().replace("_", "-"), found.version.partition("+")[0]
 
 
 def _is_below(path: str, folder: str) -> bool:

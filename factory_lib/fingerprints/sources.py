@@ -1,22 +1,23 @@
-"""Modules that functions import when they run: not imported to be looked at, but followed through their source.
+"""Modules that functions import when they run: not imported to be looked at, but followed through their files.
 
 All of such a module counts, and what it imports: coarser than live objects, so that an unrelated edit there computes
-again, and nothing is missed.
+again, and nothing is missed. One that is loaded already may have been changed since: what differs counts as it is.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+import sys
+import types
+from collections.abc import Callable
 from typing import Any
 
+from factory_lib.fingerprints.codes import Facts
+from factory_lib.fingerprints.compiled import Said, changes, said
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.places import distribution, is_module, place_of
 
-_LAYOUT = {"ctx", "type_comment", "kind", "type_ignores", "type_params"}
 Import = tuple[str, int, tuple[str, ...]]
 
 
@@ -26,12 +27,24 @@ class Sources:
     Args:
         found: dotted name -> short hash; added to.
         counts_for_nothing: whether a module is left out.
+        live: called with a loaded module, a dotted name in it and its value, where that is not what the file says;
+            with an empty name for a module without a file.
+
+    Attributes:
+        modules: those of the user that were met.
     """
 
-    def __init__(self, found: dict[str, str], counts_for_nothing: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        found: dict[str, str],
+        counts_for_nothing: Callable[[str], bool],
+        live: Callable[[types.ModuleType, str, Any], None] = lambda module, name, value: None,
+    ) -> None:
         self._found = found
         self._skips = counts_for_nothing
+        self._live = live
         self._seen: set[str] = set()
+        self.modules: set[str] = set()
 
     def imported(self, one: Import, package: str) -> None:
         """Follow an import.
@@ -58,15 +71,25 @@ class Sources:
         place = place_of(name)
         if place.owner == "installed":
             self.package(name)
-        if place.owner != "own" or place.path is None:
+        if place.owner != "own":
             return
-        if not place.path.endswith(".py"):
-            self._found[f"{name} (module)"] = file_digest(place.path)[:16] if os.path.isfile(place.path) else "none"
+        self.modules.add(name)
+        loaded = sys.modules.get(name)
+        if place.path is None:
+            if loaded is not None and not place.folders:
+                self._live(loaded, "", loaded)
             return
-        digest, imports = _parsed(place.path, file_digest(place.path)) if os.path.isfile(place.path) else ("none", ())
-        self._found[f"{name} (module)"] = digest
-        for one in imports:
+        what = _as_loaded(loaded, said(place.path) if place.path.endswith(".py") else None)
+        if what is None:
+            there = os.path.isfile(place.path)
+            self._found[f"{name} (module)"] = file_digest(place.path)[:16] if there else "none"
+            return
+        self._found[f"{name} (module)"] = _short(what.facts)
+        for one in what.facts.imports:
             self.imported(one, name if place.folders else name.rpartition(".")[0])
+        if type(loaded) is types.ModuleType:
+            for inner, value in changes(loaded, what).items():
+                self._live(loaded, inner, value)
 
     def package(self, module: str) -> None:
         """The version of the distribution that a module was installed with."""
@@ -77,41 +100,19 @@ class Sources:
             self._found[f"package:{named[0]}"] = named[1]
 
 
-@lru_cache(maxsize=512)
-def _parsed(path: str, content: str) -> tuple[str, tuple[Import, ...]]:
-    """Digest of a source file as it counts, and its imports; `content` is the digest of its bytes."""
-    with open(path, "rb") as file:
-        text = file.read()
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return content[:16], ()
-    plain = repr(_plain(tree)).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(plain).hexdigest()[:16], tuple(sorted(set(_imports(tree))))
+def _as_loaded(module: types.ModuleType | None, what: Said | None) -> Said | None:
+    """What the file of a loaded module said when that was first seen here: it may have been edited since."""
+    spec = getattr(module, "__spec__", None)
+    if module is None or spec is None:
+        return what
+    known = _loaded.get(module.__name__)
+    if known is None or known[0] is not spec:  # a reload makes another one
+        known = _loaded[module.__name__] = (spec, what)
+    return known[1]
 
 
-def _imports(tree: ast.AST) -> Iterator[Import]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, 0, ()) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", node.level, tuple(alias.name for alias in node.names)
+_loaded: dict[str, tuple[Any, Said | None]] = {}
 
 
-def _plain(node: Any) -> Any:
-    """A syntax tree as nested tuples, without docstrings, formatting and no-ops."""
-    if isinstance(node, ast.Constant):
-        return ("Constant", type(node.value).__name__, repr(node.value))
-    if isinstance(node, ast.AST):
-        fields = [(name, _plain(getattr(node, name, None))) for name in node._fields if name not in _LAYOUT]
-        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
-    if isinstance(node, list):
-        return tuple(_plain(item) for item in node if not _is_nothing(item))
-    return node
-
-
-def _is_nothing(node: Any) -> bool:
-    """Docstrings and other strings that stand alone, and `pass`."""
-    if isinstance(node, ast.Pass):
-        return True
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _short(known: Facts) -> str:
+    return hashlib.sha256(known.digest.encode()).hexdigest()[:16]

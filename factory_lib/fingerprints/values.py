@@ -41,6 +41,16 @@ _KIND_ONLY = {
 """Modules whose objects hold no values: locks, loggers, weak references, pools, connections."""
 _OF_WRAPPERS = {"__doc__", "__annotations__", "__module__", "__qualname__", "__name__"}
 _LIKE_A_FILE = re.compile(r"[^\0\n\r]{0,512}(/[^\0\n\r]{0,255}|\.\w{1,16})")
+_OF_PROCESSES = {
+    "PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "TERM", "USER", "USERNAME", "LOGNAME", "SHELL", "HOSTNAME", "HOST",
+    "TMPDIR", "DISPLAY", "LS_COLORS", "COLUMNS", "LINES", "MAIL",
+}  # fmt: skip
+_OF_TOOLS = (
+    "PYTHON", "FACTORY_", "DAGSTER_", "XDG_", "SSH_", "VIRTUAL_ENV", "CONDA_", "LC_", "OMP_", "MKL_", "OPENBLAS_",
+    "CUDA_VISIBLE", "KMP_", "LD_", "PYTEST_", "JPY_", "IPY", "VSCODE_", "SLURM_", "KUBERNETES_", "GIT_", "NVIDIA_",
+    "SYSTEMD_", "DBUS_", "TERM_", "INVOCATION_ID", "JOURNAL_STREAM",
+)  # fmt: skip
+"""Variables of the environment, and how others begin, that differ from process to process."""
 _CODE = (
     types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, types.MethodWrapperType,
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
@@ -65,6 +75,8 @@ class Values:
 
     Attributes:
         names: texts that may name what is used of a folder that a path names.
+        written: names of variables and attributes; files and folders that these name are written to by the code itself,
+            and do not count by content.
         files: how many values stood for the content of files.
     """
 
@@ -80,6 +92,7 @@ class Values:
         self._known: dict[int, tuple[Any, str]] = {}
         self._cycles = 0
         self.names: Collection[str] = ()
+        self.written: Collection[str] = ()
         self.files = 0
 
     def digest(self, value: Any, path: str) -> str:
@@ -92,7 +105,7 @@ class Values:
         """A short text that is equal for equal values."""
         kind = type(value)
         if kind is str:
-            return f"str {self._located(value, value, os.path.isabs(value))}"
+            return f"str {self._located(value, value, os.path.isabs(value), path)}"
         if kind in ATOMS:
             return f"{kind.__name__} {value!r}"
         number = id(value)
@@ -123,14 +136,14 @@ class Values:
         if kind in (list, tuple):
             return self._sequence(value, path)
         if kind in (dict, types.MappingProxyType):
-            return f"dict {self._pairs(value, path)}"
+            return f"dict {self._pairs(_without_process(value), path)}"
         if kind in (set, frozenset):
             return f"{kind.__name__} {sorted(self._isolated(item, path) for item in value)}"
         hook = declared_by(kind, "__fingerprint__")
         if hook is not None:
             return f"declared {self._refer(kind, path)} {self.text(hook(value), path)}"
         if issubclass(kind, pathlib.PurePath):
-            return f"path {self._located(os.fspath(value), value.name, True)}"
+            return f"path {self._located(os.fspath(value), value.name, True, path)}"
         if issubclass(kind, enum.Enum):
             return f"enum {self._refer(kind, path)} {value._name_} {self.text(value._value_, path)}"
         return self._made_of_parts(value, path)
@@ -223,14 +236,17 @@ class Values:
         )
         return "{" + ", ".join(written) + "}"
 
-    def _located(self, text: str, name: str, moves: bool) -> str:
+    def _located(self, text: str, name: str, moves: bool, path: str) -> str:
         """A text, or what stands under the path that it is.
 
         Args:
             text: any text.
             name: what it counts as where nothing stands there.
             moves: only the content counts: the place of a checkout does not.
+            path: to the text.
         """
+        if path.rpartition(".")[2] in self.written:
+            return repr(os.path.basename(text))
         if 0 < len(text) <= 1024 and (moves or _LIKE_A_FILE.fullmatch(text) or text.isidentifier()):
             found = content(text, self.names) if "\0" not in text else None
             if found is not None:
@@ -265,6 +281,17 @@ def type_name(value: Any) -> str:
 def _is_below_a_root(text: str) -> bool:
     roots = [root for root in map(os.path.abspath, (*filter(None, sys.path), os.getcwd())) if root != "/"]
     return any(text == root or text.startswith(root + os.sep) or root.startswith(text + os.sep) for root in roots)
+
+
+def _without_process(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A copy of the environment without the variables that differ from process to process; else the mapping itself."""
+    if not ("PATH" in mapping and "HOME" in mapping):
+        return mapping
+    return {name: value for name, value in mapping.items() if not _of_process(str(name))}
+
+
+def _of_process(variable: str) -> bool:
+    return variable in _OF_PROCESSES or variable.startswith(_OF_TOOLS)
 
 
 def _own_dict(value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.places import Place, is_module, place_of
 from factory_lib.fingerprints.sources import Sources
 from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_state, type_name
+from factory_lib.fingerprints.writes import written
 
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__loader__", "__builtins__"}
 _OF_CLASSES = {
@@ -37,6 +38,7 @@ class Walk:
         counts_for_nothing: whether a module is machinery, whose code changes no value.
         shows: kinds of text of functions that count, too: "docs", "annotations".
         texts: texts that may name what is used of a folder.
+        written_to: names of variables and attributes that code writes to where they name a file or folder.
 
     Attributes:
         found: dotted name -> short hash or value.
@@ -44,8 +46,11 @@ class Walk:
         held: (path, object) of all that holds no value that could be told: locks, loggers, open files.
         uses: module of the user -> the attributes of it that are used; None for all of them.
         reads: (file, line, what) of code that opens files or reads the environment.
+        changed: (module that is imported inside, dotted name in it) -> its value, where that is not what the file says.
         of_files: components that hold the content of files, which may change while others are taken.
-        seen: what code names: texts, and names of attributes and globals.
+        texts: string constants of code, which may name what is used of a folder.
+        shows: what code does with docstrings and annotations, as for the argument.
+        written: names of variables and attributes that stand for what code writes to.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Walk:
         counts_for_nothing: Callable[[str], bool] = lambda module: False,
         shows: Collection[str] = (),
         texts: Collection[str] = (),
+        written_to: Collection[str] = (),
     ) -> None:
         self.found: dict[str, str] = {}
         self.opaque: list[tuple[str, str]] = []
@@ -60,16 +66,23 @@ class Walk:
         self.uses: dict[str, set[str] | None] = {}
         self.reads: list[tuple[str, int, str]] = []
         self.of_files: set[str] = set()
+        self.changed: dict[tuple[str, str], Any] = {}
         self.texts: set[str] = set()
+        self.written: set[str] = set()
         self.shows: set[str] = set()
         self._skips = counts_for_nothing
         self._shown = frozenset(shows)
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._kept: list[Any] = []
-        self._sources = Sources(self.found, counts_for_nothing)
+        self._sources = Sources(self.found, counts_for_nothing, self._changed)
         self._values = Values(self._refer, self._is_opaque, self._isolated, self._holds)
-        self._values.names = texts
+        self._values.names, self._values.written = texts, frozenset(written_to)
+
+    @property
+    def modules(self) -> set[str]:
+        """Modules of the user that functions import when they run."""
+        return self._sources.modules
 
     @property
     def files(self) -> int:
@@ -202,7 +215,7 @@ class Walk:
                 )
             )
         self.found[name] = _hash(parts)
-        self._note(known, code.co_filename)
+        self._note(known, code)
         return name
 
     def _bound(self, function: types.FunctionType, known: Facts, name: str, module: str) -> list[str]:
@@ -229,11 +242,17 @@ class Walk:
                     self._sources.imported((text, 0, ()), package)
         return parts
 
-    def _note(self, known: Facts, file: str) -> None:
+    def _changed(self, module: types.ModuleType, name: str, value: Any) -> None:
+        """Of a module that is imported inside, something is not what its file says; all of one without a file."""
+        self.changed[module.__name__, name] = value
+        self.use(value, f"{module.__name__}.{name}" if name else module.__name__)
+
+    def _note(self, known: Facts, code: types.CodeType) -> None:
         self.texts |= known.texts
         self.shows |= {"docs"} if known.names & _SHOWS_DOCS else set()
         self.shows |= {"annotations"} if known.names & _SHOWS_ANNOTATIONS else set()
-        self.reads += [(file, line, what) for line, what in known.reads]
+        self.reads += [(code.co_filename, line, what) for line, what in known.reads]
+        self.written |= written(code)
 
     def _reach(self, value: Any, attributes: tuple[str, ...], path: str) -> str:
         """Go through the modules of `package.module.name`, then use what is found."""
@@ -357,7 +376,7 @@ class Walk:
         """Hash of a value and all that it refers to, by itself."""
         if type(value) in ATOMS:
             return self._values.text(value, path)
-        inner = Walk(self._skips, self._shown, self._values.names)
+        inner = Walk(self._skips, self._shown, self._values.names, self._values.written)
         written = inner._values.text(value, path)
         self.opaque += inner.opaque
         self.held += inner.held

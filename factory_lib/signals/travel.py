@@ -1,9 +1,10 @@
 """How a signal gets to a worker: by value, so that workers run the very objects that were hashed.
 
 Functions, classes and modules of the user travel as they are in this process: what a notebook cell defined, a reload
-brought, a driver configured or a test patched is what runs. Of the user's modules only what is used travels. Installed
-packages and the factory itself are imported where the signal arrives. Large arrays go beside the pickle, through a file
-that all workers map.
+brought, a driver configured or a test patched is what runs. Of the user's modules only what is used travels; modules
+that functions import when they run are imported where the signal arrives, and get what of them is not what their files
+say. Installed packages and the factory itself are imported there, too. Large arrays go beside the pickle, through a
+file that all workers map.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import io
 import mmap
 import os
@@ -71,7 +73,15 @@ def unpacked(sent: Sent) -> Signal:
         for size in sent.sizes:
             ends.append(ends[-1] + size)
             buffers.append(whole[ends[-2] : ends[-1]])
-    found: Signal = pickle.loads(sent.pickled, buffers=buffers)
+    found: Signal
+    changed: Sequence[tuple[str, str, Any]]
+    found, changed = pickle.loads(sent.pickled, buffers=buffers)
+    for module, name, value in changed:
+        if name:
+            *owners, last = name.split(".")
+            setattr(functools.reduce(getattr, owners, importlib.import_module(module)), last, value)
+        else:
+            sys.modules[module] = value
     return found
 
 
@@ -79,9 +89,10 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     walk = walk_of(signal)
     buffers: list[pickle.PickleBuffer] = []
     written = io.BytesIO()
-    pickler = _Pickler(written, walk.uses, buffers)
+    pickler = _Pickler(written, walk, buffers)
+    changed = [(module, name, value) for (module, name), value in walk.changed.items()]
     try:
-        pickler.dump(signal)
+        pickler.dump((signal, changed))
     except Exception as error:
         raise _refusal(signal, walk, error) from error
     finally:
@@ -96,7 +107,18 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     blob = written.getvalue()
     key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
     sizes = tuple(one.raw().nbytes for one in buffers)
-    return Sent(key, blob, walk.found, frozenset(walk.of_files), signal.name, limit_of(signal), path, sizes)
+    files, modules = frozenset(walk.of_files), _states(walk)
+    return Sent(key, blob, walk.found, files, modules, signal.name, limit_of(signal), path, sizes)
+
+
+def _states(walk: Walk) -> dict[str, str]:
+    """Module of the user that is imported when the signal runs -> digest of its file and of what differs from it."""
+    return {module: digest(_state(walk, module)) for module in sorted(walk.modules)}
+
+
+def _state(walk: Walk, module: str) -> dict[str, str]:
+    changed = {f"{module}.{name}" if name else module for owner, name in walk.changed if owner == module}
+    return {name: value for name, value in walk.found.items() if name == f"{module} (module)" or name in changed}
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -104,15 +126,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: written to.
-        uses: module -> the attributes of it that travel; None for all.
+        walk: what the signal uses.
         buffers: large buffers are added here and not written.
     """
 
-    def __init__(
-        self, file: io.BytesIO, uses: Mapping[str, set[str] | None], buffers: list[pickle.PickleBuffer]
-    ) -> None:
+    def __init__(self, file: io.BytesIO, walk: Walk, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._take)
-        self._uses, self._buffers = uses, buffers
+        self._uses, self._imported, self._buffers = walk.uses, walk.modules, buffers
         self._registered: list[types.ModuleType] = []
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -172,6 +192,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         state = {name: getattr(module, name) for name in sorted(names) if hasattr(module, name)}
         made = {name: vars(module)[name] for name in _OF_MODULES if vars(module).get(name) is not None}
         made = {name: list(value) if name == "__path__" else value for name, value in made.items()}
+        if module.__name__ in self._imported and "__file__" in made:
+            return importlib.import_module, (module.__name__,), state, None, None, _fill
         return _made_module, (module.__name__, made), state, None, None, _fill
 
 

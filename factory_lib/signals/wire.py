@@ -18,6 +18,7 @@ class Sent:
         components: what was hashed: what arrives has to be the same.
         of_files: components of which that does not hold: the files are where they were, and may have changed.
         name: of the signal.
+        modules: module of the user that it imports when it runs -> digest of its state.
         limit: seconds that a call may take.
         file, sizes: where its large arrays are, one after the other, and how many bytes each has.
     """
@@ -26,6 +27,7 @@ class Sent:
     pickled: bytes
     components: Mapping[str, str]
     of_files: frozenset[str]
+    modules: Mapping[str, str]
     name: str
     limit: float
     file: str = ""

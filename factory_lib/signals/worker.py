@@ -94,6 +94,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
     from factory_lib.signals.task import compute_task
 
     kept: OrderedDict[str, Running] = OrderedDict()
+    modules: dict[str, str] = {}
     programs: dict[str, tuple[Sequence[Running], bool]] = {}
     while True:
         message = received.get(timeout=IDLE_SECONDS)
@@ -101,7 +102,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
             raise message
         if isinstance(message, Program):
             try:
-                programs = {message.id: (_set_up(message, kept, slot), message.hashes)}
+                programs = {message.id: (_set_up(message, kept, modules, slot), message.hashes)}
                 answers.put(Ready(message.id))
             except _StaleCodeError as stale:
                 answers.put(Stale(message.id, stale.args))
@@ -121,7 +122,7 @@ class _StaleCodeError(Exception):
     """What arrived is not what was sent; its arguments are the names of the components that differ."""
 
 
-def _set_up(program: Program, kept: OrderedDict[str, Running], slot: Slot) -> list[Running]:
+def _set_up(program: Program, kept: OrderedDict[str, Running], modules: dict[str, str], slot: Slot) -> list[Running]:
     from factory_lib.fingerprints.components import unequal
     from factory_lib.signals.fingerprint import walk_of
     from factory_lib.signals.task import Running
@@ -131,6 +132,8 @@ def _set_up(program: Program, kept: OrderedDict[str, Running], slot: Slot) -> li
     slot.task = SETUP
     for number, sent in enumerate(program.signals):
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
+        if other := [name for name, state in sent.modules.items() if modules.setdefault(name, state) != state]:
+            raise _StaleCodeError(*other)
         if sent.key not in kept:
             received = unpacked(sent)
             walk = walk_of(received)

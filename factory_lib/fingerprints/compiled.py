@@ -1,0 +1,172 @@
+"""Source files as Python compiles them, and what they say of a module without running it.
+
+Where the interpreter keeps the compiled code beside the source, that is read.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib.util
+import marshal
+import os
+import struct
+import types
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from factory_lib.fingerprints.codes import Facts, facts, steps
+from factory_lib.fingerprints.files import file_digest
+
+_HEADER = struct.Struct("<4sIII")
+_NOTHING = {"RESUME", "EXTENDED_ARG", "CACHE", "NOP", "PRECALL"}
+_MAKES_FUNCTION = {"MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE"}
+_OF_BODIES = {"__doc__", "__module__", "__qualname__", "__slots__", "__annotations__", "__all__"}
+_ENDS = {"POP_TOP", "STORE_SUBSCR", "STORE_ATTR", "IMPORT_STAR", "DELETE_NAME", "DELETE_SUBSCR"}
+"""Instructions that end a statement."""
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a source file says.
+
+    Attributes:
+        facts: of its code.
+        code: of the module.
+    """
+
+    facts: Facts
+    code: types.CodeType
+
+
+def said(path: str) -> Said | None:
+    """Take a source file apart; None where it cannot be read or compiled."""
+    try:
+        return _said(path, file_digest(path))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=512)
+def _said(path: str, content: str) -> Said:
+    """`content` is the digest of the bytes: it tells one state of the file from another."""
+    code = _kept(path) or _compiled(path)
+    return Said(facts(code), code)
+
+
+def _compiled(path: str) -> types.CodeType:
+    with open(path, "rb") as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def _kept(path: str) -> types.CodeType | None:
+    """The code that an import left, where it certainly is of this state of the file."""
+    try:
+        cache = importlib.util.cache_from_source(path)
+        source, written = os.stat(path), os.stat(cache)
+        with open(cache, "rb") as file:
+            magic, flags, modified, size = _HEADER.unpack(file.read(_HEADER.size))
+            state = (importlib.util.MAGIC_NUMBER, 0, int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF)
+            if (magic, flags, modified, size) != state or source.st_ctime_ns > written.st_mtime_ns:
+                return None
+            code = marshal.load(file)
+    except (OSError, NotImplementedError, struct.error, ValueError, EOFError, TypeError):
+        return None
+    return code if isinstance(code, types.CodeType) else None
+
+
+@lru_cache(maxsize=512)
+def _gathered(code: types.CodeType) -> tuple[dict[str, types.CodeType], dict[str, Any]]:
+    """By dotted name in a module, what is stored there and nowhere else: functions without decorator, constants."""
+    functions: dict[str, types.CodeType] = {}
+    constants: dict[str, Any] = {}
+    _gather(code, "", functions, constants)
+    return functions, constants
+
+
+def _gather(code: types.CodeType, prefix: str, functions: dict[str, types.CodeType], constants: dict[str, Any]) -> None:
+    """What the body of a module or class stores under names, each once."""
+    stored: dict[str, list[Any]] = {}
+    before: list[tuple[str, Any]] = []
+    for _, operation, argument in steps(code):
+        name = dis.opname[operation]
+        if name in {"STORE_NAME", "STORE_GLOBAL"}:
+            stored.setdefault(code.co_names[argument], []).append(_stored(before))
+            before = []
+        elif name not in _NOTHING:
+            before.append((name, code.co_consts[argument] if name == "LOAD_CONST" else None))
+    for name, values in stored.items():
+        value = values[0]
+        if len(values) != 1 or value is None or name in _OF_BODIES:
+            continue
+        if isinstance(value, _Body):
+            _gather(value.code, f"{prefix}{name}.", functions, constants)
+        elif isinstance(value, types.CodeType):
+            functions[prefix + name] = value
+        else:
+            constants[prefix + name] = value[0]
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The body of a class."""
+
+    code: types.CodeType
+
+
+def _stored(before: list[tuple[str, Any]]) -> Any:
+    """What instructions leave to be stored: the body of a class, code of a function, a constant in a tuple, or None."""
+    if not before:
+        return None
+    codes = [constant for _, constant in before if isinstance(constant, types.CodeType)]
+    last, constant = before[-1]
+    if last in _MAKES_FUNCTION and codes:
+        return codes[-1]
+    if any(name == "LOAD_BUILD_CLASS" for name, _ in before) and last.startswith("CALL") and codes:
+        return _Body(codes[-1])
+    if last == "LOAD_CONST" and (len(before) == 1 or before[-2][0] in _ENDS):
+        return (constant,)
+    return None
+
+
+def changes(module: types.ModuleType, what: Said) -> dict[str, Any]:
+    """What of a loaded module is not what its file says: it was patched, configured, or the file edited since.
+
+    Of names that are made by a computation, or are not there, nothing can be told.
+
+    Returns:
+        Dotted name in the module -> what it is now.
+    """
+    functions, constants = _gathered(what.code)
+    found = {}
+    for name, code in functions.items():
+        live = _looked_up(module, name)
+        function = getattr(live, "__func__", live)
+        if type(function) is not types.FunctionType or facts(function.__code__).digest != facts(code).digest:
+            found[name] = live
+    for name, constant in constants.items():
+        live = _looked_up(module, name)
+        if (type(live), repr(live)) != (type(constant), repr(constant)):
+            found[name] = live
+    return {
+        name: live
+        for name, live in found.items()
+        if live is not _MISSING and _tells(name, live, constants.get(name, _MISSING))
+    }
+
+
+def _looked_up(module: types.ModuleType, name: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        found = vars(found).get(part, _MISSING) if isinstance(found, types.ModuleType | type) else _MISSING
+    return found
+
+
+def _tells(name: str, live: Any, constant: Any) -> bool:
+    """Whether a difference is somebody's doing: not what classes make of their fields, nor a model loaded on use."""
+    plain = isinstance(live, bool | int | float | complex | str | bytes | tuple | list | dict | set | type(None))
+    code = isinstance(live, types.FunctionType | types.BuiltinFunctionType | type)
+    if "." in name and constant is not _MISSING:
+        return plain and type(live) is type(constant)
+    return constant is not None or code or (plain and live is not None)

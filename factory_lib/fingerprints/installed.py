@@ -1,0 +1,92 @@
+"""Installed packages: which distribution a file belongs to, by the lists of files that installers leave.
+
+Read directly: `importlib.metadata` takes longer to import than all of a fingerprint may take.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+_KNOWN = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml", "attr": "attrs"}
+"""Distributions of well-known modules: looked at first, to save reading what every distribution installed."""
+_FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-py[\d.]+)?(-[^-]+)?\.(dist|egg)-info")
+_TOP = re.compile(r"(?m)^([^/,.\n]+)")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What was installed together.
+
+    Attributes:
+        name: in lower case, with hyphens.
+        version: without its local part (`2.13.0+cpu`): builds of one version count as equal.
+        files: the list of its files, or the folder that holds it.
+    """
+
+    name: str
+    version: str
+    files: str
+
+
+def owner(folder: str, relative: str, top: str) -> Distribution | None:
+    """The distribution that installed a file.
+
+    Args:
+        folder: a folder of installed packages.
+        relative: the file, or the folder of a package without `__init__.py`, from there.
+        top: name of the outermost package.
+
+    Returns:
+        None for a file that no distribution installed.
+    """
+    plain = any(os.path.isfile(os.path.join(folder, top, f"__init__{end}")) for end in (".py", ".pyc"))
+    shared = not plain and os.path.isdir(os.path.join(folder, top))
+    installed = _installed(folder, os.stat(folder).st_mtime_ns)
+    wanted = {_KNOWN.get(top, top).lower(), top.replace("_", "-").lower()}
+    named = [one for one in installed if one.name in wanted]
+    if named and not shared:
+        return named[0]
+    return next((one for one in (*named, *_with_top(installed, top)) if _lists(one, relative)), None)
+
+
+@lru_cache(maxsize=64)
+def _installed(folder: str, modified: int) -> tuple[Distribution, ...]:
+    """The distributions in a folder; `modified` tells one state of it from another."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parts = _FOLDER.fullmatch(entry.name)
+            if parts:
+                name = parts["name"].lower().replace("_", "-").replace(".", "-")
+                found.append(Distribution(name, parts["version"].partition("+")[0], entry.path))
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _with_top(installed: tuple[Distribution, ...], top: str) -> Iterator[Distribution]:
+    return (one for one in installed if top in _tops(one.files))
+
+
+def _lists(one: Distribution, relative: str) -> bool:
+    listed = f"\n{_record(one.files)}"
+    return f"\n{relative}," in listed or f"\n{relative}/" in listed or f"\n{relative}\n" in listed
+
+
+@lru_cache(maxsize=1024)
+def _tops(files: str) -> frozenset[str]:
+    """First parts of the paths of its files, without extensions."""
+    return frozenset(_TOP.findall(_record(files)))
+
+
+@lru_cache(maxsize=32)
+def _record(files: str) -> str:
+    for name in ("RECORD", "installed-files.txt"):
+        try:
+            with open(os.path.join(files, name), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            continue
+    return ""
