@@ -11,6 +11,8 @@ MAX_FILE_BYTES = 2**30
 """Of larger files the size and the modification time count."""
 MAX_FILES = 2000
 """Of folders with more files only names and sizes of so many count."""
+MAX_FOLDER_BYTES = 2**30
+"""Of the files of larger folders only sizes and modification times count."""
 _CODE = (".py", ".pyc", ".pyi", ".ipynb")
 
 
@@ -63,10 +65,11 @@ def _listed(folder: str) -> Iterator[str]:
         files += [os.path.join(base, name) for name in sorted(names) if not name.startswith(".")]
         if len(files) > MAX_FILES:
             break
-    for path in files[:MAX_FILES]:
-        if not path.endswith(_CODE):
-            name = os.path.relpath(path, folder)
-            yield f"{name} {os.path.getsize(path) if len(files) > MAX_FILES else file_digest(path)}"
+    counted = [(path, os.stat(path)) for path in files[:MAX_FILES] if not path.endswith(_CODE)]
+    small = len(files) <= MAX_FILES and sum(status.st_size for _, status in counted) <= MAX_FOLDER_BYTES
+    for path, status in counted:
+        times = "" if len(files) > MAX_FILES else f" {status.st_mtime_ns}"
+        yield f"{os.path.relpath(path, folder)} {file_digest(path) if small else f'{status.st_size}{times}'}"
 
 
 @lru_cache(maxsize=8192)

@@ -17,6 +17,7 @@ import marshal
 import os
 import pathlib
 import re
+import struct
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -26,6 +27,12 @@ from factory_lib.fingerprints.files import content
 
 ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented)})
 _CACHED: Any = type(functools.lru_cache(len))
+MADE_OF: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    struct.Struct: lambda value: (struct.Struct, (value.format,)),
+    memoryview: lambda value: (memoryview, (value.tobytes(),)),
+    types.MappingProxyType: lambda value: (types.MappingProxyType, (dict(value),)),
+}
+"""How objects that Python does not take apart are made: a callable and its arguments."""
 _DEFAULTS: tuple[Any, ...] = (vars(copyreg)["__newobj__"], vars(copyreg)["_reconstructor"])
 """What makes an object that does not say how it is made."""
 _READABLE = 24
@@ -136,7 +143,9 @@ class Values:
         if kind in (list, tuple):
             return self._sequence(value, path)
         if kind in (dict, types.MappingProxyType):
-            return f"dict {self._pairs(_without_process(value), path)}"
+            if "PATH" in value and "HOME" in value:  # a copy of the environment
+                return f"environment {_of_environment(value)}"
+            return f"dict {self._pairs(value, path)}"
         if kind in (set, frozenset):
             return f"{kind.__name__} {sorted(self._isolated(item, path) for item in value)}"
         hook = declared_by(kind, "__fingerprint__")
@@ -181,7 +190,7 @@ class Values:
             declared = {field.name for field in dataclasses.fields(value)}
             state |= {n: v for n, v in getattr(value, "__dict__", {}).items() if n not in declared}
             return f"object {self._refer(kind, path)} {self.state(kind, state, path)}"
-        registered = copyreg.dispatch_table.get(kind)
+        registered = MADE_OF.get(kind) or copyreg.dispatch_table.get(kind)
         try:
             parts: Any = registered(value) if registered else value.__reduce_ex__(4)
         except Exception:
@@ -202,11 +211,14 @@ class Values:
             written.append(self.text(state, path))
         written += [self.text(one, f"{path}[{place}]") for place, one in enumerate(items or ())]
         written += [self._pairs(dict(pairs), path)] if pairs is not None else []
+        if _is_array(value):  # arrays leave their attributes out
+            written.append(self.state(kind, _own_dict(value), path))
         return " ".join(written)
 
     def state(self, kind: type, state: Mapping[str, Any], path: str) -> str:
         """Attributes of an object, by name; not those that only remember what a cached property gave."""
-        return " ".join(f"{n}={self.text(v, f'{path}.{n}')}" for n, v in kept_state(kind, state))
+        kept = ((n, _hooks(v) if "_hooks" in n else v) for n, v in kept_state(kind, state))
+        return " ".join(f"{n}={self.text(v, f'{path}.{n}')}" for n, v in kept)
 
     def _wrapper(self, value: Any, path: str) -> str:
         """An object that hides behind what it wraps (wrapt), or one that cannot be taken apart."""
@@ -283,11 +295,15 @@ def _is_below_a_root(text: str) -> bool:
     return any(text == root or text.startswith(root + os.sep) or root.startswith(text + os.sep) for root in roots)
 
 
-def _without_process(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """A copy of the environment without the variables that differ from process to process; else the mapping itself."""
-    if not ("PATH" in mapping and "HOME" in mapping):
-        return mapping
-    return {name: value for name, value in mapping.items() if not _of_process(str(name))}
+def _hooks(value: Any) -> Any:
+    """The hooks of a torch module without their numbers, which say how many there were before in the process."""
+    numbered = isinstance(value, dict) and all(type(key) is int for key in value)
+    return [*value.values()] if numbered else value
+
+
+def _of_environment(variables: Mapping[Any, Any]) -> str:
+    kept = sorted((str(name), repr(value)) for name, value in variables.items() if not _of_process(str(name)))
+    return hashlib.sha256(repr(kept).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _of_process(variable: str) -> bool:
@@ -304,6 +320,11 @@ def _own_dict(value: Any) -> dict[str, Any]:
 
 def _accessors(value: property) -> list[tuple[str, Any]]:
     return [("fget", value.fget), ("fset", value.fset), ("fdel", value.fdel)]
+
+
+def _is_array(value: Any) -> bool:
+    numpy: Any = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def _array(given: Any) -> Any:

@@ -6,6 +6,7 @@ that what changed can be named; where one refers to another, it holds that one's
 
 from __future__ import annotations
 
+import abc
 import copyreg
 import enum
 import hashlib
@@ -315,6 +316,7 @@ class Walk:
             members: Mapping[str, Any] = kind.__members__
             values = {key: one._value_ for key, one in members.items()}
             parts.append(self._put(f"{name}.members", self._values.digest(values, f"{name}.members")))
+        parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in _registered(kind))
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
         if "annotations" in self._shown:
@@ -468,8 +470,16 @@ def _function_in(member: Any) -> types.FunctionType | None:
     return member if type(member) is types.FunctionType else None
 
 
+def _registered(kind: type) -> list[type]:
+    """Classes that an abstract class was told are its subclasses."""
+    if not isinstance(kind, abc.ABCMeta):
+        return []
+    known: Collection[Any] = abc._get_dump(kind)[0]  # type: ignore[attr-defined]
+    return [one for one in (reference() for reference in known) if one is not None]
+
+
 def _is_made_by_enum(kind: type, key: str) -> bool:
     if not isinstance(kind, enum.EnumMeta):
         return False
-    single = key.startswith("_") and key.endswith("_")
+    single = key.startswith("_") and key.endswith("_") and key not in {"_missing_", "_generate_next_value_"}
     return single or key in vars(kind).get("_member_map_", ())

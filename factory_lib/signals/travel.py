@@ -10,6 +10,7 @@ file that all workers map.
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import hashlib
 import importlib
@@ -30,6 +31,7 @@ import cloudpickle
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
 from factory_lib.fingerprints.places import place_of
+from factory_lib.fingerprints.values import MADE_OF
 from factory_lib.fingerprints.walk import Walk
 from factory_lib.signals.fingerprint import walk_of
 from factory_lib.signals.signal import Signal
@@ -160,6 +162,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return Signal, value.parts()
         if issubclass(kind, types.ModuleType) and is_users(value.__name__):
             return self._module(value)
+        if kind in MADE_OF:
+            return MADE_OF[kind](value)
         if kind in _REBUILT and (kind is not _CACHED or is_users(value.__module__)):
             return _REBUILT[kind](value)
         if str(kind.__module__).startswith("wrapt") and hasattr(kind, "_self_wrapper"):
@@ -170,7 +174,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return numpy.frompyfunc, (_inner(value)[0], value.nin, value.nout)
         if kind is types.FunctionType or issubclass(kind, type):
             self._by_value(value)
-        return super().reducer_override(value)
+        reduced = super().reducer_override(value)
+        return _with_aliases(value, reduced) if kind is enum.EnumMeta and isinstance(reduced, tuple) else reduced
 
     def _by_value(self, value: Any) -> None:
         module = sys.modules.get(str(getattr(value, "__module__", "")))
@@ -225,6 +230,15 @@ def _refusal(signal: Signal, walk: Walk, error: Exception) -> SignalError:
     return SignalError(
         f"Signal {signal.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}", hint
     )
+
+
+def _with_aliases(kind: enum.EnumMeta, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An enumeration taken apart, with members under several names as such: they cannot be set later."""
+    make, (bases, name, qualified, members, *given), (state, slots), *rest = reduced
+    known: Mapping[str, Any] = kind.__members__
+    aliases = {alias: one.value for alias, one in known.items() if alias not in members}
+    state = {key: value for key, value in state.items() if key not in aliases}
+    return make, (bases, name, qualified, {**members, **aliases}, *given), (state, slots), *rest
 
 
 def _made_module(name: str, made: Mapping[str, Any]) -> types.ModuleType:

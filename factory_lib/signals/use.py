@@ -25,6 +25,8 @@ _changes: dict[str, tuple[str | None, str | None]] = {}
 """Component -> what it was before use, and what use made of it; None where it was not there."""
 _uses: Counter[str] = Counter()
 _dear: set[str] = set()
+_unseen: set[str] = set()
+"""Signals that were used since they were last compared."""
 _depth = 0
 
 
@@ -32,7 +34,7 @@ def settled(signal: Signal) -> dict[str, str]:
     """The components of a signal, as if nothing had been computed in this process."""
     from factory_lib.signals.fingerprint import components_of
 
-    return _undone(components_of(signal))
+    return _undone(components_of(signal), all_of_them=signal.name in _unseen)
 
 
 @contextlib.contextmanager
@@ -59,7 +61,10 @@ def forget_use() -> None:
 
 def _is_due(name: str) -> bool:
     _uses[name] += 1
-    return name not in _dear or _uses[name].bit_count() == 1
+    due = name not in _dear or _uses[name].bit_count() == 1
+    if not due:
+        _unseen.add(name)
+    return due
 
 
 def _timed(signal: Signal) -> Mapping[str, str]:
@@ -78,6 +83,7 @@ def _compare(signal: Signal, before: Mapping[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FingerprintWarning)
         after = components_of(signal)
+    _unseen.discard(signal.name)
     for name in before.keys() | after.keys():
         pair = before.get(name), after.get(name)
         if pair[0] == pair[1]:
@@ -86,9 +92,10 @@ def _compare(signal: Signal, before: Mapping[str, str]) -> None:
             _changes[name] = pair
 
 
-def _undone(components: dict[str, str]) -> dict[str, str]:
+def _undone(components: dict[str, str], *, all_of_them: bool) -> dict[str, str]:
+    """Components as before use; `all_of_them`: also those that use has changed once, and may have changed again."""
     for name, (before, after) in _changes.items():
-        if after is not None and components.get(name) == after:
+        if after is not None and name in components and (all_of_them or components[name] == after):
             if before is None:
                 del components[name]
             else:
