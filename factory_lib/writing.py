@@ -25,7 +25,8 @@ from factory_lib.operators import (
 from factory_lib.sql import Block, PendingSource, Rendering, describe
 
 _OPERATORS = {"=": "==", "AND": "&", "OR": "|"}
-_LONG = 8
+LONG = 8
+"""Longer vectors and lists of values are shortened in the Python text of a query."""
 
 
 def python_of(value: Any) -> str:
@@ -35,8 +36,8 @@ def python_of(value: Any) -> str:
     if isinstance(value, Expr):
         return _expression(value)
     if isinstance(value, np.ndarray):
-        return f"<vector of {len(value)}>" if value.ndim == 1 and len(value) > _LONG else repr(value.tolist())
-    if isinstance(value, list | tuple) and len(value) > _LONG:
+        return f"<vector of {len(value)}>" if value.ndim == 1 and len(value) > LONG else repr(value.tolist())
+    if isinstance(value, list | tuple) and len(value) > LONG:
         return f"<{len(value)} values>"
     if hasattr(value, "reads") and hasattr(value, "fingerprint"):
         return str(value.name)

@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
+from factory_lib.expressions import C
 from factory_lib.orchestration.instance import dagster_home, factory_instance
+from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.running import run_graph
 from factory_lib.orchestration.shards import SHARDS_A_TICK, ShardSource, shard_sensor
+from factory_lib.orchestration.stage import stage
+from factory_lib.orchestration.staleness import why_stale
 from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
 from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, run, write_tar
 
@@ -203,3 +208,44 @@ def test_dagsters_home_is_made_once_and_left_alone(tmp_path: Path) -> None:
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
     (home / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
     assert (dagster_home(tmp_path) / "dagster.yaml").read_text() == "telemetry: {enabled: true}\n"
+
+
+def test_what_a_stage_looks_up_counts_though_the_graph_does_not_show_it(instance: dg.DagsterInstance) -> None:
+    def liked(*words: str) -> None:
+        DatasetQuery.from_arrow(pa.table({"key": list(words), "word": list(words)})).save("liked")
+
+    @stage(group="test")
+    def plain() -> DatasetQuery:
+        """Has no inputs."""
+        return DatasetQuery("all_words")
+
+    @stage(group="test")
+    def matching(plain: DatasetQuery) -> DatasetQuery:
+        """Looks the liked words up."""
+        return plain.filter(C.word.isin(DatasetQuery("liked").select("word")))
+
+    DatasetQuery.from_arrow(pa.table({"key": ["a", "b"], "word": ["a", "b"]})).save("all_words")
+    liked("a")
+    resources = {"versions": VersionedTableIOManager()}
+    definitions = dg.Definitions([plain, matching], resources=resources, executor=dg.in_process_executor)
+    shown = definitions.resolve_asset_graph()
+
+    def behind() -> dict[str, str]:
+        found = {one.asset.path[-1]: one.reason for one in unsynced(instance, shown)}
+        why = {name: why_stale(instance, shown, dg.AssetKey(name)) for name in ("plain", "matching")}
+        assert {name for name, one in why.items() if one.is_stale} == set(found)
+        return found
+
+    assert behind() == {"plain": MISSING, "matching": MISSING}
+    done = run(definitions, instance, ["plain", "matching"])
+    texts = [event.user_message for event in instance.all_logs(done.run_id)]
+    assert any("'matching' reads liked.v1, which the graph does not show" in text for text in texts)
+    assert behind() == {}
+    liked("a")  # another version that holds the same
+    assert behind() == {}
+    liked("a", "b")
+    assert behind() == {"matching": INPUT}
+    assert [one.parent for one in why_stale(instance, shown, dg.AssetKey("matching")).inputs] == ["liked"]
+    run(definitions, instance, ["matching"])
+    assert behind() == {}
+    assert DatasetQuery("matching").count() == 2

@@ -180,6 +180,15 @@ def test_reasons_name_what_differs(tmp_path: Path) -> None:
     second = DatasetQuery(one).filter(C.x > 4).save("kept")
     (reason,) = [r for r in reasons(first, second) if r.kind == "query"]
     assert ("C.x > 3" in reason.before, "C.x > 4" in reason.after, reason.shards) == (True, True, 2)
+    vectors = [np.array([*range(9), last], np.float32) for last in (9, 10)]
+    wide = save(samples("a", range(3), v=[1.0] * 10), dataset="wide")
+    long = [DatasetQuery(wide).mutate(z=fn.dotProduct(C.v, one)).save("long") for one in vectors]
+    (reason,) = [r for r in reasons(*long) if r.kind == "query"]
+    assert (reason.text, reason.before, reason.after) == (
+        "the query differs in values that its text shortens",
+        "list 1, place 10: 9.0",
+        "list 1, place 10: 10.0",
+    )
     later = save(samples("b", range(12)), dataset="source", mode="merge")
     third = DatasetQuery(later).filter(C.x > 4).save("kept")
     kinds = {r.kind: r for r in reasons(second, third)}

@@ -12,6 +12,7 @@ from factory_lib.history.origins import KnownVersion, Origin, known_versions, or
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
+from factory_lib.writing import LONG
 
 _NAMED_FILES = 5
 _Makers = tuple[dict[str, Origin], dict[str, Origin]]
@@ -149,6 +150,8 @@ def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
         return
     if _query(first.python) != _query(second.python):
         yield Reason("query", "the query differs", 0, first.python, second.python)
+    elif (lists := (_long_lists(first.sql), _long_lists(second.sql)))[0] != lists[1]:
+        yield Reason("query", "the query differs in values that its text shortens", 0, *_first_difference(*lists))
     yield from _signals(old, new)
     versions = _parent_names(old), _parent_names(new)
     for dataset in versions[0].keys() | versions[1].keys():
@@ -207,6 +210,24 @@ def _query(python: str) -> str:
     """A query without the versions and shards that it was restricted to, and without how it was saved."""
     text = re.sub(r"\.save\([^()]*\)$", "", python)
     return re.sub(r", shards=\[[^\[\]]*\]", "", re.sub(r"\.v\d+(?=')", "", text))
+
+
+def _long_lists(sql: str) -> list[list[str]]:
+    """Vectors and lists of values in SQL that are too long for the Python text of a query."""
+    found = [group.split(",") for group in re.findall(r"[\[(]([^\[\]()]*)[\])]", sql)]
+    return [[one.strip() for one in group] for group in found if len(group) > LONG]
+
+
+def _first_difference(one: list[list[str]], other: list[list[str]]) -> tuple[str, str]:
+    """The first value that differs, with its list and place."""
+    for number, (first, second) in enumerate(zip(one, other, strict=False)):
+        for place, (before, after) in enumerate(zip(first, second, strict=False)):
+            if before != after:
+                where = f"list {number + 1}, place {place + 1}"
+                return f"{where}: {before}", f"{where}: {after}"
+    sizes = ([len(group) for group in side] for side in (one, other))
+    before, after = (f"{', '.join(map(str, side)) or 'no'} values" for side in sizes)
+    return before, after
 
 
 def _python(origin: Origin) -> str:

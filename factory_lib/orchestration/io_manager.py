@@ -17,6 +17,7 @@ import dagster as dg
 from factory_lib import progress
 from factory_lib.errors import CommitError, EngineError, NotFound
 from factory_lib.orchestration.code import components_in, remember_code
+from factory_lib.orchestration.looked_up import tags_of, undeclared
 from factory_lib.orchestration.partition_events import (
     EMPTY,
     combined_data_version,
@@ -76,15 +77,27 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             else:
                 saved = save_shards(obj, name, sorted(context.asset_partition_keys), origin)
         if saved.version is not None:
-            remember_code(components_in(context.step_context.job_def.asset_layer.get(context.asset_key).metadata))
+            node = context.step_context.job_def.asset_layer.get(context.asset_key)
+            remember_code(components_in(node.metadata))
             versions, metadata = _events(obj, saved)
-            yield from record_partitions(context.step_context, context.asset_key, versions, metadata)
+            more = undeclared(saved.version, map(dataset_name, node.parent_keys))
+            yield from record_partitions(context.step_context, context.asset_key, versions, metadata, tags_of(more))
+            if more:
+                context.log.warning(_undeclared_text(name, more))
             values = f", {saved.reused:,} values taken over, {saved.computed:,} computed" * bool(
                 saved.reused or saved.computed
             )
             context.log.info(f"{saved.version}: {saved.version.rows:,} rows{values}")
         if saved.failed:
             raise _failure(name, saved)
+
+
+def _undeclared_text(stage: str, names: Sequence[str]) -> str:
+    datasets = sorted({name.partition(".")[0] for name in names})
+    return (
+        f"{stage!r} reads {', '.join(sorted(names))}, which the graph does not show as its input. It is made again when"
+        f" that changes, but the order of runs is unknown. Declare it: a parameter, or deps={datasets!r}."
+    )
 
 
 def _runs_for_partitions(context: dg.InputContext) -> bool:

@@ -93,12 +93,14 @@ def record_partitions(
     asset_key: AssetKey,
     data_versions: Mapping[str | None, str],
     metadata: Mapping[str | None, Mapping[str, Any]],
+    more_tags: Mapping[str, str] | None = None,
 ) -> Iterator[DagsterEvent]:
     """Write one materialization event for each partition, with that partition's own data version.
 
     Args:
         data_versions: partition key to data version; the key None stands for an asset without partitions.
         metadata: partition key to the metadata of its event; keys that `data_versions` lacks are not used.
+        more_tags: further tags of each event.
 
     Yields:
         The events, for `handle_output` to yield on. They are in the event log already.
@@ -114,6 +116,7 @@ def record_partitions(
             CODE_VERSION_TAG: code_version,
             DATA_VERSION_TAG: data_version,
             DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+            **(more_tags or {}),
             **inputs.shared,
             **(inputs.of_partition.get(key, {}) if key is not None else {}),
         }

@@ -12,6 +12,7 @@ from dagster._core.definitions.data_version import CODE_VERSION_TAG, DEFAULT_DAT
 
 from factory_lib.fingerprints.components import WAY, other_way, words
 from factory_lib.orchestration.code import components_in
+from factory_lib.orchestration.looked_up import States
 from factory_lib.orchestration.shards import REMOVED
 from factory_lib.orchestration.unsynced import input_versions, latest_tags
 from factory_lib.warehouse import provenance
@@ -104,7 +105,7 @@ def why_stale(instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey)
         stage=key.to_user_string(),
         code_version=node.code_version or "",
         code=_code(node, made),
-        inputs=_inputs("_".join(key.path), made, inputs),
+        inputs=[*_inputs("_".join(key.path), made, inputs), *_looked_up("_".join(key.path), made)],
         never_made=[k for k in missing if k is not None],
         is_missing=None in missing,
     )
@@ -145,6 +146,16 @@ def _inputs(
     return found
 
 
+def _looked_up(stage: str, made: Mapping[str | None, Mapping[str, str]]) -> list[InputChange]:
+    """Datasets that the stage looked up, that the graph does not show, and that hold something else now."""
+    states = States()
+    found: dict[str, list[str]] = {}
+    for key, tags in made.items():
+        for dataset in states.changed(tags):
+            found.setdefault(dataset, []).extend([] if key is None else [key])
+    return [InputChange(name, partitions, _change(stage, name, [])) for name, partitions in found.items()]
+
+
 def _change(stage: str, parent: str, pairs: Sequence[tuple[str | None, str]]) -> str:
     """What became of an input, in words."""
     removed = sum(now == REMOVED for _, now in pairs)
@@ -153,6 +164,8 @@ def _change(stage: str, parent: str, pairs: Sequence[tuple[str | None, str]]) ->
     read = _read_by(stage, parent)
     if there:
         return f"{read or 'not recorded'} was read, it is {there[-1]} now"
+    if not pairs:
+        return f"{read or 'not recorded'} was read, it is gone now"
     counts = [(removed, "removed"), (new, "new"), (len(pairs) - removed - new, "with other files")]
     return ", ".join(f"{n:,} {word}" for n, word in counts if n)
 

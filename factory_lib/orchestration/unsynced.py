@@ -20,6 +20,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
+from factory_lib.orchestration.looked_up import States
 from factory_lib.orchestration.partition_events import combined_data_version, latest_data_versions
 from factory_lib.orchestration.shards import REMOVED
 
@@ -50,8 +51,8 @@ def unsynced(
 ) -> list[Behind]:
     """What is behind, stage by stage in the order of the graph.
 
-    A stage is behind its direct inputs only: what comes after it shows once it has run and its data really changed.
-    Assets without inputs are never behind.
+    A stage is behind its direct inputs only, and what it looked up besides: what comes after it shows once it has run
+    and its data really changed. Assets without inputs are behind their code alone; those without that, never.
 
     Args:
         assets: the stages asked about; None means all.
@@ -60,7 +61,8 @@ def unsynced(
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
         # an asset that a job leaves out counts as external in the job's graph, so what is named is taken as it is
-        if key in assets if assets is not None else node.is_materializable and node.parent_keys:
+        counts = node.is_materializable and (node.parent_keys or node.code_version is not None)
+        if key in assets if assets is not None else counts:
             found.extend(behind(instance, graph, key))
     return found
 
@@ -74,8 +76,9 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
     inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
+    states = States()
     for partition in keys:
-        if (reason := _reason(node, tags.get(partition), inputs, partition)) is not None:
+        if (reason := _reason(node, tags.get(partition), inputs, partition, states)) is not None:
             reasons[reason].append(partition)
     for reason, partitions in reasons.items():
         if partitions:
@@ -87,6 +90,7 @@ def _reason(
     tags: Mapping[str, str] | None,
     inputs: Mapping[dg.AssetKey, Mapping[str | None, str]],
     key: str | None,
+    states: States,
 ) -> str | None:
     if tags is None:
         # a shard that went before this stage ever saw it has nothing to be made of
@@ -96,7 +100,7 @@ def _reason(
     for parent, versions in inputs.items():
         if tags.get(get_input_data_version_tag(parent)) != versions.get(key, DEFAULT_DATA_VERSION.value):
             return INPUT
-    return None
+    return INPUT if states.changed(tags) else None
 
 
 def latest_tags(
