@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import linecache
+import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +96,36 @@ class Called:
         return float(self.function(key))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One folder for all, where this process is: workers that are kept are where they were started."""
+    made = tmp_path_factory.mktemp("notebook")
+    before = Path.cwd()
+    os.chdir(made)
+    sys.path.insert(0, str(made))
+    yield made
+    os.chdir(before)
+    sys.path.remove(str(made))
+
+
 @pytest.fixture
-def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def notebook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """The main module of a notebook, in a folder with modules that it may import."""
     for name, text in MODULES.items():
-        path = tmp_path / (name if name.endswith(".py") else f"{name}.py")
+        path = folder / (name if name.endswith(".py") else f"{name}.py")
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("NB_K", "0")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # edits within a second would not be seen
-    for name in [name for name in sys.modules if name.startswith("nb_")]:
-        monkeypatch.delitem(sys.modules, name)
     made = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", made)
     importlib.invalidate_caches()
     linecache.clearcache()
-    return made
+    yield made
+    os.chdir(folder)
+    os.environ.pop("NB_K", None)
+    sys.path[:] = [one for one in sys.path if one != "more"]
+    for name in [name for name in sys.modules if name.startswith("nb_")]:
+        del sys.modules[name]
 
 
 def run_cell(cell: str, notebook: types.ModuleType) -> None:

@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from factory_lib import C, DatasetQuery, signal
+from factory_lib import C, DatasetQuery, fn, signal
 from factory_lib.errors import NotFound, QueryError
 from factory_lib.history import matching
 from factory_lib.history.comparing import Difference, compare

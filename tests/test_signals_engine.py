@@ -608,9 +608,8 @@ def test_code_edited_while_processes_are_kept_is_loaded_anew(
     module.write_text(text.replace("ADDED = 1", "ADDED = 20"))
     importlib.reload(edited_while_kept)
     assert values() == [number + 20 for number in range(30)]
-    edited_while_kept.ADDED = 5  # in this process alone: a new one could not know
-    with pytest.raises(SignalError, match=r"edited_while_kept\.ADDED differ"):
-        values()
+    edited_while_kept.ADDED = 5  # in this process alone
+    assert values() == [number + 5 for number in range(30)]
 
 
 def test_signals_over_s3(s3: Bucket, tmp_path: Path, small_tasks: None) -> None:

@@ -8,6 +8,7 @@ written: content counts, and values are at worst computed once more.
 from __future__ import annotations
 
 import dis
+import itertools
 import re
 import types
 from collections.abc import Iterable, Iterator
@@ -27,10 +28,12 @@ _FUNCTIONS = {
 _BUILD = {
     "join", "joinpath", "with_name", "with_suffix", "with_stem", "str", "Path", "PurePath", "format", "encode",
     "hexdigest", "sha256", "sha1", "md5", "blake2b", "crc32", "hash", "fspath", "abspath", "resolve", "absolute",
-    "expanduser", "strip", "lower", "hex", "repr", "len", "int", "open", "exists", "is_file", "quote",
+    "expanduser", "strip", "lower", "hex", "repr", "len", "int", "open", "exists", "is_file", "quote", "getpid", "time",
+    "time_ns", "monotonic", "monotonic_ns", "perf_counter", "uuid4", "now", "isoformat", "strftime", "token_hex",
 }  # fmt: skip
 """Calls that a path is built with."""
 _MODE = re.compile(r"[rwaxbt+]{1,3}")
+_AFTER_ARGUMENTS = ("PRECALL", "CALL", "KW_NAMES", "LOAD_CONST")
 _ENDS = ("STORE_", "POP_TOP", "RETURN_", "POP_JUMP", "FOR_ITER", "DELETE_", "RAISE", "YIELD")
 
 
@@ -95,13 +98,28 @@ def _targets(statement: list[_Step], means: dict[str, frozenset[str]]) -> frozen
     """What a statement writes to; nothing where other calls in it make that unclear."""
     for place, one in enumerate(statement):
         if one.calls in _METHODS and place and not _is_module(statement[place - 1]):
-            receiver = statement[:place]
-            return _names(receiver, means) if _calls(receiver) <= _BUILD else frozenset()
+            return _names(_clear(statement[:place], _BUILD), means)
     calls = _calls(statement)
-    opens = "open" in calls and any(_is_mode(one.text) for one in statement if one.operation != "LOAD_ATTR")
-    if not (opens or calls & _FUNCTIONS) or not calls <= _BUILD | _FUNCTIONS:
+    opens = "open" in calls and _opens_to_write(statement)
+    if not (opens or calls & _FUNCTIONS):
         return frozenset()
-    return _names(statement, means)
+    return _names(_clear(statement, _BUILD | _FUNCTIONS), means)
+
+
+def _opens_to_write(statement: list[_Step]) -> bool:
+    is_open = False
+    for one, after in itertools.pairwise(statement):
+        if one.calls:
+            is_open = one.calls == "open" or (is_open and one.calls in _BUILD)
+        if is_open and _is_mode(one.text) and after.operation.startswith(_AFTER_ARGUMENTS):
+            return True
+    return False
+
+
+def _clear(statement: list[_Step], known: set[str]) -> list[_Step]:
+    """The beginning of a statement, up to a call whose arguments may be read: they come after it."""
+    first = next((place for place, one in enumerate(statement) if one.calls and one.calls not in known), None)
+    return statement[:first]
 
 
 def _is_module(step: _Step) -> bool:

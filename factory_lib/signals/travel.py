@@ -42,6 +42,7 @@ LARGE_BYTES = 2**20
 """From here on the bytes of an array go through a file."""
 _OF_MODULES = ("__file__", "__package__", "__path__")
 _OF_CACHED = ("__wrapped__", "cache_parameters")
+_PARTS_OF_CLASSES = 6
 _registry = threading.Lock()
 
 
@@ -175,7 +176,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is types.FunctionType or issubclass(kind, type):
             self._by_value(value)
         reduced = super().reducer_override(value)
-        return _with_aliases(value, reduced) if kind is enum.EnumMeta and isinstance(reduced, tuple) else reduced
+        if not (issubclass(kind, type) and isinstance(reduced, tuple) and len(reduced) == _PARTS_OF_CLASSES):
+            return reduced  # by name
+        return _with_aliases(value, reduced) if issubclass(kind, enum.EnumMeta) else _with_its_name(value, reduced)
 
     def _by_value(self, value: Any) -> None:
         module = sys.modules.get(str(getattr(value, "__module__", "")))
@@ -230,6 +233,12 @@ def _refusal(signal: Signal, walk: Walk, error: Exception) -> SignalError:
     return SignalError(
         f"Signal {signal.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}", hint
     )
+
+
+def _with_its_name(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A class taken apart, with the name that says in which function or class it was defined."""
+    make, (constructor, name, bases, given, *more), *rest = reduced
+    return make, (constructor, name, bases, {**given, "__qualname__": kind.__qualname__}, *more), *rest
 
 
 def _with_aliases(kind: enum.EnumMeta, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
