@@ -56,7 +56,7 @@ def with_calls(self: Any) -> None:
 
 def inner() -> Callable[[], None]:
     def write() -> None:
-        json.dump(1, open(CACHE, "w"))
+        json.dump(1, open(CACHE, "w"))  # noqa: SIM115
 
     return write
 

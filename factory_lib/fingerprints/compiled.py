@@ -10,8 +10,9 @@ import importlib.util
 import marshal
 import os
 import struct
+import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -76,36 +77,66 @@ def _kept(path: str) -> types.CodeType | None:
     return code if isinstance(code, types.CodeType) else None
 
 
+@dataclass
+class _Contents:
+    """By dotted name in a module, what is stored there and nowhere else."""
+
+    functions: dict[str, types.CodeType] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+    imported: dict[str, _Imported] = field(default_factory=dict)
+
+
 @lru_cache(maxsize=512)
-def _gathered(code: types.CodeType) -> tuple[dict[str, types.CodeType], dict[str, Any]]:
-    """By dotted name in a module, what is stored there and nowhere else: functions without decorator, constants."""
-    functions: dict[str, types.CodeType] = {}
-    constants: dict[str, Any] = {}
-    _gather(code, "", functions, constants)
-    return functions, constants
+def _gathered(code: types.CodeType) -> _Contents:
+    found = _Contents()
+    _gather(code, "", found)
+    return found
 
 
-def _gather(code: types.CodeType, prefix: str, functions: dict[str, types.CodeType], constants: dict[str, Any]) -> None:
-    """What the body of a module or class stores under names, each once."""
+def _gather(code: types.CodeType, prefix: str, found: _Contents) -> None:
+    """Add what the body of a module or class stores under names, each once: functions without decorator, constants."""
     stored: dict[str, list[Any]] = {}
     before: list[tuple[str, Any]] = []
+    source = ("", 0)
     for _, operation, argument in steps(code):
         name = dis.opname[operation]
         if name in {"STORE_NAME", "STORE_GLOBAL"}:
-            stored.setdefault(code.co_names[argument], []).append(_stored(before))
+            stored.setdefault(code.co_names[argument], []).append(_stored(before, source))
+            before = []
+        elif name == "IMPORT_NAME":
+            source = code.co_names[argument], int(before[-2][1] or 0)
             before = []
         elif name not in _NOTHING:
-            before.append((name, code.co_consts[argument] if name == "LOAD_CONST" else None))
+            value = code.co_consts[argument] if name == "LOAD_CONST" else None
+            before.append((name, code.co_names[argument] if name == "IMPORT_FROM" else value))
     for name, values in stored.items():
         value = values[0]
         if len(values) != 1 or value is None or name in _OF_BODIES:
             continue
         if isinstance(value, _Body):
-            _gather(value.code, f"{prefix}{name}.", functions, constants)
+            _gather(value.code, f"{prefix}{name}.", found)
         elif isinstance(value, types.CodeType):
-            functions[prefix + name] = value
+            found.functions[prefix + name] = value
+        elif isinstance(value, _Imported):
+            found.imported[prefix + name] = value
         else:
-            constants[prefix + name] = value[0]
+            found.constants[prefix + name] = value[0]
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """A name that was taken from another module."""
+
+    module: str
+    level: int
+    name: str
+
+    def home(self, importer: types.ModuleType) -> str:
+        """Dotted name of that module."""
+        if not self.level:
+            return self.module
+        package = str(vars(importer).get("__package__") or "").split(".")
+        return ".".join([*package[: len(package) - self.level + 1], *([self.module] if self.module else [])])
 
 
 @dataclass(frozen=True)
@@ -115,12 +146,15 @@ class _Body:
     code: types.CodeType
 
 
-def _stored(before: list[tuple[str, Any]]) -> Any:
-    """What instructions leave to be stored: the body of a class, code of a function, a constant in a tuple, or None."""
+def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
+    """What instructions leave to be stored: the body of a class, code of a function, an imported name, a constant in a
+    tuple, or None."""
     if not before:
         return None
     codes = [constant for _, constant in before if isinstance(constant, types.CodeType)]
     last, constant = before[-1]
+    if last == "IMPORT_FROM":
+        return _Imported(*source, constant)
     if last in _MAKES_FUNCTION and codes:
         return codes[-1]
     if any(name == "LOAD_BUILD_CLASS" for name, _ in before) and last.startswith("CALL") and codes:
@@ -138,22 +172,24 @@ def changes(module: types.ModuleType, what: Said) -> dict[str, Any]:
     Returns:
         Dotted name in the module -> what it is now.
     """
-    functions, constants = _gathered(what.code)
+    file = _gathered(what.code)
     found = {}
-    for name, code in functions.items():
+    for name, code in file.functions.items():
         live = _looked_up(module, name)
         function = getattr(live, "__func__", live)
         if type(function) is not types.FunctionType or facts(function.__code__).digest != facts(code).digest:
             found[name] = live
-    for name, constant in constants.items():
+    for name, constant in file.constants.items():
         live = _looked_up(module, name)
         if (type(live), repr(live)) != (type(constant), repr(constant)):
             found[name] = live
-    return {
-        name: live
-        for name, live in found.items()
-        if live is not _MISSING and _tells(name, live, constants.get(name, _MISSING))
-    }
+    for name, one in file.imported.items():
+        home, live = sys.modules.get(one.home(module)), _looked_up(module, name)
+        given = _MISSING if home is None else _looked_up(home, one.name)
+        if given is not _MISSING and given is not live:
+            found[name] = live
+    there = {name: live for name, live in found.items() if live is not _MISSING}
+    return {name: live for name, live in there.items() if _tells(name, live, file.constants.get(name, _MISSING))}
 
 
 def _looked_up(module: types.ModuleType, name: str) -> Any:
