@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from PIL import Image
 
 from factory_lib import C, DatasetQuery
 from factory_lib.orchestration.running import load_definitions, run_graph
@@ -17,6 +19,7 @@ from factory_lib.orchestration.shards import ShardSource
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import latest
 from tests.s3 import Bucket
+from tests.samples import write_tar
 
 
 @pytest.fixture
@@ -76,6 +79,33 @@ def test_a_pool_whose_metadata_lies_in_other_shards(
     assert {row["uid"] for row in found} == downloaded
     kept = DatasetQuery("basic_filter").select("caption").to_arrow()["caption"].to_pylist()
     assert all(len(caption.split()) >= 3 for caption in kept)
+
+
+@pytest.mark.parametrize("lacking", ["captions", "pictures"])
+def test_what_cannot_be_judged_is_kept_and_said(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, tmp_path: Path, lacking: str
+) -> None:
+    if lacking == "captions":
+        noise = np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), np.uint8)
+        write_tar(tmp_path / "0.tar", [(f"{n}.jpg", jpeg_of(pixels)) for n, pixels in enumerate(noise)])
+    else:
+        (tmp_path / "pool.csv").write_text("uid,text\n" + "".join(f"{n:032x},caption {n} of six\n" for n in range(6)))
+    outcome = run_graph(instance, definitions, source=ShardSource(uri=str(tmp_path)))
+    assert (outcome.errors, outcome.behind) == ([], [])
+    kept = [rows(name) for name in ("samples", "basic_filter", "deduplicated", "clip_score_filter", "training_set")]
+    assert kept == [6] * 5
+    assert "no captions, or no pictures" in numbers(instance, "trained_model")["why"]
+    check = dg.AssetCheckKey(dg.AssetKey("clip_score_filter"), "rejected_by_clip_score")
+    record = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)[0]
+    assert record.event is not None
+    said = record.event.dagster_event.event_specific_data.description  # type: ignore[union-attr]
+    assert f"these samples have no {lacking}" in str(said)
+
+
+def jpeg_of(pixels: np.ndarray[Any, Any]) -> bytes:
+    into = io.BytesIO()
+    Image.fromarray(pixels).save(into, "jpeg")
+    return into.getvalue()
 
 
 def test_shards_on_s3(instance: dg.DagsterInstance, definitions: dg.Definitions, s3: Bucket, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from factory_assets.defs.curation import ALIGNMENT, BASIC
-from factory_lib.curation.alignment import clip_score
+from factory_lib.curation.alignment import with_score
 from factory_lib.orchestration import checks
 from factory_lib.query import DatasetQuery
 
@@ -46,13 +46,13 @@ def images_decode() -> dg.AssetCheckResult:
 def rejected_by_basic_filter() -> dg.AssetCheckResult:
     """How many samples each rule rejects."""
     given = DatasetQuery("clip_embeddings")
-    return checks.check_rejections(given, BASIC.rules(given.columns))
+    return checks.check_rejections(given, BASIC.rules(given.columns), remark=BASIC.remark(given.columns))
 
 
 @dg.asset_check(asset="clip_score_filter")
 def rejected_by_clip_score() -> dg.AssetCheckResult:
     """Whether the model can judge these samples, and how many have a caption that does not fit."""
-    given = DatasetQuery("deduplicated").mutate(clip_score=clip_score())
+    given = with_score(DatasetQuery("deduplicated"))
     return checks.check_rejections(given, ALIGNMENT.rules(given), verdict=ALIGNMENT.verdict(given))
 
 

@@ -1,7 +1,7 @@
 """Curation: which samples are kept. Every stage is a mask over rows that exist already."""
 
 from factory_assets.partitions import SHARDS
-from factory_lib.curation.alignment import AlignmentFilter, clip_score
+from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
 from factory_lib.expressions import C, case, fn
@@ -22,6 +22,8 @@ def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
 @stage(group="curation")
 def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
     """Samples that are near-duplicates of a better one, which, and how sure that is: thumbnails correlate."""
+    if "thumbnail" not in basic_filter.columns:  # no pictures, no copies
+        return basic_filter.filter("0").select("shard", "position", "sample_id", "key")
     return find_near_duplicates(basic_filter)
 
 
@@ -34,14 +36,15 @@ def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> D
 @stage(group="curation")
 def clip_score_filter(deduplicated: DatasetQuery) -> DatasetQuery:
     """Samples whose caption fits their image: cosine of their CLIP vectors."""
-    scored = deduplicated.mutate(clip_score=clip_score())
+    scored = with_score(deduplicated)
     return scored.filter(all_of(ALIGNMENT.rules(scored)))
 
 
 @stage(group="curation")
 def training_set(clip_score_filter: DatasetQuery) -> DatasetQuery:
     """What training reads: image, caption and score, split into train and test by a hash of the image's hash."""
+    there = [name for name in ("key", "image", "caption", "phash", "clip_score") if name in clip_score_filter.columns]
     # equal pictures would fall on the same side even if the filters before had kept both
-    draw = fn.sipHash64(C.phash, "split") / 2.0**64
+    draw = fn.sipHash64(C.phash if "phash" in there else C.sample_id, "split") / 2.0**64
     split = case((draw < TEST_SHARE, "test"), default="train")
-    return clip_score_filter.select("key", "image", "caption", "phash", "clip_score", split=split)
+    return clip_score_filter.select(*there, split=split)

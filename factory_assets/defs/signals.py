@@ -6,6 +6,7 @@ from factory_lib.query import DatasetQuery
 from factory_lib.signals import clip
 from factory_lib.signals.hashes import dhash, phash
 from factory_lib.signals.image import image_header, quality
+from factory_lib.signals.reading import computable
 from factory_lib.signals.text import caption_stats
 from factory_lib.signals.thumbnails import thumbnail
 
@@ -13,10 +14,11 @@ from factory_lib.signals.thumbnails import thumbnail
 @stage(group="signals", partitions=SHARDS, kinds=["python"])
 def image_signals(samples: DatasetQuery) -> DatasetQuery:
     """Header and decode status, brightness, contrast, sharpness, entropy, hashes, thumbnail, caption statistics."""
-    return samples.add_signals(image_header, quality, phash, dhash, thumbnail, caption_stats)
+    wanted = (image_header, quality, phash, dhash, thumbnail, caption_stats)
+    return samples.add_signals(*computable(wanted, samples.columns))
 
 
 @stage(group="signals", partitions=SHARDS, kinds=["pytorch"])
 def clip_embeddings(image_signals: DatasetQuery) -> DatasetQuery:
     """CLIP vectors of images and captions, of unit length, to be compared by dot product."""
-    return image_signals.add_signals(clip.encode_image, clip.encode_text)
+    return image_signals.add_signals(*computable((clip.encode_image, clip.encode_text), image_signals.columns))

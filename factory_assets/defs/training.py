@@ -7,7 +7,7 @@ import dagster as dg
 
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
-from factory_lib.orchestration.training_asset import train_model
+from factory_lib.orchestration.training_asset import not_trained, train_model
 from factory_lib.orchestration.training_checks import model_check_specs
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.query import DatasetQuery
@@ -39,5 +39,7 @@ def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, training_set: DatasetQuery
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """A TinyCLIP trained on the training set, and the same model on as many uncurated samples to compare with."""
+    if not {"image", "caption"} <= set(training_set.columns):
+        return not_trained("these samples have no captions, or no pictures, to learn from.")
     # the baseline is no input: other uncurated samples are no reason to train again
     return train_model(context, training_set, DatasetQuery("samples"), config, code=CODE)

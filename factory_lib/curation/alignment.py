@@ -10,6 +10,8 @@ from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.operators import Expr
 from factory_lib.query import DatasetQuery
 
+NO_CAPTIONS = "Nothing was removed by it. Where captions have another name: --caption (make demo CAPTION=…)."
+
 
 def clip_score(image: str = "clip", text: str = "clip_text") -> Expr:
     """Cosine similarity of the vectors of an image and of its caption, -1 to 1.
@@ -18,6 +20,12 @@ def clip_score(image: str = "clip", text: str = "clip_text") -> Expr:
         image, text: columns that the signals of `factory_lib.signals.clip` made.
     """
     return 1 - cosine_distance(C[image], C[text])
+
+
+def with_score(samples: DatasetQuery, image: str = "clip", text: str = "clip_text") -> DatasetQuery:
+    """The samples with a column `clip_score`, where they have both vectors."""
+    both = {image, text} <= set(samples.columns)
+    return samples.mutate(clip_score=clip_score(image, text)) if both else samples
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,9 @@ class AlignmentFilter:
 
     def verdict(self, scored: DatasetQuery) -> Verdict:
         """Whether the model may judge this pool."""
+        if "clip_score" not in scored.columns:
+            lacking = "captions" if "caption" not in scored.columns else "pictures"
+            return Verdict(False, f"CLIP has nothing to compare: these samples have no {lacking}.", NO_CAPTIONS)
         if not self.min_auc:
             return Verdict(True, "No proof was asked for.")
         return judge_clip(scored, min_auc=self.min_auc)

@@ -29,6 +29,11 @@ class BasicFilter:
     min_characters: int = 6
     max_unsafe: float = 0.5
 
+    def remark(self, columns: Iterable[str]) -> str:
+        """What cannot be judged for want of columns, as a sentence; empty where all can be."""
+        missing = " and ".join(_missing(columns))
+        return f"No {missing}: rules on them removed nothing." if missing else ""
+
     def rules(self, columns: Iterable[str]) -> dict[str, Expr]:
         """What a sample has to meet, by name; a rule on columns that the dataset does not have is left out.
 
@@ -58,6 +63,11 @@ class BasicFilter:
             "unsafe": ({"punsafe"}, C.punsafe.fill_null(0) <= self.max_unsafe),
         }
         return {reason: rule.fill_null(False) for reason, (needs, rule) in rules.items() if needs <= there}
+
+
+def _missing(columns: Iterable[str]) -> list[str]:
+    there = set(columns)
+    return [what for name, what in (("image_header", "pictures"), ("caption_stats", "captions")) if name not in there]
 
 
 def _sides(columns: set[str]) -> tuple[Expr, Expr]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from factory_assets.defs.curation import ALIGNMENT, BASIC
-from factory_lib.curation.alignment import clip_score
+from factory_lib.curation.alignment import with_score
 from factory_lib.curation.funnel import Step, funnel, rejections
 from factory_lib.errors import DatasetNotFound
 from factory_lib.expressions import C, cosine_distance
@@ -70,7 +70,7 @@ def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
     """Dataset -> why samples went, where a stage has rules."""
     before = {v.dataset: DatasetQuery(v) for v in chain}
     embedded, deduplicated = before["clip_embeddings"], before["deduplicated"]
-    scored = deduplicated.mutate(clip_score=clip_score())
+    scored = with_score(deduplicated)
     near = before["basic_filter"].count() - deduplicated.count()
     return {
         "basic_filter": rejections(embedded, BASIC.rules(embedded.columns)),
@@ -81,9 +81,12 @@ def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
 
 def remarks(chain: Sequence[Version]) -> dict[str, str]:
     """Dataset -> why a stage kept everything, where its model cannot judge these samples."""
-    given = next(DatasetQuery(v) for v in chain if v.dataset == "deduplicated")
-    verdict = ALIGNMENT.verdict(given)
-    return {} if verdict.may_judge else {"clip_score_filter": f"kept all: {verdict.found} {verdict.hint}"}
+    before = {v.dataset: DatasetQuery(v) for v in chain}
+    verdict = ALIGNMENT.verdict(with_score(before["deduplicated"]))
+    said = {"basic_filter": BASIC.remark(before["clip_embeddings"].columns)}
+    if not verdict.may_judge:
+        said["clip_score_filter"] = f"kept all: {verdict.found} {verdict.hint}"
+    return {dataset: remark for dataset, remark in said.items() if remark}
 
 
 def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
@@ -142,22 +145,25 @@ def print_nearest(training_set: Version, source: DemoSource, console: Console) -
     """The five images nearest to an exemplar: a described one for rendered images, else the first of the set."""
     from factory_lib.signals import clip
 
+    if "clip" not in DatasetQuery("clip_embeddings").columns:
+        return
     embedded = DatasetQuery("clip_embeddings").join(DatasetQuery(training_set), on="sample_id", how="semi")
+    named = [name for name in ("key", "caption") if name in embedded.columns]
     if source.truth is not None:
         target, what = clip.encode_text.one(EXEMPLAR), repr(EXEMPLAR)
     else:
-        first = embedded.limit(1).select("clip", "caption").to_arrow().to_pylist()
+        first = embedded.limit(1).select("clip", *named).to_arrow().to_pylist()
         if not first:
             return
-        target, what = first[0]["clip"], f"the first image ({first[0]['caption']!r})"
+        target, what = first[0]["clip"], f"the first image ({first[0].get('caption') or first[0]['key']!r})"
     near = embedded.mutate(dist=cosine_distance(C.clip, target)).order_by(C.dist).limit(5)
     table = Table(title=f"Five images nearest to {what}", title_justify="left")
     for name in ("distance", "caption", "where its bytes are"):
         table.add_column(name, justify="right" if name == "distance" else "left")
-    for row in near.select("dist", "caption", "image").to_arrow().to_pylist():
+    for row in near.select("dist", "image", *named).to_arrow().to_pylist():
         pointer = row["image"]
         place = f"{pointer['uri'].rsplit('/', 1)[-1]} [{pointer['offset']:,} + {pointer['size']:,}]"
-        table.add_row(f"{row['dist']:.3f}", str(row["caption"]), place)
+        table.add_row(f"{row['dist']:.3f}", str(row.get("caption") or row["key"]), place)
     console.print()
     console.print(table)
 
@@ -173,6 +179,9 @@ def print_model(training_set: Version, console: Console) -> None:
     if event is None or event.asset_materialization is None:
         raise DatasetNotFound("No model was trained.", "Run the graph again: make demo.")
     numbers = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    if "accuracy" not in numbers:
+        console.print(f"\nNo model was trained: {numbers['why']}", soft_wrap=True)
+        return
     line = (
         f"\nModel trained on {numbers['samples']:,} pairs of {numbers['trained_on']}: {numbers['accuracy']:.1%} of"
         f" {numbers['test_pairs']:,} unseen images are nearest to their own caption (chance {numbers['chance']:.1%},"

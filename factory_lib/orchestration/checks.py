@@ -91,6 +91,8 @@ def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResul
     Args:
         max_failed: share of images that may fail, 0 to 1.
     """
+    if "image_header" not in DatasetQuery(dataset).columns:
+        return _result(False, "There are no pictures.", {"images": 0})
     failed = ~C.image_header.decodes.fill_null(False)
     reasons = (
         DatasetQuery(dataset)
@@ -115,7 +117,11 @@ def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResul
 
 
 def check_rejections(
-    given: DatasetQuery, rules: Mapping[str, Expr], min_kept: float = 0.01, verdict: Verdict | None = None
+    given: DatasetQuery,
+    rules: Mapping[str, Expr],
+    min_kept: float = 0.01,
+    verdict: Verdict | None = None,
+    remark: str = "",
 ) -> dg.AssetCheckResult:
     """How many samples each rule of a filter rejects, and whether enough are left.
 
@@ -124,6 +130,7 @@ def check_rejections(
         rules: reason -> predicate, as the filter applied them.
         min_kept: share that has to be left, 0 to 1.
         verdict: whether the model behind the rules can judge these samples; the check fails where it cannot.
+        remark: what could not be judged; the check fails where there is one.
     """
     rows = given.count()
     found = rejections(given, rules)
@@ -134,13 +141,14 @@ def check_rejections(
     ]
     share = kept / rows if rows else 0.0
     said = [f"{kept:,} of {rows:,} samples kept ({share:.1%})."]
+    said += [remark] if remark else []
     proof: dict[str, Any] = {}
     if verdict is not None:
         said += [part for part in (verdict.found, verdict.hint) if part]
         if math.isfinite(verdict.auc):
             proof = {"auc": verdict.auc, "auc_low": verdict.low, "auc_high": verdict.high}
     return _result(
-        share >= min_kept and (verdict is None or verdict.may_judge),
+        share >= min_kept and not remark and (verdict is None or verdict.may_judge),
         " ".join(said),
         {**proof, "rows_in": rows, "kept": kept, "kept_share": share}
         | ({"rejected": dg.MetadataValue.table(table)} if table else {}),
@@ -149,7 +157,8 @@ def check_rejections(
 
 def check_duplicates(dataset: str) -> dg.AssetCheckResult:
     """Whether no two samples are near-duplicates of each other."""
-    left = near_duplicates(DatasetQuery(dataset)).count()
+    given = DatasetQuery(dataset)
+    left = near_duplicates(given).count() if "thumbnail" in given.columns else 0
     return _result(left == 0, f"{left:,} near-duplicates are left.", {"left": left})
 
 

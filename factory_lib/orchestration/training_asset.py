@@ -17,7 +17,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.fingerprints.components import digest
 from factory_lib.orchestration.code import remember_code
 from factory_lib.orchestration.torchrun import torchrun
-from factory_lib.orchestration.training_checks import model_checks
+from factory_lib.orchestration.training_checks import model_checks, unanswered_checks
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.orchestration.training_metadata import live_line, live_metadata, model_metadata
 from factory_lib.orchestration.training_setup import Setup, alone, set_up
@@ -79,6 +79,17 @@ def train_model(
         data_version=dg.DataVersion(hashlib.sha256(model.path.read_bytes()).hexdigest()),
         metadata=model_metadata(found, facts, model.path, time.monotonic() - began),
         check_results=model_checks(found, before[-1] if before else None),
+    )
+
+
+def not_trained(why: str) -> dg.MaterializeResult[None]:
+    """The event of a model that could not be trained on such data, which is no failure of the graph: its checks say so.
+
+    Args:
+        why: a sentence.
+    """
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion("not trained"), metadata={"why": why}, check_results=unanswered_checks(why)
     )
 
 

@@ -45,6 +45,19 @@ def model_checks(found: Mapping[str, Any], previous: StoredModel | None) -> list
     ]
 
 
+def unanswered_checks(why: str) -> list[dg.AssetCheckResult]:
+    """The checks of a model that was not trained: they fail, as warnings."""
+    return [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"No model was trained: {why}",
+        )
+        for name in (ABOVE_CHANCE, ABOVE_BASELINE, NOT_WORSE)
+    ]
+
+
 def above_chance(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
     """Whether the accuracy is above chance by three standard deviations of guessing."""
     deviation = (metrics["chance"] * (1 - metrics["chance"]) / max(metrics["pairs"], 1)) ** 0.5

@@ -55,6 +55,12 @@ class Plan:
         return Plan(members, tuple(name for name in wanted if name in schema.names))
 
 
+def computable(signals: Sequence[Signal], columns: Iterable[str]) -> list[Signal]:
+    """Of some signals those whose columns are there: samples may have no captions, or no pictures."""
+    there = set(columns)
+    return [one for one in signals if {given.column for given in one.inputs} <= there]
+
+
 def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
     """Cut rows into tasks of neighbouring rows: at most `most` of them and `TASK_BYTES`, of columns and to read.
 
