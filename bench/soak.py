@@ -275,7 +275,8 @@ def _kill(soak: Soak, draw: random.Random, actors: list[_Actor]) -> str:
             victims["engine"] = json.loads((soak.oracle.home / "engine.json").read_text())["owner"]["pid"]
     if not victims:
         return ""
-    victim = draw.choice(sorted(victims))
+    # Workers live shortly: where there are any, they are the likelier ones.
+    victim = "worker" if "worker" in victims and draw.random() < 0.5 else draw.choice(sorted(victims))
     with contextlib.suppress(ProcessLookupError):
         os.kill(victims[victim], signals.SIGKILL)
         soak.kills[victim] += 1
