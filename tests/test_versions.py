@@ -22,6 +22,7 @@ from factory_lib.redaction import without_credentials
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import engine_status, stop_engine
+from factory_lib.warehouse.provenance import code_of
 from factory_lib.warehouse.retention import find_sweepable, sweep
 from factory_lib.warehouse.versions import Version, datasets, latest, resolve, versions
 
@@ -256,3 +257,19 @@ def test_rows_that_the_engine_lost_are_noticed(monkeypatch: pytest.MonkeyPatch) 
         save_shard("a")
     monkeypatch.undo()
     assert latest(warehouse(), "d") is None
+
+
+def test_code_that_git_does_not_know_is_a_change(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    (tmp_path / "graph.py").write_text("a = 1")
+    git("add", "graph.py")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "notes.txt").write_text("no code")
+    code_of.cache_clear()
+    assert code_of(str(tmp_path))["changed"] == "no"
+    (tmp_path / "stage.py").write_text("b = 2")
+    code_of.cache_clear()
+    assert code_of(str(tmp_path))["changed"] == "yes"

@@ -338,11 +338,12 @@ def now() -> str:
 
 @functools.lru_cache(maxsize=8)
 def code_of(folder: str) -> dict[str, str]:
-    """Version of this package; git commit of a folder and whether its files differ from it ("yes"/"no")."""
+    """Version of this package; git commit of a folder, and whether code there is not of that commit ("yes"/"no")."""
     code = {"package": package_version()}
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        dirty += _git(folder, "ls-files", "--others", "--exclude-standard", "--", ":/*.py")
     except (OSError, subprocess.SubprocessError):
         return code
     return {**code, "commit": commit, "changed": "yes" if dirty else "no"}
