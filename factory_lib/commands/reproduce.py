@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import nullcontext
 
@@ -34,10 +33,10 @@ def reproduce_command(version: str, as_json: bool) -> None:
     Exit code 0 when all shards are equal, 1 when some differ or cannot be made again.
     """
     from factory_lib.history.reproducing import Reproduction, reproduce
+    from factory_lib.signals.declared import project_folders
 
-    # Signals are imported by name: those of the folder, too, as Python would.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    # Signals are imported by name: those of the project, too.
+    sys.path += [folder for folder in project_folders() if folder not in sys.path]
     asked = resolve(warehouse(), version)
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
         found: Reproduction = reproduce(asked, say)

@@ -15,6 +15,7 @@ from typing import Any
 
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.places import place_of
+from factory_lib.signals.declared import check_declared
 from factory_lib.signals.signal import Signal
 
 _CLIP = "factory_lib.signals.clip"
@@ -112,6 +113,7 @@ def _imported(name: str, reference: Mapping[str, Any]) -> Signal:
     where = f"{module}.{attribute}"
     if place_of(module).owner == "python":
         raise SignalError(f"Signal {name!r} is recorded as {where}, which is part of Python.")
+    check_declared(module.partition(".")[0], f"Signal {name!r} was {where}")
     try:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError

@@ -247,9 +247,14 @@ def _coming_up(home: Path) -> EngineState | None:
     return found[0] if found else None
 
 
+def _without_current_folder() -> list[str]:
+    """Python's option to import nothing from the current folder, where a `json.py` would stand before Python's own."""
+    return [] if Path(__file__).resolve().parents[2] == Path.cwd() else ["-P"]
+
+
 def _launch(home: Path) -> tuple[bool, int]:
     """Start a process for the folder; whether it says that it serves, and where in the log its words begin."""
-    command = [sys.executable, "-m", "factory_lib.warehouse.server", str(home), "--detach"]
+    command = [sys.executable, *_without_current_folder(), "-m", "factory_lib.warehouse.server", str(home), "--detach"]
     read_end, write_end = os.pipe()
     try:
         log, begin = _open_log(home / LOG)
