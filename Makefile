@@ -8,21 +8,29 @@ CLIP ?=
 # What is said of the source on make's own command line; the environment has an IMAGE of its own in many places.
 given = $(if $(filter command,$(firstword $(origin $1))),--$2 '$($1)')
 MAPPING = $(call given,IMAGE,image) $(call given,CAPTION,caption) $(call given,KEY,key) $(call given,METADATA,metadata)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# A build of torch for accelerators names what it needs besides, and the other builds don't.
+WANTS_CUDA := import importlib.metadata as m, sys; sys.exit(not any('nvidia' in r or 'cuda' in r for r in m.requires('torch')))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test lint bench lock clean
+.PHONY: help install demo dev test lint bench lock audit clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make .venv with pinned packages
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements.lock torch-cpu.lock accelerator.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Torch without CUDA is 3 GB less: it is taken where pip finds it, by PIP_FIND_LINKS or an index of its own.
+	@$(PIP) --no-deps --require-hashes --requirement torch-cpu.lock 2> /dev/null || true
+	$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	@! $(BIN)/python -c "$(WANTS_CUDA)" || { set -x; $(PIP) --no-deps --require-hashes --requirement accelerator.lock; }
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
 demo: $(STAMP) ## run the whole asset graph on rendered images; SOURCE=path-or-uri runs it on your own shards (CAPTION=…, IMAGE=…, KEY=…, METADATA=…), CLIP=checkpoint judges them
@@ -42,8 +50,12 @@ lint: $(STAMP) ## style and types
 bench: $(STAMP) ## the figures of the README, measured here
 	@for name in versions ingest signals loader; do $(BIN)/python -m bench.$$name || exit 1; done
 
-lock: ## settle the pinned versions anew
+lock: ## settle the pinned versions and their hashes anew (needs uv)
 	$(BIN)/python .ci/lock.py > constraints.new && mv constraints.new constraints.txt
+	$(BIN)/python .ci/hashes.py
+
+audit: ## known vulnerabilities of the pinned packages; needs a network
+	@$(PYTHON) .ci/audit.py
 
 clean: ## remove .venv and the local data folder
-	rm -rf $(VENV) .factory
+	rm -rf $(VENV) .venv-audit .factory

@@ -227,6 +227,65 @@ def test_images_are_pinned(compose: dict[str, Any], dockerfile: list[tuple[str, 
         assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", image), image
 
 
+def granted(text: str) -> list[str]:
+    """Statements about rights, each on one line."""
+    plain = re.sub(r"--[^\n]*", "", text)
+    return [" ".join(one.split()) for one in plain.split(";") if one.strip()]
+
+
+@pytest.fixture(scope="module")
+def rights() -> dict[str, list[str]]:
+    """Role -> what grants.sql gives and takes, which users.xml repeats."""
+    found: dict[str, list[str]] = {}
+    for statement in granted((DOCKER / "clickhouse" / "grants.sql").read_text()):
+        if match := re.fullmatch(r"((?:GRANT|REVOKE) .*) (?:TO|FROM) (\w+)", statement):
+            found.setdefault(match[2], []).append(match[1])
+    users = ElementTree.parse(DOCKER / "clickhouse" / "users.xml")
+    for role in users.find("roles") or []:
+        held = [" ".join((query.text or "").split()) for query in role.iter("query")]
+        assert held == found[role.tag], role.tag
+    return found
+
+
+def test_who_trains_cannot_write(rights: dict[str, list[str]]) -> None:
+    """Whatever is granted to readers reads, and they are granted no role that writes."""
+    reading = {"SHOW DATABASES", "SHOW TABLES", "SHOW COLUMNS", "SELECT"}
+    for statement in rights["factory_reader"]:
+        verb, what, where = re.fullmatch(r"(GRANT|REVOKE) (.*) ON (\S+)", statement).groups()  # type: ignore[union-attr]
+        assert verb == "REVOKE" or set(what.split(", ")) <= reading, statement
+        assert "WITH GRANT OPTION" not in statement
+        assert verb == "REVOKE" or not where.startswith("system.") or where in ("system.parts", "system.parts_columns")
+    assert "REVOKE SELECT ON system.*" in rights["factory_reader"]
+    users = ElementTree.parse(DOCKER / "clickhouse" / "users.xml")
+    assert [q.text for q in users.findall("users/reader/grants/query")] == ["GRANT factory_reader"]
+    assert users.find("users/reader/access_management") is None
+    readme = (DOCKER / "README.md").read_text()
+    assert re.search(r"Trainers need .*give them `reader`", readme, re.DOTALL)
+
+
+def test_writers_reach_no_files_addresses_or_users(rights: dict[str, list[str]]) -> None:
+    given = {
+        one for s in rights["factory_writer"] if s.startswith("GRANT") for one in s.split(" ON ")[0][6:].split(", ")
+    }
+    assert given == {
+        "SHOW DATABASES", "SHOW TABLES", "SHOW COLUMNS", "SELECT", "INSERT", "ALTER TABLE", "CREATE DATABASE",
+        "CREATE TABLE", "DROP TABLE", "OPTIMIZE", "TABLE ENGINE",
+    }  # fmt: skip
+
+
+def test_nothing_of_ours_runs_as_root(compose: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:
+    number = next(re.search(r"--uid (\d+)", rest) for word, rest in dockerfile if word == "RUN" and "useradd" in rest)
+    assert number is not None
+    for name in OURS:
+        service = compose["services"][name]
+        assert service["user"] == f"{number[1]}:{number[1]}", name
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not service.get("privileged")
+    last = [rest for word, rest in dockerfile if word in ("USER", "RUN", "COPY")]
+    assert last[-1] == "factory", "nothing is added after the user is set"
+
+
 def test_what_is_waited_for_can_happen(compose: dict[str, Any]) -> None:
     services = compose["services"]
     started = set(example()[0]["COMPOSE_PROFILES"].split(","))
@@ -291,6 +350,8 @@ def test_the_image_installs_pinned_packages(dockerfile: list[tuple[str, str]]) -
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     runs = " ".join(rest for word, rest in dockerfile if word == "RUN")
     assert "--constraint constraints.txt --editable '.[server]'" in runs
+    assert "--no-deps --require-hashes --requirement requirements.lock" in runs
+    assert runs.index("requirements.lock") < runs.index("--constraint constraints.txt")
     assert "torch" in pinned
     assert "grep '^torch==' constraints.txt" in runs
     for requirement in PROJECT["project"]["optional-dependencies"]["server"]:

@@ -177,3 +177,23 @@ def test_the_project_speaks_only_of_itself() -> None:
             and path != Path(__file__).resolve()
         ):
             assert not words.search(path.read_text()), name
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    """Pillow tries every format that it knows on foreign bytes unless it is told which: `factory_lib.pictures` tells."""
+    openers = {
+        ("Image", "open"),
+        ("ImageFile", "Parser"),
+        ("cv2", "imread"),
+        ("cv2", "imdecode"),
+        ("imageio", "imread"),
+    }
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                opens = (node.value.id, node.attr) in openers
+                assert not opens or name == "factory_lib.pictures", f"{name}:{node.lineno} opens pictures by itself."
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("PIL"):
+                assert not {"open", "Parser"} & {alias.name for alias in node.names}, name
+            if isinstance(node, ast.Call) and "Image.open" in ast.unparse(node.func):
+                assert any(word.arg == "formats" for word in node.keywords), f"{name}:{node.lineno}"
