@@ -50,7 +50,7 @@ def sql_command(
     """Run SQL that reads.
 
     QUERY is one statement, or "-" for standard input. Every version is a table: laion.v3. Nothing can be changed: the
-    engine itself refuses to.
+    engine itself refuses to. Nothing is read but the warehouse: no files, addresses, dictionaries or other programs.
     """
     form = _form(form, output, as_json)
     if output is None and form in _BINARY and sys.stdout.isatty():
