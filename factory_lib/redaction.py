@@ -94,7 +94,8 @@ def _without_credentials(rest: str) -> str:
     """A URI, from behind its `://`, without user name, password and values of parameters."""
     first = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if ":" in first and "::" not in first and not _PORT.fullmatch(first):
-        rest = rest.rpartition("@")[2]
+        # What was cut off before its host is no address: all of it may be a password.
+        rest = rest.rpartition("@")[2] if "@" in rest else MARK
     path, mark, query = _halves(rest)
     pieces = []
     for piece in path.split("://"):  # of `zip://a::s3://bucket`

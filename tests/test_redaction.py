@@ -83,6 +83,11 @@ def test_no_secret_of_a_header_or_setting_comes_out(secret: str) -> None:
         assert secret not in redact(form.format(secret)), form
 
 
+def test_a_password_that_was_cut_off_is_one() -> None:
+    assert redact("reading s3://key:half-of-a-sec") == "reading s3://***"
+    assert redact("reading s3://key:half/of") == "reading s3://***"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -14,6 +14,8 @@ from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.storage.store import FileInfo
 
+LONGEST_PROBLEM = 1000
+"""Characters of a message that are kept."""
 PROBLEMS_KEPT = 50
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 """Where the bytes of a member are; an absent member is `('', 0, 0)`."""
@@ -65,7 +67,8 @@ class ShardReport:
     def problem(self, message: str) -> None:
         """Keep a message, unless there are too many already."""
         if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(redact(message))
+            shown = redact(message[: 4 * LONGEST_PROBLEM])
+            self.problems.append(shown if len(shown) <= LONGEST_PROBLEM else shown[: LONGEST_PROBLEM - 1] + "…")
         else:
             self.count("problems_not_shown")
 
