@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 MARK = "***"
 
@@ -18,6 +19,8 @@ _PUBLIC = frozenset(["versionid", "format", "width", "height", "w", "h", "size",
 """Parameters of URIs whose values are shown."""
 
 _URI_END = re.compile(r"[\s'\"<>`|\\^]")
+_SHORTEST = 4
+"""Characters of a piece of a secret that is looked for in other text: of less would be too much found."""
 _LONGEST = 2048
 """Characters of a password, at most."""
 _SPACE = re.compile(r"\s")
@@ -38,8 +41,14 @@ def without_credentials(text: str) -> str:
     return "".join(part if plain else _without_credentials(part) for plain, part in _parts(text))
 
 
-def redact(text: str) -> str:
-    """The text without secrets, of URIs and others, for messages: queries and fragments of URIs are left out."""
+def redact(text: str, uri: str = "") -> str:
+    """The text without secrets, of URIs and others, for messages: queries and fragments of URIs are left out.
+
+    Args:
+        uri: what the text is about: its secrets go wherever they stand, such as in what a library takes for a bucket.
+    """
+    for secret in _secrets_of(uri):
+        text = text.replace(secret, MARK)
     return "".join(
         _without_named(part) if plain else _halves(_without_credentials(part))[0] for plain, part in _parts(text)
     )
@@ -54,16 +63,35 @@ def stripped(value: Any) -> Any:
     return [stripped(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def quiet(error: BaseException) -> BaseException:
+def quiet(error: BaseException, uri: str = "") -> BaseException:
     """An error to be shown as the cause of another: itself, or its words where it or a cause of it tells a secret."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        if redact(str(link)) != str(link):
-            return OSError(f"{type(error).__name__}: {redact(str(error))}")
+        if redact(str(link), uri) != str(link):
+            return OSError(f"{type(error).__name__}: {redact(str(error), uri)}")
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return error
+
+
+def _secrets_of(uri: str) -> list[str]:
+    """User name, password and parameters of a URI: as they are, decoded, and in the pieces that others make of them."""
+    rest = uri.partition("://")[2]
+    if not rest:
+        return []
+    first = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest if ":" in first and not _PORT.fullmatch(first) else first
+    user = behind.rpartition("@")[0]
+    query = _halves(rest.removeprefix(user))[2]
+    found = {user, *re.split(r"[:/?#@]", user), *map(_given, re.split(r"[&;#]", query))}
+    found |= {unquote(one) for one in found}
+    return sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True)
+
+
+def _given(parameter: str) -> str:
+    name, _, value = parameter.partition("=")
+    return "" if name.lower() in _PUBLIC else value or name
 
 
 def _parts(text: str) -> Iterator[tuple[bool, str]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory_lib.errors import SourceError
+from factory_lib.errors import SourceError, StoreError
 from factory_lib.redaction import quiet, redact, stripped, without_credentials
 from factory_lib.signals.task import describe
 from factory_lib.sources.surviving import worded
+from factory_lib.storage.store import store
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40).map(
     lambda s: f"S3{s}cr3T"
@@ -81,6 +83,31 @@ def test_no_error_tells_a_secret(secret: str) -> None:
 def test_no_secret_of_a_header_or_setting_comes_out(secret: str) -> None:
     for form in IN_TEXT:
         assert secret not in redact(form.format(secret)), form
+
+
+@settings(deadline=None, max_examples=60)
+@given(SECRETS)
+def test_what_a_library_makes_of_a_uri_tells_no_secret(secret: str) -> None:
+    uri = f"s3://key:{secret}@bucket/a.tar?versionId=3"
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    said = f'Invalid bucket name "{bucket}", key "{key}"; {secret}'
+    assert secret not in redact(said, uri)
+    for piece in (piece for piece in bucket.split(":")[1:] if len(piece) > 3 and "@" not in piece):
+        assert piece not in redact(said, uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://AKIDEXAMPLE:Sec/ret1234@bucket/a.tar", "https://u:Sec-ret1234@127.0.0.1:1/a?sig=Sig5678"]
+)
+def test_a_store_that_fails_tells_no_secret(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("FACTORY_RETRY_SECONDS", "0")
+    with pytest.raises(StoreError) as failed:
+        store().info(uri)
+    told = "".join(traceback.format_exception(failed.value))
+    told = "\n".join(line for line in told.splitlines() if "test_redaction" not in line)
+    for secret in ("ret1234", "Sig5678", "AKIDEXAMPLE"):
+        assert secret not in told
 
 
 def test_a_password_that_was_cut_off_is_one() -> None:

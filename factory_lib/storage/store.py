@@ -96,7 +96,7 @@ class Store:
                 except StopIteration:
                     return
                 except Exception as error:
-                    raise self._explained(uri, error) from quiet(error)
+                    raise self._explained(uri, error) from quiet(error, uri)
                 yield chunk
         finally:
             stream.close()  # type: ignore[attr-defined]
@@ -186,10 +186,10 @@ class Store:
         try:
             return action(_files(uri))
         except Exception as error:
-            raise self._explained(uri, error) from quiet(error)
+            raise self._explained(uri, error) from quiet(error, uri)
 
     def _explained(self, uri: str, error: Exception) -> StoreError:
-        where = redact(uri)
+        where, said = redact(uri), redact(shown(error), uri)
         if isinstance(error, StoreError):
             return error
         if isinstance(error, ChangedError):
@@ -202,12 +202,10 @@ class Store:
         if isinstance(error, IsADirectoryError):
             return StoreError(f"{where} is a folder, not a file.")
         if isinstance(error, PermissionError):
-            return StoreError(
-                f"{where} may not be read or written: {shown(error)}", "Check the credentials and rights."
-            )
+            return StoreError(f"{where} may not be read or written: {said}", "Check the credentials and rights.")
         if isinstance(error, ImportError | ValueError) and not is_local(uri):
-            return StoreError(f"{where} cannot be opened: {shown(error)}", "Is its fsspec package installed?")
-        return StoreError(f"{where} cannot be read or written: {shown(error)}")
+            return StoreError(f"{where} cannot be opened: {said}", "Is its fsspec package installed?")
+        return StoreError(f"{where} cannot be read or written: {said}")
 
     def _missing(self, uri: str) -> FileMissing:
         name = redact(uri).rstrip("/").rsplit("/", 1)[-1]
