@@ -1,0 +1,62 @@
+"""The locks carry hashes, agree with the constraints, and are what is installed."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ("requirements.lock", "docker/requirements.lock", "accelerator.lock", "torch-cpu.lock")
+
+
+def entries(lock: str) -> dict[str, str]:
+    """Package -> its entry: version, marker and hashes."""
+    text = re.sub(r"^#.*\n", "", (ROOT / lock).read_text(), flags=re.MULTILINE)
+    found = re.findall(r"^\S.*(?:\n\s+\S.*)*", text, re.MULTILINE)
+    return {one.partition("==")[0]: one for one in found}
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {name.replace(".", "-"): version for name, _, version in (one.partition("==") for one in lines) if version}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_package_is_pinned_and_has_hashes(lock: str) -> None:
+    for name, entry in entries(lock).items():
+        assert re.match(r"[a-z0-9.-]+==[\w.+!]+( ; .*)?( \\\n    --hash=sha256:[0-9a-f]{64})+$", entry), name
+
+
+def test_locks_take_the_versions_of_the_constraints() -> None:
+    pinned = constraints()
+    for lock in LOCKS[:2]:
+        held = {name: re.split(r"[ ;]", one.partition("==")[2])[0] for name, one in entries(lock).items()}
+        elsewhere = {name for name, one in entries(lock).items() if "sys_platform == " in one.partition("\\")[0]}
+        assert {n: v for n, v in held.items() if n not in elsewhere} == {n: pinned[n] for n in held.keys() - elsewhere}
+    assert set(entries("torch-cpu.lock")) == {"torch"}
+    assert entries("torch-cpu.lock")["torch"].startswith(f"torch=={pinned['torch']}+cpu ")
+
+
+def test_locks_hold_what_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {"requirements.lock": extras["dev"] + extras["fast"], "docker/requirements.lock": extras["server"]}
+    for lock, more in wanted.items():
+        names = {re.match(r"[\w-]+", one)[0].lower() for one in project["dependencies"] + more}  # type: ignore[index]
+        missing = names - entries(lock).keys() - {"dataset-factory", "torch"}
+        assert not missing, lock
+    assert "torch" in entries("requirements.lock")
+
+
+def test_make_installs_the_locks_with_their_hashes() -> None:
+    text = (ROOT / "Makefile").read_text()
+    rule = re.search(r"^\$\(STAMP\):.*\n(?:\t.*\n)+", text, re.MULTILINE)
+    assert rule is not None
+    installs = re.findall(r"\$\(PIP\) ([^;|\n]*)", rule[0])
+    assert len(installs) == 4
+    for one in installs:
+        assert "--no-deps" in one
+        assert "--require-hashes" in one or one.strip() == "--no-deps --no-build-isolation --editable ."
