@@ -96,6 +96,11 @@ def settings() -> Settings:
     )
 
 
+def python_path() -> list[str]:
+    """The folders that PYTHONPATH names: modules in them are meant to be found."""
+    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
 def max_pixels() -> int:
     """`FACTORY_MAX_PIXELS`, the most pixels that a picture may have to be decoded (default 2^26, about 67 million).
 

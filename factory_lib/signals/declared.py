@@ -13,6 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from factory_lib.errors import SignalError
+from factory_lib.settings import python_path
 
 _PROJECT = "pyproject.toml"
 _SOURCES = "src"
@@ -55,4 +56,4 @@ def _places(spec: ModuleSpec) -> Iterator[str]:
 
 
 def _declared() -> Iterator[str]:
-    yield from map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    yield from map(os.path.abspath, python_path())
