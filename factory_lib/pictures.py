@@ -1,4 +1,8 @@
-"""Opening pictures: the one place where foreign bytes meet Pillow.
+"""Opening and decoding pictures: the one place where foreign bytes meet Pillow, and become the pixels that all see.
+
+Signals, hashes, CLIP, the loader and contact sheets see one and the same picture: the first frame as RGB, turned as its
+EXIF says, transparency laid on white, 16 bits scaled to 8. `FACTORY_AS_STORED` turns each of these off for all of them,
+and what it says is part of the fingerprints of signals and of the state of a loader.
 
 Pillow knows some forty formats and tries them all on any bytes, whatever a file's name says; among them are some that
 start another program (PostScript runs Ghostscript) and many that nobody attacks because nobody uses them. Only those
@@ -11,12 +15,18 @@ from __future__ import annotations
 import functools
 import importlib
 from io import BytesIO
+from math import ceil
 from typing import TYPE_CHECKING
 
-from factory_lib.settings import max_pixels
+from factory_lib.settings import as_stored, max_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
+
+ORIENTATION_TAG = 0x0112
+_HEAD = 1 << 17
+"""Bytes of a JPEG within which its EXIF stands: a segment has 64 KB, and few stand before it."""
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
 _FORMATS = {
     "JPEG": ("jpg", "jpeg"),
@@ -51,6 +61,82 @@ def open_picture(data: bytes | memoryview) -> Image.Image:
     picture = Image.open(BytesIO(data), formats=FORMATS)
     check_pixels(*picture.size)
     return picture
+
+
+def decode(picture: Image.Image, size: int | None = None) -> Image.Image:
+    """The pixels of a picture as everything here sees them: RGB, as above.
+
+    Args:
+        picture: opened, its pixels not yet decoded.
+        size: pixels that the shorter side must keep: a JPEG may be decoded at a fraction of its size, still at least
+            this large.
+
+    Raises:
+        Exception: whatever Pillow raises on broken pixels.
+    """
+    stored = as_stored()
+    turned = 1 if "orientation" in stored else orientation(picture)
+    if size is not None and picture.format == "JPEG":
+        width, height = picture.size
+        scale = size / min(width, height)
+        picture.draft("RGB", (ceil(width * scale), ceil(height * scale)))
+    found = _rgb(picture, stored)
+    return found if turned == 1 else found.transpose(_turns()[turned])
+
+
+def orientation(picture: Image.Image) -> int:
+    """The EXIF orientation of a picture, 1 to 8; 1 where it says none."""
+    try:
+        value = picture.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block leaves the picture itself readable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def jpeg_orientation(data: bytes | memoryview) -> int:
+    """The orientation to apply to a JPEG that something else than Pillow decodes; 1 where it is taken as stored."""
+    if "orientation" in as_stored():
+        return 1
+    head = bytes(data[:_HEAD])
+    if not any(mark in head for mark in (b"Exif\0\0", b"tiff:Orientation")):
+        return 1
+    return orientation(open_picture(data))
+
+
+def _rgb(picture: Image.Image, stored: frozenset[str]) -> Image.Image:
+    if picture.mode.startswith("I") and "depth" not in stored:
+        return _eight_bit(picture)
+    transparent = picture.mode in _TRANSPARENT or "transparency" in picture.info
+    if transparent and "alpha" not in stored:
+        from PIL import Image
+
+        seen = picture.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, seen).convert("RGB")
+    if picture.mode == "RGB":
+        picture.load()
+        return picture
+    return picture.convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Grey levels of 16 (or 32) bits scaled to 8: Pillow's own conversion clips at 255 and gives white."""
+    import numpy as np
+    from PIL import Image
+
+    levels = np.asarray(picture).astype(np.int64)
+    if picture.mode.startswith("I;16") or levels.max(initial=0) > 255:
+        levels = levels >> 8
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+@functools.cache
+def _turns() -> dict[int, Image.Transpose]:
+    """What to do to a picture of each EXIF orientation."""
+    from PIL.Image import Transpose as Turn
+
+    turns = (Turn.FLIP_LEFT_RIGHT, Turn.ROTATE_180, Turn.FLIP_TOP_BOTTOM, Turn.TRANSPOSE, Turn.ROTATE_270)
+    return dict(enumerate((*turns, Turn.TRANSVERSE, Turn.ROTATE_90), start=2))
 
 
 def check_pixels(width: int, height: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory_lib.errors import SettingsError
+from factory_lib.errors import SettingsError, nearest
 from factory_lib.memory import processes_that_fit
 
 MOST_PIXELS = 2 * 89_478_485
@@ -111,6 +111,20 @@ def max_pixels() -> int:
     return _pixels(text) if text else 2**26
 
 
+AS_STORED = ("orientation", "alpha", "depth")
+"""What `FACTORY_AS_STORED` may name."""
+
+
+def as_stored() -> frozenset[str]:
+    """`FACTORY_AS_STORED`, what of pictures is taken as it is stored, comma-separated: `orientation` (EXIF is not
+    applied), `alpha` (dropped, not laid on white), `depth` (16 bits clipped to 8, not scaled). Unset, nothing.
+
+    Raises:
+        SettingsError: something else.
+    """
+    return _as_stored(os.environ.get("FACTORY_AS_STORED") or "")
+
+
 def signal_timeout() -> float:
     """`FACTORY_SIGNAL_TIMEOUT`, seconds that a call of a signal may take (default 600; 0 for no end).
 
@@ -135,6 +149,14 @@ def worker_bytes() -> int:
         SettingsError: no number, or less than 64 MiB.
     """
     return int(_number("FACTORY_WORKER_BYTES", float(2**30), minimum=float(2**26)))
+
+
+@functools.cache
+def _as_stored(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    for name in sorted(names - set(AS_STORED)):
+        raise SettingsError(f"FACTORY_AS_STORED={text!r} names {name!r}.", nearest(name, AS_STORED))
+    return names
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from factory_lib.errors import FileChanged, LoaderError, StoreError
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from factory_lib.loading.decode import decoder, square
+from factory_lib.loading.decode import decoder, fitted
 from factory_lib.loading.samples import SampleDataset
 from tests.loading_rows import jpeg, reader_of, write_shards
 
@@ -146,6 +146,21 @@ def test_resume_at_other_world_sizes_is_exact(table):
         state = states[0]
         assert all(other == state for other in states)
     assert len(seen) == len(set(seen)) == 960
+
+
+def test_a_state_of_pictures_that_were_seen_otherwise_is_refused(table, monkeypatch):
+    state = load(table).state_dict()
+    monkeypatch.setenv("FACTORY_AS_STORED", "alpha,orientation")
+    with pytest.raises(LoaderError, match=r"as_stored=\[\], this loader has \['alpha', 'orientation'\]"):
+        load(table).load_state_dict(state)
+
+
+@pytest.mark.parametrize("wanted", [{"transform": np.asarray}, {"image_size": 8}, {"buckets": [(8, 8)]}])
+def test_what_is_for_pictures_is_refused_where_none_is_decoded(table, wanted):
+    with pytest.raises(LoaderError, match=f"{next(iter(wanted))} is for pictures, and none is decoded.*image"):
+        load(table, decoders="raw", **wanted)
+    with pytest.raises(LoaderError, match="no members"):
+        load(table, members=[], **wanted)
 
 
 def test_a_state_of_other_rows_or_another_order_is_refused(table):
@@ -460,5 +475,5 @@ def test_pictures_are_scaled_as_pillow_scales_them(size, kind):
     cropped = Image.open(out).crop((left, top, left + side, top + side))
     expected = np.asarray(cropped.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     scaled = torch.zeros((64, 64, 3), dtype=torch.uint8)
-    square(picture, scaled)
+    fitted(picture, scaled)
     assert np.abs(scaled.numpy().astype(int) - expected).max() <= 1

@@ -114,6 +114,112 @@ def test_a_budget_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> No
             open_picture(encoded("PNG"))
 
 
+def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def quarters(size: int = 32) -> Image.Image:
+    """Four quarters of grey, each of another level: 30, 90 above, 150, 240 below."""
+    return Image.fromarray(np.array([[30, 90], [150, 240]], np.uint8)).resize((size * 3 // 2, size), 0).convert("RGB")
+
+
+def turned(number: int, kind: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return saved(quarters(), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+
+
+def corners(seen: Any) -> list[int]:
+    """Levels of the four quarters, row by row, to the nearest ten, and then width and height."""
+    pixels = np.asarray(seen).astype(int)
+    height, width = pixels.shape[:2]
+    at = ((1, 1), (1, 3), (3, 1), (3, 3))
+    levels = [pixels[height * y // 4, width * x // 4].mean() for y, x in at]
+    return [round(float(level) / 10) * 10 for level in levels]
+
+
+SEEING = {name: SEES[name] for name in ("signals", "loader", "loader, small", "simplejpeg")} | {"sheet": _tile}
+
+ORIENTED = {
+    1: [30, 90, 150, 240],
+    2: [90, 30, 240, 150],
+    3: [240, 150, 90, 30],
+    4: [150, 240, 30, 90],
+    5: [30, 150, 90, 240],
+    6: [150, 30, 240, 90],
+    7: [240, 90, 150, 30],
+    8: [90, 240, 30, 150],
+}
+"""EXIF 2.3, 4.6.4 A: what of the stored picture's quarters is seen where."""
+
+
+@pytest.mark.parametrize("where", SEEING)
+@pytest.mark.parametrize("number", ORIENTED)
+def test_all_turn_a_picture_as_its_exif_says(where: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("JPEG", "PNG"):
+        seen = np.asarray(SEEING[where](turned(number, kind)))
+        assert corners(seen) == ORIENTED[number]
+        assert (seen.shape[0] < seen.shape[1]) == (number < 5)
+        monkeypatch.setenv("FACTORY_AS_STORED", "orientation")
+        assert corners(SEEING[where](turned(number, kind))) == ORIENTED[1]
+        monkeypatch.delenv("FACTORY_AS_STORED")
+
+
+def half_transparent(mode: str) -> bytes:
+    rgba = Image.new("RGBA", (16, 16), (200, 0, 0, 0))
+    rgba.paste((40, 80, 120, 255), (8, 0, 16, 16))
+    if mode == "P":
+        paletted = Image.new("P", (16, 16), 0)
+        paletted.putpalette([200, 0, 0, 40, 80, 120])
+        paletted.paste(1, (8, 0, 16, 16))
+        return saved(paletted, transparency=0)
+    if mode == "RGB":
+        return saved(rgba.convert("RGB"), transparency=(200, 0, 0))
+    return saved(rgba.convert(mode))
+
+
+@pytest.mark.parametrize("where", SEEING)
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_all_lay_transparency_on_white(where: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = np.asarray(SEEING[where](half_transparent(mode)))
+    assert (seen[4, 2] == 255).all(), seen[4, 2]
+    assert (seen[4, 12] < 130).all(), "what is opaque stays"
+    monkeypatch.setenv("FACTORY_AS_STORED", "alpha,depth")
+    assert not (np.asarray(SEEING[where](half_transparent(mode)))[4, 2] == 255).all()
+
+
+@pytest.mark.parametrize("where", SEEING)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_all_scale_sixteen_bits(where: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = Image.fromarray(np.full((16, 16), 127 * 257, np.uint16))
+    assert deep.mode.startswith("I;16")
+    assert (np.asarray(SEEING[where](saved(deep, kind))) == 127).all()
+    monkeypatch.setenv("FACTORY_AS_STORED", "depth")
+    assert (np.asarray(SEEING[where](saved(deep, kind))) == 255).all(), "as Pillow clips it"
+
+
+@pytest.mark.parametrize("where", SEEING)
+def test_all_take_the_first_frame(where: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "black")]
+    for kind in ("GIF", "WEBP", "TIFF", "PNG"):
+        assert (np.asarray(SEEING[where](saved(frames[0], kind, save_all=True, append_images=frames[1:]))) > 250).all()
+
+
+def test_what_is_taken_as_stored_is_part_of_fingerprints_and_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from factory_lib.signals.hashes import phash, sha256
+
+    before = phash.fingerprint, sha256.fingerprint, image_header.fingerprint
+    monkeypatch.setenv("FACTORY_AS_STORED", "alpha")
+    assert phash.fingerprint != before[0]
+    assert sha256.fingerprint == before[1]
+    assert image_header.fingerprint != before[2]
+    monkeypatch.setenv("FACTORY_AS_STORED", "orientations")
+    with pytest.raises(SettingsError, match="'orientations'.*Did you mean 'orientation'"):
+        open_picture(turned(1)) and Member(turned(1)).picture()
+
+
 def test_nothing_else_opens_pictures() -> None:
     for name, path in modules().items():
         if name != "factory_lib.pictures":

@@ -10,7 +10,15 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
-from factory_lib.errors import ColumnNotFound, DatasetNotFound, InvalidName, QueryError, VersionNotFound
+from factory_lib.errors import (
+    ColumnNotFound,
+    DatasetNotFound,
+    InvalidName,
+    LoaderError,
+    QueryError,
+    SignalError,
+    VersionNotFound,
+)
 from factory_lib.pending import INSERT_ROWS, _gathered
 from factory_lib.warehouse.client import warehouse
 
@@ -268,6 +276,27 @@ def test_errors_name_the_nearest_right_thing(base: DatasetQuery) -> None:
     for kind, message, act in wrong:
         with pytest.raises(kind, match=message):
             act()
+
+
+def test_bytes_are_read_where_pointers_point_and_something_is_delivered(engine: None) -> None:
+    from factory_lib.curation.duplicates import near_duplicates
+    from factory_lib.signals.hashes import phash
+
+    pointer = {"uri": "/nowhere", "offset": 0, "size": 1}
+    kind = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
+    table = pa.table({"key": ["a"], "caption": ["x"], "image": pa.array([pointer], kind)})
+    DatasetQuery.from_arrow(table).save("pointing")
+    query = DatasetQuery("pointing")
+    for name in ("caption", "sample_id"):
+        with pytest.raises(SignalError, match=f"'phash' reads the bytes that '{name}' points at"):
+            query.add_signals(phash.reading(image=name))
+    assert "phash" in query.rename(photo="image").add_signals(phash.reading(image="photo")).columns
+    with pytest.raises(LoaderError, match="nothing to deliver.*Name members .image. or columns"):
+        query.to_torch(members=[])
+    with pytest.raises(LoaderError, match="nothing to deliver.*there are none"):
+        query.drop("image").to_torch()
+    with pytest.raises(QueryError, match="'thumbnail' as its signal makes it"):
+        near_duplicates(query.mutate(thumbnail="abc", image_header="x"))
 
 
 def test_provenance_shows_the_query_as_written(base: DatasetQuery) -> None:

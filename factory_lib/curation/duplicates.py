@@ -95,6 +95,12 @@ def near_duplicates(
                 f"near_duplicates() compares by the column {name!r}, which the samples do not have.",
                 f"add_signals({name}) computes it; by='hashes' compares hashes alone.",
             )
+    for name, kind in (("thumbnail", "Array(UInt8)"), ("image_header", "Tuple(")):
+        if not samples.columns[name].startswith(kind):
+            raise QueryError(
+                f"near_duplicates() compares by the column {name!r} as its signal makes it, this one is"
+                f" {samples.columns[name]}."
+            )
     pixels = C.image_header.width.fill_null(0) * C.image_header.height.fill_null(0)
     shown = [MEMBER] if samples.columns.get(MEMBER) == POINTER_TYPE else []
     given = samples.select("shard", "position", "sample_id", "key", "thumbnail", *shown, pixels=pixels.cast("UInt64"))

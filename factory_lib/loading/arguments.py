@@ -89,6 +89,21 @@ def decoders_of(
     return chosen
 
 
+def check_pictures(decoders: Mapping[str, Decoder], **wanted: Any) -> None:
+    """Raise where something is to be done to pictures, and no member is delivered as one.
+
+    Raises:
+        LoaderError: names the argument and the members.
+    """
+    name = next((name for name, value in wanted.items() if value is not None), None)
+    if name is not None and all(kind == "raw" for kind in decoders.values()):
+        members = ", ".join(decoders)
+        raise LoaderError(
+            f"{name} is for pictures, and none is decoded ({f'as bytes: {members}' if members else 'no members'}).",
+            'Name the picture among members, and a decoder: decoders={"image": "pillow"}.',
+        )
+
+
 def tokenizers_of(tokenizer: Tokenizer | Mapping[str, Tokenizer] | None, index: Index) -> Mapping[str, Tokenizer]:
     """The tokenizer of each text column that has one."""
     texts = index.text_columns

@@ -25,6 +25,7 @@ from factory_lib.loading.making import Making
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, batch_count, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
 from factory_lib.loading.tasks import Made, Task
+from factory_lib.settings import as_stored
 from factory_lib.storage.cache import BlockCache, CacheOptions
 
 OnError = Literal["substitute", "raise"]
@@ -174,6 +175,7 @@ class BatchMaker(Maker):
             "tail": self.tail,
             "on_error": self.recipe.on_error,
             "decoders": dict(self.recipe.decoders),
+            "as_stored": sorted(as_stored()),
             "image_size": None if shape is None else list(shape),
         }
 

@@ -19,6 +19,7 @@ from factory_lib.loading import state as states
 from factory_lib.loading.arguments import (
     Tokenizer,
     check_known,
+    check_pictures,
     decoders_of,
     shapes_of,
     sizes_of,
@@ -443,6 +444,7 @@ def to_torch(
     )
     tail = tail_of(tail, drop_last)
     chosen = decoders_of(members, decoders, image_size)
+    check_pictures(chosen, transform=transform, image_size=image_size, buckets=buckets)
     plans = settings().home / "plans"
     index = (
         rows

@@ -1,7 +1,8 @@
 """Image bytes to pixels. Pillow reads everything; simplejpeg is about twice as fast on JPEGs and leaves the rest to
 Pillow. Each gives what it has, so that nothing is copied that nobody asked for: Pillow a picture, simplejpeg an array.
 
-The two differ in single pixel values (inverse DCT, chroma upsampling), so the decoder is part of a loader's state.
+Both see what `pictures` says (orientation, alpha, depth). They differ in single pixel values (inverse DCT, chroma
+upsampling), so the decoder is part of a loader's state.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
-from factory_lib.pictures import EXTENSIONS, check_pixels, open_picture
+from factory_lib.pictures import EXTENSIONS, check_pixels, decode, jpeg_orientation, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,16 +78,8 @@ def fitted(picture: Picture, out: torch.Tensor) -> None:
     torch.ops.aten._upsample_bilinear2d_aa.out(planes, list(target.shape[2:]), False, None, None, out=target)
 
 
-square = fitted  # of equal sides
-
-
 def _pillow(data: memoryview, size: int | None) -> Image.Image:
-    picture = open_picture(data)
-    if size is not None and picture.format == "JPEG":
-        width, height = picture.size
-        scale = size / min(width, height)
-        picture.draft("RGB", (int(np.ceil(width * scale)), int(np.ceil(height * scale))))
-    return picture.convert("RGB")
+    return decode(open_picture(data), size)
 
 
 def _simplejpeg(data: memoryview, size: int | None) -> Picture:
@@ -101,4 +94,12 @@ def _simplejpeg(data: memoryview, size: int | None) -> Picture:
         found: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size or 0, min_width=size or 0, min_factor=2)
     except ValueError:  # CMYK and other rarities; what is broken for Pillow, too, is an error there
         return _pillow(data, size)
-    return found
+    return _turned(found, jpeg_orientation(data))
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Pixels as an EXIF orientation says that they are to be seen."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    down, across = orientation in {3, 4, 7, 8}, orientation in {2, 3, 6, 7}
+    return pixels[:: -1 if down else 1, :: -1 if across else 1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import FactoryError
-from factory_lib.pictures import open_picture
+from factory_lib.pictures import decode, open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,8 +107,7 @@ def _tile(data: bytes) -> Image | None:
 
     try:
         with open_picture(data) as picture:
-            picture.draft("RGB", (TILE, TILE))
-            tile = picture.convert("RGB")
+            tile = decode(picture, TILE)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     tile.thumbnail((TILE, TILE))

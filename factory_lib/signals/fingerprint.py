@@ -64,9 +64,10 @@ def walk_of(signal: Signal) -> Walk:
                 walk.fields(signal.target, type(signal.target).__qualname__)
             return
         if kinds & {"image", "member"}:
-            from factory_lib.signals.member import Member, to_rgb
+            from factory_lib.pictures import decode
+            from factory_lib.signals.member import Member
 
-            walk.follow(Member if "member" in kinds else to_rgb)
+            walk.follow(Member if "member" in kinds else decode)
             walk.package("PIL")
         walk.follow(signal.target)
 

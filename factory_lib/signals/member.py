@@ -6,16 +6,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from factory_lib.pictures import open_picture
+from factory_lib.pictures import decode, open_picture, orientation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
-
-ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Member:
         self._data = data
         self._bytes: bytes | None = data if isinstance(data, bytes) else None
         self._opened = picture
-        self._picture = to_rgb(picture) if picture is not None else None
+        self._picture = decode(picture) if picture is not None else None
         self._failure: Exception | None = None
         self._truncated: Image.Image | None = None
         self._luma: Image.Image | None = None
@@ -83,10 +81,10 @@ class Member:
             # Counting frames seeks: done on a fresh handle, as the picture may already be loaded from this one.
             opened = open_picture(self._data)
         frames = int(getattr(opened, "n_frames", 1))
-        return Header(*opened.size, opened.format or "", opened.mode, frames, _orientation(opened))
+        return Header(*opened.size, opened.format or "", opened.mode, frames, orientation(opened))
 
     def picture(self, truncated: bool = False) -> Image.Image:
-        """The decoded first frame as RGB: alpha dropped, 16-bit scaled to 8, EXIF orientation not applied.
+        """The decoded first frame as RGB, as `pictures` says: turned as EXIF says, alpha on white, 16 bits scaled to 8.
 
         All signals share it: don't write to it.
 
@@ -102,11 +100,11 @@ class Member:
         if truncated:
             if self._truncated is None:
                 with _truncated_allowed():
-                    self._truncated = to_rgb(open_picture(self._data))
+                    self._truncated = decode(open_picture(self._data))
             return self._truncated
         if self._failure is None:
             try:
-                self._picture = to_rgb(self._open())
+                self._picture = decode(self._open())
             except Exception as error:
                 self._failure = error.with_traceback(None)
             else:
@@ -140,35 +138,6 @@ def silent_decoding() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")
         yield
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode a picture to RGB as signals see it."""
-    if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode.startswith("I"):
-        return _sixteen_bit(image)
-    return image.convert("RGB")
-
-
-def _sixteen_bit(image: Image.Image) -> Image.Image:
-    """Grey levels of 16 (or 32) bits scaled to 8: Pillow's own conversion clips at 255 and gives white."""
-    import numpy as np
-    from PIL import Image
-
-    levels: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
-    if image.mode.startswith("I;16") or levels.max(initial=0) > 255:
-        levels = levels >> 8
-    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block leaves the picture itself readable
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 @contextmanager

@@ -46,11 +46,7 @@ class Plan:
                         f"To read another column: {one.name}.reading({given.parameter}=…).",
                     )
                 if given.kind != "value" and not _is_pointer(schema.field(given.column).type):
-                    raise SignalError(
-                        f"Signal {one.name!r} reads the bytes that {given.column!r} points at, but that column is "
-                        f"{schema.field(given.column).type}.",
-                        "Pointer columns are structs of uri, offset and size.",
-                    )
+                    raise no_pointer(one, given.column, schema.field(given.column).type)
         wanted = dict.fromkeys([*IDENTITY, "key", *(name for one in signals for name in one.reads)])
         return Plan(members, tuple(name for name in wanted if name in schema.names))
 
@@ -59,6 +55,14 @@ def computable(signals: Sequence[Signal], columns: Iterable[str]) -> list[Signal
     """Of some signals those whose columns are there: samples may have no captions, or no pictures."""
     there = set(columns)
     return [one for one in signals if {given.column for given in one.inputs} <= there]
+
+
+def no_pointer(one: Signal, column: str, kind: object) -> SignalError:
+    """The error of a signal that reads bytes where a column points at none."""
+    return SignalError(
+        f"Signal {one.name!r} reads the bytes that {column!r} points at, but that column is {kind}.",
+        "Pointer columns are structs of uri, offset and size.",
+    )
 
 
 def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:

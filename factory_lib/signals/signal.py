@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from factory_lib.errors import SignalError, nearest
+from factory_lib.settings import as_stored
 from factory_lib.signals.dependencies import declared_dependencies
 from factory_lib.signals.inputs import Input, declared_inputs, resolve
 from factory_lib.signals.outputs import ERROR_TYPE, Output, Vector, output_of
@@ -105,6 +106,8 @@ class Signal:
         }
         if self.truncated:
             found["truncated"] = "accepted"
+        if (stored := as_stored()) and any(given.kind in {"image", "member"} for given in self.inputs):
+            found["as stored"] = ", ".join(sorted(stored))
         if self.version:
             found["version"] = self.version + (" (pinned)" if self.pinned else "")
         return found
