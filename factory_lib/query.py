@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
-from factory_lib.errors import LoaderError, QueryError
+from factory_lib.errors import QueryError
 from factory_lib.expressions import SqlText
 from factory_lib.joins import join_source, key_pairs
 from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
@@ -202,18 +202,15 @@ class DatasetQuery:
                 "raise": it ends the run.
         """
         from factory_lib.computing import SignalRows
-        from factory_lib.signals.reading import no_pointer
+        from factory_lib.signals.reading import check_pointers
         from factory_lib.signals.signal import Signal
-        from factory_lib.warehouse.arrow_types import is_pointer
 
         for signal in signals:
             if not isinstance(signal, Signal):
                 raise QueryError(f"{signal!r} is not a signal.", "Decorate the function with @signal.")
             for name in signal.reads:
                 self.block.column(name)
-            for name in signal.members:
-                if not is_pointer(self.columns[name]):
-                    raise no_pointer(signal, name, self.columns[name])
+            check_pointers(signal, self.columns)
         rows = SignalRows(derive.with_system_columns(self.block), signals, on_error)
         types = {name: ch_type for s in signals for name, ch_type in s.columns.items()}
         columns = {**{n: t for n, t in self.columns.items() if n not in types}, **types}
@@ -372,24 +369,17 @@ class DatasetQuery:
         Raises:
             LoaderError: no rows, unknown names, impossible numbers.
         """
+        from factory_lib.loading.arguments import check_delivers
         from factory_lib.loading.dataset import to_torch
-        from factory_lib.warehouse.arrow_types import is_pointer
 
         block = self._settled()
         members = [n for n in ("image",) if n in block.columns] if members is None else members
-        if not members and not columns:
-            known = [name for name, kind in self.columns.items() if is_pointer(kind)]
-            raise LoaderError(
-                f"to_torch() of {self.python} has nothing to deliver: no members, no columns.",
-                f"Name members ({', '.join(known) or 'there are none'}) or columns.",
-            )
+        check_delivers(self.python, self.columns, [*members, *columns])
         wanted = ["shard", "position", *members, *columns]
         rows = self._of(block.exposed().select({n: Column(n) for n in wanted}), self.python)
         identity, etags = identity_of(block)
-        return cast(
-            "BatchDataset",
-            to_torch(rows.to_batches, identity, members=members, columns=columns, etags=etags, **options),
-        )
+        made = to_torch(rows.to_batches, identity, members=members, columns=columns, etags=etags, **options)
+        return cast("BatchDataset", made)
 
     def show(self, n: int = 10) -> None:
         """Print the first n rows."""

@@ -89,6 +89,22 @@ def decoders_of(
     return chosen
 
 
+def check_delivers(query: str, kinds: Mapping[str, str], wanted: Sequence[str]) -> None:
+    """Raise where a loader of a query, whose columns have these ClickHouse types, would deliver nothing.
+
+    Raises:
+        LoaderError: names the members that there are.
+    """
+    if not wanted:
+        from factory_lib.warehouse.arrow_types import is_pointer
+
+        known = ", ".join(name for name, kind in kinds.items() if is_pointer(kind))
+        raise LoaderError(
+            f"to_torch() of {query} has nothing to deliver: no members, no columns.",
+            f"Name members ({known or 'there are none'}) or columns.",
+        )
+
+
 def check_pictures(decoders: Mapping[str, Decoder], **wanted: Any) -> None:
     """Raise where something is to be done to pictures, and no member is delivered as one.
 

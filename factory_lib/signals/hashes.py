@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from factory_lib.signals.member import Member
 from factory_lib.signals.signal import signal
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @signal
-def phash(image: Image.Image) -> np.uint64:
+def phash(image: Member) -> np.uint64:
     """Perceptual hash, 64 bits, as the imagehash library defines it.
 
     Luma, 32 x 32 by Lanczos, DCT-II over columns then rows, the 8 x 8 lowest frequencies, a bit where the coefficient
@@ -23,19 +24,19 @@ def phash(image: Image.Image) -> np.uint64:
     """
     from scipy.fft import dct
 
-    levels = _luma(image, 32, 32).astype(np.float64)
+    levels = _small(image.luma(), 32, 32).astype(np.float64)
     low = dct(dct(levels, axis=0), axis=1)[:8, :8]
     return _bits(low > np.median(low))
 
 
 @signal
-def dhash(image: Image.Image) -> np.uint64:
+def dhash(image: Member) -> np.uint64:
     """Difference hash, 64 bits, as the imagehash library defines it.
 
     Luma, 9 x 8 by Lanczos, a bit where a pixel is brighter than its left neighbour; row by row, most significant bit
     first.
     """
-    levels = _luma(image, 9, 8)
+    levels = _small(image.luma(), 9, 8)
     return _bits(levels[:, 1:] > levels[:, :-1])
 
 
@@ -46,17 +47,18 @@ def sha256(image: bytes) -> str:
 
 
 @signal
-def pixel_md5(image: Image.Image) -> str:
+def pixel_md5(image: Member) -> str:
     """MD5 of the decoded RGB pixels and their size, 32 hexadecimal digits: equal for lossless copies in any format."""
-    digest = hashlib.md5(f"{image.width}x{image.height}:".encode(), usedforsecurity=False)
-    digest.update(image.tobytes())
+    pixels = image.pixels()
+    digest = hashlib.md5(f"{pixels.shape[1]}x{pixels.shape[0]}:".encode(), usedforsecurity=False)
+    digest.update(pixels)
     return digest.hexdigest()
 
 
-def _luma(image: Image.Image, width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _small(luma: Image.Image, width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     from PIL import Image as Pillow
 
-    return np.asarray(image.convert("L").resize((width, height), Pillow.Resampling.LANCZOS))
+    return np.asarray(luma.resize((width, height), Pillow.Resampling.LANCZOS))
 
 
 def _bits(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> np.uint64:

@@ -101,19 +101,27 @@ class Quality(NamedTuple):
 def quality(image: Member) -> Quality:
     """Brightness, dark and light scores, contrast, sharpness, blur score, entropy and aspect ratio."""
     picture = image.picture()
-    luma = picture.convert("L")
+    luma = image.luma()
     levels = np.asarray(luma)
-    mean, fifth, ninety_ninth = _brightness(np.asarray(picture))
+    mean, fifth, ninety_ninth = _brightness(image.pixels())
     return Quality(
         brightness=mean,
         dark=ninety_ninth,
         light=1 - fifth,
-        contrast=float(levels.std(dtype=np.float32)) / 255,
+        contrast=_spread(luma) / 255,
         sharpness=_laplacian_variance(levels),
         blurry=_blur_score(luma),
         entropy=float((luma if image.mode == "L" else picture).entropy()),
         aspect=min(picture.size) / max(picture.size),
     )
+
+
+def _spread(luma: Image.Image) -> float:
+    """Standard deviation of the levels, from their histogram."""
+    counts = np.asarray(luma.histogram(), np.float64)
+    levels = np.arange(256)
+    mean = counts @ levels / counts.sum()
+    return float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
 
 
 def _brightness(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[float, float, float]:
@@ -143,10 +151,9 @@ def _laplacian_variance(levels: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
     """Variance of the 4-neighbour Laplacian, borders mirrored without repeating the edge (OpenCV's default)."""
     wide = np.pad(levels.astype(np.int16), 1, mode="reflect" if min(levels.shape) > 1 else "edge")
     laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * wide[1:-1, 1:-1]
-    values = laplacian.ravel().astype(np.int32)
-    mean = int(values.sum(dtype=np.int64)) / len(values)
-    values *= values  # at most 1,020 squared
-    return int(values.sum(dtype=np.int64)) / len(values) - mean * mean
+    values = laplacian.ravel().astype(np.float64)  # whole numbers to 1,020, of which sums of squares stay exact
+    mean = float(values.sum()) / len(values)
+    return float(values @ values) / len(values) - mean * mean
 
 
 def _blur_score(luma: Image.Image) -> float:

@@ -57,6 +57,23 @@ def computable(signals: Sequence[Signal], columns: Iterable[str]) -> list[Signal
     return [one for one in signals if {given.column for given in one.inputs} <= there]
 
 
+def check_pointers(one: Signal, kinds: Mapping[str, str]) -> None:
+    """Raise where a signal reads the bytes of a column that points at none.
+
+    Args:
+        one: the signal.
+        kinds: column -> ClickHouse type.
+
+    Raises:
+        SignalError: names the column.
+    """
+    from factory_lib.warehouse.arrow_types import is_pointer
+
+    for name in one.members:
+        if not is_pointer(kinds[name]):
+            raise no_pointer(one, name, kinds[name])
+
+
 def no_pointer(one: Signal, column: str, kind: object) -> SignalError:
     """The error of a signal that reads bytes where a column points at none."""
     return SignalError(
