@@ -362,9 +362,8 @@ class DatasetQuery:
 
         Args:
             members: pointer columns whose bytes are read, decoded where they are pictures; default: `image`.
-            columns: other columns to deliver.
-            options: of `factory_lib.loading.dataset.to_torch`, such as `global_batch_size`, `shuffle`, `seed`,
-                `image_size`, `num_workers`, `rank`, `world_size`, `map_style`.
+            columns: others.
+            options: of `factory_lib.loading.dataset.to_torch`, such as `global_batch_size`, `image_size`, `map_style`.
 
         Raises:
             LoaderError: no rows, unknown names, impossible numbers.
@@ -375,8 +374,8 @@ class DatasetQuery:
         block = self._settled()
         members = [n for n in ("image",) if n in block.columns] if members is None else members
         check_delivers(self.python, self.columns, [*members, *columns])
-        wanted = ["shard", "position", *members, *columns]
-        rows = self._of(block.exposed().select({n: Column(n) for n in wanted}), self.python)
+        wanted = {n: Column(n) for n in ("shard", "position", *members, *columns)}
+        rows = self._of(block.exposed().select(wanted), self.python)
         identity, etags = identity_of(block)
         made = to_torch(rows.to_batches, identity, members=members, columns=columns, etags=etags, **options)
         return cast("BatchDataset", made)
