@@ -51,7 +51,7 @@ def pixel_md5(image: Member) -> str:
     """MD5 of the decoded RGB pixels and their size, 32 hexadecimal digits: equal for lossless copies in any format."""
     pixels = image.pixels()
     digest = hashlib.md5(f"{pixels.shape[1]}x{pixels.shape[0]}:".encode(), usedforsecurity=False)
-    digest.update(pixels)
+    digest.update(pixels.data)
     return digest.hexdigest()
 
 
