@@ -654,3 +654,11 @@ def test_slow_first_connection_is_made_once(factory_home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(ask, range(8))) == 8
     assert len(fresh._clients) == 1
+
+
+def test_what_is_no_text_is_read_and_told(wh: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    found = wh.rows("SELECT if(number < 3, unhex('61FF62'), 'plain') AS blob, 'ok' AS text FROM numbers(5)")
+    assert [row["blob"] for row in found] == ["a\ufffdb"] * 3 + ["plain"] * 2
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "blob: 3 values are no text and were read with U+FFFD in them; hex(blob) has their bytes."
+    ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,8 @@ import pyarrow as pa
 from factory_lib.errors import DiskFull, EngineError
 from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
 from factory_lib.warehouse.valid_text import valid_batch
+
+logger = logging.getLogger(__name__)
 
 _CODE = re.compile(r"Code: (\d+)\.\s*(?:DB::Exception: )?(.*)", re.DOTALL)
 _NO_SPACE = re.compile(r"Code: 243\b|No space left on device")
@@ -72,6 +76,7 @@ def open_result(response: Any) -> pa.RecordBatchReader:
 
 
 def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
+    wrong: Counter[str] = Counter()
     try:
         while True:
             try:
@@ -81,9 +86,18 @@ def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
                 _guarded(body, body.finish)
                 return
             # what older versions and other writers stored may be no text, and must not end who reads it
-            yield valid_batch(batch)[0]
+            valid, counts = valid_batch(batch)
+            wrong.update(counts)
+            yield valid
     finally:
         body.close()
+        for column, count in wrong.items():
+            logger.warning(
+                "%s: %s values are no text and were read with U+FFFD in them; hex(%s) has their bytes.",
+                column,
+                f"{count:,}",
+                column,
+            )
 
 
 def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
