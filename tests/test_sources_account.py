@@ -12,6 +12,7 @@ import pytest
 
 from factory_lib import DatasetQuery, open_source
 from factory_lib.errors import FileChanged, SourceError
+from factory_lib.orchestration.checks import check_ingest
 from factory_lib.sources import OpenedSource, ShardReport, SourceShard
 from factory_lib.sources.account import Account, lines, losses
 from factory_lib.sources.surviving import surviving, without_the_bad
@@ -61,6 +62,20 @@ def test_the_account_is_in_the_provenance(tmp_path: Path) -> None:
     account = version.provenance.sources[0]["account"]
     assert [(e["what"], e["count"]) for e in account if e["kind"] == "files" and not e["used"]] == [(".bin", 1)]
     assert {name for e in account if e["kind"] == "columns" for name in e["examples"]} == {"key", "image"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_file_that_cannot_be_opened_is_no_success(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_tar(tmp_path / "t" / f"{name}.tar", [(f"{n}.jpg", b"x") for n in range(9)])
+    DatasetQuery.from_source(str(tmp_path / "t")).save("opened")
+    assert check_ingest("opened").passed
+    (tmp_path / "t" / "a.tar").write_bytes(b"no tar" * 400)
+    DatasetQuery.from_source(str(tmp_path / "t")).save("opened")
+    found = check_ingest("opened")
+    assert not found.passed
+    assert found.description is not None
+    assert "9 samples read, 0 lost (0.0%), 1 unreadable tars" in found.description
 
 
 def test_groups_are_counted_and_keep_three_names() -> None:

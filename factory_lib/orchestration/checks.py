@@ -47,12 +47,16 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
             counts[name] = counts.get(name, 0) + number
     lost = sum(number for name, number in counts.items() if name in _LOSSES)
     share = lost / (read + lost) if read + lost else 0.0
+    # Of what could not be opened nobody knows how many samples it holds.
+    closed = {name: number for name, number in counts.items() if name in _UNKNOWN_LOSSES}
     metadata: dict[str, Any] = {"read": read, "lost": lost, "lost_share": share, **counts}
     if problems:
         metadata["problems"] = dg.MetadataValue.json(problems[:100])
     return _result(
-        version.rows > 0 and share <= max_lost,
-        f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%}).",
+        version.rows > 0 and share <= max_lost and not closed,
+        f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%})"
+        + "".join(f", {number:,} {name.replace('_', ' ')}" for name, number in closed.items())
+        + ".",
         metadata,
     )
 
@@ -81,8 +85,10 @@ def check_account(dataset: str) -> dg.AssetCheckResult:
     return _result(not lost, description if lost else "Everything at the source is used or accounted for.", metadata)
 
 
-_LOSSES = {"failed_rows", "no_image", "bad_rows"}
+_LOSSES = {"failed_rows", "no_image", "bad_rows", "unreadable_samples", "unreadable_members"}
 """Counts of a source that stand for samples that are not in the dataset."""
+_UNKNOWN_LOSSES = {"unreadable_archives", "unreadable_tars", "unreadable_shards", "unreadable_tables"}
+"""Counts of files that may have held any number of samples."""
 
 
 def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResult:
