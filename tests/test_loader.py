@@ -155,7 +155,7 @@ def test_a_state_of_pictures_that_were_seen_otherwise_is_refused(table, monkeypa
         load(table).load_state_dict(state)
 
 
-@pytest.mark.parametrize("wanted", [{"transform": np.asarray}, {"image_size": 8}, {"buckets": [(8, 8)]}])
+@pytest.mark.parametrize("wanted", [{"transform": np.asarray}, {"image_size": 8}])
 def test_what_is_for_pictures_is_refused_where_none_is_decoded(table, wanted):
     with pytest.raises(LoaderError, match=f"{next(iter(wanted))} is for pictures, and none is decoded.*image"):
         load(table, decoders="raw", **wanted)
