@@ -84,7 +84,10 @@ def _secrets_of(uri: str) -> list[str]:
     behind = rest if ":" in first and not _PORT.fullmatch(first) else first
     user = behind.rpartition("@")[0]
     query = _halves(rest.removeprefix(user))[2]
-    found = {user, *re.split(r"[:/?#@]", user), *map(_given, re.split(r"[&;#]", query))}
+    # What a library takes for a bucket or a host may end at any of these, and not at the others.
+    pieces = [piece for mark in ":/?#@" for piece in user.split(mark)]
+    found = {user, user.partition(":")[2], *pieces, *re.split(r"[:/?#@]", user)}
+    found |= set(map(_given, re.split(r"[&;#]", query)))
     found |= {unquote(one) for one in found}
     return sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True)
 

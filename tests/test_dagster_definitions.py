@@ -84,6 +84,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("trained_model", "above_chance"),
         ("trained_model", "above_baseline"),
         ("trained_model", "not_worse_than_previous"),
+        ("warehouse_summary", "as_published"),
     }
     assert len(stages) == 8
     # a process a step, the default of Dagster, would cost 6 CPU-seconds each

@@ -100,14 +100,14 @@ def test_held_streams_leave_a_reserve_for_short_statements(home: Path) -> None:
 def test_a_statement_that_begins_while_an_idle_engine_stops_is_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_ENGINE_IDLE_SECONDS", "0.2")
     writers = [Warehouse(home=home) for _ in range(3)]
-    writers[0].execute("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+    writers[0].execute("CREATE TABLE default.t (a UInt64) ENGINE = MergeTree ORDER BY a")
     failed: list[Exception] = []
 
     def write(number: int) -> None:
         for i in range(5):
             time.sleep(0.2 + 0.05 * number + 0.02 * i)  # around the time when it leaves
             try:
-                writers[number].execute(f"INSERT INTO t SELECT {10 * number + i}")
+                writers[number].execute(f"INSERT INTO default.t SELECT {10 * number + i}")
             except Exception as error:
                 failed.append(error)
 
@@ -117,7 +117,7 @@ def test_a_statement_that_begins_while_an_idle_engine_stops_is_run(home: Path, m
     for thread in threads:
         thread.join()
     assert failed == []
-    assert writers[0].query("SELECT a FROM t ORDER BY a").column(0).to_pylist() == [
+    assert writers[0].query("SELECT a FROM default.t ORDER BY a").column(0).to_pylist() == [
         10 * number + i for number in range(3) for i in range(5)
     ]
 

@@ -96,7 +96,7 @@ def near_duplicates(
                 f"add_signals({name}) computes it; by='hashes' compares hashes alone.",
             )
     for name, kind in (("thumbnail", "Array(UInt8)"), ("image_header", "Tuple(")):
-        if not samples.columns[name].startswith(kind):
+        if not samples.columns[name].replace("(Nullable(UInt8))", "(UInt8)").startswith(kind):  # from Arrow, too
             raise QueryError(
                 f"near_duplicates() compares by the column {name!r} as its signal makes it, this one is"
                 f" {samples.columns[name]}."

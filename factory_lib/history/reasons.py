@@ -214,7 +214,8 @@ def _query(python: str) -> str:
 
 def _long_lists(sql: str) -> list[list[str]]:
     """Vectors and lists of values in SQL that are too long for the Python text of a query."""
-    found = [group.split(",") for group in re.findall(r"[\[(]([^\[\]()]*)[\])]", sql)]
+    groups = re.findall(r"[\[(]([^\[\]()]*)[\])]", sql)
+    found = [group.split(",") for group in groups if not group.lstrip().upper().startswith("SELECT ")]
     return [[one.strip() for one in group] for group in found if len(group) > LONG]
 
 
