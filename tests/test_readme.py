@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from factory_lib import DatasetQuery
@@ -45,6 +48,39 @@ def test_commands_files_and_targets_exist() -> None:
         assert f"\n{target}:" in makefile, target
     for link in re.findall(r"\]\(([^)]+)\)", README):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def _advice() -> Iterator[tuple[str, list[str]]]:
+    """Where `factory <command> …` is written in messages, docstrings and docs, and its words."""
+    files = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    texts = [(path.name, re.findall(r"`(factory [^`]+)`", path.read_text())) for path in files]
+    for path in sorted((ROOT / "factory_lib").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        found = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        texts.append((path.name, found))
+    for name, some in texts:
+        for command in re.findall(r"\bfactory ([a-z][a-z-]*(?: [\w@=/…-]+)*)", "\n".join(some)):
+            yield name, command.split()
+
+
+def test_commands_that_messages_and_docs_advise_are_taken() -> None:
+    checked = 0
+    for where, (name, *words) in _advice():
+        command = factory.get_command(click.Context(factory), name)
+        if command is None:  # other words that follow the name of the program
+            continue
+        if isinstance(command, click.Group):
+            assert words, f"{where}: factory {name} needs a command"
+            inner = command.get_command(click.Context(command), words[0])
+            assert inner is not None, f"{where}: factory {name} has no {words[0]!r}"
+            command = inner
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        given = {word.partition("=")[0] for word in words if word.startswith("--")} - {"--help"}
+        assert given <= known, f"{where}: factory {name} has no {given - known}"
+        checked += 1
+    assert checked > 40
 
 
 def test_settings_are_documented() -> None:

@@ -21,7 +21,7 @@ FREEING = {"log_comment": "makes room"}
 """Settings of statements that write a little so that much can be dropped: they are not refused."""
 
 RESERVE, RESERVE_BYTES = "reserve", 4 << 20
-_NEXT = "Make room: factory gc --keep-last 3 --yes, factory cache --clear. Or let FACTORY_HOME name a larger disk."
+_NEXT = "Make room: factory gc --keep-last 3 --yes, factory cache clear. Or let FACTORY_HOME name a larger disk."
 
 
 def check_space(folder: Path, needed: int = 0) -> None:
