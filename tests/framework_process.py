@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from factory_lib.errors import LoaderError
 from factory_lib.loading.dataset import BatchDataset, to_torch
 from factory_lib.loading.trainer import attach
-from tests.loading_rows import reader_of, write_shards
+from tests.loading_rows import numbers, reader_of, write_shards
 
 ROWS = 480
 
@@ -49,16 +49,6 @@ def refused(work: Any) -> str:
     except LoaderError as error:
         return str(error)
     return ""
-
-
-def numbers(batches: Any, count: int | None = None) -> list[list[int]]:
-    """The numbers of batches, of the first so many if said."""
-    found = []
-    for batch in batches:
-        found.append(batch["number"].tolist())
-        if len(found) == count:
-            break
-    return found
 
 
 class Seen(TrainerCallback):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,3 +52,13 @@ POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.
 def reader_of(table: pa.Table, batch_rows: int = 100) -> Callable[[], pa.RecordBatchReader]:
     """What `to_torch` takes as its rows."""
     return lambda: pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=batch_rows))
+
+
+def numbers(batches: Iterable[Any], count: int | None = None) -> list[list[int]]:
+    """The column `number` of batches, of the first so many if said."""
+    found = []
+    for batch in batches:
+        found.append(batch["number"].tolist())
+        if len(found) == count:
+            break
+    return found

@@ -14,7 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from factory_lib.errors import LoaderError
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from tests.loading_rows import reader_of
+from tests.loading_rows import numbers, reader_of
 
 ROWS, BATCH = 100, 10
 TABLE = pa.table({"shard": ["a"] * 60 + ["b"] * 40, "number": range(ROWS)})
@@ -29,15 +29,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def load(**arguments: Any) -> BatchDataset:
     options = {"columns": ["number"], "global_batch_size": BATCH, "seed": 3, "progress": False, **arguments}
     return to_torch(reader_of(TABLE), "epochs", **options)
-
-
-def numbers(batches: Any, count: int = 10**9) -> Numbers:
-    found = []
-    for batch in batches:
-        found.append(batch["number"].tolist())
-        if len(found) == count:
-            break
-    return found
 
 
 @pytest.fixture(scope="module")

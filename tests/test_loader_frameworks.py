@@ -17,7 +17,7 @@ import torch
 
 from factory_lib.errors import LoaderError
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from tests.loading_rows import reader_of, write_shards
+from tests.loading_rows import numbers, reader_of, write_shards
 
 ROWS = 480
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,10 +36,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def load(table: pa.Table, **arguments: Any) -> BatchDataset:
     options = {"columns": ["number"], "global_batch_size": 96, "tail": "drop", **arguments}
     return to_torch(reader_of(table), "frameworks", **options)
-
-
-def numbers(batches: Any) -> list[list[int]]:
-    return [batch["number"].tolist() for batch in batches]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
