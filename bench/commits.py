@@ -1,16 +1,23 @@
 """What many versions cost: 1,000 commits to one dataset of 200 shards, then ls, show, diff, lineage, trace, gc.
 
     python -m bench.commits [--commits 1000] [--shards 200] [--home FOLDER]
+    python -m bench.commits --writers 8 [--commits 15] [--shards 40]
 
 The commands run as a user runs them, as processes of their own; their time includes the interpreter's start. On a
 machine that is busy with other things the CPU seconds, of the command and of the engine, say more than the wall clock.
-Making the versions takes minutes: with --home they stay, and the next call measures alone.
+Making the versions takes minutes: with --home they stay, and the next call measures alone, and the start of the engine,
+too. The CPU seconds of a commit are those of the process that saves and of the engine together, of the last commits.
+
+With --writers so many processes commit to one dataset at once, each so often: how long does one wait, and does the queue
+keep its order?
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,31 +30,93 @@ import pyarrow as pa
 ROWS = 50
 
 
-def commits(n: int, shards: int) -> float:
-    """Make a dataset of so many shards, then replace one of them in each commit; seconds for a commit at the end."""
+def rows(names: list[str], seed: int) -> pa.Table:
+    """The rows of shards."""
+    count = len(names) * ROWS
+    draw = np.random.default_rng(seed)
+    return pa.table(
+        {
+            "part": np.repeat(names, ROWS),
+            "key": [f"{name}-{i}" for name in names for i in range(ROWS)],
+            "width": draw.integers(64, 2048, count),
+            "score": draw.random(count),
+        }
+    )
+
+
+def save(names: list[str], seed: int) -> None:
+    """Commit new rows of shards."""
     from factory_lib.query import DatasetQuery
 
-    def rows(names: list[str], seed: int) -> pa.Table:
-        count = len(names) * ROWS
-        draw = np.random.default_rng(seed)
-        return pa.table(
-            {
-                "part": np.repeat(names, ROWS),
-                "key": [f"{name}-{i}" for name in names for i in range(ROWS)],
-                "width": draw.integers(64, 2048, count),
-                "score": draw.random(count),
-            }
-        )
+    DatasetQuery.from_arrow(rows(names, seed), shard="part").save("laion", mode="merge")
 
+
+def commits(first: int, last: int, shards: int, home: Path) -> None:
+    """Make a dataset of so many shards, then replace one of them in each commit; tell what the commits cost."""
     names = [f"{i:05d}" for i in range(shards)]
-    DatasetQuery.from_arrow(rows(names, 0), shard="part").save("laion")
-    started = time.monotonic()
-    for i in range(1, n):
-        DatasetQuery.from_arrow(rows([names[i % shards]], i), shard="part").save("laion", mode="merge")
-        if i % 50 == 0 or i == n - 1:
-            taken = (time.monotonic() - started) / (50 if i % 50 == 0 else max(i % 50, 1))
-            print(f"  {i + 1} commits, the last ones {taken:.2f} s each", file=sys.stderr, flush=True)
-            started = time.monotonic()
+    if first == 0:
+        save(names, 0)
+    engine = engine_pid(home)
+
+    def now() -> tuple[float, float, float]:
+        return time.monotonic(), time.process_time(), cpu_seconds(engine)
+
+    began, since = now(), max(first, 1)
+    for i in range(since, last):
+        save([names[i % shards]], i)
+        if (i + 1) % 50 == 0 or i == last - 1:
+            wall, ours, engines = ((b - a) / (i + 1 - since) for a, b in zip(began, now(), strict=True))
+            said = f"  {i + 1} commits, the last ones {wall:.2f} s and {ours:.2f} + {engines:.2f} CPU s each"
+            print(said, file=sys.stderr, flush=True)
+            began, since = now(), i + 1
+
+
+def writers(number: int, merges: int, shards: int) -> None:
+    """So many processes merge at once, each so often; print how long a merge takes, waiting included."""
+    from bench.report import print_report
+    from factory_lib.warehouse.client import warehouse
+    from factory_lib.warehouse.versions import versions
+
+    save([f"{i:05d}" for i in range(shards)], 0)
+    before = len(versions(warehouse(), "laion"))
+    with multiprocessing.get_context("spawn").Pool(number, _connect) as pool:
+        taken = pool.starmap(_merges, [(i, merges) for i in range(number)], chunksize=1)
+    made = len(versions(warehouse(), "laion")) - before
+    seconds = sorted(one for of_writer in taken for one in of_writer)
+    middle = statistics.median(seconds)
+    print_report(
+        f"{number} writers, {merges} merges each",
+        ("versions", "median, s", "90 %, s", "slowest, s", "slowest / median", "slowest writer / fastest"),
+        [
+            (
+                made,
+                middle,
+                seconds[int(0.9 * len(seconds))],
+                seconds[-1],
+                seconds[-1] / middle,
+                max(map(sum, taken)) / min(map(sum, taken)),
+            )
+        ],
+    )
+    if made != number * merges:
+        sys.exit(f"{number * merges} versions were to be made.")
+
+
+def _connect() -> None:
+    """What a process does once, and no merge has to wait for."""
+    from factory_lib.query import DatasetQuery
+    from factory_lib.warehouse.client import warehouse
+
+    warehouse().scalar(f"SELECT '{DatasetQuery.__name__}'")
+
+
+def _merges(writer: int, merges: int) -> list[float]:
+    """What a writer does; seconds that each merge took."""
+    taken = []
+    for i in range(merges):
+        started = time.monotonic()
+        save([f"w{writer}"], i)
+        taken.append(time.monotonic() - started)
     return taken
 
 
@@ -59,6 +128,7 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=200)
     parser.add_argument("--home", type=Path, help="data folder; one that has the dataset already is used as it is")
+    parser.add_argument("--writers", type=int, default=0, help="processes that commit at once")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.home or Path(temporary)
@@ -67,9 +137,14 @@ def main() -> None:
         from factory_lib.warehouse.embedded import stop_engine
         from factory_lib.warehouse.versions import versions
 
+        if arguments.writers:
+            writers(arguments.writers, arguments.commits, arguments.shards)
+            stop_engine(home)
+            return
         made = len(versions(warehouse(), "laion"))
         if made < arguments.commits:
-            commits(arguments.commits, arguments.shards)
+            commits(made, arguments.commits, arguments.shards, home)
+        start(home)
         last = arguments.commits
         calls = [
             ["ls"],
@@ -88,6 +163,20 @@ def main() -> None:
         )
         if not arguments.home:
             stop_engine(home)
+
+
+def start(home: Path) -> None:
+    """Stop the engine, start it, and tell what that took."""
+    from factory_lib.warehouse.client import warehouse
+    from factory_lib.warehouse.embedded import stop_engine
+
+    stop_engine(home)
+    parts = sum(1 for _ in home.glob("data/store/*/*/*/columns.txt"))
+    started = time.monotonic()
+    warehouse().scalar("SELECT 1")
+    wall = time.monotonic() - started
+    cpu = cpu_seconds(engine_pid(home))
+    print(f"  the engine starts over {parts:,} parts in {wall:.1f} s, {cpu:.1f} CPU s", file=sys.stderr, flush=True)
 
 
 def timed(call: list[str], engine: int) -> tuple[str, str, str]:

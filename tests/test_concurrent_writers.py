@@ -63,6 +63,26 @@ def test_a_lock_has_one_holder_and_none_that_is_dead(on_server: bool) -> None:
         hold(7)  # of nobody's
 
 
+def test_a_server_lets_writers_in_as_they_came() -> None:
+    came: list[int] = []
+
+    def enter(number: int) -> None:
+        with _table(warehouse(), "laion"):
+            came.append(number)
+
+    def waiting() -> int:
+        return int(warehouse().scalar("SELECT count() FROM system.tables WHERE startsWith(name, 'lock_laion.')"))
+
+    with ThreadPoolExecutor(5) as pool, _table(warehouse(), "laion"):
+        for number in range(5):
+            pool.submit(enter, number)
+            until = time.monotonic() + 60
+            while waiting() <= number and time.monotonic() < until:
+                time.sleep(0.02)
+    assert came == list(range(5))
+    assert waiting() == 0
+
+
 def three() -> list[Version]:
     return [shard(f"s{i}").save("laion") for i in range(3)]
 

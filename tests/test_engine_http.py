@@ -233,6 +233,38 @@ def test_database_of_the_request(http: Http) -> None:
     http.text("DROP DATABASE `o dd`")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE x (a Int8) ENGINE = Memory",
+        "/* now */ CREATE OR REPLACE TABLE x (a Int8) ENGINE = Memory",
+        "CREATE TABLE IF NOT EXISTS x AS other_kept.x",
+        "CREATE VIEW x AS SELECT 1 AS temporary",
+        "CREATE TABLE temporary.x (a Int8) ENGINE = Memory; ",
+        "CREATE TABLE system.x (a Int8) ENGINE = Memory",
+        "CREATE TABLE `INFORMATION_SCHEMA`.x (a Int8) ENGINE = Memory",
+    ],
+)
+def test_no_table_is_made_where_none_is_kept(http: Http, statement: str) -> None:
+    """The engine makes these databases anew when it starts: what was put there would be gone without a word."""
+    answer = http.post(statement, database="information_schema")
+    assert answer.headers["X-ClickHouse-Exception-Code"] == "81", answer.text
+    if "temporary." not in statement:
+        assert "CREATE TABLE laion.x" in answer.text
+    assert http.text("SELECT count() FROM system.tables WHERE name = 'x'") == "0\n"
+
+
+def test_tables_that_are_kept_or_temporary_are_made(http: Http) -> None:
+    where = {"database": "information_schema"}
+    http.text("CREATE DATABASE `o d`", **where)
+    http.text("CREATE TABLE `o d`.`a b` (a Int8) ENGINE = Memory", **where)
+    http.text("CREATE TEMPORARY TABLE mine (a Int8)", session_id=uuid.uuid4().hex, **where)
+    http.text("CREATE FUNCTION kept_twice AS x -> 2 * x", **where)
+    assert http.text("SELECT name FROM system.tables WHERE database = 'o d'") == "a b\n"
+    http.text("DROP FUNCTION kept_twice")
+    http.text("DROP DATABASE `o d`")
+
+
 def test_sessions_keep_their_state_and_no_request_settings(http: Http) -> None:
     session = {"session_id": uuid.uuid4().hex}
     http.text("CREATE TEMPORARY TABLE mine (a Int8)", **session)

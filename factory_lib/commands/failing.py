@@ -15,7 +15,7 @@ import click
 from factory_lib.errors import FactoryError
 from factory_lib.redaction import quiet, redact
 from factory_lib.settings import settings
-from factory_lib.warehouse.space import ran_full
+from factory_lib.warehouse.space import disk_full
 
 DEBUG = "factory.debug"
 _INTERRUPTED, _READER_LEFT = 130, 141
@@ -55,7 +55,7 @@ def failures_shown(ctx: click.Context) -> Iterator[None]:
         if ctx.meta.get(DEBUG):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = ran_full(Path(error.filename or settings().home))
+            full = disk_full(Path(error.filename or settings().home))
             raise Failed(full.message, full.hint) from None
         where = f"{error.filename}: " if error.filename else ""
         raise Failed(redact(f"{where}{error.strerror or error}")) from None

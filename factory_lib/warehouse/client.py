@@ -314,9 +314,9 @@ class Warehouse:
         except Error as error:
             found = translated(error, self._where())
             if isinstance(found, DiskFull) and self._home is not None:
-                from factory_lib.warehouse.space import ran_full
+                from factory_lib.warehouse.space import disk_full
 
-                found = ran_full(self._home)
+                found = disk_full(self._home)
             raise found from None
 
     def _where(self) -> str:

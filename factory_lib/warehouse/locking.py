@@ -1,9 +1,9 @@
 """One at a time: who commits to a dataset, tags a version or drops one does it alone.
 
 The embedded engine's folder has a file for each lock, which the system lets go of when its holder dies. On a server a
-lock is a table that exists while it is held, with its holder in its comment; one whose holder is gone, or that is old,
-is removed. Publishing stays a compare-and-set whatever the lock does: it saves lost races, and it makes decisions stand
-until they are carried out.
+lock is a table that exists while it is held, with its holder in its comment, and so is each place in the queue for it;
+one whose holder is gone, or that is old, is removed. Publishing stays a compare-and-set whatever the lock does: it
+saves lost races, and it makes decisions stand until they are carried out.
 """
 
 from __future__ import annotations
@@ -64,29 +64,51 @@ def _file(home: Path, dataset: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _table(warehouse: Warehouse, dataset: str) -> Iterator[None]:
     ensure_tables(warehouse)
-    name = f"{CATALOG}.{quote(f'lock_{dataset}')}"
-    mine = str(uuid.uuid4())
-    until = time.monotonic() + _LONGEST_SECONDS
-    with track(f"waiting for other writers of {dataset}") as progress:
-        while not _taken(warehouse, name, mine):
-            if time.monotonic() > until:
-                raise CommitError(
-                    f"{dataset} is locked since an hour.", f"Is somebody at it? DROP TABLE {name} if not."
-                )
-            _remove_left(warehouse, name)
-            progress.advance(0)
-            time.sleep(random.uniform(0, 2 * _PAUSE_SECONDS))
+    name, mine = f"lock_{dataset}", str(uuid.uuid4())
+    if _left(warehouse, name) or not _made(warehouse, name, mine):
+        with _place(warehouse, name) as place:
+            _wait(warehouse, dataset, name, mine, place)
     try:
         yield
     finally:
         if _uuid(warehouse, name) == mine:
-            warehouse.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+            _drop(warehouse, name)
 
 
-def _taken(warehouse: Warehouse, name: str, mine: str) -> bool:
+def _wait(warehouse: Warehouse, dataset: str, name: str, mine: str, place: int) -> None:
+    """Wait until nobody is before a place in the queue, and take the lock."""
+    until = time.monotonic() + _LONGEST_SECONDS
+    with track(f"waiting for other writers of {dataset}") as progress:
+        while any(number < place for number in _left(warehouse, name)) or not _made(warehouse, name, mine):
+            if time.monotonic() > until:
+                raise CommitError(
+                    f"{dataset} is locked since an hour.", f"Is somebody at it? DROP TABLE {_full(name)} if not."
+                )
+            progress.advance(0)
+            time.sleep(random.uniform(0, 2 * _PAUSE_SECONDS))
+
+
+@contextlib.contextmanager
+def _place(warehouse: Warehouse, name: str) -> Iterator[int]:
+    """A place at the end of the queue for a lock: who tries again and again at random could wait for ever."""
+    number = max(_left(warehouse, name), default=0) + 1
+    while not _made(warehouse, _ticket(name, number), str(uuid.uuid4())):
+        number += 1
+    try:
+        yield number
+    finally:
+        _drop(warehouse, _ticket(name, number))
+
+
+def _ticket(name: str, number: int) -> str:
+    return f"{name}.{number}"
+
+
+def _made(warehouse: Warehouse, name: str, mine: str) -> bool:
+    """Whether a table of this name could be made: there was none."""
     columns = f"(held UInt8) ENGINE = Memory COMMENT {literal(owner())}"
     try:
-        warehouse.execute(f"CREATE TABLE {name} UUID {literal(mine)} {columns}")
+        warehouse.execute(f"CREATE TABLE {_full(name)} UUID {literal(mine)} {columns}")
     except EngineError as error:
         if error.code != _TABLE_EXISTS:
             raise
@@ -94,20 +116,35 @@ def _taken(warehouse: Warehouse, name: str, mine: str) -> bool:
     return True
 
 
-def _remove_left(warehouse: Warehouse, name: str) -> None:
+def _left(warehouse: Warehouse, name: str) -> list[int]:
+    """The places in the queue for a lock that somebody waits at; the lock and places of who is gone are removed."""
     rows = warehouse.rows(
-        "SELECT comment, dateDiff('second', metadata_modification_time, now()) AS age FROM system.tables"
-        " WHERE concat(database, '.', name) = {n:String}",
-        {"n": name.replace("`", "")},
+        "SELECT name, comment, dateDiff('second', metadata_modification_time, now()) AS age FROM system.tables"
+        " WHERE database = {d:String} AND (name = {n:String} OR startsWith(name, concat({n:String}, '.')))",
+        {"d": CATALOG, "n": name},
     )
+    places = []
     for row in rows:
         holder = Owner.of(row["comment"])
         if row["age"] > OLD_SECONDS or holder is None or not holder.is_alive:
-            warehouse.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+            _drop(warehouse, row["name"])
+        elif row["name"] != name:
+            places.append(int(row["name"].rpartition(".")[2]))
+    return places
+
+
+def _drop(warehouse: Warehouse, name: str) -> None:
+    warehouse.execute(f"DROP TABLE IF EXISTS {_full(name)} SYNC")
+
+
+def _full(name: str) -> str:
+    return f"{CATALOG}.{quote(name)}"
 
 
 def _uuid(warehouse: Warehouse, name: str) -> str:
-    where = "concat(database, '.', name) = {n:String}"
     return str(
-        warehouse.scalar(f"SELECT toString(uuid) FROM system.tables WHERE {where}", {"n": name.replace("`", "")})
+        warehouse.scalar(
+            "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {n:String}",
+            {"d": CATALOG, "n": name},
+        )
     )

@@ -27,14 +27,14 @@ from factory_lib.warehouse.names import CATALOG
 
 _TABLES = {
     "versions": "(uuid UUID, dataset String, created DateTime64(3, 'UTC'), rows UInt64, record String)"
-    " ENGINE = MergeTree ORDER BY uuid",
-    "recipes": "(uuid UUID, recipe String) ENGINE = MergeTree ORDER BY uuid",
+    " ENGINE = MergeTree ORDER BY uuid SETTINGS index_granularity = 64",
+    "recipes": "(uuid UUID, recipe String) ENGINE = MergeTree ORDER BY uuid SETTINGS index_granularity = 64",
     "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
-    " ENGINE = MergeTree ORDER BY (uuid, shard)",
+    " ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
     "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
     "code": "(fingerprint String, components String) ENGINE = ReplacingMergeTree ORDER BY fingerprint",
     "inputs": "(uuid UUID, shard String, root String, made_by String, given String)"
-    " ENGINE = MergeTree ORDER BY (uuid, shard)",
+    " ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
     "fingerprints": "(origin UUID, shard String, fingerprint String)"
     " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
     "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
@@ -54,6 +54,9 @@ _TABLES = {
 can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `seals`: what versions
 were when they were published (see `seals`); `verified`: what was found when they were last read; `claims`: what runs
 are at."""
+
+MADE_SHARDS = f"SELECT shard FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} AND origin = {{u:UUID}}"
+"""SELECT (SQL text) of the shards that a version made; `u` is the UUID of its table."""
 
 _CHECKED_SECONDS = 1.0
 
@@ -202,15 +205,22 @@ def record(
         )
 
 
-def recorded(warehouse: Warehouse, uuid: str) -> dict[str, int]:
-    """How much is recorded of a version: its entries, and the rows of its shards."""
-    counts = (
-        f"(SELECT count() FROM {CATALOG}.versions WHERE uuid = {{u:UUID}}) AS versions,"
+def recorded(warehouse: Warehouse, uuid: str, table: str) -> dict[str, int]:
+    """How much there is of a version: rows of its table, its entries in the catalog, and the rows of its shards.
+
+    Args:
+        table: its name in SQL.
+    """
+    # Found by shard: the table is not in the order of versions.
+    held = f"{CATALOG}.signal_values WHERE origin = {{u:UUID}} AND shard IN ({MADE_SHARDS})"
+    row = warehouse.rows(
+        f"SELECT (SELECT count() FROM {table}) AS rows,"
+        f" (SELECT count() FROM {CATALOG}.versions WHERE uuid = {{u:UUID}}) AS versions,"
         f" (SELECT count() FROM {CATALOG}.recipes WHERE uuid = {{u:UUID}}) AS recipes,"
         f" (SELECT sum(rows) FROM {CATALOG}.shards WHERE uuid = {{u:UUID}}) AS `rows of shards`,"
-        f" (SELECT count() FROM {CATALOG}.signal_values WHERE origin = {{u:UUID}}) AS `columns of signals`"
-    )
-    row = warehouse.rows(f"SELECT {counts}", {"u": uuid})[0]
+        f" (SELECT count() FROM {held}) AS `columns of signals`",
+        {"u": uuid},
+    )[0]
     return {name: int(n or 0) for name, n in row.items()}
 
 

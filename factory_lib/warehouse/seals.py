@@ -18,7 +18,7 @@ from factory_lib.sqltext import literal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
-from factory_lib.warehouse.provenance import ensure_tables
+from factory_lib.warehouse.provenance import MADE_SHARDS, ensure_tables
 from factory_lib.warehouse.space import FREEING
 
 _RECORDED = {
@@ -79,15 +79,18 @@ def seal(warehouse: Warehouse, uuid: str, database: str, table: str, version: st
     Returns:
         The comment that the table is to have: whose it is, and the version that it was published as.
     """
-    own = f"SELECT shard FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} AND origin = {{u:UUID}}"
     there = "database = {d:String} AND table = {t:String}"
     parts = (
         f"SELECT CAST(groupArray((partition, hash)), 'Map(String, String)') FROM (SELECT partition, {_OF_PARTS} AS hash"
-        f" FROM system.parts WHERE active AND {there} AND partition IN ({own}) GROUP BY partition)"
+        f" FROM system.parts WHERE active AND {there} AND partition IN ({MADE_SHARDS}) GROUP BY partition)"
     )
-    columns = f"SELECT {_OF_COLUMNS} FROM (SELECT * FROM system.columns WHERE {there} ORDER BY position)"
+    described = f"SELECT name, type, comment FROM system.columns WHERE {there} ORDER BY position"
+    columns = f"SELECT {_OF_COLUMNS} FROM ({described})"
+    # What is not in the order of versions is found by shard.
+    found_by = {"origin": f" AND shard IN ({MADE_SHARDS})"}
     records = ", ".join(
-        f"'{name}', (SELECT (count(), sum(cityHash64({what}))) FROM {CATALOG}.{name} WHERE {key} = {{u:UUID}})"
+        f"'{name}', (SELECT (count(), sum(cityHash64({what}))) FROM {CATALOG}.{name}"
+        f" WHERE {key} = {{u:UUID}}{found_by.get(key, '')})"
         for name, (key, what) in _RECORDED.items()
     )
     warehouse.execute(

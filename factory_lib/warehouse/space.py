@@ -21,7 +21,6 @@ FREEING = {"log_comment": "makes room"}
 """Settings of statements that write a little so that much can be dropped: they are not refused."""
 
 RESERVE, RESERVE_BYTES = "reserve", 4 << 20
-_NEXT = "Make room: factory gc --keep-last 3 --yes, factory cache clear. Or let FACTORY_HOME name a larger disk."
 
 
 def check_space(folder: Path, needed: int = 0) -> None:
@@ -39,26 +38,22 @@ def check_space(folder: Path, needed: int = 0) -> None:
 
 
 def disk_full(folder: Path, needed: int = 0) -> DiskFull:
-    """The error that names the disk, the folder, and what is missing."""
+    """The error that names the disk, the folder, and what is missing.
+
+    Also for what has filled the disk itself: what it had written is gone by now, and nobody knows how much it needs.
+    """
     found = _usage(folder)
     missing = needed + KEPT_FREE - found.free
-    return DiskFull(
-        f"The disk at {_mount(folder)} is full: {_mib(found.free)} of {_mib(found.total)} are free, and {folder} needs"
-        f" {_mib(missing)} more ({_mib(KEPT_FREE)} are kept free, to start, read and delete). Nothing was saved.",
-        _NEXT,
-        code=243,
+    state = "is full" if missing > 0 else "ran full"
+    needs = (
+        f"{folder} needs {_mib(missing)} more ({_mib(KEPT_FREE)} are kept free, to start, read and delete)"
+        if missing > 0
+        else f"what was to be saved in {folder} needs more"
     )
-
-
-def ran_full(folder: Path) -> DiskFull:
-    """The error for what has filled the disk itself; what it had written is gone by now."""
-    found = _usage(folder)
-    if found.free < KEPT_FREE:
-        return disk_full(folder)
     return DiskFull(
-        f"The disk at {_mount(folder)} ran full: {_mib(found.free)} of {_mib(found.total)} are free, and what was to be"
-        f" saved in {folder} needs more. Nothing was saved.",
-        _NEXT,
+        f"The disk at {_mount(folder)} {state}: {_mib(found.free)} of {_mib(found.total)} are free, and {needs}."
+        " Nothing was saved.",
+        "Make room: factory gc --keep-last 3 --yes, factory cache clear. Or let FACTORY_HOME name a larger disk.",
         code=243,
     )
 

@@ -18,7 +18,7 @@ from factory_lib.sql import TableSource
 from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref, version_number
+from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.stage import Stage, table_columns
@@ -172,19 +172,24 @@ def datasets(warehouse: Warehouse) -> dict[str, list[Version]]:
 
 def versions(warehouse: Warehouse, dataset: str) -> list[Version]:
     """Versions of a dataset, oldest first; none when there is no such dataset."""
-    provenance_.ensure_tables(warehouse)
-    rows = warehouse.rows(
-        "SELECT name, toString(uuid) AS uuid FROM system.tables WHERE database = {d:String}", {"d": dataset}
-    )
-    numbered = ((version_number(row["name"]), row["uuid"]) for row in rows)
-    found = [Version(dataset, number, uuid, warehouse) for number, uuid in numbered if number]
-    return sorted(found, key=lambda v: v.number)
+    return _listed(warehouse, dataset, "match(name, '^v[1-9][0-9]*$') ORDER BY number")
 
 
 def latest(warehouse: Warehouse, dataset: str) -> Version | None:
     """The newest version of a dataset, if it has any."""
-    found = versions(warehouse, dataset)
-    return found[-1] if found else None
+    found = _listed(warehouse, dataset, "match(name, '^v[1-9][0-9]*$') ORDER BY number DESC LIMIT 1")
+    return found[0] if found else None
+
+
+def _listed(warehouse: Warehouse, dataset: str, which: str) -> list[Version]:
+    """Versions of a dataset that a condition (SQL text) picks."""
+    provenance_.ensure_tables(warehouse)
+    rows = warehouse.rows(
+        "SELECT toUInt64OrZero(substring(name, 2)) AS number, toString(uuid) AS id FROM system.tables"
+        f" WHERE database = {{d:String}} AND {which}",
+        {"d": dataset},
+    )
+    return [Version(dataset, row["number"], row["id"], warehouse) for row in rows]
 
 
 def resolve(warehouse: Warehouse, ref: str | Ref) -> Version:
@@ -195,19 +200,25 @@ def resolve(warehouse: Warehouse, ref: str | Ref) -> Version:
         VersionNotFound: the dataset has no such version or tag.
     """
     ref = parse_ref(ref) if isinstance(ref, str) else ref
+    if (found := _numbered(warehouse, ref)) is not None:
+        return found
     known = versions(warehouse, ref.dataset)
     if not known:
         hint = nearest(ref.dataset, datasets(warehouse)) or "Nothing was saved yet: factory ingest URI --name NAME."
         raise DatasetNotFound(f"There is no dataset {ref.dataset!r}.", hint)
     if ref.tag is not None:
         return _tagged(warehouse, ref.dataset, ref.tag, known)
-    if ref.number is None:
-        return known[-1]
-    for version in known:
-        if version.number == ref.number:
-            return version
     numbers = f"v{known[0].number} to v{known[-1].number}" if len(known) > 1 else f"v{known[0].number}"
     raise VersionNotFound(f"There is no version {ref}.", f"{ref.dataset} has {numbers}.")
+
+
+def _numbered(warehouse: Warehouse, ref: Ref) -> Version | None:
+    """The version of a number, or without one the latest; None where there is none, or a tag says which."""
+    if ref.number is None:
+        return latest(warehouse, ref.dataset) if ref.tag is None else None
+    # By name: of a dataset's hundreds of tables one is looked at.
+    found = _listed(warehouse, ref.dataset, f"name = 'v{ref.number}'")
+    return found[0] if found else None
 
 
 def _tagged(warehouse: Warehouse, dataset: str, name: str, known: list[Version]) -> Version:

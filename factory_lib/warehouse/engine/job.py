@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from factory_lib.errors import DiskFull
+from factory_lib.sqltokens import tokens
 from factory_lib.warehouse.engine.compression import decompress
 from factory_lib.warehouse.engine.connection import Connection, Engine, quote
 from factory_lib.warehouse.engine.failure import Failure, failure
@@ -22,6 +23,7 @@ _HEAD = 1 << 18  # an INSERT must come to its data within 256 KiB, as in ClickHo
 _TEXT = 1 << 26  # longest statement without inline data, 64 MiB
 _FREEING = frozenset({"DROP", "TRUNCATE", "DETACH", "KILL", "SET", "USE", "SYSTEM", "EXPLAIN"})
 _INPUT = re.compile(rb"\bFROM\s+input\s*\(", re.IGNORECASE)
+_NOT_KEPT = frozenset({"system", "information_schema"})
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
 
@@ -143,6 +145,8 @@ class Job:
             raise _get_is_readonly()
         if kind != "READ_ONLY" and query.keyword not in _FREEING:
             self._check_space()
+        if query.keyword in ("CREATE", "ATTACH"):
+            _check_kept(connection, text, params)
         outcome = self.outcome
         outcome.format = query.format or self.request.format
         outcome.read_only = kind == "READ_ONLY"
@@ -177,6 +181,33 @@ class Job:
             return match[0] if found is None else f"Settings['log_comment'] = {quote(found)}"
 
         return _QUERY_ID.sub(label, text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def _check_kept(connection: Connection, text: bytes, params: dict[str, str]) -> None:
+    """Refuse to make a table in a database that the engine makes anew at each start: its tables are gone by then.
+
+    A name without a database is one of the current database.
+    """
+    words = [token.keyword for token in itertools.islice(tokens(text.decode("latin-1")), 4)]
+    if "TEMPORARY" in words[1:2] + words[3:4]:  # CREATE [OR REPLACE] TEMPORARY
+        return
+    tree = connection.query(b"EXPLAIN AST " + text, params=params).bytes().decode("utf-8", "replace").split("\n")
+    if not tree[0].startswith("CreateQuery ") or "  (children" in tree[0]:  # a function, or a database
+        return
+    names = [line.strip().removeprefix("Identifier ") for line in itertools.takewhile(_names, tree[1:])]
+    current = [] if len(names) > 1 else [connection.query("SELECT currentDatabase()").bytes().decode().rstrip("\n")]
+    database, name = [*current, *names][:2]
+    if database.lower() not in _NOT_KEPT:
+        return
+    there = f"SELECT count() FROM system.tables WHERE database = {quote(database)} AND name = {quote(name)}"
+    if not int(connection.query(there).bytes()):  # then nothing would be made
+        where = "without a database" if current else f"in {database}"
+        message = f"A table {where} would be gone when the engine starts again, name its own: CREATE TABLE laion.{name}"
+        raise failure(81, "UNKNOWN_DATABASE", message)
+
+
+def _names(line: str) -> bool:
+    return line.startswith(" Identifier ")
 
 
 def _get_is_readonly() -> Failure:
