@@ -595,6 +595,75 @@ case(
     "import torch\ntorch.manual_seed(«1|2»)\nD = torch.nn.Linear(2, 1).state_dict()\nRETURN float(D['weight'][0, 0])\n",
 )
 
+# By names in texts, through others
+case(
+    "order of match arguments",
+    "class P:\n    __match_args__ = ('«a', 'b|b', 'a»')\n    def __init__(self): self.a, self.b = 1, 2\np = P()\ndef f():\n    match p:\n        case P(x, y): return x * 10 + y\nRETURN f()\n",
+)
+case("bytes in memory", "import io\nB = io.BytesIO(b'«hat|tee»')\nRETURN B.getvalue()[0]\n")
+case(
+    "default of a context variable",
+    "import contextvars\nV = contextvars.ContextVar('v', default=«1|2»)\nRETURN V.get()\n",
+)
+case("items of a queue", "import queue\nQ = queue.Queue(); Q.put(«3|4»)\nRETURN Q.queue[0]\n")
+case(
+    "what a weak reference refers to",
+    "import weakref\nclass V: pass\nv = V(); v.k = «3|4»\nr = weakref.ref(v)\nRETURN r().k\n",
+)
+case("compiled code", "C = compile('1 + «3|4»', 'x', 'eval')\nRETURN eval(C)\n")
+case(
+    "text that is evaluated", "def h(t): return len(t) + «3|4»\nE = 'h(t)'\nRETURN eval(E, globals(), {'t': caption})\n"
+)
+case(
+    "looked up in globals()", "def h_a(t): return len(t) + «3|4»\nKIND = 'a'\nRETURN globals()[f'h_{KIND}'](caption)\n"
+)
+case(
+    "not looked up in globals()",
+    "def h_a(t): return len(t)\ndef other(t): return «3|4»\nKIND = 'a'\nRETURN globals()[f'h_{KIND}'](caption)\n",
+)
+case(
+    "looked up in its module",
+    "import sys\nsys.modules[__name__] = sys.modules['kinds_case']\ndef h_a(t): return len(t) + «3|4»\nRETURN getattr(sys.modules[__name__], 'h_a')(caption)\n",
+)
+case(
+    "module imported by a name in a global",
+    "import importlib\nNAME = 'kinds_config'\nRETURN importlib.import_module(NAME).LIMIT + «1|2»\n",
+)
+case("put among the builtins", "import builtins\nbuiltins.KINDS_K = «3|4»\nRETURN KINDS_K\n")
+case(
+    "constant of an installed package set",
+    "import PIL.Image as I\nI.MAX_IMAGE_PIXELS = «3|4»\nRETURN I.MAX_IMAGE_PIXELS\n",
+)
+case(
+    "attribute of a member of an enumeration",
+    "from enum import Enum\nclass E(Enum):\n    A = 1\nE.A.weight = «3|4»\nRETURN E.A.weight\n",
+)
+case(
+    "all subclasses",
+    "class B:\n    @classmethod\n    def all(cls): return sum(c.k for c in cls.__subclasses__())\nclass A(B): k = «3|4»\nRETURN B.all()\n",
+)
+case(
+    "set of one's own class",
+    "class W(set): pass\nw = W([«'hat', 'tee', 'bag'|'bag', 'hat', 'tee'»])\nRETURN sum(x in caption for x in w)\n",
+)
+case(
+    "field of a pydantic model",
+    "from pydantic import BaseModel, Field\nclass P(BaseModel):\n    k: int = Field(«3|4», ge=0)\nRETURN P().k\n",
+)
+case(
+    "type in a pydantic model",
+    "from pydantic import BaseModel\nclass P(BaseModel):\n    k: «int|float» = 1\nRETURN len(str(P(k=3).k))\n",
+)
+case("frozen class of attrs", "import attrs\n@attrs.frozen\nclass P:\n    k: int = «3|4»\nRETURN P().k\n")
+case(
+    "compiled by torch",
+    "import torch\n@torch.jit.script\ndef f(x: torch.Tensor):\n    return x + «3|4»\nRETURN float(f(torch.zeros(1)))\n",
+)
+case(
+    "parametrized module",
+    "import torch\nm = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 1, bias=False))\nwith torch.no_grad():\n    for p in m.parameters(): p.fill_(1.0)\n    m.parametrizations.weight.original0.fill_(«3.0|4.0»)\nRETURN float(m(torch.ones(2)))\n",
+)
+
 CONFIG = "LIMIT = 5\nOTHER = 1\ndef clean(t): return t\ndef call(t): return clean(t)\n"
 
 

@@ -23,7 +23,10 @@ from tests import staleness_kinds as kinds
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases"
 NOT_THERE = f"the cases are not there: {SHARED}"
-NOT_SENT = {"context variable", "numpy subclass with an attribute"}
+NOT_SENT = {
+    "compiled by torch", "context variable", "default of a context variable", "items of a queue",
+    "numpy subclass with an attribute", "parametrized module", "what a weak reference refers to",
+}  # fmt: skip
 """What cannot be sent to another process, and is refused there."""
 
 

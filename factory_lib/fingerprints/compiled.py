@@ -12,6 +12,8 @@ import os
 import struct
 import sys
 import types
+import zipimport
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -75,6 +77,19 @@ def _kept(path: str) -> types.CodeType | None:
     except (OSError, NotImplementedError, struct.error, ValueError, EOFError, TypeError):
         return None
     return code if isinstance(code, types.CodeType) else None
+
+
+def said_in_archive(path: str) -> Said | None:
+    """Take a module apart that is in a zip archive; None where it cannot be read.
+
+    Args:
+        path: `lib.zip/package/module.py`.
+    """
+    try:
+        code = zipimport.zipimporter(os.path.dirname(path)).get_code(os.path.basename(path).rpartition(".")[0])
+    except (zipimport.ZipImportError, OSError, SyntaxError, ValueError):
+        return None
+    return Said(facts(code), code)
 
 
 @dataclass
@@ -190,6 +205,25 @@ def changes(module: types.ModuleType, what: Said) -> dict[str, Any]:
             found[name] = live
     there = {name: live for name, live in found.items() if live is not _MISSING}
     return {name: live for name, live in there.items() if _tells(name, live, file.constants.get(name, _MISSING))}
+
+
+def differs(module: types.ModuleType, name: str, value: Any) -> bool:
+    """Whether a constant of a loaded module is not what its file says; False where the file says nothing of it."""
+    path = vars(module).get("__file__")
+    if not isinstance(path, str) or not path.endswith(".py"):
+        return False
+    try:
+        constant = _constants(path, os.stat(path).st_mtime_ns).get(name, _MISSING)
+    except OSError:
+        return False
+    return constant is not _MISSING and (type(value), repr(value)) != (type(constant), repr(constant))
+
+
+@lru_cache(maxsize=512)
+def _constants(path: str, modified: int) -> Mapping[str, Any]:
+    """What a file that was imported before stores as constants; `modified` tells one state of it from another."""
+    code = _kept(path)
+    return {} if code is None else _gathered(code).constants
 
 
 def _looked_up(module: types.ModuleType, name: str) -> Any:

@@ -29,9 +29,11 @@ def walked(follow: Callable[[Walk], None], counts_for_nothing: Callable[[str], b
     """
     walk = Walk(counts_for_nothing)
     follow(walk)
+    walk.finish()
     if walk.shows or (walk.files and (walk.texts or walk.written)):
         again = Walk(counts_for_nothing, walk.shows, walk.texts, walk.written)
         follow(again)
+        again.finish()
         walk = again
     python = ".".join(map(str, sys.version_info[:2]))
     walk.found |= {WAY: NUMBER, "python": python}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from factory_lib.fingerprints.codes import Facts
-from factory_lib.fingerprints.compiled import Said, changes, said
+from factory_lib.fingerprints.compiled import Said, changes, said, said_in_archive
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.places import distribution, is_module, place_of
 
@@ -79,7 +79,7 @@ class Sources:
             if loaded is not None and not place.folders:
                 self._live(loaded, "", loaded)
             return
-        what = _as_loaded(loaded, said(place.path) if place.path.endswith(".py") else None)
+        what = _as_loaded(loaded, _said(place.path))
         if what is None:
             there = os.path.isfile(place.path)
             self._found[f"{name} (module)"] = file_digest(place.path)[:16] if there else "none"
@@ -98,6 +98,12 @@ class Sources:
         named = distribution(where, module.partition(".")[0]) if where else None
         if named is not None:
             self._found[f"package:{named[0]}"] = named[1]
+
+
+def _said(path: str) -> Said | None:
+    if not path.endswith(".py"):
+        return None
+    return said(path) if os.path.isfile(path) else said_in_archive(path)
 
 
 def _as_loaded(module: types.ModuleType | None, what: Said | None) -> Said | None:

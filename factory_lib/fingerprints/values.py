@@ -7,23 +7,29 @@ apart as Python's own protocols do it (`copyreg`, `__reduce_ex__`). What cannot 
 
 from __future__ import annotations
 
+import contextvars
 import copyreg
 import dataclasses
 import enum
 import functools
 import gc
 import hashlib
+import io
 import marshal
 import os
 import pathlib
+import queue
 import re
 import struct
 import sys
 import types
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
+from factory_lib.fingerprints.codes import facts
 from factory_lib.fingerprints.files import content
+from factory_lib.fingerprints.parts import with_attributes
 
 ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented)})
 _CACHED: Any = type(functools.lru_cache(len))
@@ -46,6 +52,14 @@ _KIND_ONLY = {
     "_contextvars", "_io",
 }  # fmt: skip
 """Modules whose objects hold no values: locks, loggers, weak references, pools, connections."""
+_HOLDS: dict[type, tuple[str, Callable[[Any], Any] | None]] = {
+    io.BytesIO: ("buffer", io.BytesIO.getvalue),
+    io.StringIO: ("buffer", io.StringIO.getvalue),
+    queue.Queue: ("queue", lambda value: list(value.queue)),
+    contextvars.ContextVar: ("context variable", lambda variable: _in_context(variable)),  # noqa: PLW0108
+    weakref.ref: ("weak reference", lambda value: value()),
+}
+"""Of these modules, what does hold values: what to call it, and what it holds."""
 _OF_WRAPPERS = {"__doc__", "__annotations__", "__module__", "__qualname__", "__name__"}
 _LIKE_A_FILE = re.compile(r"[^\0\n\r]{0,512}(/[^\0\n\r]{0,255}|\.\w{1,16})")
 _OF_PROCESSES = {
@@ -147,14 +161,14 @@ class Values:
                 return f"environment {_of_environment(value)}"
             return f"dict {self._pairs(value, path)}"
         if kind in (set, frozenset):
-            return f"{kind.__name__} {sorted(self._isolated(item, path) for item in value)}"
+            return self._set(value, path)
         hook = declared_by(kind, "__fingerprint__")
         if hook is not None:
             return f"declared {self._refer(kind, path)} {self.text(hook(value), path)}"
         if issubclass(kind, pathlib.PurePath):
             return f"path {self._located(os.fspath(value), value.name, True, path)}"
         if issubclass(kind, enum.Enum):
-            return f"enum {self._refer(kind, path)} {value._name_} {self.text(value._value_, path)}"
+            return f"enum {self._refer(kind, path)} {value._name_} {self.text(with_attributes(value), path)}"
         return self._made_of_parts(value, path)
 
     def _made_of_parts(self, value: Any, path: str) -> str:
@@ -169,12 +183,15 @@ class Values:
             return array if isinstance(array, str) else f"objects {value.shape} {self.text(array, path)}"
         if kind is types.CellType:
             return f"cell {self.text(value.cell_contents, path)}"
+        if kind is types.CodeType:
+            return f"code {facts(value).digest}"
         if kind is dataclasses.Field:  # its type is an annotation
             given = (value.name, value.default, value.default_factory, value.init, value.compare, value.kw_only)
             return f"field {self.text(given, path)}"
         if kind.__module__ in _KIND_ONLY or kind is type(os.environ):
             self._holds(path, value)
-            return f"kind {type_name(value)}"
+            what, held = _HOLDS.get(kind, ("", None))
+            return f"{what} {self.text(held(value), path)}" if held else f"kind {type_name(value)}"
         return self._object(value, path)
 
     def _object(self, value: Any, path: str) -> str:
@@ -190,6 +207,9 @@ class Values:
             declared = {field.name for field in dataclasses.fields(value)}
             state |= {n: v for n, v in getattr(value, "__dict__", {}).items() if n not in declared}
             return f"object {self._refer(kind, path)} {self.state(kind, state, path)}"
+        if issubclass(kind, set | frozenset) and kind.__reduce__ in (set.__reduce__, frozenset.__reduce__):
+            more = self.state(kind, _own_dict(value), path)
+            return f"object {self._refer(kind, path)} {self._set(value, path)} {more}"
         registered = MADE_OF.get(kind) or copyreg.dispatch_table.get(kind)
         try:
             parts: Any = registered(value) if registered else value.__reduce_ex__(4)
@@ -225,13 +245,28 @@ class Values:
         try:
             inner = object.__getattribute__(value, "__wrapped__")
         except Exception:
-            self._opaque(path, value)
-            return f"opaque:{type_name(value)}"
+            return self._by_attributes(value, path)
         names = [n for n in dir(type(value)) if n.startswith("_self_") and n != "_self_parent"]
         given = [(n, getattr(value, n, None)) for n in names]
         more = [(n, v) for n, v in sorted(_own_dict(value).items()) if n.startswith("_self_")]
         parts = [f"{n}={self.text(v, f'{path}.{n}')}" for n, v in given + more if not isinstance(v, types.MethodType)]
         return f"wrapper {type_name(value)} {self.text(inner, path)} {parts}"
+
+    def _by_attributes(self, value: Any, path: str) -> str:
+        """An object that refuses to be taken apart: its attributes, or for what is compiled by torch its code."""
+        kind = type(value)
+        code = getattr(value, "code", None) if kind.__module__.startswith("torch.") else None
+        if type(code) is str:
+            self._holds(path, value)
+            return f"compiled {code} {self.text(getattr(value, 'state_dict', dict)(), path)}"
+        if not (given := _own_dict(value)):
+            self._opaque(path, value)
+            return f"opaque:{type_name(value)}"
+        self._holds(path, value)
+        return f"object {self._refer(kind, path)} {self.state(kind, given, path)}"
+
+    def _set(self, value: set[Any] | frozenset[Any], path: str) -> str:
+        return f"{type(value).__name__} {sorted(self._isolated(item, path) for item in value)}"
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: str) -> str:
         name = type(value).__name__
@@ -308,6 +343,13 @@ def _of_environment(variables: Mapping[Any, Any]) -> str:
 
 def _of_process(variable: str) -> bool:
     return variable in _OF_PROCESSES or variable.startswith(_OF_TOOLS)
+
+
+def _in_context(variable: contextvars.ContextVar[Any]) -> tuple[str, Any]:
+    try:
+        return variable.name, variable.get()
+    except LookupError:
+        return variable.name, None
 
 
 def _own_dict(value: Any) -> dict[str, Any]:

@@ -6,16 +6,30 @@ that what changed can be named; where one refers to another, it holds that one's
 
 from __future__ import annotations
 
-import abc
-import copyreg
+import builtins
 import enum
 import hashlib
+import os
+import sys
 import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from factory_lib.fingerprints import by_name
 from factory_lib.fingerprints.codes import Facts, facts
-from factory_lib.fingerprints.places import Place, is_module, place_of
+from factory_lib.fingerprints.compiled import differs
+from factory_lib.fingerprints.files import file_digest
+from factory_lib.fingerprints.parts import (
+    closure,
+    defaults,
+    function_in,
+    is_made_by_enum,
+    is_salted,
+    plain_state,
+    registered,
+    with_attributes,
+)
+from factory_lib.fingerprints.places import Place, place_of
 from factory_lib.fingerprints.sources import Sources
 from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_state, type_name
 from factory_lib.fingerprints.writes import written
@@ -24,12 +38,15 @@ _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__
 _OF_CLASSES = {
     "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__firstlineno__",
     "__static_attributes__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__match_args__", "__slotnames__",
+    "__annotate_func__", "__annotations_cache__", "__slotnames__",
+    "__pydantic_core_schema__", "__pydantic_serializer__", "__pydantic_validator__",
 }  # fmt: skip
+"""What a class has by itself, or makes of the rest of it."""
 _SHOWS_DOCS = {"__doc__", "getdoc"}
 _SHOWS_ANNOTATIONS = {"__annotations__", "get_type_hints", "get_annotations", "signature"}
-_IMPORTS = {"import_module", "__import__"}
+_SOURCES = (".py", ".pyc")
 _MISSING = object()
+_PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set)
 
 
 class Walk:
@@ -37,7 +54,7 @@ class Walk:
 
     Args:
         counts_for_nothing: whether a module is machinery, whose code changes no value.
-        shows: kinds of text of functions that count, too: "docs", "annotations".
+        shows: what of functions and classes counts, too: "docs", "annotations", "subclasses".
         texts: texts that may name what is used of a folder.
         written_to: names of variables and attributes that code writes to where they name a file or folder.
 
@@ -50,7 +67,7 @@ class Walk:
         changed: (module that is imported inside, dotted name in it) -> its value, where that is not what the file says.
         of_files: components that hold the content of files, which may change while others are taken.
         texts: string constants of code, which may name what is used of a folder.
-        shows: what code does with docstrings and annotations, as for the argument.
+        shows: what code does with docstrings, annotations and subclasses, as for the argument.
         written: names of variables and attributes that stand for what code writes to.
     """
 
@@ -76,6 +93,8 @@ class Walk:
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._kept: list[Any] = []
+        self._importers: set[str] = set()
+        self._by_name: set[str] = set()
         self._sources = Sources(self.found, counts_for_nothing, self._changed)
         self._values = Values(self._refer, self._is_opaque, self._isolated, self._holds)
         self._values.names, self._values.written = texts, frozenset(written_to)
@@ -128,7 +147,7 @@ class Walk:
         if hook is not None:
             self._declared(target, hook(target), getattr(target, "fingerprint_name", name))
             return
-        state = _plain_state(target)
+        state = plain_state(target)
         if state is None:
             self.use(target, f"{name}.state")
             return
@@ -188,7 +207,8 @@ class Walk:
             return f"{name} of {self._refer(home, path)}"
         module = getattr(value, "__module__", None)
         module = module if isinstance(module, str) else ""
-        self.package(module)
+        if module and not self.package(module):
+            self._extension(module)
         return f"{module}.{name}"
 
     def _function(self, function: types.FunctionType, path: str) -> str:
@@ -197,10 +217,12 @@ class Walk:
         code = function.__code__
         if not self._is_own(module, namespace):
             return self._foreign(function, module, path)
+        if is_salted(code):
+            return "hash"
         name = self._claim(function, f"{module}.{code.co_qualname}", path)
         known = facts(code)
         parts = [known.digest, *self._bound(function, known, name, module)]
-        for parameter, default in _defaults(function):
+        for parameter, default in defaults(function):
             parts.append(f"{parameter}={self.use(default, f'{name}.{parameter}')}")
         for key, value in sorted(function.__dict__.items()):
             parts.append(f"{key}:{self.use(value, f'{name}.{key}')}")
@@ -222,7 +244,7 @@ class Walk:
     def _bound(self, function: types.FunctionType, known: Facts, name: str, module: str) -> list[str]:
         """What the names in a function stand for, looked up as Python would: closure, globals."""
         namespace, parts = function.__globals__, []
-        cells = _closure(function)
+        cells, values = closure(function), []
         for root, attributes in known.references:
             if root.startswith("."):
                 value = cells.get(root[1:], _MISSING)
@@ -231,17 +253,34 @@ class Walk:
                 value = _MISSING if root in _OF_MODULES else namespace.get(root, _MISSING)
                 where = f"{module}.{root}"
             if value is not _MISSING:
+                values.append(value)
                 parts.append(f"{root}{attributes}={self._reach(value, attributes, where)}")
+            elif not root.startswith((".", "_")) and self._is_put_there(vars(builtins).get(root)):
+                parts.append(f"{root}={self._set_from_outside(builtins, root)}")
+        texts = known.texts | set(by_name.texts_in(values))
+        self.texts |= texts
+        for key in sorted(by_name.looked_up(known.names, texts, namespace)):
+            self._uses(module, key)
+            parts.append(f"{key}={self._reach(namespace[key], (), f'{module}.{key}')}")
+        if by_name.looks_for_module(known.names) and module in sys.modules:
+            self.changed[module, ""] = sys.modules[module]
         package = str(
             namespace.get("__package__") or (module if "__path__" in namespace else module.rpartition(".")[0])
         )
         for one in known.imports:
             self._sources.imported(one, package)
-        if known.names & _IMPORTS:
-            for text in sorted(known.texts):
-                if text.replace(".", "_").isidentifier() and is_module(text):
-                    self._sources.imported((text, 0, ()), package)
+        if by_name.imports(known.names):
+            self._importers.add(package)
+            packages = [value.__name__ for value in values if isinstance(value, types.ModuleType)]
+            self._by_name |= {inner for one in packages for inner in by_name.submodules(one)}
         return parts
+
+    def finish(self) -> None:
+        """Follow the modules that code imports by texts, which may be those of other code."""
+        for package in sorted(self._importers):
+            self._by_name |= set(by_name.modules(self.texts, package))
+        for name in sorted(self._by_name):
+            self._sources.imported((name, 0, ()), "")
 
     def _changed(self, module: types.ModuleType, name: str, value: Any) -> None:
         """Of a module that is imported inside, something is not what its file says; all of one without a file."""
@@ -249,8 +288,8 @@ class Walk:
         self.use(value, f"{module.__name__}.{name}" if name else module.__name__)
 
     def _note(self, known: Facts, code: types.CodeType) -> None:
-        self.texts |= known.texts
         self.shows |= {"docs"} if known.names & _SHOWS_DOCS else set()
+        self.shows |= {"subclasses"} if "__subclasses__" in known.names else set()
         self.shows |= {"annotations"} if known.names & _SHOWS_ANNOTATIONS else set()
         self.reads += [(code.co_filename, line, what) for line, what in known.reads]
         self.written |= written(code)
@@ -261,20 +300,56 @@ class Walk:
             module, (name, *rest) = value.__name__, attributes
             if self._skips(module):
                 return f"{module}.{name}"
-            owner = self._place(module, vars(value)).owner
-            if owner == "own":
-                self._uses(module, name)
-                inner = getattr(value, name, _MISSING)
-            else:
-                self.package(module)
-                inner = vars(value).get(name, _MISSING)
             path = f"{module}.{name}"
+            if self._place(module, vars(value)).owner != "own":
+                inner = vars(value).get(name, _MISSING)
+                if not isinstance(inner, types.ModuleType):
+                    return self._of_others(value, name, inner)
+            else:
+                self._uses(module, name)
+                self._extension(module)
+                inner = getattr(value, name, _MISSING)
             if inner is _MISSING:
                 return path
             value, attributes = inner, tuple(rest)
-            if owner != "own" and not isinstance(value, types.ModuleType) and not self._is_code(value):
-                return f"{path}={value!r}" if owner == "installed" and type(value) in ATOMS else path
         return self.use(value, path)
+
+    def _of_others(self, module: types.ModuleType, name: str, value: Any) -> str:
+        """Something that an installed module, or one of Python's, holds: as it came with it, or set by the user."""
+        path = f"{module.__name__}.{name}"
+        is_installed = self.package(module.__name__)
+        if value is _MISSING:
+            return path
+        if self._is_code(value):
+            return self._set_from_outside(module, name) if self._is_users(value) else self._refer(value, path)
+        if type(value) not in ATOMS:
+            return path
+        if differs(module, name, value):
+            return self._set_from_outside(module, name)
+        return f"{path}={value!r}" if is_installed else path
+
+    def _is_users(self, value: Any) -> bool:
+        """Whether a function or class was defined by the user's code."""
+        if type(value) is types.FunctionType:
+            return self._is_own(str(value.__globals__.get("__name__") or ""), value.__globals__)
+        home = value.__module__ if issubclass(type(value), type) else None
+        return isinstance(home, str) and home in sys.modules and self._is_own(home)
+
+    def _is_put_there(self, value: Any) -> bool:
+        """Whether something among Python's builtins was put there by the user."""
+        return type(value) in _PLAIN or (self._is_code(value) and self._is_users(value))
+
+    def _set_from_outside(self, module: types.ModuleType, name: str) -> str:
+        """What the user put into a module of somebody else's: it counts, and travels."""
+        value = vars(module)[name]
+        self.changed[module.__name__, name] = value
+        return self.use(value, f"{module.__name__}.{name}")
+
+    def _extension(self, module: str) -> None:
+        """Count the file of a module of the user that is no Python code."""
+        place = self._place(module)
+        if place.owner == "own" and place.path and not place.path.endswith(_SOURCES) and os.path.isfile(place.path):
+            self.found[f"{module} (module)"] = file_digest(place.path)[:16]
 
     def _uses(self, module: str, name: str) -> None:
         used = self.uses.setdefault(module, set())
@@ -300,23 +375,26 @@ class Walk:
     def _class(self, kind: type, path: str) -> str:
         module: Any = kind.__module__
         module = module if isinstance(module, str) else "builtins"  # compiled classes may have a descriptor there
-        methods = [member for member in map(_function_in, vars(kind).values()) if member is not None]
+        methods = [member for member in map(function_in, vars(kind).values()) if member is not None]
         homes = [one.__globals__ for one in methods if one.__globals__.get("__name__") == module]
         if not self._is_own(module, homes[0] if homes else None):
             return self._foreign_class(kind, module, path)
+        self._extension(module)
         name = self._claim(kind, f"{module}.{kind.__qualname__}", path)
         parts = [self._refer(base, f"{name}.{base.__name__}") for base in kind.__bases__]
         if type(kind) is not type:
             parts.append(f"metaclass {self._refer(type(kind), f'{name}.metaclass')}")
         for key, member in sorted(vars(kind).items(), key=lambda item: item[0]):
-            if key in _OF_CLASSES or _is_made_by_enum(kind, key):
+            if key in _OF_CLASSES or is_made_by_enum(kind, key):
                 continue
             parts.append(f"{key}: {self._member(member, key, name)}")
         if isinstance(kind, enum.EnumMeta):
             members: Mapping[str, Any] = kind.__members__
-            values = {key: one._value_ for key, one in members.items()}
+            values = {key: with_attributes(one) for key, one in members.items()}
             parts.append(self._put(f"{name}.members", self._values.digest(values, f"{name}.members")))
-        parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in _registered(kind))
+        parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in registered(kind))
+        if "subclasses" in self._shown:
+            parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in kind.__subclasses__())
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
         if "annotations" in self._shown:
@@ -355,7 +433,7 @@ class Walk:
             return own
         name = self._claim(function, own, path)
         self.package(module)
-        parts = [f"{key}={self.use(value, f'{name}.{key}')}" for key, value in sorted(_closure(function).items())]
+        parts = [f"{key}={self.use(value, f'{name}.{key}')}" for key, value in sorted(closure(function).items())]
         if wrapped is not _MISSING:
             parts.append(self.use(wrapped, f"{name}.wrapped"))
         self.found[name] = _hash([own, *parts])
@@ -382,6 +460,14 @@ class Walk:
         written = inner._values.text(value, path)
         self.opaque += inner.opaque
         self.held += inner.held
+        self.reads += inner.reads
+        self.changed |= inner.changed
+        self.texts |= inner.texts
+        self.written |= inner.written
+        self.shows |= inner.shows
+        self.modules.update(inner.modules)
+        self._importers |= inner._importers
+        self._by_name |= inner._by_name
         self.found |= {name: version for name, version in inner.found.items() if name.startswith("package:")}
         for module, names in inner.uses.items():
             self.uses[module] = None if names is None else (self.uses.get(module) or set()) | names
@@ -416,70 +502,3 @@ class Walk:
 
 def _hash(parts: Collection[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _closure(function: types.FunctionType) -> dict[str, Any]:
-    found = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-    return found
-
-
-def _defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Parameters with their default values."""
-    code, values = function.__code__, function.__defaults__ or ()
-    positional = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :] if values else ()
-    return sorted((dict(zip(positional, values, strict=True)) | (function.__kwdefaults__ or {})).items())
-
-
-def _plain_state(value: Any) -> dict[str, Any] | None:
-    """The fields of an object that is nothing but its fields; None for others."""
-    import dataclasses
-
-    kind = type(value)
-    if kind in copyreg.dispatch_table:
-        return None
-    if dataclasses.is_dataclass(value):
-        skipped = {field.name for field in dataclasses.fields(value) if not field.compare}
-        names = [field.name for field in dataclasses.fields(value)]
-        state = {name: getattr(value, name) for name in names if hasattr(value, name)} | getattr(value, "__dict__", {})
-        return {name: one for name, one in state.items() if name not in skipped}
-    try:
-        parts: Any = value.__reduce_ex__(4)
-    except Exception:
-        return None
-    if isinstance(parts, str) or parts[0] is not vars(copyreg)["__newobj__"] or len(parts[1]) != 1:
-        return None
-    if any(part is not None for part in parts[3:]):
-        return None
-    whole = parts[2] if isinstance(parts[2], tuple) and len(parts[2]) == 2 else (parts[2],)
-    if not all(isinstance(one, dict | None) for one in whole):
-        return None
-    return {name: one for part in whole for name, one in (part or {}).items()}
-
-
-def _function_in(member: Any) -> types.FunctionType | None:
-    """The function inside a method, a static or class method, or a property."""
-    if isinstance(member, staticmethod | classmethod):
-        member = member.__func__
-    elif isinstance(member, property):
-        member = member.fget
-    return member if type(member) is types.FunctionType else None
-
-
-def _registered(kind: type) -> list[type]:
-    """Classes that an abstract class was told are its subclasses."""
-    if not isinstance(kind, abc.ABCMeta):
-        return []
-    known: Collection[Any] = abc._get_dump(kind)[0]  # type: ignore[attr-defined]
-    return [one for one in (reference() for reference in known) if one is not None]
-
-
-def _is_made_by_enum(kind: type, key: str) -> bool:
-    if not isinstance(kind, enum.EnumMeta):
-        return False
-    single = key.startswith("_") and key.endswith("_") and key not in {"_missing_", "_generate_next_value_"}
-    return single or key in vars(kind).get("_member_map_", ())

@@ -1,0 +1,98 @@
+"""What code reaches by a name in a text: `globals()["score"]`, `eval("score(x)")`, `import_module("plugins." + kind)`.
+
+Which of the texts becomes a name is only known when the code runs: everything that one of them may name counts.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from factory_lib.fingerprints.places import is_module, place_of
+
+_EVALUATE = frozenset({"eval", "exec"})
+_IMPORT = frozenset({"import_module", "__import__", "iter_modules", "walk_packages", "find_spec", "run_module"})
+_WORD = re.compile(r"[^\W\d]\w*")
+_MODULE = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
+_MANY = 64
+"""Of longer containers texts are no names."""
+
+
+def texts_in(values: Iterable[Any]) -> Iterator[str]:
+    """The texts among values, and those that a list, set or dict among them holds."""
+    for value in values:
+        if type(value) is str:
+            yield value
+        elif type(value) in (list, tuple, set, frozenset, dict) and len(value) <= _MANY:
+            inner = [*value, *value.values()] if type(value) is dict else value
+            yield from (one for one in inner if type(one) is str)
+
+
+def looked_up(names: Collection[str], texts: Collection[str], namespace: Mapping[str, Any]) -> set[str]:
+    """The names of a module that a function may look up there.
+
+    Args:
+        names: all names in the code of the function.
+        texts: the texts that it may make names of.
+        namespace: the globals of the module.
+    """
+    found: set[str] = set()
+    if not _EVALUATE.isdisjoint(names):
+        found |= {word for text in texts for word in _WORD.findall(text)} & namespace.keys()
+    if "globals" in names or looks_for_module(names):
+        own = {name for name in namespace if not name.startswith("__")}
+        near = {name for name in own if any(_may_name(text, name) for text in texts)}
+        found |= near or {name for name in own if _is_defined(namespace[name], namespace)}
+    return found
+
+
+def looks_for_module(names: Collection[str]) -> bool:
+    """Whether code of these names looks for its own module: `sys.modules[__name__]`."""
+    return "modules" in names and "__name__" in names
+
+
+def _may_name(text: str, name: str) -> bool:
+    return text == name or (len(text) > 1 and (name.startswith(text) or name.endswith(text)))
+
+
+def _is_defined(value: Any, namespace: Mapping[str, Any]) -> bool:
+    return isinstance(value, types.FunctionType | type) and value.__module__ == namespace.get("__name__")
+
+
+def imports(names: Collection[str]) -> bool:
+    """Whether code of these names imports modules by text."""
+    return not _IMPORT.isdisjoint(names)
+
+
+def modules(texts: Iterable[str], package: str) -> Iterator[str]:
+    """Modules that texts may name: whole names, `module:attribute`, `module.attribute`, `package.` and what follows.
+
+    Args:
+        texts: any texts.
+        package: that relative names start from.
+    """
+    for text in sorted(set(texts)):
+        name = text.partition(":")[0]
+        if not 0 < len(name) < 256 or not _MODULE.fullmatch(name):
+            continue
+        if name.startswith("."):
+            level = len(name) - len(name.lstrip("."))
+            parts = package.split(".")
+            name = ".".join([*parts[: len(parts) - level + 1], name.lstrip(".")])
+        whole = name.rstrip(".")
+        if whole and is_module(whole):
+            yield whole
+            if name.endswith("."):
+                yield from submodules(whole)
+        elif "." in whole and is_module(whole.rpartition(".")[0]):
+            yield whole.rpartition(".")[0]
+
+
+def submodules(package: str) -> Iterator[str]:
+    """All modules in a package of the user."""
+    place = place_of(package)
+    if place.owner == "own":
+        yield from (f"{package}.{one.name}" for one in pkgutil.iter_modules(place.folders))
