@@ -394,7 +394,7 @@ class Walk:
             parts.append(self._put(f"{name}.members", self._values.digest(values, f"{name}.members")))
         parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in registered(kind))
         if "subclasses" in self._shown:
-            parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in kind.__subclasses__())
+            parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in type.__subclasses__(kind))
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
         if "annotations" in self._shown:
