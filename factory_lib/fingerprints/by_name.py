@@ -5,7 +5,6 @@ Which of the texts becomes a name is only known when the code runs: everything t
 
 from __future__ import annotations
 
-import pkgutil
 import re
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -93,6 +92,8 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
 
 def submodules(package: str) -> Iterator[str]:
     """All modules in a package of the user."""
+    import pkgutil
+
     place = place_of(package)
     if place.owner == "own":
         yield from (f"{package}.{one.name}" for one in pkgutil.iter_modules(place.folders))

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import site
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,12 +140,9 @@ def _is_below(path: str, folder: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _site_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths["purelib"], paths["platlib"], *site.getsitepackages(), site.getusersitepackages()}
-    return tuple(sorted(folders))
+    return tuple(sorted({*site.getsitepackages(), site.getusersitepackages()}))
 
 
 @lru_cache(maxsize=1)
 def _python_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple({paths["stdlib"], paths["platstdlib"]})
+    return (os.path.dirname(os.__file__),)  # `sysconfig` takes long to import

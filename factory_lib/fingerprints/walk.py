@@ -394,7 +394,8 @@ class Walk:
             parts.append(self._put(f"{name}.members", self._values.digest(values, f"{name}.members")))
         parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in registered(kind))
         if "subclasses" in self._shown:
-            parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in type.__subclasses__(kind))
+            below: list[type] = type.__subclasses__(kind)
+            parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in below)
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
         if "annotations" in self._shown:
