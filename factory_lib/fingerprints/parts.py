@@ -9,6 +9,13 @@ import types
 from collections.abc import Collection
 from typing import Any
 
+OF_CLASSES = {
+    "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__firstlineno__",
+    "__static_attributes__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__annotate__",
+    "__annotate_func__", "__annotations_cache__", "__slotnames__",
+    "__pydantic_core_schema__", "__pydantic_serializer__", "__pydantic_validator__",
+}  # fmt: skip
+"""What a class has by itself, or makes of the rest of it."""
 _OF_MEMBERS = {"_value_", "_name_", "__objclass__", "_sort_order_"}
 
 

@@ -20,6 +20,7 @@ from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import differs
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.parts import (
+    OF_CLASSES,
     closure,
     defaults,
     function_in,
@@ -35,13 +36,6 @@ from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_sta
 from factory_lib.fingerprints.writes import written
 
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__loader__", "__builtins__"}
-_OF_CLASSES = {
-    "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__firstlineno__",
-    "__static_attributes__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__slotnames__",
-    "__pydantic_core_schema__", "__pydantic_serializer__", "__pydantic_validator__",
-}  # fmt: skip
-"""What a class has by itself, or makes of the rest of it."""
 _SHOWS_DOCS = {"__doc__", "getdoc"}
 _SHOWS_ANNOTATIONS = {"__annotations__", "get_type_hints", "get_annotations", "signature"}
 _SOURCES = (".py", ".pyc")
@@ -385,7 +379,7 @@ class Walk:
         if type(kind) is not type:
             parts.append(f"metaclass {self._refer(type(kind), f'{name}.metaclass')}")
         for key, member in sorted(vars(kind).items(), key=lambda item: item[0]):
-            if key in _OF_CLASSES or is_made_by_enum(kind, key):
+            if key in OF_CLASSES or is_made_by_enum(kind, key):
                 continue
             parts.append(f"{key}: {self._member(member, key, name)}")
         if isinstance(kind, enum.EnumMeta):
