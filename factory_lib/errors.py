@@ -115,6 +115,10 @@ class TrainingError(FactoryError):
     """A training cannot be set up as asked, or one of its processes failed."""
 
 
+class NothingToLearn(LoaderError):
+    """There are no captions to learn from, or to be scored on: no fault of the training."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """A hint that names the nearest valid value.
 

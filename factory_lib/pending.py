@@ -217,6 +217,7 @@ class ShardRows(Origin):
 
     def _summary(self, reports: Mapping[str, Any]) -> dict[str, Any]:
         counts: dict[str, int] = {}
+        account = getattr(self.source, "account", None)
         for report in reports.values():
             for name, n in report.counts.items():
                 counts[name] = counts.get(name, 0) + n
@@ -227,7 +228,7 @@ class ShardRows(Origin):
             "counts": counts,
             "shards": {s.name: s.fingerprint for s in self.shards},
             "problems": [f"{name}: {p}" for name, r in sorted(reports.items()) for p in r.problems][:100],
-            "account": self.source.account.data() if hasattr(self.source, "account") else [],
+            "account": account.with_those(r.account for r in reports.values()).data() if account else [],
         }
 
 

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery
-from factory_lib.curation.alignment import AlignmentFilter, clip_score
+from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.errors import QueryError
+from factory_lib.orchestration.checks import check_rejections
 
 HEADER = pa.struct([("width", pa.uint32()), ("height", pa.uint32()), ("decodes", pa.bool_())])
 STATS = pa.struct([("n_words", pa.int64()), ("n_chars", pa.int64()), ("is_file_name", pa.bool_())])
@@ -138,6 +139,72 @@ def test_rules_on_columns_that_are_not_there_are_left_out(engine: None) -> None:
         "shorter side below 80 px",
         "aspect ratio above 3",
     ]
+
+
+def _pool(rows: int, **lacking: int) -> DatasetQuery:
+    """Good samples; of each kind of input so many lack it."""
+    header = [{"width": None, "height": None, "decodes": False} if n < lacking.get("pictures", 0)
+              else {"width": 99, "height": 99, "decodes": True} for n in range(rows)]  # fmt: skip
+    stats = [None if n < lacking.get("captions", 0) else {"n_words": 4, "n_chars": 20, "is_file_name": False}
+             for n in range(rows)]  # fmt: skip
+    stats = [{"n_words": 0, "n_chars": 2, "is_file_name": False} if n < lacking.get("words", 0) else s
+             for n, s in enumerate(stats)]  # fmt: skip
+    unsafe = [0.8 if "unsafe" in lacking else n / rows / 3 for n in range(rows)]
+    columns = {"image_header": pa.array(header, HEADER), "caption_stats": pa.array(stats, STATS), "punsafe": unsafe}
+    return DatasetQuery(DatasetQuery.from_arrow(pa.table(columns)).save("pool"))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "number", "kept", "said"),
+    [
+        ("captions", 100, 100, "0 of 100 samples have a caption: rules on captions removed nothing"),
+        ("captions", 91, 100, "9 of 100 samples have a caption"),
+        ("words", 100, 100, "0 of 100 samples have a caption"),
+        ("pictures", 100, 100, "0 of 100 pictures decode: rules on pictures removed nothing"),
+        ("pictures", 95, 100, "5 of 100 samples have a width and a height: rules on sides removed nothing"),
+        ("unsafe", 1, 100, "punsafe does not spread"),
+        ("captions", 90, 10, ""),  # a tenth has some: the others lack them
+        ("pictures", 50, 50, ""),
+    ],
+)
+def test_what_nearly_all_samples_lack_removes_none(
+    engine: None, lacking: str, number: int, kept: int, said: str
+) -> None:
+    query = _pool(100, **{lacking: number})
+    judged = BasicFilter().judged(query)
+    assert query.filter(all_of(judged.rules)).count() == kept
+    assert said in judged.remark
+    assert bool(said) == bool(judged.remark)
+    check = check_rejections(query, judged.rules, remark=judged.remark)
+    assert check.passed == (not said)
+    assert said in (check.description or "")
+
+
+def test_a_pool_whose_pictures_lie_elsewhere_is_judged_by_the_sides_that_the_source_says(engine: None) -> None:
+    table = pa.table(
+        {"key": list("abcd"), "original_width": [300, 50, 0, None], "original_height": [300, 300, 0, None]}
+    )
+    query = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
+    judged = BasicFilter().judged(query)
+    assert query.filter(all_of(judged.rules)).to_arrow()["key"].to_pylist() == ["a"]
+    assert judged.remark == "No pictures and captions: rules on them removed nothing."
+    unknown = query.mutate(original_width=0)
+    assert unknown.filter(all_of(BasicFilter().judged(unknown).rules)).count() == 4
+
+
+def test_clip_has_no_say_where_nearly_nothing_can_be_scored(engine: None) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2000, 8)).astype(np.float32).tolist()
+    texts = [vector if n < 150 else [] for n, vector in enumerate(vectors)]
+    kind = pa.list_(pa.float32())
+    captions = [f"caption {n}" if n < 150 else None for n in range(2000)]
+    table = pa.table({"caption": captions, "clip": pa.array(vectors, kind), "clip_text": pa.array(texts, kind)})
+    scored = with_score(DatasetQuery(DatasetQuery.from_arrow(table).save("pool")))
+    verdict = AlignmentFilter().verdict(scored)
+    assert not verdict.may_judge
+    assert "150 of 2,000 samples have a picture and a caption" in verdict.found
+    assert AlignmentFilter().rules(scored) == {}
+    assert AlignmentFilter(min_known=0.05).rules(scored)
 
 
 def test_sides_are_those_of_the_download_where_the_source_says_them(engine: None) -> None:

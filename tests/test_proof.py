@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from factory_lib import DatasetQuery
+from factory_lib import C, DatasetQuery
 from factory_lib.cli import factory
 from factory_lib.curation.alignment import AlignmentFilter, clip_score
 from factory_lib.curation.basic import all_of
+from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import caption_auc, judge_clip, judge_head
 
 
@@ -83,6 +87,54 @@ def test_a_head_needs_its_own_vectors_and_scores_that_spread(engine: None) -> No
     assert "takes vectors of 768" in judge_head(samples, "score", vectors="clip", width=768).found
     assert "does not spread" in judge_head(samples, "flat").found
     assert "made for vectors of l14" in judge_head(samples, "score", made_for="l14", made_by="b32").found
+
+
+def scored(**columns: list[float | None]) -> DatasetQuery:
+    rows = len(next(iter(columns.values())))
+    table = pa.table(
+        {"key": [str(n) for n in range(rows)], **{n: pa.array(v, pa.float64()) for n, v in columns.items()}}
+    )
+    return DatasetQuery(DatasetQuery.from_arrow(table).save("scored"))
+
+
+def test_a_head_that_may_judge_removes_what_is_out_of_bounds_and_keeps_what_has_no_score(engine: None) -> None:
+    samples = scored(score=[0.1, 0.5, 0.51, 0.9, None, float("nan")])
+    kept = samples.filter(all_of(HeadFilter("score", most=0.5).rules(samples)))
+    assert kept.to_arrow()["key"].to_pylist() == ["0", "1", "4", "5"]
+    both = samples.filter(all_of(HeadFilter("score", least=0.5, most=0.51).rules(samples)))
+    assert both.to_arrow()["key"].to_pylist() == ["1", "2", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "judges"),
+    [
+        ([0.9] * 20, False),  # one number for everything
+        ([0.9 + n / 1e5 for n in range(20)], False),  # hardly different, and all would go
+        ([0.01 + n / 1e5 for n in range(20)], True),  # hardly different, and none would
+        ([0.0] * 20, False),
+        ([None] * 20, False),
+        ([n / 20 for n in range(20)], True),
+    ],
+)
+def test_scores_that_say_nothing_remove_nothing(engine: None, scores: list[float | None], judges: bool) -> None:
+    samples = scored(score=scores)
+    head = HeadFilter("score", most=0.5)
+    assert head.verdict(samples).may_judge == judges
+    if not judges:
+        assert samples.filter(all_of(head.rules(samples))).count() == 20
+
+
+def test_the_stage_of_the_docs_is_one(engine: None) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "curation.md").read_text()
+    names: dict[str, object] = {"__name__": "docs"}
+    exec(compile(text.partition("```python\n")[2].partition("```")[0], "curation.md", "exec"), names)
+    head = names["BEAUTIFUL"]
+    assert isinstance(head, HeadFilter)
+    samples = pool(50, 0.1).mutate(aesthetic=C.score * 10)
+    assert "takes vectors of 768" in head.verdict(samples).found
+    assert samples.filter(all_of(head.rules(samples))).count() == 50
+    fits = replace(head, width=16)
+    assert samples.filter(all_of(fits.rules(samples))).count() == samples.filter("aesthetic >= 4.5").count() < 50
 
 
 def test_a_checkpoint_that_cannot_be_had_is_an_error_at_once() -> None:

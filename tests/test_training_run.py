@@ -20,6 +20,7 @@ import torch
 import torch.multiprocessing
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.stats import binomtest, norm
 
 from factory_lib.errors import TrainingError
 from factory_lib.expressions import C, case
@@ -34,6 +35,7 @@ from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_ch
 from factory_lib.training.contrastive import contrastive_loss, new_model
 from factory_lib.training.fitting import batch_loss
 from factory_lib.training.models import models_folder, publish, stored_models
+from factory_lib.training.noise import DEVIATIONS, compare, interval
 from factory_lib.training.pairs import captioned, training_batches
 from factory_lib.training.ranks import Rank, accelerator_of, distributed, processes_of
 from factory_lib.warehouse.embedded import engine_url
@@ -390,9 +392,55 @@ def test_what_counts_as_worse() -> None:
     """Two standard errors by hand: 100 pairs, 0.8 and 0.7: 2 sqrt(0.0016 + 0.0021) = 0.1217."""
     better, slightly = {"accuracy": 0.8, "pairs": 100}, {"accuracy": 0.7, "pairs": 100}
     much = {"accuracy": 0.6, "pairs": 100}
+    slightly["choices"] = much["choices"] = 10
     found = above_baseline(slightly, better)
     assert found.passed
     assert found.metadata["tolerance"].value == pytest.approx(0.1217, abs=1e-4)
+    assert "no difference beyond noise" in (found.description or "")
     assert not above_baseline(much, better).passed
     assert above_baseline(much, None).passed
     assert not_worse(much, None, None).passed
+
+
+def test_better_within_noise_is_not_better() -> None:
+    one, other = {"accuracy": 0.266, "pairs": 94}, {"accuracy": 0.160, "pairs": 94}
+    assert compare(one, other).tolerance == pytest.approx(0.118, abs=1e-3)
+    assert compare(one, other).verdict == "no difference"
+    assert str(compare(one, other)).endswith("no difference beyond noise")
+    # of the same pictures, all but ten alike, and these ten to the better
+    rights = ["1" * 25 + "0" * 69, "1" * 15 + "0" * 79]
+    one, other = ({"accuracy": right.count("1") / 94, "pairs": 94, "right": right} for right in rights)
+    assert compare(one, other).verdict == "better"
+    assert compare(other, one).verdict == "worse"
+    assert compare(one, one).verdict == "no difference"
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 5), (1, 10), (25, 94), (450, 500), (500, 500)])
+def test_the_interval_of_an_accuracy_is_wilsons(right: int, of: int) -> None:
+    confidence = float(2 * norm.cdf(DEVIATIONS) - 1)
+    expected = binomtest(right, of).proportion_ci(confidence, method="wilson")
+    assert interval(right / of, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_intervals_of_paired_differences_hold_the_true_one() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        shared = rng.random(120)
+        models = [(np.where(rng.random(120) < 0.7, shared, rng.random(120)) < level) for level in (0.45, 0.35)]
+        one, other = (
+            {"accuracy": float(m.mean()), "pairs": 120, "right": "".join(map(str, m.astype(int)))} for m in models
+        )
+        found = compare(one, other)
+        hits += found.low <= 0.1 <= found.high
+    assert 0.93 <= hits / 400 <= 0.99
+
+
+def test_captions_that_cannot_be_told_apart_train_nothing(
+    instance: dg.DagsterInstance, training_set: DatasetQuery
+) -> None:
+    training_set.mutate(caption=case((C.split == "test", "one caption"), default=C.caption)).save("training_set")
+    result = materialize(instance)
+    assert result.success
+    assert "All 80 test samples have the caption 'one caption'" in numbers(result)["why"]
+    assert not any(passed for passed, _ in checks(result).values())

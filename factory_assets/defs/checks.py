@@ -44,9 +44,10 @@ def images_decode() -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="basic_filter")
 def rejected_by_basic_filter() -> dg.AssetCheckResult:
-    """How many samples each rule rejects."""
+    """How many samples each rule rejects, and which rules cannot judge these samples."""
     given = DatasetQuery("clip_embeddings")
-    return checks.check_rejections(given, BASIC.rules(given.columns), remark=BASIC.remark(given.columns))
+    judged = BASIC.judged(given)
+    return checks.check_rejections(given, judged.rules, remark=judged.remark)
 
 
 @dg.asset_check(asset="clip_score_filter")

@@ -1,10 +1,13 @@
 """Curation: which samples are kept. Every stage is a mask over rows that exist already."""
 
+from collections.abc import Iterable
+
 from factory_assets.partitions import SHARDS
 from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
 from factory_lib.expressions import C, case, fn
+from factory_lib.operators import Expr
 from factory_lib.orchestration.stage import stage
 from factory_lib.query import DatasetQuery
 
@@ -16,7 +19,8 @@ TEST_SHARE = 0.1
 @stage(group="curation", partitions=SHARDS)
 def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
     """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
-    return clip_embeddings.filter(all_of(BASIC.rules(clip_embeddings.columns)))
+    # over all shards: one that has no captions, or no picture that decodes, is no pool without any
+    return clip_embeddings.filter(all_of(BASIC.judged(DatasetQuery("clip_embeddings")).rules))
 
 
 @stage(group="curation")
@@ -44,7 +48,13 @@ def clip_score_filter(deduplicated: DatasetQuery) -> DatasetQuery:
 def training_set(clip_score_filter: DatasetQuery) -> DatasetQuery:
     """What training reads: image, caption and score, split into train and test by a hash of the image's hash."""
     there = [name for name in ("key", "image", "caption", "phash", "clip_score") if name in clip_score_filter.columns]
-    # equal pictures would fall on the same side even if the filters before had kept both
-    draw = fn.sipHash64(C.phash if "phash" in there else C.sample_id, "split") / 2.0**64
-    split = case((draw < TEST_SHARE, "test"), default="train")
-    return clip_score_filter.select(*there, split=split)
+    return clip_score_filter.select(*there, split=split(there))
+
+
+def split(columns: Iterable[str]) -> Expr:
+    """Whether a sample is to learn from ("train") or to be scored on ("test"), the same before and after any filter.
+
+    Equal pictures fall on the same side even where no filter found them; pictures without a hash are drawn one by one.
+    """
+    identity = fn.coalesce(C.phash, C.sample_id) if "phash" in columns else C.sample_id
+    return case((fn.sipHash64(identity, "split") / 2.0**64 < TEST_SHARE, "test"), default="train")

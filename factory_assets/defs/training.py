@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from factory_assets.defs.curation import split
+from factory_lib.expressions import C
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
 from factory_lib.orchestration.training_asset import not_trained, train_model
@@ -38,8 +40,14 @@ CODE = code_components(trained_by)
 def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, training_set: DatasetQuery
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """A TinyCLIP trained on the training set, and the same model on as many uncurated samples to compare with."""
+    """A TinyCLIP trained on the training set, and the same model on as many uncurated samples to compare with.
+
+    Both are scored on samples from before the filters, which would choose an easy exam; copies of others are left out.
+    """
     if not {"image", "caption"} <= set(training_set.columns):
         return not_trained("these samples have no captions, or no pictures, to learn from.")
-    # the baseline is no input: other uncurated samples are no reason to train again
-    return train_model(context, training_set, DatasetQuery("samples"), config, code=CODE)
+    # neither is an input: other uncurated samples are no reason to train again
+    uncurated = DatasetQuery("image_signals")
+    uncurated = uncurated.mutate(split=split(uncurated.columns))
+    exam = uncurated.filter(C.split == "test").join(DatasetQuery("near_duplicates"), on="sample_id", how="anti")
+    return train_model(context, training_set, uncurated.filter(C.split == "train"), config, code=CODE, exam=exam)

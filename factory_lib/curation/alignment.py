@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from factory_lib.curation.proof import MIN_AUC, Verdict, judge_clip
+from factory_lib.curation.proof import MIN_AUC, MIN_KNOWN, Verdict, judge_clip
 from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -41,17 +41,23 @@ class AlignmentFilter:
         min_share: share of the pool, the best of it, that is kept in any case; DataComp's `clip_score` keeps 0.3.
         min_auc: how well the model has to tell own captions from those of other samples of the pool, or it has no say
             and all are kept (see `proof.judge_clip`); 0 asks for no proof.
+        min_known: share of the pool that has to have a score for it to remove those that have none, or a lower one.
     """
 
     min_score: float = 0.5
     min_share: float = 0.3
     min_auc: float = MIN_AUC
+    min_known: float = MIN_KNOWN
 
     def verdict(self, scored: DatasetQuery) -> Verdict:
         """Whether the model may judge this pool."""
         if "clip_score" not in scored.columns:
             lacking = "captions" if "caption" not in scored.columns else "pictures"
             return Verdict(False, f"CLIP has nothing to compare: these samples have no {lacking}.", NO_CAPTIONS)
+        found = scored.agg(rows=fn.count(), known=fn.countIf(fn.isFinite(C.clip_score))).to_arrow().to_pylist()[0]
+        if found["known"] < self.min_known * found["rows"]:
+            said = f"{found['known']:,} of {found['rows']:,} samples have a picture and a caption that CLIP compared."
+            return Verdict(False, said, NO_CAPTIONS)
         if not self.min_auc:
             return Verdict(True, "No proof was asked for.")
         return judge_clip(scored, min_auc=self.min_auc)

@@ -7,8 +7,27 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from factory_lib.curation.heads import HeadFilter
+from factory_lib.curation.proof import MIN_KNOWN
 from factory_lib.expressions import C, fn
 from factory_lib.operators import Expr, lift
+from factory_lib.query import DatasetQuery
+
+UNSAFE = "punsafe"
+"""Column with the probability that a picture is unsafe, of the source or of a signal."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What of a filter can be judged on a pool.
+
+    Attributes:
+        rules: reason -> predicate, never NULL.
+        remark: what cannot be judged and so removes nothing, in sentences; empty where all can be.
+    """
+
+    rules: Mapping[str, Expr]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -21,6 +40,8 @@ class BasicFilter:
         min_words: words of the caption, separated by white space.
         min_characters: code points of the caption.
         max_unsafe: probability that the image is unsafe, where the source brings one.
+        min_known: share of a pool that has to have captions for rules on captions to remove anything; in the same way
+            pictures that decode, and sides. Where nearly none has, it is more likely that something went wrong before.
     """
 
     min_side: int = 80
@@ -28,10 +49,12 @@ class BasicFilter:
     min_words: int = 3
     min_characters: int = 6
     max_unsafe: float = 0.5
+    min_known: float = MIN_KNOWN
 
     def remark(self, columns: Iterable[str]) -> str:
         """What cannot be judged for want of columns, as a sentence; empty where all can be."""
-        missing = " and ".join(_missing(columns))
+        there = _known(set(columns))
+        missing = " and ".join(name for name in ("pictures", "captions") if name not in there)
         return f"No {missing}: rules on them removed nothing." if missing else ""
 
     def rules(self, columns: Iterable[str]) -> dict[str, Expr]:
@@ -44,38 +67,91 @@ class BasicFilter:
             reason -> predicate, in the order in which a rejection is blamed on them. None of them is ever NULL.
         """
         there = set(columns)
+        inputs = {*_known(there), *({UNSAFE} & there)}
+        return {reason: rule for reason, (reads, rule) in self._rules(there).items() if reads in inputs}
+
+    def judged(self, pool: DatasetQuery) -> Judged:
+        """What can be judged on a pool: rules whose input nearly all its samples lack are left out, and so is the one
+        on unsafe pictures where their scores say nothing.
+
+        Args:
+            pool: all of the dataset: a shard that alone has no captions is no pool without captions.
+        """
+        there = set(pool.columns)
+        inputs = _known(there)
+        counts = {name: fn.countIf(known) for name, known in inputs.items()}
+        found = pool.agg(rows=fn.count(), **counts).to_arrow().to_pylist()[0]
+        rows = found.pop("rows")
+        lacking = {name: number for name, number in found.items() if number < self.min_known * rows}
+        said = [self.remark(there), *(_lack(name, number, rows) for name, number in lacking.items())]
+        if UNSAFE in there:
+            verdict = self._head.verdict(pool)
+            if not verdict.may_judge:
+                lacking[UNSAFE] = verdict.samples
+                said.append(f"{verdict.found} {verdict.hint}")
+        every = self._rules(there)
+        rules = {reason: rule for reason, rule in self.rules(there).items() if every[reason][0] not in lacking}
+        return Judged(rules, " ".join(filter(None, said)))
+
+    @property
+    def _head(self) -> HeadFilter:
+        return HeadFilter(UNSAFE, most=self.max_unsafe)
+
+    def _rules(self, there: set[str]) -> dict[str, tuple[str, Expr]]:
+        """reason -> what it reads, and the predicate."""
         width, height = _sides(there)
-        shorter, longer = fn.least(width, height), fn.greatest(width, height)
-        rules: dict[str, tuple[set[str], Expr]] = {
-            "image does not decode": ({"image_header"}, C.image_header.decodes),
-            f"shorter side below {self.min_side} px": ({"image_header"}, shorter >= self.min_side),
-            f"aspect ratio above {self.max_aspect:g}": ({"image_header"}, longer <= shorter * self.max_aspect),
-            f"caption has fewer than {self.min_words} words": (
-                {"caption_stats"},
-                C.caption_stats.n_words >= self.min_words,
+        stats = C.caption_stats
+        rules = {
+            "image does not decode": ("pictures", C.image_header.decodes),
+            f"shorter side below {self.min_side} px": ("sides", (width >= self.min_side) & (height >= self.min_side)),
+            f"aspect ratio above {self.max_aspect:g}": (
+                "sides",
+                (width <= height * self.max_aspect) & (height <= width * self.max_aspect),
             ),
+            f"caption has fewer than {self.min_words} words": ("captions", stats.n_words >= self.min_words),
             f"caption has fewer than {self.min_characters} characters": (
-                {"caption_stats"},
-                C.caption_stats.n_chars >= self.min_characters,
+                "captions",
+                stats.n_chars >= self.min_characters,
             ),
-            "caption is a file name": ({"caption_stats"}, ~C.caption_stats.is_file_name),
-            # a sample without a score is not known to be unsafe
-            "unsafe": ({"punsafe"}, C.punsafe.fill_null(0) <= self.max_unsafe),
+            "caption is a file name": ("captions", ~stats.is_file_name),
+            "unsafe": (UNSAFE, next(iter(self._head.predicates().values()))),
         }
-        return {reason: rule.fill_null(False) for reason, (needs, rule) in rules.items() if needs <= there}
+        return {reason: (reads, rule.fill_null(False)) for reason, (reads, rule) in rules.items()}
 
 
-def _missing(columns: Iterable[str]) -> list[str]:
-    there = set(columns)
-    return [what for name, what in (("image_header", "pictures"), ("caption_stats", "captions")) if name not in there]
+def _known(there: set[str]) -> dict[str, Expr]:
+    """What rules read -> whether a sample has it; without what no column says."""
+    found = {}
+    if "image_header" in there:
+        found["pictures"] = C.image_header.decodes.fill_null(False)
+    if "image_header" in there or {"original_width", "original_height"} <= there:
+        width, height = _sides(there)
+        found["sides"] = ((width > 0) & (height > 0)).fill_null(False)
+    if "caption_stats" in there:
+        found["captions"] = (C.caption_stats.n_words > 0).fill_null(False)
+    return found
+
+
+def _lack(name: str, number: int, rows: int) -> str:
+    said = {
+        "pictures": ("pictures decode", "image_signals says why the others do not."),
+        "sides": ("samples have a width and a height", ""),
+        "captions": ("samples have a caption", "Where captions have another name: --caption (make demo CAPTION=…)."),
+    }
+    what, hint = said[name]
+    return f"{number:,} of {rows:,} {what}: rules on {name} removed nothing. {hint}".rstrip()
 
 
 def _sides(columns: set[str]) -> tuple[Expr, Expr]:
-    """Width and height before any rescaling where the source says them, else those of the stored image."""
-    stored = C.image_header.width, C.image_header.height
-    if {"original_width", "original_height"} <= columns:
-        return C.original_width.fill_null(stored[0]), C.original_height.fill_null(stored[1])
-    return stored
+    """Width and height before any rescaling where the source says them (0 says nothing), else those of the stored
+    image."""
+    names = ("width", "height")
+    if not {"original_width", "original_height"} <= columns:
+        return C.image_header.width, C.image_header.height
+    said = [fn.nullIf(C[f"original_{name}"], 0) for name in names]
+    if "image_header" not in columns:
+        return said[0], said[1]
+    return said[0].fill_null(C.image_header.width), said[1].fill_null(C.image_header.height)
 
 
 def all_of(rules: Mapping[str, Expr]) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +14,7 @@ from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_lib.curation.alignment import with_score
 from factory_lib.curation.funnel import Step, funnel, rejections
 from factory_lib.errors import DatasetNotFound
-from factory_lib.expressions import C, cosine_distance
+from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
 from factory_lib.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.warehouse.client import warehouse
@@ -73,7 +73,7 @@ def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
     scored = with_score(deduplicated)
     near = before["basic_filter"].count() - deduplicated.count()
     return {
-        "basic_filter": rejections(embedded, BASIC.rules(embedded.columns)),
+        "basic_filter": rejections(embedded, BASIC.judged(embedded).rules),
         "deduplicated": {"near-duplicate of a better sample": near},
         "clip_score_filter": rejections(scored, ALIGNMENT.rules(scored)),
     }
@@ -83,10 +83,17 @@ def remarks(chain: Sequence[Version]) -> dict[str, str]:
     """Dataset -> why a stage kept everything, where its model cannot judge these samples."""
     before = {v.dataset: DatasetQuery(v) for v in chain}
     verdict = ALIGNMENT.verdict(with_score(before["deduplicated"]))
-    said = {"basic_filter": BASIC.remark(before["clip_embeddings"].columns)}
+    said = {"basic_filter": BASIC.judged(before["clip_embeddings"]).remark}
+    if not _comparable(before["basic_filter"]):
+        said["deduplicated"] = "kept all: there are no pictures to compare."
     if not verdict.may_judge:
         said["clip_score_filter"] = f"kept all: {verdict.found} {verdict.hint}"
     return {dataset: remark for dataset, remark in said.items() if remark}
+
+
+def _comparable(samples: DatasetQuery) -> bool:
+    """Whether there are pictures that near-duplicates can be found among."""
+    return "thumbnail" in samples.columns and samples.filter(fn.length(C.thumbnail) > 0).count() > 0
 
 
 def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
@@ -183,13 +190,21 @@ def print_model(training_set: Version, console: Console) -> None:
         console.print(f"\nNo model was trained: {numbers['why']}", soft_wrap=True)
         return
     line = (
-        f"\nModel trained on {numbers['samples']:,} pairs of {numbers['trained_on']}: {numbers['accuracy']:.1%} of"
-        f" {numbers['test_pairs']:,} unseen images are nearest to their own caption (chance {numbers['chance']:.1%},"
-        f" AUC {numbers['auc']:.3f})"
+        f"\nModel trained on {numbers['samples']:,} pairs of {numbers['trained_on']}: {_accuracy(numbers)} of"
+        f" {numbers['test_pairs']:,} unseen images, drawn before any filter, are nearest to their own caption (chance"
+        f" {numbers['chance']:.1%}, AUC {numbers['auc']:.3f})"
     )
     if "baseline_accuracy" in numbers:
-        line += f"; the same model on as many uncurated samples: {numbers['baseline_accuracy']:.1%}"
+        line += (
+            f"; the same model on as many uncurated samples: {_accuracy(numbers, 'baseline_')}."
+            f" The gain by curation is {numbers['compared_with_baseline']}"
+        )
     console.print(line + ".", soft_wrap=True)
+
+
+def _accuracy(numbers: Mapping[str, Any], of: str = "") -> str:
+    value, low, high = (numbers[f"{of}accuracy{end}"] for end in ("", "_low", "_high"))
+    return f"{value:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _percent(share: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib import progress
-from factory_lib.errors import FactoryError
+from factory_lib.errors import FactoryError, NothingToLearn
 from factory_lib.fingerprints.components import digest
 from factory_lib.orchestration.code import remember_code
 from factory_lib.orchestration.torchrun import torchrun
@@ -33,6 +33,7 @@ def train_model(
     config: TrainingConfig,
     *,
     code: Mapping[str, str],
+    exam: DatasetQuery | None = None,
 ) -> dg.MaterializeResult[None]:
     """Train on the samples of a dataset whose `split` is "train" and score on those where it is "test".
 
@@ -43,9 +44,11 @@ def train_model(
         baseline: uncurated samples: the same model is trained on as many of them, to say what curation gained.
         config: of the training.
         code: components of the code that trains; a checkpoint of other code is not taken up.
+        exam: samples to score on, none of which any model learns from; None for those of `data`.
 
     Returns:
-        The event of the model: its data version is a digest of the weights, its numbers plot over versions.
+        The event of the model: its data version is a digest of the weights, its numbers plot over versions. Where the
+        samples do not suffice, that of `not_trained`.
 
     Raises:
         dagster.Failure: it cannot be trained as asked, or a process of the training failed; says why.
@@ -58,7 +61,8 @@ def train_model(
     before = stored_models(models)
     began = time.monotonic()
     try:
-        setup = set_up(data, baseline, config, code=digest(code), previous=before[-1].path if before else None)
+        previous = before[-1].path if before else None
+        setup = set_up(data, baseline, config, code=digest(code), previous=previous, exam=exam)
         with alone(setup):
             torchrun(
                 context,
@@ -70,6 +74,8 @@ def train_model(
             )
             found = outcome(setup.folder)
             model = publish(models, setup.folder / "model.safetensors")
+    except NothingToLearn as error:
+        return not_trained(str(error))
     except FactoryError as error:
         # the cause is in the description; a stack trace through the launcher says nothing more
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.training.noise import accuracy_said, compare, interval
+
 if TYPE_CHECKING:
     from factory_lib.training.models import StoredModel
 
 ABOVE_CHANCE, ABOVE_BASELINE, NOT_WORSE = "above_chance", "above_baseline", "not_worse_than_previous"
-
-DEVIATIONS = 2.0
-"""Standard errors of the difference between two accuracies that count as noise: chance alone goes beyond in about one
-of forty comparisons."""
 
 
 def model_check_specs(asset: str) -> list[dg.AssetCheckSpec]:
@@ -62,13 +60,20 @@ def above_chance(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
     """Whether the accuracy is above chance by three standard deviations of guessing."""
     deviation = (metrics["chance"] * (1 - metrics["chance"]) / max(metrics["pairs"], 1)) ** 0.5
     bar = metrics["chance"] + 3 * deviation
+    low, high = interval(metrics["accuracy"], metrics["pairs"])
     return dg.AssetCheckResult(
         check_name=ABOVE_CHANCE,
         passed=metrics["accuracy"] > bar,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{metrics['accuracy']:.1%} of {metrics['pairs']} test pictures are nearest to their own caption "
+        description=f"{accuracy_said(metrics)} of {metrics['pairs']} test pictures are nearest to their own caption "
         f"among {metrics['choices']}; guessing gives {metrics['chance']:.0%}.",
-        metadata={"accuracy": metrics["accuracy"], "bar": bar, "chance": metrics["chance"]},
+        metadata={
+            "accuracy": metrics["accuracy"],
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "bar": bar,
+            "chance": metrics["chance"],
+        },
     )
 
 
@@ -78,14 +83,19 @@ def above_baseline(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | Non
         return dg.AssetCheckResult(
             check_name=ABOVE_BASELINE, passed=True, description="No baseline was trained to compare with."
         )
-    tolerance = noise(metrics, baseline)
+    difference = compare(metrics, baseline)
     return dg.AssetCheckResult(
         check_name=ABOVE_BASELINE,
-        passed=metrics["accuracy"] >= baseline["accuracy"] - tolerance,
+        passed=difference.high >= 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{metrics['accuracy']:.1%}, and {baseline['accuracy']:.1%} from as many uncurated samples; "
-        f"differences up to {tolerance:.1%} are noise with {metrics['pairs']} test pairs.",
-        metadata={"accuracy": metrics["accuracy"], "baseline": baseline["accuracy"], "tolerance": tolerance},
+        description=f"{accuracy_said(metrics)}, and {accuracy_said(baseline)} from as many uncurated samples, of "
+        f"{metrics['pairs']} test pairs: {difference}.",
+        metadata={
+            "accuracy": metrics["accuracy"],
+            "baseline": baseline["accuracy"],
+            "tolerance": difference.tolerance,
+            "verdict": difference.verdict,
+        },
     )
 
 
@@ -107,27 +117,19 @@ def not_worse(
     exam = "the same test samples"
     if before is None:
         before, exam = {"accuracy": float(facts["accuracy"]), "pairs": int(facts["pairs"])}, "its own test samples"
-    tolerance = noise(metrics, before)
+    difference = compare(metrics, before)
     return dg.AssetCheckResult(
         check_name=NOT_WORSE,
-        passed=metrics["accuracy"] >= before["accuracy"] - tolerance,
+        passed=difference.high >= 0,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{metrics['accuracy']:.1%}; v{previous.number}, trained on {facts['trained_on']}, has "
-        f"{before['accuracy']:.1%} on {exam}. Differences up to {tolerance:.1%} ({DEVIATIONS:g} standard errors) are "
-        f"noise with {metrics['pairs']} test pairs.",
+        description=f"{accuracy_said(metrics)}; v{previous.number}, trained on {facts['trained_on']}, has "
+        f"{accuracy_said(before)} on {exam}, {metrics['pairs']} pairs: {difference}.",
         metadata={
             "accuracy": metrics["accuracy"],
             "previous": before["accuracy"],
-            "tolerance": tolerance,
+            "tolerance": difference.tolerance,
+            "verdict": difference.verdict,
             "previous_model": previous.path.stem,
             "previous_trained_on": facts["trained_on"],
         },
     )
-
-
-def noise(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """By how much two accuracies may differ without meaning anything: standard errors of the difference of two
-    independent shares, sqrt(p1 (1 - p1) / n1 + p2 (1 - p2) / n2). On the same samples the true error is smaller.
-    """
-    variances = (m["accuracy"] * (1 - m["accuracy"]) / max(m["pairs"], 1) for m in (one, other))
-    return float(DEVIATIONS * sum(variances) ** 0.5)

@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 
+from factory_lib.training.noise import compare, interval
+
 WIDTH, HEIGHT = 420, 120
 """Of the loss curve, in pixels."""
 
@@ -63,6 +65,7 @@ def model_metadata(found: Mapping[str, Any], facts: Mapping[str, str], weights: 
         seconds: of the whole run.
     """
     model = found["model"]
+    low, high = interval(model["metrics"]["accuracy"], model["metrics"]["pairs"])
     numbers: dict[str, Any] = {
         "model": weights.stem,
         "weights": dg.MetadataValue.path(str(weights)),
@@ -72,6 +75,8 @@ def model_metadata(found: Mapping[str, Any], facts: Mapping[str, str], weights: 
         "decoder": facts["decoder"],
         "samples": model["samples"],
         "accuracy": model["metrics"]["accuracy"],
+        "accuracy_low": low,
+        "accuracy_high": high,
         "auc": model["metrics"]["auc"],
         "chance": model["metrics"]["chance"],
         "test_pairs": model["metrics"]["pairs"],
@@ -85,12 +90,24 @@ def model_metadata(found: Mapping[str, Any], facts: Mapping[str, str], weights: 
     }
     if model["speed"]:
         numbers |= speed_metadata(model["speed"])
-    if "baseline" in found:
-        accuracy = found["baseline"]["metrics"]["accuracy"]
-        numbers |= {"baseline_accuracy": accuracy, "gain_over_baseline": model["metrics"]["accuracy"] - accuracy}
-    if "previous" in found:
-        numbers["previous_accuracy"] = found["previous"]["metrics"]["accuracy"]
+    for name, gain in (("baseline", "gain_over_baseline"), ("previous", "gain_over_previous")):
+        if name in found:
+            numbers |= _compared(name, gain, model["metrics"], found[name]["metrics"])
     return numbers
+
+
+def _compared(name: str, gain: str, metrics: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    difference = compare(metrics, other)
+    low, high = interval(other["accuracy"], other["pairs"])
+    return {
+        f"{name}_accuracy": other["accuracy"],
+        f"{name}_accuracy_low": low,
+        f"{name}_accuracy_high": high,
+        gain: difference.value,
+        f"{gain}_low": difference.low,
+        f"{gain}_high": difference.high,
+        f"compared_with_{name}": str(difference),
+    }
 
 
 def loss_curve(curves: Mapping[str, Sequence[Sequence[float]]]) -> dg.MarkdownMetadataValue:

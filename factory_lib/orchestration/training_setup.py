@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory_lib.errors import TrainingError
+from factory_lib.errors import NothingToLearn, TrainingError
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def set_up(
     *,
     code: str,
     previous: Path | None,
+    exam: DatasetQuery | None = None,
     caption: str = "caption",
 ) -> Setup:
     """Write what the processes of a training read: the recipe, and the loaders with their indexes.
@@ -62,10 +63,13 @@ def set_up(
         baseline: uncurated samples; as many as there are to learn from are drawn, test samples excepted.
         code: fingerprint of the code that trains.
         previous: the model to compare with.
+        exam: samples to be scored on; None for those of `data`. Where data is the work of filters, samples that these
+            filters chose would flatter it.
 
     Raises:
         TrainingError: no such accelerator, or the batch cannot be cut evenly.
-        LoaderError: a query has no rows or lacks a column.
+        NothingToLearn: there are not two different captions to learn from, or to be scored on.
+        LoaderError: a query lacks a column.
     """
     from factory_lib.expressions import C
     from factory_lib.sql import tables
@@ -78,12 +82,11 @@ def set_up(
     accelerator = accelerator_of(config.accelerator)
     processes = processes_of(config.processes, accelerator, config.global_batch_size)
     version = resolve(warehouse(), tables(data.block)[0].name)
-    unseen = data.filter(C.split == "test")
-    exam = captioned(unseen, caption)
-    if exam.count() > TEST_LIMIT:
-        exam = exam.sample(TEST_LIMIT, seed=config.seed)
-    loaders = {told.TEST: told.Loading.of(exam_batches(exam, caption), caption, told.IN_ORDER)}
-    seen = captioned(data.filter(C.split == "train"), caption)
+    unseen = _captioned(data.filter(C.split == "test") if exam is None else exam, caption, "test samples")
+    asked = unseen.sample(TEST_LIMIT, seed=config.seed) if unseen.count() > TEST_LIMIT else unseen
+    scored = exam_batches(asked, caption)
+    loaders = {told.TEST: told.Loading.of(scored, caption, told.IN_ORDER)}
+    seen = _captioned(data.filter(C.split == "train"), caption, "training samples")
     given = loading(config, accelerator, processes)
     parts = [_part(told.MODEL, seen, caption, given, loaders)]
     if baseline is not None and config.baseline:
@@ -102,6 +105,7 @@ def set_up(
         learning_rate=config.learning_rate,
         caption=caption,
         parts=tuple(parts),
+        exam=scored.maker.facts(),
     )
     assignment = told.Assignment(
         recipe=recipe,
@@ -116,6 +120,25 @@ def set_up(
     folder = trainings_folder() / f"{version}-{recipe.fingerprint[:16]}"
     told.write_assignment(folder, assignment)
     return Setup(folder, accelerator, processes, version)
+
+
+def _captioned(samples: DatasetQuery, caption: str, what: str) -> DatasetQuery:
+    """Samples with a picture and a caption.
+
+    Raises:
+        NothingToLearn: there are not two different captions.
+    """
+    from factory_lib.expressions import C, fn
+    from factory_lib.training.pairs import captioned
+
+    there = captioned(samples, caption)
+    found = there.agg(rows=fn.count(), first=fn.min(C[caption]), last=fn.max(C[caption])).to_arrow().to_pylist()[0]
+    if found["first"] == found["last"]:
+        raise NothingToLearn(
+            f"All {found['rows']:,} {what} have the caption {found['first'][:80]!r}: one can only be chosen among "
+            "different ones."
+        )
+    return there
 
 
 def trainings_folder() -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from factory_lib.redaction import redact
@@ -72,10 +72,36 @@ class Account:
         """
         self._add(Group(kind, what, False, reason, loss), name)
 
+    def member(self, archive: str, path: str, reason: str = "", *, used: bool = False, loss: bool = True) -> None:
+        """A file within an archive, which is counted whenever it is named: there may be millions.
+
+        Args:
+            archive: its name.
+            path: within the archive.
+        """
+        self._count(Group("files", extension_of(path), used, reason, loss and not used), f"{archive}/{path}")
+
+    def take(self, other: Account) -> None:
+        """Add what another one counted, of other files."""
+        for key, group in other.groups.items():
+            found = self.groups.setdefault(key, replace(group, count=0, examples=[]))
+            found.count += group.count
+            found.examples += group.examples[: EXAMPLES - len(found.examples)]
+
+    def with_those(self, others: Iterable[Account]) -> Account:
+        """This account, and what others counted of other files."""
+        every = Account()
+        for account in (self, *others):
+            every.take(account)
+        return every
+
     def _add(self, group: Group, name: str) -> None:
         if name in self.names[group.kind]:
             return
         self.names[group.kind].add(name)
+        self._count(group, name)
+
+    def _count(self, group: Group, name: str) -> None:
         found = self.groups.setdefault((group.kind, group.what, group.used, group.reason), group)
         found.count += 1
         if len(found.examples) < EXAMPLES:

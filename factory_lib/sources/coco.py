@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import SourceError
@@ -35,18 +36,19 @@ class CocoTable:
     """Pictures of one COCO file.
 
     Attributes:
-        skipped: annotations of pictures that the file does not list.
+        skipped: annotations of pictures that the file does not list, and entries that are not what they should be.
     """
 
     def __init__(self, file: FileInfo, document: Mapping[str, Any]) -> None:
         images = [image for image in document["images"] if isinstance(image, dict)]
         if not images or not all("id" in image and "file_name" in image for image in images):
             raise SourceError(f"{redact(file.uri)} lists no images with an id and a file_name.")
-        rows = {image["id"]: row for row, image in enumerate(images)}
+        rows = {_hashable(image["id"]): row for row, image in enumerate(images)}
         grouped: list[list[dict[str, Any]]] = [[] for _ in images]
-        self.skipped = 0
-        for annotation in document["annotations"] or ():
-            row = rows.get(annotation.get("image_id"))
+        self.skipped = len(document["images"]) - len(images)
+        annotations = document["annotations"]
+        for annotation in annotations if isinstance(annotations, list) else ():
+            row = rows.get(_hashable(annotation.get("image_id"))) if _is_sound(annotation) else None
             if row is None:
                 self.skipped += 1
             else:
@@ -71,12 +73,32 @@ class CocoTable:
             yield batch.slice(start, size)
 
 
+def _is_sound(annotation: Any) -> bool:
+    """Whether an annotation is an object whose box and caption are such."""
+    if not isinstance(annotation, dict):
+        return False
+    box, caption = annotation.get("bbox"), annotation.get("caption")
+    numbers = box is None or (isinstance(box, list) and all(_is_number(side) for side in box))
+    return numbers and (caption is None or isinstance(caption, str))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def _hashable(value: Any) -> Any:
+    """An id that things are looked up by."""
+    return _text(value) if isinstance(value, list | dict) else value
+
+
 def _image_columns(images: list[dict[str, Any]], document: Mapping[str, Any]) -> Iterator[tuple[str, pa.Array]]:
-    licenses = {one.get("id"): one.get("name") for one in document.get("licenses") or () if isinstance(one, dict)}
+    licenses = {
+        _hashable(one.get("id")): one.get("name") for one in document.get("licenses") or () if isinstance(one, dict)
+    }
     for name in dict.fromkeys(name for image in images for name in image):
         values = [image.get(name) for image in images]
         if name == "license" and licenses:
-            values = [licenses.get(value, value) for value in values]
+            values = [licenses.get(_hashable(value), value) for value in values]
         yield "image_id" if name == "id" else name, json_column(values, json_type(values))[0]
 
 
@@ -91,13 +113,28 @@ def _annotation_columns(
         column = "caption_ids" if name == "id" and "caption" in names else _PLURALS.get(name, name)
         yield column, _list_column(name, lists)
         if name == "caption":
-            yield "caption", pa.array([captions[0] if captions else None for captions in lists], pa.string())
+            yield "caption", json_column([captions[0] if captions else None for captions in lists], pa.string())[0]
         if name == "category_id":
-            categories = {one.get("id"): one for one in document.get("categories") or () if isinstance(one, dict)}
+            categories = {
+                _hashable(one.get("id")): one for one in document.get("categories") or () if isinstance(one, dict)
+            }
             for field, plural in (("name", "categories"), ("supercategory", "supercategories")):
                 if any(field in one for one in categories.values()):
-                    found = [[str(categories.get(n, {}).get(field, n)) for n in numbers] for numbers in lists]
-                    yield plural, pa.array(found, pa.list_(pa.string()))
+                    found = [
+                        [str(categories.get(_hashable(n), {}).get(field, n)) for n in numbers] for numbers in lists
+                    ]
+                    yield plural, _lists(found, pa.string())
+
+
+def _objects(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = document.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _said(category: Mapping[str, Any], field: str, number: Any) -> str:
+    """What a category is called; its number where it is in no list."""
+    said = category.get(field, number)
+    return said if isinstance(said, str) else _text(said)
 
 
 def _list_column(name: str, lists: list[list[Any]]) -> pa.Array:
@@ -107,8 +144,15 @@ def _list_column(name: str, lists: list[list[Any]]) -> pa.Array:
     kind = json_type(values)
     if name in _TEXTS or pa.types.is_string(kind):
         texts = [[value if isinstance(value, str) else _text(value) for value in some] for some in lists]
-        return pa.array(texts, pa.list_(pa.string()))
-    return pa.array(lists, pa.list_(kind))
+        return _lists(texts, pa.string())
+    return _lists(lists, kind)
+
+
+def _lists(lists: list[list[Any]], kind: pa.DataType) -> pa.ListArray:
+    """Lists of JSON values as lists of one type."""
+    values, _ = json_column([value for some in lists for value in some], kind)
+    ends = np.cumsum([len(some) for some in lists], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int32()), values)
 
 
 def _text(value: Any) -> str:

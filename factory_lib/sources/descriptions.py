@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.errors import SourceError, StoreError
+from factory_lib.errors import SourceError
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.picture_names import Naming, PictureNames
 from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport
+from factory_lib.sources.surviving import reading, worded
 from factory_lib.sources.tables import TablePair, pair_files
 from factory_lib.storage.store import FileInfo
 
@@ -97,32 +98,33 @@ def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
     return [*pair_files(files), *documents]
 
 
-def describe(tables: Sequence[TablePair], names: PictureNames) -> tuple[list[Described], list[TablePair]]:
+def describe(tables: Sequence[TablePair], names: PictureNames, others: dict[str, str] | None = None) -> list[Described]:
     """Find out which tables describe pictures.
 
-    Returns:
-        Those that do, and the others.
+    Args:
+        others: gets the uri of each table that does not, and why.
     """
     found: list[Described] = []
-    others: list[TablePair] = []
     for number, pair in enumerate(tables):
         if pair.table is None:
-            others.append(pair)
             continue
         if number >= TABLES_TRIED and found:
             last = found[-1]
             found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed))
             continue
         try:
-            naming = names.find(pair.fresh())
-            described = None if naming is None else Described(pair, naming, False)
-            if described is not None:
-                found.append(Described(pair, described.naming, _load(described).repeated > 0))
-        except (SourceError, StoreError):
-            naming = None
-        if naming is None:
-            others.append(pair)
-    return found, others
+            with reading(pair.table.uri):
+                naming = names.find(pair.fresh())
+                if naming is not None:
+                    repeated = _load(Described(pair, naming, False)).repeated > 0
+                    found.append(Described(pair, naming, repeated))
+                    continue
+            reason = "a table that names no picture that is there"
+        except SourceError as error:
+            reason = worded(error)
+        if others is not None:
+            others[pair.table.uri] = reason
+    return found
 
 
 def settled_schema(tables: Iterable[Described]) -> pa.Schema:

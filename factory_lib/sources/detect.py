@@ -44,6 +44,8 @@ SCHEMA_MEMBERS = 6_000
 MAX_MEMBER_COLUMNS = 64
 """More kinds of members than this are names with dots in them."""
 _STATS = "_stats.json"
+_OF_TARS = ("datacomp", "img2dataset", "webdataset")
+"""Formats whose samples are members of tars."""
 
 
 def open_source(
@@ -104,7 +106,16 @@ def open_source(
     files = tuple(visible(root, seen))
     found = _Found(root, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to, format)
     for name, opener in _OPENERS.items():
-        if format in (None, name) and (source := opener(found)) is not None:
+        if format not in (None, name):
+            continue
+        with reading(root):
+            source = opener(found)
+        if source is not None:
+            if key_pattern is not None and name not in _OF_TARS:
+                raise SourceError(
+                    f"key_pattern says where the keys of members of tars end; {redact(uri)} is read as {name}.",
+                    "Leave it out.",
+                )
             used = {file.uri for shard in source.shards() for file in shard.files}
             account.settle_files(root, (file.uri for file in seen), used, name)
             source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
@@ -258,7 +269,8 @@ def _open_tables(found: _Found) -> Source | None:
 def _media_of(pair: TablePair) -> dict[str, str]:
     """Columns with the bytes of files; none of a table that cannot be read."""
     try:
-        return pair.fresh().media
+        with reading(pair.files[0].uri):
+            return pair.fresh().media
     except SourceError:
         return {}
 
@@ -266,13 +278,15 @@ def _media_of(pair: TablePair) -> dict[str, str]:
 def _open_zips(found: _Found) -> Source | None:
     suffixes = ZIP_SUFFIXES if found.format == "zip" else ZIP_SUFFIXES[:1]
     archives = tuple(file for file in found.files if file.uri.lower().endswith(suffixes))
-    return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to) if archives else None
+    if not archives:
+        return None
+    return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to, found.account)
 
 
 def _open_folder(found: _Found) -> Source | None:
     if any(map(_media_of, found.tables[: found.schema_tars])):
         return None
-    return open_folder(found.uri, found.files, found.tables)
+    return open_folder(found.uri, found.files, found.tables, found.account)
 
 
 _OPENERS: dict[str, Callable[[_Found], Source | None]] = {

@@ -6,8 +6,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from factory_lib.errors import SourceError
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.streams import LFS
+from factory_lib.sources.surviving import reading
 from factory_lib.sources.tar import INLINE_BYTES
 from factory_lib.sources.ziparchives import opened
 from factory_lib.storage.store import FileInfo, store
@@ -90,4 +92,13 @@ def is_lfs_pointer(entry: Entry) -> bool:
     """Whether a picture is not there, but what git keeps in its place."""
     if entry.size >= _POINTER_BYTES or split_path(entry.path)[1] not in IMAGES:
         return False
-    return entry.read(len(LFS)).startswith((LFS, b"/annex/objects/"))
+    return beginning(entry, len(LFS)).startswith((LFS, b"/annex/objects/"))
+
+
+def beginning(entry: Entry, size: int) -> bytes:
+    """The first bytes of a file; none where it alone cannot be read, which shows again when it is used."""
+    try:
+        with reading(entry.file.uri):
+            return entry.read(size)
+    except SourceError:
+        return b""

@@ -16,8 +16,9 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from factory_lib.sources.account import Account, extension_of
 from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema
-from factory_lib.sources.entries import Entry, entries_below, is_lfs_pointer, picture_format, split_path
+from factory_lib.sources.entries import Entry, beginning, entries_below, is_lfs_pointer, picture_format, split_path
 from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder
 from factory_lib.sources.members import Members
@@ -103,7 +104,10 @@ class Pictures:
         paths = pa.array([entry.path for entry in chosen], pa.string())
         for table in self.tables:
             if any(table.naming.is_below(folder) for folder in {entry.folder for entry in chosen}):
-                batch = self._joined(batch, table.rows_of(paths), table, report)
+                where = table.table.files[0].uri
+                found = surviving((table.rows_of(paths) for _ in [0]), where, "unreadable_tables", report)
+                for rows in found:
+                    batch = self._joined(batch, rows, table, report)
         return join_rows(batch, batch, self.schema)
 
     def _joined(
@@ -134,7 +138,7 @@ class Pictures:
             np.array([max(entry.offset, 0) for entry in entries], np.uint64),
             np.array([0 if lfs else entry.size for entry, lfs in zip(entries, pointers, strict=True)], np.uint64),
             [
-                _small(entry, report) if extension in self.layout.textual else None
+                small(entry, report) if extension in self.layout.textual else None
                 for entry, extension in zip(entries, extensions, strict=True)
             ],
             pa.array(
@@ -143,7 +147,7 @@ class Pictures:
         )
 
 
-def _small(entry: Entry, report: ShardReport) -> bytes | None:
+def small(entry: Entry, report: ShardReport) -> bytes | None:
     """The bytes of a small file; None where they cannot be read, which is reported."""
     where = entry.file.uri if entry.packed is None else f"{entry.file.uri}/{entry.path}"
     found = surviving((one.small() for one in [entry]), where, "unreadable_members", report)
@@ -189,7 +193,8 @@ class ImageFolder:
         files = [file for file in shard.files if file.uri not in self._tables]
         yield from self.pictures.rows(entries_below(self.uri, files), report)
         for table in self._accounted.get(shard.name, ()):
-            table.account(self._paths, report)
+            where = table.table.files[0].uri
+            list(surviving((table.account(self._paths, report) for _ in [0]), where, "unreadable_tables", report))
 
     @cached_property
     def _tables(self) -> set[str]:
@@ -234,11 +239,14 @@ def gathered(by_folder: dict[str, list[FileInfo]]) -> Iterator[list[str]]:
         yield group
 
 
-def open_folder(uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair] = ()) -> ImageFolder | None:
+def open_folder(
+    uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair], account: Account
+) -> ImageFolder | None:
     """The image files below a folder, or a single one; None when there are none.
 
     Args:
         tables: files there that may describe the images.
+        account: gets those of them that do not.
     """
     if files and uri == files[0].uri:
         uri = uri.rsplit("/", 1)[0]
@@ -248,9 +256,12 @@ def open_folder(uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair]
     paths = paths_of(kept, extensions)
     first = set(paths[:_FIRST])
     _refuse_undownloaded([entry for entry in kept if entry.path in first])
-    described, _ = describe(tables, PictureNames(uri, paths))
+    others: dict[str, str] = {}
+    described = describe(tables, PictureNames(uri, paths), others)
     if not described and len(tables) >= len(paths):
         return None  # a picture or two beside tables of something else
+    for table, reason in others.items():
+        account.leave_out("files", extension_of(table), table.removeprefix(uri.rstrip("/") + "/"), reason)
     by_uri = {entry.file.uri for entry in kept}
     pictures = settle_pictures(kept, extensions, described)
     return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, _format(described))
@@ -288,7 +299,7 @@ def settle_pictures(
     builder.add_images([pictures.key(entry) for entry in kept], [pictures.extension(entry) for entry in kept])
     if not downloads:
         documents = [entry for entry in kept if pictures.extension(entry) == "json"][:_SCHEMA_FILES]
-        builder.add_json([entry.small() for entry in documents])
+        builder.add_json([small(entry, ShardReport("")) for entry in documents])  # reading the shard reports it
     return replace(pictures, layout=builder.build())
 
 
@@ -319,7 +330,7 @@ def _is_coco(table: Described) -> bool:
 def _by_content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """Pictures whose name does not say so."""
     unknown = [entry for entry in entries if not split_path(entry.path)[1]]
-    found = ((entry.path, picture_format(entry.read(MAGIC_BYTES))) for entry in unknown[:_SNIFFED_FILES])
+    found = ((entry.path, picture_format(beginning(entry, MAGIC_BYTES))) for entry in unknown[:_SNIFFED_FILES])
     return [(path, extension) for path, extension in found if extension]
 
 

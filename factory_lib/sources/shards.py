@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
+from factory_lib.sources.account import Account
 from factory_lib.storage.store import FileInfo
 
 LONGEST_PROBLEM = 1000
@@ -52,12 +53,14 @@ class ShardReport:
         samples: rows yielded.
         counts: how often each kind of oddity occurred, such as `{"failed_rows": 8, "no_image": 3}`.
         problems: messages that say where; the first `PROBLEMS_KEPT` of them.
+        account: what became of files within the shard's archives.
     """
 
     shard: str
     samples: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    account: Account = field(default_factory=Account, compare=False)
 
     def count(self, kind: str, number: int = 1) -> None:
         """Add to a count; nothing happens when `number` is 0."""

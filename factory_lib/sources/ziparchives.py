@@ -44,13 +44,22 @@ def opened(file: FileInfo) -> zipfile.ZipFile:
         ) from error
 
 
-def members(file: FileInfo) -> list[zipfile.ZipInfo]:
+def members(file: FileInfo, overwritten: list[str] | None = None) -> list[zipfile.ZipInfo]:
     """The files in an archive, by name; of several with one name the last, which unpacking would leave.
+
+    Args:
+        overwritten: gets the names of the others.
 
     Raises:
         SourceError: it is no archive, or is damaged.
     """
-    found = {about.filename: about for about in opened(file).infolist() if not about.is_dir()}
+    found: dict[str, zipfile.ZipInfo] = {}
+    for about in opened(file).infolist():
+        if about.is_dir():
+            continue
+        if about.filename in found and overwritten is not None:
+            overwritten.append(about.filename)
+        found[about.filename] = about
     return sorted(found.values(), key=lambda about: about.filename)
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from factory_lib.home import private_folder
 from factory_lib.settings import settings
-from factory_lib.sources.account import EXAMPLES, extension_of, printable, reason_of
+from factory_lib.sources.account import EXAMPLES, Account, extension_of, printable, reason_of
 from factory_lib.sources.descriptions import tables_among
 from factory_lib.sources.entries import Entry, split_path
 from factory_lib.sources.keyindex import remove_older
@@ -32,19 +32,30 @@ MAX_MEMBER_BYTES = 2 * 2**30
 
 
 def entries_of(archive: FileInfo, report: ShardReport) -> list[Entry]:
-    """The members of an archive, by name; hidden ones and those that cannot be read are left out and counted.
+    """The members of an archive, by name; hidden ones and those that cannot be read are left out, and stand in the
+    report's account.
 
     Raises:
         SourceError: it is no archive, or is damaged.
     """
-    found = members(archive)
+    name, overwritten = name_of(archive), list[str]()
+    found = members(archive, overwritten)
+    for path in overwritten:
+        report.account.member(name, path, "a later member has the same name")
     encrypted = [about for about in found if is_encrypted(about)]
     if encrypted:
         report.count("encrypted_members", len(encrypted))
         report.problem(
             f"{len(encrypted)} members are encrypted, such as {printable(encrypted[0].filename)!r}: left out"
         )
-    plain = [about for about in found if not is_encrypted(about) and not _is_hidden(about)]
+    plain = []
+    for about in found:
+        if is_encrypted(about):
+            report.account.member(name, about.filename, "encrypted")
+        elif _is_hidden(about):
+            report.account.member(name, about.filename, "hidden", loss=False)
+        else:
+            plain.append(about)
     stored = [about for about in plain if is_stored(about)]
     places = dict(zip((about.filename for about in stored), offsets(archive, stored), strict=True))
     return [
@@ -53,6 +64,11 @@ def entries_of(archive: FileInfo, report: ShardReport) -> list[Entry]:
         else Entry(about.filename, archive, about.file_size, -1, about)
         for about in plain
     ]
+
+
+def name_of(archive: FileInfo) -> str:
+    """What an archive is called in accounts."""
+    return archive.uri.rsplit("/", 1)[-1]
 
 
 def unpacked(archive: FileInfo, entries: Sequence[Entry], to: str, report: ShardReport) -> list[Entry]:
@@ -124,9 +140,21 @@ def tables_in(archive: FileInfo, entries: Sequence[Entry]) -> tuple[str, list[Ta
     return str(folder), tables_among(there)
 
 
-def tell_left_out(entries: Iterable[Entry], kept: Iterable[Entry], report: ShardReport) -> None:
+def account_members(archive: FileInfo, entries: Iterable[Entry], used: set[str], account: Account) -> None:
+    """Account for the members of an archive.
+
+    Args:
+        entries: as `entries_of` gives them.
+        used: paths of those that are in samples, or are tables that describe some.
+    """
+    name = name_of(archive)
+    for entry in entries:
+        reason, loss = ("", False) if entry.path in used else reason_of(entry.path, "zip")
+        account.member(name, entry.path, reason, used=entry.path in used, loss=loss)
+
+
+def tell_left_out(entries: Iterable[Entry], used: set[str], report: ShardReport) -> None:
     """Count members that are in no sample, by their kind."""
-    used = {entry.path for entry in kept}
     names = [entry.path for entry in entries if entry.path not in used]
     report.count("members_left_out", len(names))
     kinds = Counter((extension_of(name), reason_of(name, "zip")[0]) for name in names)

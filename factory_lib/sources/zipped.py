@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
+from factory_lib.sources.account import Account
 from factory_lib.sources.descriptions import Described, describe, tables_among
 from factory_lib.sources.entries import Entry, split_path
-from factory_lib.sources.folder import SIDECARS, Pictures, belonging, paths_of, settle_pictures
+from factory_lib.sources.folder import SIDECARS, Pictures, belonging, paths_of, settle_pictures, small
 from factory_lib.sources.layout import Layout, LayoutBuilder
 from factory_lib.sources.members import Members, split_names
 from factory_lib.sources.picture_names import PictureNames
@@ -25,9 +26,17 @@ from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.surviving import reading, surviving
 from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import built_samples
-from factory_lib.sources.zipentries import entries_of, is_table, tables_in, tell_left_out, unpacked
+from factory_lib.sources.zipentries import (
+    account_members,
+    entries_of,
+    is_table,
+    tables_in,
+    tell_left_out,
+    unpacked,
+)
 from factory_lib.storage.store import FileInfo
 
+_SCHEMA_FILES = 200
 _LOOKED_INTO = 64
 """Archives whose members are listed, to tell those of tables from those of samples."""
 
@@ -43,6 +52,7 @@ class Zips:
         pictures: what pictures become; None where there are none.
         layout: what members become where there are no pictures.
         unpack_to: where compressed members are unpacked to.
+        accounted: uris of archives whose members stand in the account since they were looked into.
     """
 
     uri: str
@@ -51,6 +61,7 @@ class Zips:
     pictures: Pictures | None = None
     layout: Layout = field(default_factory=Layout)
     unpack_to: str | None = None
+    accounted: frozenset[str] = frozenset()
     format: str = "zip"
 
     @property
@@ -69,21 +80,28 @@ class Zips:
 
     def _rows(self, archive: FileInfo, report: ShardReport) -> Iterator[pa.RecordBatch]:
         entries = entries_of(archive, report)
+        if archive.uri in self.accounted:
+            report.account = Account()
         if self.pictures is None:
+            self._tell(archive, entries, _in_columns(entries, self.layout), report)
             placed = self._placed(archive, entries, report)
-            for batch in built_samples(_members(placed, self.layout), archive.uri, self.layout, report):
+            for batch in built_samples(_members(placed, self.layout, report), archive.uri, self.layout, report):
                 report.samples += len(batch)
                 yield batch
             return
         kept, extensions = belonging(entries)
         tables = _described(self.uri, archive, entries, paths_of(kept, extensions), self.beside)
-        used = tuple(file.uri for table in tables for file in table.table.files)
-        tell_left_out(entries, [*kept, *(e for e in entries if is_table(e) and _is_one_of(e, used))], report)
+        self._tell(archive, entries, _used(entries, kept, tables), report)
         own = {"tables": tuple(tables), "extensions": tuple(extensions), "settled": self.pictures.schema}
         yield from replace(self.pictures, **own).rows(self._placed(archive, kept, report), report)
         paths = pa.array(paths_of(kept, extensions), pa.string())
         for table in tables if len(self.archives) == 1 else ():  # of several, each has a part of the pictures
             table.account(paths, report)
+
+    def _tell(self, archive: FileInfo, entries: Sequence[Entry], used: set[str], report: ShardReport) -> None:
+        tell_left_out(entries, used, report)
+        if archive.uri not in self.accounted:
+            account_members(archive, entries, used, report.account)
 
     def _placed(self, archive: FileInfo, entries: Sequence[Entry], report: ShardReport) -> list[Entry]:
         """Entries whose bytes can be pointed at: where they are, or in an unpacked copy."""
@@ -93,23 +111,31 @@ class Zips:
 
 
 def open_zips(
-    uri: str, archives: Sequence[FileInfo], files: Sequence[FileInfo], first: int, unpack_to: str | None
+    uri: str,
+    archives: Sequence[FileInfo],
+    files: Sequence[FileInfo],
+    first: int,
+    unpack_to: str | None,
+    account: Account,
 ) -> Zips | None:
     """Zip archives below a folder, or one of them; None where none holds samples.
 
     Args:
         files: all that is there, among which may be tables that describe what is in the archives.
         first: how many archives are looked into for the columns.
+        account: gets the members of these, and of archives of tables; of the others they are accounted for as they are
+            read.
 
     Raises:
         SourceError: none of them can be read, or they have compressed members and nowhere to go.
     """
     looked: dict[FileInfo, list[Entry]] = {}
+    noted: dict[FileInfo, ShardReport] = {}
     errors: list[SourceError] = []
     for archive in archives[:_LOOKED_INTO]:
         try:
             with reading(archive.uri):
-                looked[archive] = entries_of(archive, ShardReport(""))
+                looked[archive] = entries_of(archive, noted.setdefault(archive, ShardReport("")))
         except SourceError as error:
             errors.append(error)
     if not looked and errors:
@@ -124,15 +150,27 @@ def open_zips(
     packed = next((entry for entry in kept or entries if _is_packed(entry)), None)
     if packed is not None:
         _place(packed.file, unpack_to)
+    seen = [*settling, *describing]
+    for archive in seen:
+        account.take(noted[archive].account)
+    accounted = frozenset(archive.uri for archive in seen)
     if not kept:
-        return Zips(uri, samples, layout=_layout(entries), unpack_to=unpack_to)
+        layout = _layout(entries)
+        for archive in seen:
+            used = _in_columns(looked[archive], layout) if archive in settling else set()
+            account_members(archive, looked[archive], used, account)
+        return Zips(uri, samples, layout=layout, unpack_to=unpack_to, accounted=accounted)
     tables = {file for pair in tables_among(files) for file in pair.files}
     beside = tuple(file for file in files if file in describing or file in tables)
     described: list[Described] = []
     for archive in settling:
         own = [entry for entry in kept if entry.file == archive]
         described += _described(uri, archive, looked[archive], paths_of(own, extensions), beside)
-    return Zips(uri, samples, beside, settle_pictures(kept, extensions, described), unpack_to=unpack_to)
+    for archive in seen:
+        own = [entry for entry in kept if entry.file == archive]
+        account_members(archive, looked[archive], _used(looked[archive], own, described), account)
+    pictures = settle_pictures(kept, extensions, described)
+    return Zips(uri, samples, beside, pictures, unpack_to=unpack_to, accounted=accounted)
 
 
 def _described(
@@ -140,18 +178,27 @@ def _described(
 ) -> list[Described]:
     """Tables that describe the pictures of an archive: its own, those beside it, and those in archives beside it."""
     folder, tables = tables_in(archive, entries)
-    found = describe(tables, PictureNames(folder, paths))[0]
+    found = describe(tables, PictureNames(folder, paths))
     loose = [file for file in beside if not file.uri.lower().endswith(".zip")]
-    found += describe(tables_among(loose), PictureNames(uri, paths))[0]
+    found += describe(tables_among(loose), PictureNames(uri, paths))
     for other in (file for file in beside if file not in loose):
         folder, tables = tables_in(other, entries_of(other, ShardReport("")))
-        found += describe(tables, PictureNames(folder, paths))[0]
+        found += describe(tables, PictureNames(folder, paths))
     return found
 
 
-def _is_one_of(entry: Entry, uris: Sequence[str]) -> bool:
-    """Whether a member is what one of these tables was copied from."""
-    return any(uri.endswith(f"/{entry.path}") for uri in uris)
+def _used(entries: Sequence[Entry], kept: Sequence[Entry], tables: Sequence[Described]) -> set[str]:
+    """Paths of members that are in samples, or are tables that describe some: these were copied out of the archive."""
+    copies = tuple(file.uri for table in tables for file in table.table.files)
+    of_tables = (e.path for e in entries if is_table(e) and any(uri.endswith(f"/{e.path}") for uri in copies))
+    return {*(entry.path for entry in kept), *of_tables}
+
+
+def _in_columns(entries: Sequence[Entry], layout: Layout) -> set[str]:
+    """Paths of members that are no pictures and are in a column: the names of others have no known extension."""
+    _, extensions = split_names(pa.array([entry.path for entry in entries], pa.string()))
+    known = set(layout.extensions)
+    return {entry.path for entry, name in zip(entries, extensions.to_pylist(), strict=True) if name in known}
 
 
 def _is_packed(entry: Entry) -> bool:
@@ -169,11 +216,12 @@ def _layout(entries: Sequence[Entry]) -> Layout:
     _, extensions = split_names(pa.array([entry.path for entry in entries], pa.string()))
     names = extensions.to_pylist()
     builder.extensions |= dict.fromkeys(name for name in names if name)
-    builder.add_json([entry.small() for entry, name in zip(entries, names, strict=True) if name == "json"][:200])
+    documents = [entry for entry, name in zip(entries, names, strict=True) if name == "json"][:_SCHEMA_FILES]
+    builder.add_json([small(entry, ShardReport("")) for entry in documents])
     return builder.build()
 
 
-def _members(entries: Sequence[Entry], layout: Layout) -> Members:
+def _members(entries: Sequence[Entry], layout: Layout, report: ShardReport) -> Members:
     """Members as a tar would have them."""
     keys, encoded = split_names(pa.array([entry.path for entry in entries], pa.string()))
     names = encoded.to_pylist()
@@ -184,6 +232,6 @@ def _members(entries: Sequence[Entry], layout: Layout) -> Members:
         np.array([known.get(names[row], -1) for row in rows], np.int32),
         np.array([max(entries[row].offset, 0) for row in rows], np.uint64),
         np.array([entries[row].size for row in rows], np.uint64),
-        [entries[row].small() if names[row] in layout.textual else None for row in rows],
+        [small(entries[row], report) if names[row] in layout.textual else None for row in rows],
         pa.array([entries[row].file.uri for row in rows], pa.string()),
     )

@@ -102,6 +102,7 @@ class Recipe:
         learning_rate: at the top of its cycle.
         caption: the text column.
         parts: the models, in the order in which they are trained.
+        exam: what the loader of the samples to score on says of them.
     """
 
     trained_on: str
@@ -114,6 +115,7 @@ class Recipe:
     learning_rate: float
     caption: str
     parts: tuple[Part, ...]
+    exam: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

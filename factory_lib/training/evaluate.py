@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class Metrics:
         auc: probability that a picture's score with its own caption is above a picture's score with a caption of
             another text (area under the ROC curve; 0.5 is chance).
         pairs: test pairs.
+        right: a digit for each of them, in order: 1 where the picture is nearest to its own caption, so that models can
+            be compared pair by pair.
     """
 
     accuracy: float
@@ -37,6 +40,11 @@ class Metrics:
     choices: int
     auc: float
     pairs: int
+    right: str = ""
+
+    def numbers(self) -> dict[str, Any]:
+        """What fits into the header of a file and into a message: all but `right`."""
+        return {name: value for name, value in asdict(self).items() if name != "right"}
 
 
 def evaluate(model: TinyClip, pairs: Pairs, *, seed: int = 0) -> Metrics:
@@ -54,12 +62,14 @@ def evaluate(model: TinyClip, pairs: Pairs, *, seed: int = 0) -> Metrics:
     scores = image_vectors(model, pairs.pictures) @ text_vectors(model, texts.tolist()).T
     own = scores[np.arange(len(pairs)), label]
     other = np.take_along_axis(scores, _others(label, len(texts), choices - 1, seed), axis=1)
+    right = (own[:, None] > other).all(1)
     return Metrics(
-        accuracy=float((own[:, None] > other).all(1).mean()),
+        accuracy=float(right.mean()),
         chance=1 / choices,
         choices=choices,
         auc=roc_auc(own, other[:, 0]),
         pairs=len(pairs),
+        right="".join(map(str, right.astype(int).tolist())),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.errors import LoaderError, nearest
+from factory_lib.errors import LoaderError, NothingToLearn, nearest
 from factory_lib.expressions import C
 from factory_lib.signals.tinyclip import SIDE, pixels
 from factory_lib.training.contrastive import vary
@@ -66,13 +66,14 @@ def captioned(samples: DatasetQuery, caption: str) -> DatasetQuery:
     """The samples that have a picture and a caption.
 
     Raises:
-        LoaderError: no rows, or no such column.
+        NothingToLearn: no rows.
+        LoaderError: no such column.
     """
     if caption not in samples.columns:
         raise LoaderError(f"{samples!r} has no column {caption!r} to train on.", nearest(caption, samples.columns))
-    there = samples.filter(f"isNotNull(`{caption}`)").filter(C.image.size > 0)
+    there = samples.filter(C[caption] != "", C.image.size > 0)
     if not there.count():
-        raise LoaderError(f"{samples!r} has no rows with a {caption!r}.", "Does a filter remove them all?")
+        raise NothingToLearn(f"{samples!r} has no rows with a {caption!r} and a picture.")
     return there
 
 

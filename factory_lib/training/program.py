@@ -82,7 +82,7 @@ def _finish(
         "seed": recipe.seed,
         "processes": rank.world,
         "accelerator": rank.device.type,
-        **asdict(metrics),
+        **metrics.numbers(),
     }
     weights = weights_bytes(fitted.model, {name: str(value) for name, value in header.items()})
     write_whole(folder / f"{part.name}.safetensors", weights)
@@ -98,7 +98,7 @@ def _finish(
         "losses": fitted.losses,
     }
     write_whole(folder / f"{part.name}.json", json.dumps(measured, indent=1).encode())
-    tell({"kind": SCORED, "part": part.name, "step": fitted.steps, **asdict(metrics)})
+    tell({"kind": SCORED, "part": part.name, "step": fitted.steps, **metrics.numbers()})
 
 
 def _score_previous(folder: Path, path: str, exam: _Exam, tell: Tell) -> None:
@@ -108,7 +108,7 @@ def _score_previous(folder: Path, path: str, exam: _Exam, tell: Tell) -> None:
     except (OSError, SignalError):
         return
     write_whole(folder / f"{PREVIOUS}.json", json.dumps({"path": path, "metrics": asdict(metrics)}).encode())
-    tell({"kind": SCORED, "part": PREVIOUS, **asdict(metrics)})
+    tell({"kind": SCORED, "part": PREVIOUS, **metrics.numbers()})
 
 
 def main() -> None:
