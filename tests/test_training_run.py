@@ -425,7 +425,7 @@ def test_the_interval_of_an_accuracy_is_wilsons(right: int, of: int) -> None:
 def test_intervals_of_paired_differences_hold_the_true_one() -> None:
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(400):
+    for _ in range(2000):
         shared = rng.random(120)
         models = [(np.where(rng.random(120) < 0.7, shared, rng.random(120)) < level) for level in (0.45, 0.35)]
         one, other = (
@@ -433,7 +433,7 @@ def test_intervals_of_paired_differences_hold_the_true_one() -> None:
         )
         found = compare(one, other)
         hits += found.low <= 0.1 <= found.high
-    assert 0.93 <= hits / 400 <= 0.99
+    assert 0.93 <= hits / 2000 <= 0.99
 
 
 def test_captions_that_cannot_be_told_apart_train_nothing(
