@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 
 from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.keyindex import KeyedTables, open_index
 from factory_lib.sources.shards import ShardReport, Source, SourceShard
-from factory_lib.sources.surviving import surviving
+from factory_lib.sources.surviving import survived
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class JoinedSource:
 
     def _rows_of(self, keys: pa.Array, report: ShardReport) -> pa.RecordBatch:
         """The metadata of some samples; where it cannot be read, none, which is reported."""
-        found = surviving((self.metadata.find(k, report) for k in [keys]), self.uri, "unreadable_tables", report)
-        rows = next(found, None)
+        rows = survived(partial(self.metadata.find, keys, report), self.uri, "unreadable_tables", report)
         if rows is None:
             report.count("no_metadata", len(keys))
             return self.metadata.nulls(len(keys))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from factory_lib.sources.members import Members
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
-from factory_lib.sources.surviving import surviving
+from factory_lib.sources.surviving import survived
 from factory_lib.sources.tables import TablePair, fitted
 from factory_lib.sources.webdataset import build_samples
 from factory_lib.storage.store import FileInfo
@@ -104,10 +104,9 @@ class Pictures:
         paths = pa.array([entry.path for entry in chosen], pa.string())
         for table in self.tables:
             if any(table.naming.is_below(folder) for folder in {entry.folder for entry in chosen}):
-                where = table.table.files[0].uri
-                found = surviving((table.rows_of(paths) for _ in [0]), where, "unreadable_tables", report)
-                for rows in found:
-                    batch = self._joined(batch, rows, table, report)
+                read = partial(table.rows_of, paths)
+                rows = survived(read, table.table.files[0].uri, "unreadable_tables", report)
+                batch = batch if rows is None else self._joined(batch, rows, table, report)
         return join_rows(batch, batch, self.schema)
 
     def _joined(
@@ -150,8 +149,7 @@ class Pictures:
 def small(entry: Entry, report: ShardReport) -> bytes | None:
     """The bytes of a small file; None where they cannot be read, which is reported."""
     where = entry.file.uri if entry.packed is None else f"{entry.file.uri}/{entry.path}"
-    found = surviving((one.small() for one in [entry]), where, "unreadable_members", report)
-    return next(found, None)
+    return survived(entry.small, where, "unreadable_members", report)
 
 
 @dataclass(frozen=True)
@@ -193,8 +191,8 @@ class ImageFolder:
         files = [file for file in shard.files if file.uri not in self._tables]
         yield from self.pictures.rows(entries_below(self.uri, files), report)
         for table in self._accounted.get(shard.name, ()):
-            where = table.table.files[0].uri
-            list(surviving((table.account(self._paths, report) for _ in [0]), where, "unreadable_tables", report))
+            tell = partial(table.account, self._paths, report)
+            survived(tell, table.table.files[0].uri, "unreadable_tables", report)
 
     @cached_property
     def _tables(self) -> set[str]:

@@ -61,6 +61,15 @@ def surviving(rows: Iterable[T], where: str, kind: str, report: ShardReport) -> 
         report.problem(printable(str(error)))
 
 
+def survived(act: Callable[[], T], where: str, kind: str, report: ShardReport) -> T | None:
+    """What a function returns; None where something goes wrong, which is counted as `kind` and reported.
+
+    Raises:
+        StoreError: the storage failed, or the file changed.
+    """
+    return next(surviving((act() for _ in (0,)), where, kind, report), None)
+
+
 def without_the_bad(
     size: int, build: Callable[[int, int], T], name: Callable[[int], str], kind: str, report: ShardReport
 ) -> Iterator[T]:
