@@ -1,13 +1,14 @@
 """Everything is killed at random while everything goes on: is anything lost, half, wrong or NULL?
 
-    python -m bench.soak [--kills 200] [--seed 0]
+    python -m bench.soak [--kills 200] [--seed 0] [--without daemon]
 
 Rounds over one data folder. In each something goes on (an update with a signal, two runs of one signal at once, a run of
 a Dagster graph or of its daemon, tags, gc, a disk that fills up), sources change before it, and at a random moment the
-client, the engine, a worker process, the Dagster run or the daemon gets SIGKILL. Behind each round all versions are
-compared with an oracle that knows what was written into the tars and what calls returned (`bench.soak_oracle`); at
-the end with their seals, too. The daemon is a stand-in within a process of its own: ticks that evaluate the automation
-conditions and run what they request. The disk fills up where a tmpfs can be mounted, which takes root.
+client, the engine, a worker process, the Dagster run, the daemon, its code server or the run that it launched gets
+SIGKILL. Behind each round all versions are compared with an oracle that knows what was written into the tars and what
+calls returned (`bench.soak_oracle`), and Dagster's events with the versions; at the end all with their seals, too. The
+daemon is Dagster's own, with a queue and runs in processes of their own. The disk fills up where a tmpfs can be mounted,
+which takes root.
 """
 
 from __future__ import annotations
@@ -23,29 +24,21 @@ import signal as signals
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.disks import NoDisks, memory_disk
+from bench.soak_doings import act
 from bench.soak_oracle import Oracle, caption
-from bench.soak_oracle import weight as weight_of
-from factory_lib import DatasetQuery, signal
 
-SHARDS, SAMPLES = ("a", "b", "c", "d"), 40
+SHARDS, SAMPLES = ("a", "b", "c", "d"), 160
+"""More samples a shard than are computed without workers."""
 MEGABYTES = 600
 PATIENCE_SECONDS = 600.0
-_SLOW_SECONDS = 0.003
 _fork = multiprocessing.get_context("fork")
-
-
-@signal
-def weight(caption: str) -> int:
-    """A number of a text, slow enough to be killed at."""
-    time.sleep(_SLOW_SECONDS)
-    return weight_of(caption)
 
 
 @dataclass
@@ -71,8 +64,8 @@ class Soak:
     faults: list[str] = field(default_factory=list)
 
 
-def run(kills: int, seed: int, say: Callable[[str], None], seconds: float = 1e9) -> Soak:
-    """Kill so many times, or for so long; the soak with its faults."""
+def run(kills: int, seed: int, say: Callable[[str], None], seconds: float = 1e9, without: Sequence[str] = ()) -> Soak:
+    """Kill so many times, or for so long; the soak with its faults. Some of `_ACTIONS` may be left out."""
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         home = scratch / "home"
@@ -91,16 +84,16 @@ def run(kills: int, seed: int, say: Callable[[str], None], seconds: float = 1e9)
         number, until = 0, time.monotonic() + seconds
         while sum(soak.kills.values()) < kills and time.monotonic() < until:
             number += 1
-            _round(soak, number, disk)
+            _round(soak, number, disk, without)
         soak.faults += _not_as_published(home)
     return soak
 
 
-def _round(soak: Soak, number: int, disk: Path | None) -> None:
+def _round(soak: Soak, number: int, disk: Path | None, without: Sequence[str]) -> None:
     draw, oracle = soak.draw, soak.oracle
     if draw.random() < 0.7:
         _write(soak, draw.choice(SHARDS))
-    actions = [*_ACTIONS, *(["full disk"] if disk else [])]
+    actions = [name for name in (*_ACTIONS, *(["full disk"] if disk else [])) if name not in without]
     weights = [_ACTIONS[a][1] if a in _ACTIONS else 1 for a in actions]
     action = draw.choices(actions, weights)[0] if number > 1 else "update"
     with _filled(disk, draw) if action == "full disk" and disk else contextlib.nullcontext():
@@ -133,7 +126,7 @@ class _Actor:
         self.name = name
         self.now = dict(soak.oracle.now)
         self._receiver, sender = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_act, args=(name, soak.source, sender, soak.draw.random()))
+        self._process = _fork.Process(target=act, args=(name, soak.source, sender, soak.draw.random()))
         self._process.start()
         sender.close()
 
@@ -169,94 +162,12 @@ class _Actor:
                     soak.done[self.name] += 1
 
 
-def _act(name: str, source: Path, sender: Any, chance: float) -> None:
-    """Body of an actor."""
-    from factory_lib.errors import FactoryError
-
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
-    try:
-        for version in _DOES[name](source, chance):
-            sender.send(version)
-        sender.send(("done",))
-    except FactoryError as error:
-        sender.send(("refused", type(error).__name__))
-    except OSError as error:
-        sender.send(("refused", f"{type(error).__name__} {error.errno}"))
-
-
-def _update(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    one = DatasetQuery.from_source(str(source)).update("texts")
-    yield "version", str(one), one.uuid
-    two = DatasetQuery("texts").add_signals(weight).update("weighed")
-    yield "version", str(two), two.uuid
-
-
-def _save(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    time.sleep(0.3 * chance)
-    one = DatasetQuery("texts").add_signals(weight).save("both")
-    yield "version", str(one), one.uuid
-
-
-def _tag(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    from factory_lib.warehouse.client import warehouse
-    from factory_lib.warehouse.tags import set_tag
-    from factory_lib.warehouse.versions import latest
-
-    found = latest(warehouse(), "texts")
-    if found is not None:
-        tag = f"t{int(chance * 1e9)}"
-        set_tag(warehouse(), "texts", str(found), found.uuid, tag)
-        yield "tag", f"texts@{tag}", found.uuid
-
-
-def _gc(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    from factory_lib.warehouse.client import warehouse
-    from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
-    from factory_lib.warehouse.retention import find_sweepable, sweep
-
-    policy = KeepPolicy(last=2, days=0)
-    drop_versions(warehouse(), expired(warehouse(), policy), policy)
-    sweep(warehouse(), find_sweepable(warehouse()))
-    yield from ()
-
-
-def _dagster(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    from factory_lib.orchestration.instance import factory_instance
-    from factory_lib.orchestration.running import run_graph
-    from tests.dagster_graph import graph
-
-    with factory_instance() as instance:
-        run_graph(instance, graph(source))
-    yield from ()
-
-
-def _daemon(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    from factory_lib.orchestration.instance import factory_instance
-    from tests.dagster_graph import Daemon, graph, look
-
-    with factory_instance() as instance:
-        daemon = Daemon(instance)
-        for _ in range(3):
-            look(instance, source)
-            daemon.tick(graph(source))
-    yield from ()
-
-
-_DOES: dict[str, Callable[[Path, float], Iterator[tuple[str, ...]]]] = {
-    "update": _update,
-    "save": _save,
-    "tag": _tag,
-    "gc": _gc,
-    "Dagster run": _dagster,
-    "daemon": _daemon,
-}
 _ACTIONS: dict[str, tuple[list[str], int]] = {
     "update": (["update"], 5),
     "pair": (["save", "save"], 4),
     "update, tag and gc": (["update", "tag", "gc"], 4),
     "pair and gc": (["save", "save", "gc"], 3),
-    "Dagster run": (["Dagster run"], 1),
+    "Dagster run": (["Dagster run"], 3),
     "daemon": (["daemon"], 1),
 }
 """What goes on at once, and how often relative to others."""
@@ -264,34 +175,52 @@ _ACTIONS: dict[str, tuple[list[str], int]] = {
 
 def _kill(soak: Soak, draw: random.Random, actors: list[_Actor]) -> str:
     """Kill one of those who are at it; what it was, or an empty string where all were done."""
-    living = [actor for actor in actors if actor.is_alive]
-    victims: dict[str, int] = {}
-    for actor in living:
-        victims["client" if actor.name not in ("Dagster run", "daemon") else actor.name] = actor.pid
-        for worker in _children(actor.pid):
-            victims.setdefault("worker", worker)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        if living:
-            victims["engine"] = json.loads((soak.oracle.home / "engine.json").read_text())["owner"]["pid"]
+    victims = _victims(soak.oracle.home, actors)
     if not victims:
         return ""
     # Workers live shortly: where there are any, they are the likelier ones.
     victim = "worker" if "worker" in victims and draw.random() < 0.5 else draw.choice(sorted(victims))
     with contextlib.suppress(ProcessLookupError):
-        os.kill(victims[victim], signals.SIGKILL)
+        os.kill(draw.choice(victims[victim]), signals.SIGKILL)
         soak.kills[victim] += 1
         return victim
     return ""
 
 
-def _children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, IndexError):
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
-                own = int(entry.parent.name)
-                found += [own, *_children(own)]
+def _victims(home: Path, actors: list[_Actor]) -> dict[str, list[int]]:
+    """What is at it: what it is -> its processes."""
+    engine = 0
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        engine = json.loads((home / "engine.json").read_text())["owner"]["pid"]
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for actor in actors:
+        if not actor.is_alive:
+            continue
+        if actor.name != "daemon":  # this one merely watches
+            found[actor.name if actor.name == "Dagster run" else "client"].append(actor.pid)
+        for pid, command in _children(actor.pid):
+            if pid != engine and "resource_tracker" not in command:
+                found[_role(actor.name, command)].append(pid)
+    if found and engine:
+        found["engine"].append(engine)
     return found
+
+
+def _role(actor: str, command: str) -> str:
+    if actor != "daemon":
+        return "worker"
+    if "dagster._daemon" in command:
+        return "daemon"
+    return "code server" if "grpc" in command else "launched run"
+
+
+def _children(pid: int) -> Iterator[tuple[int, str]]:
+    """All processes below one, with their command lines."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                yield int(entry.name), (entry / "cmdline").read_text().replace("\0", " ")
+                yield from _children(int(entry.name))
 
 
 @contextlib.contextmanager
@@ -343,13 +272,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
+    parser.add_argument("--without", action="append", default=[], choices=list(_ACTIONS), help="leave out")
     arguments = parser.parse_args()
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    soak = run(arguments.kills, arguments.seed, say, arguments.seconds)
+    soak = run(arguments.kills, arguments.seed, say, arguments.seconds, arguments.without)
     rows = [("killed", what, n) for what, n in sorted(soak.kills.items())]
     rows += [("done", what, n) for what, n in sorted(soak.done.items())]
     rows += [("ended with an error", what, n) for what, n in sorted(soak.refused.items())]

@@ -7,8 +7,10 @@ samples that file has; the values of signals are computed again here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 import urllib.request
 import zlib
 from collections import defaultdict
@@ -73,7 +75,7 @@ class Oracle:
             for row in self.rows("SELECT database, name, toString(uuid) AS uuid FROM system.tables")
             if row["database"] not in _OWN and _VERSION.fullmatch(row["name"])
         }
-        found = self._lost(tables)
+        found = self._lost(tables) + self._not_there(set(tables.values()))
         content = self._content(tables)
         recorded = {
             row["id"]: row
@@ -106,6 +108,14 @@ class Oracle:
         there = {(row["tag"], row["id"]) for row in entries}
         return found + [f"{tag} is gone" for tag, uuid in self.tags.items() if (tag, uuid) not in there]
 
+    def _not_there(self, names: set[str]) -> list[str]:
+        """Versions that Dagster says were made, and that are neither there nor were dropped."""
+        dropped = {row["version"] for row in self.rows("SELECT version FROM factory.dropped")}
+        return [
+            f"{name} is materialized by Dagster's events and is not there"
+            for name in sorted(set(materialized(self.home)) - names - dropped)
+        ]
+
     def _content(self, tables: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
         columns: dict[str, set[str]] = defaultdict(set)
         for row in self.rows("SELECT concat(database, '.', table) AS t, name FROM system.columns"):
@@ -123,6 +133,20 @@ class Oracle:
             for row in self.rows(" UNION ALL ".join(parts[start : start + 50])):
                 held[row.pop("id")].append(row)
         return held
+
+
+def materialized(home: Path) -> list[str]:
+    """Versions that Dagster's event log names, one for each materialization."""
+    log = home / "dagster/history/runs/index.db"
+    if not log.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True, timeout=60)) as events:
+        found = events.execute("SELECT event FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'")
+        entries = [
+            json.loads(event)["dagster_event"]["event_specific_data"]["materialization"]["metadata_entries"]
+            for (event,) in found
+        ]
+    return [one["entry_data"]["text"] for of_event in entries for one in of_event if one["label"] == "version"]
 
 
 def _generations(held: list[dict[str, Any]]) -> set[tuple[str, int]]:
