@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, wrong arguments, broken input, and being killed."""
+"""The command line: what it prints, its exit codes, wrong arguments, broken input."""
 
 from __future__ import annotations
 
@@ -6,57 +6,18 @@ import io
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from factory_lib import C, DatasetQuery
 from factory_lib.cli import factory
 from factory_lib.commands import output
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.embedded import engine_status, stop_engine
+from tests.command_line import data, photos, run
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMAND = [sys.executable, "-m", "factory_lib.cli"]
-
-
-def run(*arguments: str, code: int = 0, stdin: str | None = None) -> Result:
-    """Run a command in this process and check its exit code."""
-    result = CliRunner().invoke(factory, list(arguments), input=stdin)
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    return result
-
-
-def data(*arguments: str) -> Any:
-    """What a command prints with --json."""
-    return json.loads(run(*arguments, "--json").stdout)
-
-
-@pytest.fixture
-def photos(engine: None) -> None:
-    """photos.v1 and v2, and wide.v1 made of it."""
-    for name, start in (("a", 0), ("b", 100)):
-        table = pa.table(
-            {
-                "part": [name] * 100,
-                "key": [f"{name}{i}" for i in range(100)],
-                "width": range(start, start + 100),
-                "caption": [f'a, "b" [{i}]' for i in range(100)],
-                "v": [[float(i), 0.5] for i in range(100)],
-            }
-        )
-        DatasetQuery.from_arrow(table, shard="part").save("photos", mode="merge")
-    DatasetQuery("photos").filter(C.width >= 150).save("wide")
+__all__ = ["photos"]
 
 
 # Listing and showing ---------------------------------------------------------------------------------------------
@@ -111,127 +72,6 @@ def test_show_of_a_table_without_provenance() -> None:
     warehouse().execute("INSERT INTO photos.v9 SELECT * FROM photos.v2")
     assert (data("show", "photos.v9")["rows"], data("show", "photos.v9")["provenance"]) == (200, None)
     assert "not recorded" in run("show", "photos.v9", "--shards").stdout
-
-
-# SQL -------------------------------------------------------------------------------------------------------------
-
-QUERY = (
-    "SELECT key, width, v, toUUID('00000000-0000-0000-0000-000000000001') AS id, caption FROM photos.v2 ORDER BY width"
-)
-
-
-@pytest.mark.usefixtures("photos")
-def test_sql_in_every_format(tmp_path: Path) -> None:
-    expected = [f"{name}{i}" for name in "ab" for i in range(100)]
-    rows = json.loads(run("sql", QUERY, "--json").stdout)
-    assert [row["key"] for row in rows] == expected
-    assert rows[1]["v"] == [1.0, 0.5]
-    assert rows[1]["id"] == "00000000-0000-0000-0000-000000000001"
-    lines = run("sql", QUERY, "--format", "jsonl").stdout.splitlines()
-    assert [json.loads(line)["key"] for line in lines] == expected
-    table = pa.csv.read_csv(io.BytesIO(run("sql", QUERY, "--format", "csv").stdout_bytes))
-    assert table["key"].to_pylist() == expected
-    assert table["caption"].to_pylist()[3] == 'a, "b" [3]'
-    assert [json.loads(v) for v in table["v"].to_pylist()][2] == [2.0, 0.5]
-    arrow = pa.ipc.open_stream(run("sql", QUERY, "--format", "arrow").stdout_bytes).read_all()
-    assert arrow["width"].to_pylist() == list(range(200))
-    for name in ("rows.parquet", "rows.csv", "rows.json", "rows.jsonl", "rows.arrow"):
-        assert run("sql", QUERY, "-o", str(tmp_path / name)).stdout == ""
-    assert pq.read_table(tmp_path / "rows.parquet")["v"].to_pylist()[5] == [5.0, 0.5]
-    assert len(json.loads((tmp_path / "rows.json").read_text())) == 200
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "rows.arrow",
-        "rows.csv",
-        "rows.json",
-        "rows.jsonl",
-        "rows.parquet",
-    ]
-    assert json.loads(run("sql", "SELECT 1 AS x WHERE 0", "--json").stdout) == []
-    assert run("sql", "SELECT 1 AS x WHERE 0", "--format", "csv").stdout.strip() == '"x"'
-    assert json.loads(run("sql", "SELECT nan AS x, inf AS y, NULL AS z", "--json").stdout) == [
-        {"x": None, "y": None, "z": None}
-    ]
-
-
-@pytest.mark.usefixtures("photos")
-def test_sql_limits() -> None:
-    shown = run("sql", "SELECT width FROM photos.v2 ORDER BY width")
-    assert shown.stdout.split()[2:] == [str(i) for i in range(100)]
-    assert "the first 100 rows" in shown.stderr
-    exact = run("sql", "SELECT width FROM photos.v1 ORDER BY width")
-    assert exact.stderr == ""
-    assert len(run("sql", "SELECT width FROM photos.v2", "--limit", "150").stdout.split()) == 152
-    assert len(run("sql", "SELECT width FROM photos.v2", "--limit", "3", "--format", "jsonl").stdout.splitlines()) == 3
-    assert run("sql", "-", "--format", "csv", stdin="SELECT 42 AS x").stdout.split() == ['"x"', "42"]
-    threads = "SELECT value FROM system.settings WHERE name = 'max_threads'"
-    assert data("sql", threads, "--setting", "max_threads=3") == [{"value": "3"}]
-
-
-CHANGES = [
-    "DROP TABLE photos.v1",
-    "INSERT INTO photos.v1 SELECT * FROM photos.v1",
-    "ALTER TABLE photos.v1 DELETE WHERE 1",
-    "DELETE FROM photos.v1 WHERE 1",
-    "TRUNCATE TABLE photos.v1",
-    "RENAME TABLE photos.v1 TO photos.v8",
-    "CREATE DATABASE other",
-    "CREATE TABLE photos.t (x Int8) ENGINE = Memory",
-    "CREATE TEMPORARY TABLE t (x Int8)",
-    "CREATE VIEW photos.w AS SELECT 1",
-    "OPTIMIZE TABLE photos.v1",
-    "DETACH TABLE photos.v1",
-    "KILL QUERY WHERE 1",
-    " /* x */ kill query where 1",
-    "SYSTEM STOP MERGES",
-    "SET readonly = 0",
-    "SELECT 1 SETTINGS readonly = 0",
-    "USE photos",
-    "INSERT INTO FUNCTION file('{folder}/stolen.csv') SELECT 1 AS a",
-    "SELECT 1 INTO OUTFILE '{folder}/stolen.csv'",
-    "SELECT 1; DROP TABLE photos.v1",
-    "",
-]
-
-
-@pytest.mark.usefixtures("photos")
-def test_sql_changes_nothing(tmp_path: Path) -> None:
-    tables = "SELECT database, name, uuid FROM system.tables WHERE database != 'system' ORDER BY ALL"
-    before = (warehouse().rows(tables), data("ls"))
-    for statement in CHANGES:
-        result = run("sql", statement.replace("{folder}", str(tmp_path)), code=1)
-        assert result.stdout == "", statement
-        assert result.stderr.startswith("Error: "), statement
-        assert (warehouse().rows(tables), data("ls")) == before, statement
-    assert list(tmp_path.iterdir()) == []
-
-
-HINTS = [
-    ("SELECT widht FROM photos.v2", "no column 'widht'.*Did you mean 'width'"),
-    ("SELECT 1 FROM photos.v7", "no version photos.v7.*photos has v1 to v2"),
-    ("SELECT 1 FROM phots.v1", "no dataset 'phots'.*Did you mean 'photos'"),
-    ("SELECT 1 FROM photos", "'photos' is a dataset.*photos.v2"),
-    ("SELECT 1 SETTINGS max_threads = 77", "'max_threads'.*--setting max_threads="),
-    ("SELECT nosuch(1)", "nosuch"),
-    ("SELEC 1", "Syntax error"),
-    ("SELECT 1 FORMAT CSV", "without FORMAT"),
-    ("DROP TABLE photos.v1", "only reading is allowed"),
-]
-
-
-@pytest.mark.usefixtures("photos")
-def test_sql_errors_say_what_to_write_instead() -> None:
-    for statement, says in HINTS:
-        assert re.search(says, run("sql", statement, code=1).stderr, re.DOTALL), statement
-
-
-def test_sql_keeps_a_file_that_is_there_until_the_new_one_is_whole(engine: None, tmp_path: Path) -> None:
-    target = tmp_path / "rows.csv"
-    target.write_text("old")
-    query = "SELECT number, throwIf(number = 3000000) FROM numbers(5000000)"
-    result = run("sql", query, "-o", str(target), "--setting", "max_block_size=1000", code=1)
-    assert "Error:" in result.stderr
-    assert target.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.csv"]
 
 
 # Ingest ----------------------------------------------------------------------------------------------------------
@@ -415,116 +255,3 @@ def test_sizes(n: int, text: str) -> None:
 )
 def test_durations(value: float, text: str) -> None:
     assert output.seconds(value) == text
-
-
-# Real processes --------------------------------------------------------------------------------------------------
-
-
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
-    )
-
-
-@pytest.mark.usefixtures("photos")
-def test_piped_output_is_not_cut_and_has_no_colours() -> None:
-    long = "x" * 300
-    done = process("sql", f"SELECT '{long}' AS a, '{long}' AS b, 'ä' AS c", COLUMNS="40", FORCE_COLOR="")
-    assert done.returncode == 0
-    assert done.stdout.count(long) == 2
-    assert max(map(len, done.stdout.splitlines())) > 600
-    assert "\x1b" not in done.stdout
-    ascii_only = process("sql", "SELECT 'ä'", PYTHONIOENCODING="ascii")
-    assert ascii_only.returncode == 0  # a terminal that cannot show it is no reason to fail
-
-
-@pytest.mark.usefixtures("photos")
-def test_a_reader_that_leaves_ends_the_command_and_its_query() -> None:
-    command = " ".join([*COMMAND, "sql", "'SELECT number AS n FROM numbers(4000000000)'", "--format", "csv"])
-    done = subprocess.run(
-        ["bash", "-c", f"{command} | head -n 3; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.split() == ['"n"', "0", "1", "141"]
-    assert done.stderr == ""
-    deadline = time.monotonic() + 30
-    running = "SELECT count() FROM system.processes WHERE query LIKE '%numbers(40000000%' AND query NOT LIKE '%system.processes%'"
-    while warehouse().scalar(running) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert warehouse().scalar(running) == 0
-
-
-@pytest.mark.usefixtures("photos")
-def test_interrupting_a_command() -> None:
-    running = subprocess.Popen(
-        [*COMMAND, "sql", "SELECT sleepEachRow(1) FROM numbers(60)", "--setting", "function_sleep_max_microseconds_per_block=0",
-         "--setting", "max_block_size=1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    asked = (
-        "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%system.processes%'"
-    )
-    while not warehouse().scalar(asked):
-        assert running.poll() is None
-        time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert errors.strip() == "Interrupted."
-
-
-@pytest.mark.usefixtures("engine")
-def test_an_ingest_that_is_killed_leaves_nothing_that_gc_does_not_sweep(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
-
-    folder = write_folder(tmp_path / "shards", samples=40, shards=4)
-    staged = "SELECT count() FROM system.tables WHERE name LIKE '\\\\_stage\\\\_%'"
-    for _ in range(20):
-        running = subprocess.Popen([*COMMAND, "ingest", str(folder.path), "--name", "laion"], stdout=subprocess.DEVNULL)
-        while running.poll() is None and not warehouse().scalar(staged):
-            time.sleep(0.005)
-        running.kill()
-        running.wait()
-        if warehouse().scalar(staged):
-            break
-    left = data("gc")["leftovers"]
-    assert left
-    assert all("is gone" in one["reason"] for one in left)
-    assert data("gc", "--yes")["deleted"] is True
-    assert warehouse().scalar(staged) == 0
-    made = data("ingest", str(folder.path), "--name", "laion")
-    assert made["shards"] == 4
-
-
-def test_status_and_down_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "home"
-    monkeypatch.setenv("FACTORY_HOME", str(home))
-    status = data("status")
-    assert (status["engine"], status["ui"], status["datasets"]) == (None, None, None)
-    assert "Nothing runs" in run("down").stdout
-    assert not home.exists()
-    warehouse().scalar("SELECT 1")
-    try:
-        assert data("status")["engine"]["pid"] == (engine_status(home) or {})["pid"]
-        assert data("status")["datasets"] == {"datasets": 0, "versions": 0}
-        assert data("down") == {"stopped": ["engine"]}
-        assert engine_status(home) is None
-    finally:
-        stop_engine(home)
-
-
-def test_a_token_is_never_shown(factory_home: Path, engine: None) -> None:
-    warehouse().scalar("SELECT 1")
-    token = json.loads((factory_home / "engine.json").read_text())["token"]
-    for arguments in (["status", "--json"], ["status"], ["sql", "SELECT * FROM nowhere.v1"], ["ls", "--json"]):
-        result = CliRunner().invoke(factory, arguments)
-        assert token not in result.stdout + result.stderr
-
-
-def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACTORY_CLICKHOUSE_URL", "http://user:s3cret@127.0.0.1:9/")
-    result = run("ls", code=1)
-    assert "127.0.0.1:9" in result.stderr
-    assert "s3cret" not in result.stderr
-    monkeypatch.setenv("FACTORY_CLICKHOUSE_URL", "nonsense")
-    assert "FACTORY_CLICKHOUSE_URL" in run("ls", code=1).stderr
-    assert threading.active_count() < 50

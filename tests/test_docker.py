@@ -7,114 +7,30 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-import threading
-import tomllib
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 
 from factory_lib.warehouse.address import client_arguments
-from tests.s3 import Bucket
+from tests.docker_files import (
+    DOCKER,
+    INSTANCE,
+    OURS,
+    PROJECT,
+    ROOT,
+    SECRETS,
+    MissingError,
+    commands,
+    compose,
+    copied,
+    dockerfile,
+    example,
+    interpolated,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCKER = ROOT / "docker"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-INSTANCE = "/opt/dagster/"
-"""Where the image has `dagster.yaml` and `workspace.yaml`."""
-OURS = ("buckets", "code", "webserver", "daemon")
-
-
-class MissingError(Exception):
-    """A required variable is unset or empty."""
-
-
-def interpolated(text: str, given: dict[str, str], used: dict[str, str] | None = None) -> str:
-    """`${A}`, `${A:-default}`, `${A-default}` and `${A:?message}`, nested, as Compose replaces them.
-
-    Args:
-        used: gets each variable with its default, or `?` where it is required.
-    """
-    done = ""
-    while (start := text.find("${")) >= 0:
-        depth, end = 1, start + 2
-        while depth:
-            depth += text.startswith("${", end) - (text[end] == "}")
-            end += 1
-        inner = text[start + 2 : end - 1]
-        match = re.fullmatch(r"(\w+)(:?[-?])?(.*)", inner, re.DOTALL)
-        assert match, inner
-        name, operator, rest = match.groups()
-        rest = interpolated(rest, given, used)
-        if used is not None:
-            used[name] = "?" if operator == ":?" else rest
-        value = given.get(name)
-        absent = value is None or (value == "" and (operator or "").startswith(":"))
-        if absent and operator == ":?":
-            raise MissingError(name)
-        done += text[:start] + ((rest if absent else value) or "")
-        text = text[end:]
-    return done + text
-
-
-def example() -> tuple[dict[str, str], dict[str, str]]:
-    """.env.example: what it sets, and what its comments show as defaults."""
-    lines = (DOCKER / ".env.example").read_text().splitlines()
-    pairs = [line.partition("=") for line in lines if re.match(r"#?[A-Z_0-9]+=", line)]
-    return (
-        {name: value for name, _, value in pairs if not name.startswith("#")},
-        {name[1:]: value for name, _, value in pairs if name.startswith("#")},
-    )
-
-
-SECRETS = [name for name, value in example()[0].items() if not value]
-
-
-@pytest.fixture(scope="module")
-def compose() -> dict[str, Any]:
-    """compose.yaml as Compose sees it with .env.example and secrets filled in."""
-    given = example()[0] | {name: f"secret-{name}" for name in SECRETS}
-    loaded: dict[str, Any] = yaml.safe_load(interpolated((DOCKER / "compose.yaml").read_text(), given))
-    return loaded
-
-
-@pytest.fixture(scope="module")
-def dockerfile() -> list[tuple[str, str]]:
-    """Instructions of the Dockerfile."""
-    text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in text.splitlines() if line.strip()]
-
-
-def copied(dockerfile: list[tuple[str, str]]) -> dict[str, str]:
-    """What the final image holds of the repository: path in the image -> path in the repository."""
-    last = max(i for i, (word, _) in enumerate(dockerfile) if word == "FROM")
-    found, folder = {}, ""
-    for word, rest in dockerfile[last:]:
-        if word == "WORKDIR":
-            folder = rest.strip().rstrip("/") + "/"
-        if word == "COPY" and "--from=" not in rest:
-            *sources, target = [part for part in rest.split() if not part.startswith("--")]
-            for source in sources:
-                into = (target.removeprefix("./") + Path(source).name) if target.endswith("/") else target
-                found[into if into.startswith("/") else folder + into] = source
-    return found
-
-
-def commands(compose: dict[str, Any], dockerfile: list[tuple[str, str]]) -> Iterator[list[str]]:
-    """Everything that is run in our image."""
-    for name in OURS:
-        service = compose["services"][name]
-        yield service["command"]
-        if "test" in service["healthcheck"]:
-            yield service["healthcheck"]["test"][1:]
-    for word, rest in dockerfile:
-        if word in {"CMD", "HEALTHCHECK"}:
-            yield json.loads(rest[rest.index("[") :])
+__all__ = ["compose", "dockerfile"]
 
 
 # --- variables ---
@@ -392,145 +308,6 @@ def test_commands_exist_and_take_these_options(compose: dict[str, Any], dockerfi
         command.make_context(command.name, rest, parent=context)
     assert seen == {"python", *places}
     assert installed["factory"].startswith("factory_lib.cli")
-
-
-# --- Dagster ---
-
-
-def test_the_workspace_is_the_code_server(compose: dict[str, Any]) -> None:
-    from dagster._core.workspace.config_schema import ensure_workspace_config
-
-    given = yaml.safe_load((DOCKER / "workspace.yaml").read_text())
-    ensure_workspace_config(given, "workspace.yaml")
-    server = given["load_from"][0]["grpc_server"]
-    command = compose["services"][server["host"]]["command"]
-    options = dict(zip(command[3::2], command[4::2], strict=True))
-    project = PROJECT["tool"]["dg"]["project"]
-    assert options["--port"] == str(server["port"])
-    assert options["--host"] == "0.0.0.0"
-    assert options["--module-name"] == project["code_location_target_module"]
-    assert server["location_name"] == project["code_location_name"]
-    assert compose["services"]["code"]["healthcheck"]["test"][-1] == str(server["port"])
-
-
-@pytest.fixture
-def instance_environment(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of the service `code`, set."""
-    given: dict[str, str] = compose["services"]["code"]["environment"]
-    for name, value in given.items():
-        if name.startswith("DAGSTER_"):
-            monkeypatch.setenv(name, value)
-    return given
-
-
-def test_dagster_accepts_its_configuration(instance_environment: dict[str, str]) -> None:
-    import sqlalchemy
-    from dagster._config import process_config
-    from dagster._core.instance.config import dagster_instance_config
-    from dagster._core.storage.config import pg_config
-
-    config, _ = dagster_instance_config(str(DOCKER))
-    processed = process_config(pg_config(), config["storage"]["postgres"])
-    assert processed.success, processed.errors
-    assert processed.value is not None
-    database = processed.value["postgres_db"]
-    assert database["password"] == instance_environment["DAGSTER_POSTGRES_PASSWORD"]
-    assert database["hostname"] == "postgres"
-    # what "postgresql" alone means depends on the version of SQLAlchemy; this driver is in the extra
-    driver = sqlalchemy.engine.make_url(f"{database['scheme']}://").get_driver_name()
-    assert f"{driver}-binary" in " ".join(PROJECT["project"]["optional-dependencies"]["server"])
-    assert config["run_monitoring"]["enabled"] is True
-    assert config["run_monitoring"]["free_slots_after_run_end_seconds"] > 0
-    assert config["concurrency"]["runs"]["max_concurrent_runs"] > 0
-
-
-def test_dagster_refuses_what_it_does_not_know(tmp_path: Path) -> None:
-    """The check above is one: a misspelt key does not pass."""
-    from dagster._core.errors import DagsterInvalidConfigError
-    from dagster._core.instance.config import dagster_instance_config
-
-    text = (DOCKER / "dagster.yaml").read_text()
-    (tmp_path / "dagster.yaml").write_text(text.replace("poll_interval_seconds", "poll_interval"))
-    with pytest.raises(DagsterInvalidConfigError):
-        dagster_instance_config(str(tmp_path))
-
-
-def test_output_of_runs_goes_to_the_store(s3: Bucket, instance_environment: dict[str, str], tmp_path: Path) -> None:
-    from dagster._core.instance.config import dagster_instance_config
-    from dagster._core.storage.compute_log_manager import ComputeIOType
-    from dagster._serdes import ConfigurableClassData
-
-    bucket = instance_environment["DAGSTER_LOGS_BUCKET"]
-    _make_buckets().main([bucket])
-    given = dagster_instance_config(str(DOCKER))[0]["compute_logs"]
-    config = yaml.safe_dump({**given["config"], "local_dir": str(tmp_path)})
-    manager = ConfigurableClassData(given["module"], given["class"], config).rehydrate()  # type: ignore[var-annotated]
-    key = ["run", "compute_logs", "step"]
-    target = manager.local_manager.get_captured_local_path(key, "out")
-    Path(target).parent.mkdir(parents=True)
-    Path(target).write_text("said by a step")
-    manager.upload_to_cloud_storage(key, ComputeIOType.STDOUT)
-    stored = s3.client.list_objects_v2(Bucket=bucket)["Contents"]
-    assert [one["Key"] for one in stored] == ["compute-logs/storage/run/compute_logs/step.out"]
-
-
-# --- the buckets ---
-
-
-def _make_buckets() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_buckets", DOCKER / "make_buckets.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_buckets_are_made_once(s3: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
-    s3.put("there/already", b"kept")
-    _make_buckets().main([s3.name, "logs"])
-    assert capsys.readouterr().out.splitlines() == [f"{s3.name}: is there", "logs: made"]
-    assert {one["Name"] for one in s3.client.list_buckets()["Buckets"]} == {s3.name, "logs"}
-    assert s3.client.get_object(Bucket=s3.name, Key="there/already")["Body"].read() == b"kept"
-
-
-def test_buckets_outside_the_first_region(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    _make_buckets().main(["far"])
-    assert s3.client.get_bucket_location(Bucket="far")["LocationConstraint"] == "eu-central-1"
-
-
-@pytest.mark.parametrize(("answers", "ends"), [([503, 503, 200], False), ([403], True), ([503] * 9, True)])
-def test_a_store_that_is_not_up_yet(
-    s3: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: list[int], ends: bool
-) -> None:
-    left = list(answers)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(left.pop(0) if left else 500)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    module = _make_buckets()
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
-    try:
-        if ends:
-            with pytest.raises(SystemExit, match="'shards' at http://127"):
-                module.main(["shards"], wait_seconds=0.0 if len(answers) > 1 else 60.0)
-        else:
-            module.main(["shards"])
-            assert capsys.readouterr().out.splitlines()[-1] == "shards: is there"
-            assert left == []
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 # --- README ---

@@ -12,7 +12,7 @@ import pytest
 
 from factory_lib.errors import SignalError
 from factory_lib.signals import Signal, compute, dispatch, engine, pool, reading, signal
-from tests.test_signals_engine import packed, table
+from tests.signal_rows import packed, table
 
 ENDLESS = "a" * 40 + "!"
 
