@@ -68,7 +68,8 @@ def run_candidates(samples: int, share: float, step: Callable[..., object]) -> N
     from factory_lib.curation.candidates import candidates
 
     random = np.random.default_rng(0)
-    words = random.integers(0, 2**63, (len(alignments()), samples), dtype=np.uint64) << np.uint64(1)
+    words = random.integers(0, 2**63, (len(alignments()), samples), dtype=np.uint64)
+    words <<= np.uint64(1)
     copied = int(samples * share)
     words[random.integers(0, len(words), copied), samples - copied + np.arange(copied)] = words[0, :copied]
     for _ in range(4):

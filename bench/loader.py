@@ -59,10 +59,10 @@ def main() -> None:
 
 def local(folder: Path, options: argparse.Namespace) -> None:
     """Local tars in the page cache, against other loaders."""
-    from bench.signals import rows_of, write_tars
+    from bench.signals import made_pictures, rows_of, write_tars
 
     (folder / "tars").mkdir()
-    spans, size = write_tars(folder / "tars", options.tars, options.samples)
+    spans, size = write_tars(folder / "tars", made_pictures(), options.tars, options.samples)
     rows_table = pa.Table.from_batches(rows_of(spans))
     feather.write_feather(rows_table, folder / "rows.arrow", compression="uncompressed")
     # Whole epochs of fewer samples: what is decoded ahead of an epoch's end would count for nobody.

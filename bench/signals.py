@@ -3,7 +3,9 @@
 `python -m bench.signals [--tars 16] [--samples 2000] [--workers 2] [--rounds 3]` writes tars of photos-like pictures
 (384 pixels, JPEG, 6 KB on average), then takes the mean of every picture in turns: by bare processes (`pread` at known
 offsets, Pillow, mean; each process gets its share at once) and by the signal engine, both with and without the time
-that starting the processes takes. The median of the rounds counts. CPU seconds are of this process and its workers.
+that starting the processes takes. Then the bundled signals, one by one and all those of a picture in one pass, beside
+decoding alone. The median of the rounds counts. CPU seconds are of this process and its workers. `--only bundled` or
+`--only mean` measures one of the two; `--photos FOLDER` takes the JPEGs of a folder in place of made pictures.
 """
 
 from __future__ import annotations
@@ -43,12 +45,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["mean", "bundled"])
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-signals-", dir=os.environ.get("BENCH_FOLDER")))
     try:
-        spans, size = write_tars(folder, options.tars, options.samples)
-        compare(spans, size, options)
-        bundled(spans, options)
+        pictures = photos_of(options.photos) if options.photos else made_pictures()
+        spans, size = write_tars(folder, pictures, options.tars, options.samples)
+        if options.only != "bundled":
+            compare(spans, size, options)
+        if options.only != "mean":
+            bundled(spans, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -82,7 +89,7 @@ def compare(spans: list[list[Span]], size: int, options: argparse.Namespace) -> 
         of_wall, of_cpu = (statistics.median(column) for column in zip(*base, strict=True))
         table.append((name, wall, len(flat) / wall, cpu, 1e6 * cpu / len(flat), of_wall / wall, of_cpu / cpu))
     print_report(
-        f"Mean of {len(flat):,} pictures ({SIDE} px, {size / len(flat) / 1e3:.1f} KB), {options.workers} processes, "
+        f"Mean of {len(flat):,} pictures ({size / len(flat) / 1e3:.1f} KB), {options.workers} processes, "
         f"median of {options.rounds} rounds",
         ["what", "seconds", "pictures/s", "CPU s", "CPU µs/picture", "speed / bare", "CPU bare / CPU"],
         table,
@@ -90,24 +97,44 @@ def compare(spans: list[list[Span]], size: int, options: argparse.Namespace) -> 
 
 
 def bundled(spans: list[list[Span]], options: argparse.Namespace) -> None:
-    """The bundled signals, one by one and all in one pass."""
+    """The bundled signals, one by one and those of a picture in one pass, beside decoding alone, in turns."""
     from bench.report import print_report
-    from factory_lib.signals import hashes, image, text
+    from factory_lib.signals import hashes, image, signal, text, thumbnails
 
+    decoding = signal(decoded)
+    of_pictures = [
+        image.image_header,
+        image.quality,
+        hashes.phash,
+        hashes.dhash,
+        hashes.pixel_md5,
+        thumbnails.thumbnail,
+    ]
+    runs: dict[str, list[Signal]] = {"decoding alone": [decoding]}
+    runs |= {one.name: [one] for one in of_pictures}
+    runs |= {"all of these": of_pictures, "without pixel_md5": [one for one in of_pictures if one.name != "pixel_md5"]}
+    runs |= {one.name: [one] for one in (hashes.sha256, text.caption_stats)}
     rows = rows_of(spans[: max(1, options.tars // 4)])
-    one_by_one = [hashes.sha256, image.image_header, hashes.phash, hashes.dhash, hashes.pixel_md5, image.quality]
     count = sum(batch.num_rows for batch in rows)
-    table = []
-    for signals in [*([one] for one in one_by_one), one_by_one, [text.caption_stats]]:
-        run(signals, rows, options.workers)
-        wall, cpu = measured(lambda given=signals: run(given, rows, options.workers))
-        name = " + ".join(one.name for one in signals)
-        table.append((name, wall, count / wall, 1e6 * cpu / count))
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(options.rounds + 1):
+        for name, signals in runs.items():
+            taken[name].append(measured(lambda given=signals: run(given, rows, options.workers)))
+    # The first round warms the processes.
+    found = {
+        name: [statistics.median(column) for column in zip(*times[1:], strict=True)] for name, times in taken.items()
+    }
+    alone = found["decoding alone"][1]
     print_report(
-        f"Bundled signals over {count:,} of the pictures, processes warm",
-        ["signals", "seconds", "samples/s", "CPU µs/sample"],
-        table,
+        f"Bundled signals over {count:,} of the pictures, processes warm, median of {options.rounds} rounds",
+        ["signals", "seconds", "samples/s", "CPU µs/sample", "CPU / decoding"],
+        [(name, wall, count / wall, 1e6 * cpu / count, cpu / alone) for name, (wall, cpu) in found.items()],
     )
+
+
+def decoded(image: Image.Image) -> bool:
+    """Nothing: the picture is decoded for it."""
+    return image.width > 0
 
 
 def mean_of(image: Image.Image) -> float:
@@ -161,8 +188,8 @@ def cpu_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK") + sum(one.ru_utime + one.ru_stime for one in own)
 
 
-def write_tars(folder: Path, tars: int, samples: int) -> tuple[list[list[Span]], int]:
-    """Tars of photo-like pictures; returns where each member lies, by tar, and the bytes of all."""
+def made_pictures() -> list[bytes]:
+    """Photo-like JPEGs of `SIDE` pixels."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -174,13 +201,27 @@ def write_tars(folder: Path, tars: int, samples: int) -> tuple[list[list[Span]],
             buffer, "JPEG", quality=10 + number % 12
         )
         pictures.append(buffer.getvalue())
+    return pictures
+
+
+def photos_of(folder: Path) -> list[bytes]:
+    """The JPEGs of a folder, or those of the samples of its tars."""
+    photos = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))]
+    for path in sorted(folder.rglob("*.tar")):
+        with tarfile.open(path) as tar:
+            photos += [tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")]  # type: ignore[union-attr]
+    return photos
+
+
+def write_tars(folder: Path, pictures: list[bytes], tars: int, samples: int) -> tuple[list[list[Span]], int]:
+    """Tars of so many samples with these pictures; returns where each member lies, by tar, and the bytes of all."""
     spans: list[list[Span]] = []
     total = 0
     for shard in range(tars):
         path = folder / f"{shard:05d}.tar"
         with tarfile.open(path, "w") as tar:
             for number in range(samples):
-                data = pictures[(shard * 7 + number) % PICTURES]
+                data = pictures[(shard * 7 + number) % len(pictures)]
                 member = tarfile.TarInfo(f"{shard:05d}{number:04d}.jpg")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from factory_lib.curation.alignments import alignments
-from factory_lib.curation.candidates import Candidates, in_threads
+from factory_lib.curation.candidates import Candidates
+from factory_lib.curation.threads import in_threads
 from factory_lib.signals.thumbnails import SIDE
 
 FAIR = 0.65

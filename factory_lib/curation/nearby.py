@@ -1,0 +1,257 @@
+"""Hashes that differ in few bits, among any number of them.
+
+Of up to `ALL` hashes all are compared. Of more, those are compared that have some of their 8 bytes in common, their
+key: hashes that differ in d bits have at least 8 - d bytes in common, more often more than that. How many bytes a key
+has and how many keys there are depends on how many hashes there are, so that work grows with their number and not with
+its square:
+
+| hashes | keys | compared at the latest when they differ in at most |
+|---|---|---|
+| 8,192 | none | any number of bits |
+| 262,144 | all 28 pairs and 56 triples of bytes | 6 bits |
+| 1.4 million | all 56 triples | 5 bits |
+| 10 million | 8 triples, those within either half | 3 bits |
+
+Of hashes that share a key with very many, those are compared that stand next to them in the order of the other bytes:
+pictures that look alike cost no more than others do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory_lib.curation.threads import in_threads
+
+ALL = 1 << 13
+"""Hashes that are all compared with all."""
+
+FEW = 1 << 18
+"""Hashes up to which pairs of bytes are keys: two random hashes share one of 65,536."""
+
+LOOKS = 1 << 31
+"""Keys that are looked up, all in all, where there are more hashes than that allows with every key."""
+
+COMPARISONS = 1 << 33
+"""Hashes that are compared, all in all, where very many share a key."""
+
+LEAST, MOST = 4, 64
+"""Hashes of one key that a hash is compared with: as many as `COMPARISONS` allow, within this."""
+
+_TABLES = 2
+_PLACE = np.uint64(40)
+_PLACES = np.uint64((1 << 40) - 1)
+_LOWEST = 0 if sys.byteorder == "little" else 7
+_PROBES = 1 << 19
+_BLOCK = 1 << 15
+"""Hashes that are looked up at once: what is made of them stays in the cache of a core."""
+
+Words: TypeAlias = NDArray[np.uint64]
+Places: TypeAlias = NDArray[np.int64]
+Found: TypeAlias = tuple[Words, NDArray[np.uint16]]
+Near: TypeAlias = tuple[Places, Places, NDArray[np.uint8]]
+"""Rows of some probes, places of the plain hashes that are near them, and in how many bits they differ."""
+
+Key: TypeAlias = tuple[int, ...]
+
+
+def nearby(words: Words, distance: int) -> Found:
+    """Pairs of which a hash of the one, in some row, is near the hash of the other in the first row.
+
+    Args:
+        words: uint64 (rows, n), at most 128 rows; the lowest bit of each is 0.
+        distance: bits that may differ.
+
+    Returns:
+        The pairs, each once, as one number: uint64, the smaller place in the high half. And what speaks for each,
+        uint16: the smallest distance (high byte), whether the larger place has the row (bit 7), the first such row.
+    """
+    count = words.shape[1]
+    if count <= ALL:
+        block = max(1, 4 * _BLOCK // max(1, count))
+        return _probed(words, lambda probes: _compared(probes, words[0], distance), block, "")
+    keys = keys_for(words.size, count)
+    most = max(LEAST, min(MOST, COMPARISONS // (words.size * len(keys))))
+    found: Found = (np.zeros(0, np.uint64), np.zeros(0, np.uint16))
+    for number, key in enumerate(keys):
+        buckets = Buckets(words[0], key, most)
+        of = f", {number + 1} of {len(keys)}"
+        found = _reduced([found, _probed(words, lambda probes, in_=buckets: in_.near(probes, distance), _BLOCK, of)])
+    return found
+
+
+def keys_for(probes: int, count: int) -> list[Key]:
+    """The keys of so many hashes, of which so many are compared with: numbers of bytes, 0 the most significant.
+
+    Triples come in seven groups of eight, those within either half of the bytes for seven ways to halve them (the
+    planes of the affine space of 8 points): the first group has a key for whatever differs in at most 3 bits, and each
+    further group the most of what is missing.
+    """
+    halves = (4, 2, 1, 6, 5, 3, 7)
+    triples = [
+        triple
+        for plane in halves
+        for triple in combinations(range(8), 3)
+        if len({(byte & plane).bit_count() % 2 for byte in triple}) == 1
+    ]
+    taken = triples[: max(8, LOOKS // probes)]
+    return [*combinations(range(8), 2), *taken] if count <= FEW else taken
+
+
+class Buckets:
+    """Plain hashes by the bytes that are a key.
+
+    Args:
+        plain: uint64 (n,).
+        key: numbers of these bytes, 0 the most significant.
+        most: of how many with the same key a hash is compared.
+    """
+
+    def __init__(self, plain: Words, key: Key, most: int) -> None:
+        self._key, self._most = key, most
+        self._order = (*key, *(byte for byte in range(8) if byte not in key))
+        by_key = _bytes(plain, key)
+        by_key <<= _PLACE
+        by_key |= np.arange(len(plain), dtype=np.uint64)
+        by_key.sort()  # a third of the time of argsort
+        keys = (by_key >> _PLACE).view(np.int64)
+        self._places = (by_key & _PLACES).view(np.int64)
+        del by_key
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        sizes = np.diff(first, append=len(keys))
+        kinds = keys[first]
+        self._starts = np.zeros((1 << 8 * len(key)) + 1, np.uint32)
+        self._starts[kinds + 1] = sizes
+        np.cumsum(self._starts, out=self._starts)
+        self._order_crowded(plain, first[sizes > most], sizes[sizes > most])
+        self._plain = plain[self._places]
+        # Most keys have none, one or two hashes: these stand in tables, their lowest bit saying whether there are more.
+        self._tables = []
+        for place in range(_TABLES):
+            have = np.flatnonzero(sizes > place)
+            table = np.zeros(1 << 8 * len(key), np.uint64)
+            table[kinds[have]] = self._plain[first[have] + place] | (sizes[have] > place + 1)
+            self._tables.append(table)
+
+    def near(self, probes: Words, distance: int) -> Near:
+        """The hashes near some others, of those with the same key."""
+        keys = _bytes(probes, self._key).view(np.int64)
+        rows: Places | None = None
+        found = []
+        for place, table in enumerate(self._tables):
+            seen = table.take(keys)
+            seen ^= probes
+            more = np.flatnonzero((seen.view(np.uint8)[_LOWEST::8] & 1).view(np.bool_))
+            seen >>= np.uint64(1)
+            differ = np.bitwise_count(seen)
+            hits = np.flatnonzero(differ <= distance)
+            at = self._starts[keys[hits]] + np.int64(place)
+            there = at < self._starts[keys[hits] + 1]  # where no hash is, a table has 0
+            hits, at = hits[there], at[there]
+            found.append((hits if rows is None else rows[hits], self._places[at], differ[hits]))
+            rows, keys, probes = more if rows is None else rows[more], keys[more], probes[more]
+        assert rows is not None
+        found += self._others(probes, keys, rows, distance)
+        first, base, bits = (np.concatenate(column) for column in zip(*found, strict=True))
+        return first, base, bits
+
+    def _others(self, probes: Words, keys: Places, rows: Places, distance: int) -> list[Near]:
+        """Of keys with still more hashes: those that are in no table, or of too many those that are next in order."""
+        begin = self._starts[keys].astype(np.int64)
+        left = self._starts[keys + 1] - begin
+        many = np.flatnonzero(left > self._most)
+        if len(many):
+            next_to = np.searchsorted(self._ordered, _bytes(probes[many], self._order))
+            at = self._crowded[np.minimum(next_to, len(self._crowded) - 1)] - begin[many]
+            begin[many] += np.clip(at - self._most // 2, 0, left[many] - self._most)
+        few = left <= self._most
+        begin += few * _TABLES
+        left = np.where(few, left - _TABLES, self._most)
+        found = []
+        step = 0
+        while len(rows):
+            differ = np.bitwise_count(self._plain[begin + step] ^ probes)
+            hits = np.flatnonzero(differ <= distance)
+            found.append((rows[hits], self._places[begin[hits] + step], differ[hits]))
+            step += 1
+            stay = np.flatnonzero(left > step)
+            rows, probes, begin, left = rows[stay], probes[stay], begin[stay], left[stay]
+        return found
+
+    def _order_crowded(self, plain: Words, first: Places, sizes: Places) -> None:
+        """Put the hashes of keys that have too many in the order of their other bytes."""
+        before = np.cumsum(sizes) - sizes
+        self._crowded = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
+        places = self._places[self._crowded]
+        words = _bytes(plain[places], self._order)
+        order = np.argsort(words)
+        self._places[self._crowded], self._ordered = places[order], words[order]
+
+
+def _compared(probes: Words, plain: Words, distance: int) -> Near:
+    """All with all."""
+    differ = np.bitwise_count(probes[:, None] ^ plain).ravel()
+    hits = np.flatnonzero(differ <= distance)
+    rows, places = np.divmod(hits, len(plain))
+    return rows, places, differ[hits]
+
+
+def _probed(words: Words, near: Callable[[Words], Near], block: int, what: str) -> Found:
+    """What is near any of the words, in threads."""
+    flat, count = words.reshape(-1), words.shape[1]
+    found: list[Found] = []
+
+    def look(start: int) -> None:
+        end = min(start + _PROBES, len(flat))
+        mine = [_pairs(near(flat[at : min(at + block, end)]), at, count) for at in range(start, end, block)]
+        found.append(_reduced(mine))
+
+    in_threads(look, range(0, len(flat), _PROBES), f"looking for near-duplicates{what}")
+    return _reduced(found)
+
+
+def _pairs(near: Near, start: int, count: int) -> Found:
+    """Hits as pairs, of probes whose first is at `start` among all."""
+    rows, base, differ = near
+    which, probe = np.divmod(rows + start, count)
+    other = probe != base
+    which, probe, base, differ = which[other], probe[other], base[other], differ[other]
+    small, large = np.minimum(probe, base).astype(np.uint64), np.maximum(probe, base).astype(np.uint64)
+    reasons = differ.astype(np.uint16) << 8 | (probe > base).astype(np.uint16) << 7 | which.astype(np.uint16)
+    return small << np.uint64(32) | large, reasons
+
+
+def _reduced(found: Sequence[Found]) -> Found:
+    """Each pair once, with the smallest distance, then the first alignment."""
+    if not found:
+        return np.zeros(0, np.uint64), np.zeros(0, np.uint16)
+    pairs, reasons = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((reasons, pairs))
+    pairs, reasons = pairs[order], reasons[order]
+    first = np.ones(len(pairs), bool)
+    first[1:] = pairs[1:] != pairs[:-1]
+    return pairs[first], reasons[first]
+
+
+def _bytes(words: Words, which: Key) -> Words:
+    """Some bytes of words, one after the other: neighbours are moved together."""
+    found: Words | None = None
+    at = 0
+    while at < len(which):
+        width = 1
+        while at + width < len(which) and which[at + width] == which[at] + width:
+            width += 1
+        piece = words >> np.uint64(64 - 8 * (which[at] + width))
+        if which[at]:
+            piece &= np.uint64((1 << 8 * width) - 1)
+        at += width
+        if at < len(which):
+            piece <<= np.uint64(8 * (len(which) - at))
+        found = piece if found is None else np.bitwise_or(found, piece, out=found)
+    assert found is not None
+    return found
