@@ -1,83 +1,106 @@
 """Small versions of a picture's luma, level for level as Pillow makes them, for a fraction of its time.
 
 Pillow scales in two passes, across and down. Each output level is a sum of input levels times whole numbers, the
-filter's weights in units of 2⁻²², rounded and cut to 0…255 after each pass (`Resample.c`, 8 bits per channel). Sums of
-whole numbers below 2⁵³ are exact in float64 in any order, so a pass is a matrix product. Pillow multiplies number by
-number; for hashes of 32 x 32 and 9 x 8 pixels that takes longer than decoding the picture.
+filter's weights in units of 2⁻²², rounded half up and cut to 0…255 after each pass (`Resample.c`, 8 bits per channel).
+It multiplies number by number; for hashes of 32 x 32 and 9 x 8 pixels that takes longer than decoding the picture. Here
+a pass is a matrix product in float32, and the few sums that lie so near a half that its error could turn them are made
+again from whole numbers.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _UNIT = 1 << 22
 _ROWS = 512
-_GROUP = 8
+_GROUP = 16
 """Outputs that are computed together, from all inputs that any of them needs."""
 
-Levels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
+_Kernel: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def lanczos(luma: Levels, width: int, height: int) -> NDArray[np.uint8]:
-    """As `Image.resize((width, height), LANCZOS)` of a picture of mode L.
+def resized(
+    luma: Image.Image, levels: NDArray[np.float32], width: int, height: int, name: Literal["LANCZOS", "BICUBIC"]
+) -> NDArray[np.uint8]:
+    """What `luma.resize((width, height), …)` gives.
 
     Args:
-        luma: (rows, columns) of whole numbers, 0 to 255.
+        luma: of mode L.
+        levels: the same as an array (rows, columns).
         width, height: of the result, pixels.
+        name: of the filter, as in `PIL.Image.Resampling`.
+
+    Returns:
+        uint8 (height, width).
     """
-    return _resized(luma, width, height, _lanczos, 3.0)
+    same = luma.width == width or luma.height == height
+    # Where the height shrinks by more than twice what the width does, Pillow 13 goes down first, Pillow 12 does not.
+    tall = luma.height - height > max(0, 2 * (luma.width - width))
+    if same or tall or not _recurs(luma.size, (width, height), name):
+        from PIL.Image import Resampling
+
+        return np.asarray(luma.resize((width, height), Resampling[name]))
+    across = np.empty((len(levels), width), np.float32)
+    for start in range(0, len(levels), _ROWS):
+        across[start : start + _ROWS] = _pass(levels[start : start + _ROWS], _weights(luma.width, width, name))
+    return _pass(across.T, _weights(luma.height, height, name)).T.astype(np.uint8)
 
 
-def bicubic(luma: Levels, width: int, height: int) -> NDArray[np.uint8]:
-    """As `Image.resize((width, height), BICUBIC)`, see `lanczos`."""
-    return _resized(luma, width, height, _bicubic, 2.0)
+def _recurs(given: tuple[int, int], wanted: tuple[int, int], name: str) -> bool:
+    """Whether there were such sizes before, not long ago: weights take as long to make as one picture to scale."""
+    return next(_sights(given, wanted, name)) > 1
 
 
-def box(luma: Levels, width: int, height: int) -> NDArray[np.uint8]:
-    """As `Image.resize((width, height), BOX)`, see `lanczos`."""
-    return _resized(luma, width, height, _box, 0.5)
+@functools.lru_cache(maxsize=64)
+def _sights(given: tuple[int, int], wanted: tuple[int, int], name: str) -> Iterator[int]:
+    return itertools.count()
 
 
-_Kernel: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-_Weights: TypeAlias = tuple[tuple[slice, slice, NDArray[np.float64]], ...]
-"""Groups of outputs: which they are, which inputs they need, and the weights (inputs, outputs)."""
+class _Weights(NamedTuple):
+    """What outputs are made of.
+
+    Attributes:
+        groups: which outputs, which inputs they need, and their shares, float32 (inputs, outputs).
+        whole: all shares in units of 2⁻²², whole numbers as float32 (outputs, inputs).
+        doubt: how far a sum in float32 may be off, levels, float32 (outputs,).
+    """
+
+    groups: tuple[tuple[slice, slice, NDArray[np.float32]], ...]
+    whole: NDArray[np.float32]
+    doubt: NDArray[np.float32]
 
 
-def _resized(luma: Levels, width: int, height: int, kernel: _Kernel, support: float) -> NDArray[np.uint8]:
-    rows, columns = luma.shape
-    across: NDArray[Any] = luma
-    if width != columns:
-        across = np.empty((rows, width))
-        for start in range(0, rows, _ROWS):
-            block = luma[start : start + _ROWS].astype(np.float64, copy=False)
-            for outputs, inputs, weights in _weights(columns, width, kernel, support):
-                across[start : start + _ROWS, outputs] = block[:, inputs] @ weights
-        across = _rounded(across)
-    if height == rows:
-        return across.astype(np.uint8)
-    down = np.empty((height, width))
-    across = across.astype(np.float64, copy=False)
-    for outputs, inputs, weights in _weights(rows, height, kernel, support):
-        down[outputs] = weights.T @ across[inputs]
-    return _rounded(down).astype(np.uint8)
-
-
-def _rounded(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums in units of 2⁻²² as levels, half up; changed in place."""
-    sums += _UNIT // 2
-    sums *= 1 / _UNIT  # a power of two: exact
-    np.floor(sums, out=sums)
-    return sums.clip(0, 255, out=sums)
+def _pass(levels: NDArray[np.float32], weights: _Weights) -> NDArray[np.float32]:
+    """Levels (n, inputs) to levels (n, outputs)."""
+    sums = np.empty((len(levels), len(weights.whole)), np.float32)
+    for outputs, inputs, shares in weights.groups:
+        np.matmul(levels[:, inputs], shares, out=sums[:, outputs])
+    sums += np.float32(0.5)
+    found = np.floor(sums)
+    sums -= found
+    sums -= np.float32(0.5)
+    np.abs(sums, out=sums)
+    unsure = np.flatnonzero(sums > np.float32(0.5) - weights.doubt)
+    for start in range(0, len(unsure), _ROWS):
+        rows, outputs = np.divmod(unsure[start : start + _ROWS], len(weights.whole))
+        exact = np.einsum("ij,ij->i", levels[rows], weights.whole[outputs], dtype=np.float64)
+        found[rows, outputs] = np.floor((exact + _UNIT // 2) / _UNIT)
+    return found.clip(0, 255, out=found)
 
 
 @functools.lru_cache(maxsize=128)
-def _weights(inputs: int, outputs: int, kernel: _Kernel, support: float) -> _Weights:
+def _weights(inputs: int, outputs: int, name: str) -> _Weights:
     """The weights of a pass, as Pillow computes them."""
+    kernel, support = _KERNELS[name]
     scale = inputs / outputs
     stretch = max(scale, 1.0)
     center = (np.arange(outputs)[:, None] + 0.5) * scale
@@ -86,15 +109,20 @@ def _weights(inputs: int, outputs: int, kernel: _Kernel, support: float) -> _Wei
     places = first + np.arange((last - first).max())
     shares = np.where(places < last, kernel((places - center + 0.5) * (1 / stretch)), 0)
     shares /= np.cumsum(shares, axis=1)[:, -1:]  # summed one after the other
-    whole = np.trunc(shares * _UNIT + np.copysign(0.5, shares))
-    dense = np.zeros((max(inputs, int(places.max()) + 1), outputs))
-    dense[places, np.arange(outputs)[:, None]] = whole
+    units = np.trunc(shares * _UNIT + np.copysign(0.5, shares))
+    whole = np.zeros((outputs, max(inputs, int(places.max()) + 1)))
+    whole[np.arange(outputs)[:, None], places] = units
+    whole = whole[:, :inputs]
     groups = []
     for start in range(0, outputs, _GROUP):
         end = min(start + _GROUP, outputs)
         needed = slice(int(first[start, 0]), int(last[end - 1, 0]))
-        groups.append((slice(start, end), needed, np.ascontiguousarray(dense[needed, start:end])))
-    return tuple(groups)
+        groups.append((slice(start, end), needed, (whole[start:end, needed].T / _UNIT).astype(np.float32)))
+    # n products and sums of them are off by n + 1 roundings of 2⁻²⁴ of the sum of their sizes at most, and half more is
+    # added (Higham, Accuracy and Stability of Numerical Algorithms, 3.1)
+    sizes = 255 * np.abs(whole).sum(axis=1) / _UNIT + 1
+    doubt = (np.maximum(last - first, 1)[:, 0] + 4) * 2.0**-24 * sizes
+    return _Weights(tuple(groups), whole.astype(np.float32), doubt.astype(np.float32))
 
 
 def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,5 +141,4 @@ def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def _box(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
+_KERNELS: dict[str, tuple[_Kernel, float]] = {"LANCZOS": (_lanczos, 3.0), "BICUBIC": (_bicubic, 2.0)}

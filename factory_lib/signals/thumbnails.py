@@ -63,7 +63,12 @@ def content_box(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
 def _margin(rows: NDArray[np.uint8]) -> int:
     """How many rows from the first on have one and the same colour: that of the first."""
-    colour = np.median(rows[0], axis=0).astype(np.int16)
+    ranked = np.sort(rows[0], axis=0).astype(np.int16)
+    last = len(ranked) - 1
+    colour = (ranked[last // 2] + ranked[(last + 1) // 2]) >> 1
+    others = int(len(ranked) * (1 - MARGIN_SHARE))  # pixels that may have another colour
+    if (np.maximum(colour - ranked[others], ranked[last - others] - colour) > MARGIN_LEVELS).any():
+        return 0
     count = 0
     step = 1  # few pictures have margins: look at one row, then at ever more
     while count < len(rows):
