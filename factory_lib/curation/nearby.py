@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from typing import TypeAlias
 
@@ -81,7 +82,7 @@ def nearby(words: Words, distance: int) -> Found:
     for number, key in enumerate(keys):
         buckets = Buckets(words[0], key, most)
         of = f", {number + 1} of {len(keys)}"
-        found = _reduced([found, _probed(words, lambda probes, in_=buckets: in_.near(probes, distance), _BLOCK, of)])
+        found = _reduced([found, _probed(words, partial(buckets.near, distance=distance), _BLOCK, of)])
     return found
 
 
@@ -89,11 +90,10 @@ def keys_for(probes: int, count: int) -> list[Key]:
     """The keys of so many hashes, of which so many are compared with: numbers of bytes, 0 the most significant.
 
     Triples come in seven groups of eight, those within either half of the bytes for seven ways to halve them (the
-    planes of the affine space of 8 points): the first group has a key for whatever differs in at most 3 bits, and each
-    further group the most of what is missing.
+    planes of the affine space of 8 points): already the first group has a key for whatever differs in at most 3 bits.
     """
     halves = (4, 2, 1, 6, 5, 3, 7)
-    triples = [
+    triples: list[Key] = [
         triple
         for plane in halves
         for triple in combinations(range(8), 3)

@@ -91,9 +91,9 @@ def _pass(levels: NDArray[np.float32], weights: _Weights) -> NDArray[np.float32]
     np.abs(sums, out=sums)
     unsure = np.flatnonzero(sums > np.float32(0.5) - weights.doubt)
     for start in range(0, len(unsure), _ROWS):
-        rows, outputs = np.divmod(unsure[start : start + _ROWS], len(weights.whole))
-        exact = np.einsum("ij,ij->i", levels[rows], weights.whole[outputs], dtype=np.float64)
-        found[rows, outputs] = np.floor((exact + _UNIT // 2) / _UNIT)
+        rows, places = np.divmod(unsure[start : start + _ROWS], len(weights.whole))
+        exact = np.einsum("ij,ij->i", levels[rows], weights.whole[places], dtype=np.float64)
+        found[rows, places] = np.floor((exact + _UNIT // 2) / _UNIT)
     return found.clip(0, 255, out=found)
 
 
