@@ -9,13 +9,14 @@ import types
 from collections.abc import Collection
 from typing import Any
 
-OF_CLASSES = {
+_OF_CLASSES = {
     "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__firstlineno__",
     "__static_attributes__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__annotate__",
     "__annotate_func__", "__annotations_cache__", "__slotnames__",
-    "__pydantic_core_schema__", "__pydantic_serializer__", "__pydantic_validator__",
+    "__pydantic_core_schema__", "__pydantic_serializer__", "__pydantic_validator__", "__pydantic_parent_namespace__",
 }  # fmt: skip
 """What a class has by itself, or makes of the rest of it."""
+_MISSING = object()
 _OF_MEMBERS = {"_value_", "_name_", "__objclass__", "_sort_order_"}
 
 
@@ -90,7 +91,24 @@ def with_attributes(member: enum.Enum) -> Any:
     return (member._value_, given) if given else member._value_
 
 
-def is_made_by_enum(kind: type, key: str) -> bool:
+def members_of(kind: type) -> list[tuple[str, Any]]:
+    """What a class says, sorted by name: not what it has by itself, nor what a base says with the same object."""
+    return sorted(
+        (
+            (key, member)
+            for key, member in vars(kind).items()
+            if not (key in _OF_CLASSES or _is_made_by_enum(kind, key) or _is_inherited(kind, key, member))
+        ),
+        key=lambda pair: pair[0],
+    )
+
+
+def _is_inherited(kind: type, key: str, member: Any) -> bool:
+    above = next((vars(base)[key] for base in kind.__mro__[1:] if key in vars(base)), _MISSING)
+    return above is member
+
+
+def _is_made_by_enum(kind: type, key: str) -> bool:
     if not isinstance(kind, enum.EnumMeta):
         return False
     single = key.startswith("_") and key.endswith("_") and key not in {"_missing_", "_generate_next_value_"}

@@ -20,12 +20,11 @@ from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import differs
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.parts import (
-    OF_CLASSES,
     closure,
     defaults,
     function_in,
-    is_made_by_enum,
     is_salted,
+    members_of,
     plain_state,
     registered,
     with_attributes,
@@ -378,9 +377,7 @@ class Walk:
         parts = [self._refer(base, f"{name}.{base.__name__}") for base in kind.__bases__]
         if type(kind) is not type:
             parts.append(f"metaclass {self._refer(type(kind), f'{name}.metaclass')}")
-        for key, member in sorted(vars(kind).items(), key=lambda item: item[0]):
-            if key in OF_CLASSES or is_made_by_enum(kind, key):
-                continue
+        for key, member in members_of(kind):
             parts.append(f"{key}: {self._member(member, key, name)}")
         if isinstance(kind, enum.EnumMeta):
             members: Mapping[str, Any] = kind.__members__

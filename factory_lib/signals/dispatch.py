@@ -216,7 +216,8 @@ class Run:
             self._remove(worker)
             raise SignalError(
                 f"What arrives in a worker process is not what the signals are here: {', '.join(names)} differ.",
-                "Installed packages that were changed at run time do not travel: change them in setup() of a class.",
+                "Installed packages that were changed at run time, and subclasses that no code names, do not travel:"
+                " change or define them in setup() of a class.",
             )
         self._put_back(self._remove(worker).values())
 

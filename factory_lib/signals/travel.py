@@ -236,13 +236,17 @@ def _refusal(signal: Signal, walk: Walk, error: Exception) -> SignalError:
 
 
 def _with_its_name(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A class taken apart, with the name that says in which function or class it was defined."""
-    make, (constructor, name, bases, given, *more), *rest = reduced
-    return make, (constructor, name, bases, {**given, "__qualname__": kind.__qualname__}, *more), *rest
+    """A class taken apart, with its slots, and the name that says in which function or class it was defined."""
+    make, (constructor, name, bases, given, *more), (state, rest_of_state), *rest = reduced
+    given = {**given, "__qualname__": kind.__qualname__}
+    if slots := vars(kind).get("__slots__"):
+        given["__slots__"] = slots
+        state = {n: value for n, value in state.items() if type(value) is not types.MemberDescriptorType}
+    return make, (constructor, name, bases, given, *more), (state, rest_of_state), *rest
 
 
 def _with_aliases(kind: enum.EnumMeta, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An enumeration taken apart, with members under several names as such: they cannot be set later."""
+    """An enumeration taken apart, with members under several names as such, which cannot be set later."""
     make, (bases, name, qualified, members, *given), (state, slots), *rest = reduced
     known: Mapping[str, Any] = kind.__members__
     aliases = {alias: one.value for alias, one in known.items() if alias not in members}
