@@ -97,8 +97,10 @@ def _transforms() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     low = np.kron(inverse, inverse).T
     eight = _cosines(8)
     taken = sorted(((u, v) for u in range(8) for v in range(8) if u or v), key=lambda at: (at[0] ** 2 + at[1] ** 2, at))
-    # The hash's byte b has frequencies b, b + 8, …: each begins with a coarse one. The last bit of all is always 0.
-    columns = [taken[byte + 8 * bit] if byte + 8 * bit < 63 else None for byte in range(8) for bit in range(8)]
+    # The first half of the hash has the coarser frequencies, of which fewer differ between copies, so that more copies
+    # have bytes in common; within a half all bytes are alike. The last bit of all is always 0.
+    order = [32 * (byte // 4) + byte % 4 + 4 * bit for byte in range(8) for bit in range(8)]
+    columns = [taken[rank] if rank < 63 else None for rank in order]
     basis = np.zeros((64, SIDE * SIDE), np.float32)
     for place, at in enumerate(columns):
         if at is not None:
