@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 
@@ -51,6 +52,24 @@ def test_a_file_is_streamed_by_one_request(s3: Bucket, relay: Relay) -> None:
     relay.gets.clear()
     assert b"".join(store().chunks(uri, 2**20, offset=1_000_000)) == DATA[1_000_000:]
     assert relay.gets == ["bytes=1000000-"]
+
+
+@pytest.mark.parametrize("faults", [["ok"], ["cut", "503", "cut"]])
+def test_nothing_fails_unheard_where_a_stream_is_given_up(
+    s3: Bucket, relay: Relay, caplog: pytest.LogCaptureFixture, faults: list[str]
+) -> None:
+    """asyncio says 'Task exception was never retrieved' of a read that nobody waited for."""
+    uri = s3.put("a.tar", DATA)
+    for taken in range(3):
+        relay.faults[:] = faults
+        stream = store().chunks(uri, 2**20)
+        for _ in range(taken):
+            next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        gc.collect()
+    assert b"".join(store().chunks(uri)) == DATA  # whatever was left behind is done by now
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_abandoned_stream_closes(s3: Bucket, relay: Relay) -> None:

@@ -15,6 +15,8 @@ EXAMPLES = 3
 _PICTURES = frozenset("heic heif raw dng cr2 nef arw psd svg pdf eps ico tga jxl exr hdr mp4 webm mov avi mkv".split())
 _UNFINISHED = frozenset("part partial tmp temp crdownload download".split())
 _PROSE = frozenset("md rst html log lock sha256 md5 yaml yml toml py sh".split())
+ABOUT_OTHERS = ("_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""Ends of the names of files that img2dataset and Hugging Face's datasets write beside the samples."""
 
 
 @dataclass
@@ -182,6 +184,8 @@ def reason_of(name: str, format: str) -> tuple[str, bool]:
     if ending in _PICTURES:
         return "a format that is not read: convert it to JPEG, PNG or WebP", True
     base = name.rsplit("/", 1)[-1].lower()
+    if base.endswith(ABOUT_OTHERS):
+        return "says how other files were made", False
     if ending in _PROSE or base.startswith(("readme", "license", "licence", "_success", "thumbs.db", "desktop.ini")):
         return "holds no samples", False
     return f"belongs to no sample of the format {format}", True

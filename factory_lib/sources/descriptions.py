@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
+from factory_lib.sources.account import ABOUT_OTHERS
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import IMAGES
@@ -31,7 +32,6 @@ from factory_lib.storage.store import FileInfo
 CAPTION, CAPTIONS = "caption", "captions"
 TABLES_TRIED = 16
 """Tables that are looked into; the others are taken to be alike."""
-_NO_TABLES = ("_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
         TablePair(file, None)
         for file in files
         if file.uri.lower().endswith(".json")
-        and not file.uri.endswith(_NO_TABLES)
+        and not file.uri.endswith(ABOUT_OTHERS)
         and split_path(file.uri)[0] not in pictures
     ]
     return [*pair_files(files), *documents]
