@@ -82,6 +82,14 @@ def test_only_what_changed_is_made(folder: Path) -> None:
     assert run(folder) == (samples, measured)
 
 
+def test_a_signal_may_have_a_name_that_queries_use(folder: Path) -> None:
+    samples = DatasetQuery.from_source(str(folder)).update("samples")
+    query = DatasetQuery(samples).add_signals(*(length.named(name) for name in ("n", "h", "m", "t", "value", "row")))
+    first = query.update("m")
+    assert query.update("m") == first
+    assert computed(query.save("m")) == (36, 0)
+
+
 def test_a_shard_that_is_gone_and_no_other_change(folder: Path) -> None:
     run(folder)
     (folder / "b.tar").unlink()

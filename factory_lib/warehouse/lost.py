@@ -66,6 +66,7 @@ def lost_values(version: Version, *, unchecked: bool = True) -> list[Lost]:
             f"SELECT toString(shard) AS shard, count() AS n FROM {version.table}"
             f" WHERE has({{s:Array(String)}}, toString(shard)) AND {bare} GROUP BY shard ORDER BY shard",
             {"s": sorted(shards)},
+            {"prefer_column_name_to_alias": 1},  # a signal may be called `n`
         )
         found += [Lost(row["shard"], value, row["n"]) for row in rows]
     return found
