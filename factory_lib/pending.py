@@ -162,7 +162,7 @@ class ArrowRows(Origin):
         return f"an Arrow table with columns {', '.join(self.reader.schema.names[:8])}"
 
     def write(self, ledger: Ledger) -> Stage:
-        stage = create_stage(warehouse(), STAGING, self.columns)
+        stage = stage_of_rows(self.columns)
         write_batches(stage, (self._with_shard(batch) for batch in self.reader), str(self))
         ledger.bytes += stage.bytes()
         ledger.storage.append("insert")
@@ -197,7 +197,7 @@ class ShardRows(Origin):
         from factory_lib.sources import ShardReport, read_shards
 
         reports: dict[str, ShardReport] = {}
-        stage = create_stage(warehouse(), STAGING, self.columns)
+        stage = stage_of_rows(self.columns)
         batches = (
             batch.append_column("shard", pa.array([shard] * batch.num_rows, pa.string()))
             for shard, batch in read_shards(self.source, self.shards, reports=reports)
@@ -232,18 +232,25 @@ class ShardRows(Origin):
         }
 
 
+def stage_of_rows(columns: Mapping[str, str]) -> Stage:
+    """An empty staging table that `write_batches` fills.
+
+    Args:
+        columns: column name -> ClickHouse type, with those that every version has.
+    """
+    return create_stage(warehouse(), STAGING, columns, defaults={"sample_id": _sample_id_expression(columns)})
+
+
 def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) -> int:
-    """Write batches with a column `shard` into a staging table; position, sample_id and key are filled in.
+    """Write batches with a column `shard` into a `stage_of_rows`; position, sample_id and key are filled in.
 
     Position is the running number of a row in its shard. The sample's id is a hash of where it is stored and its key.
 
     Returns:
         Number of rows.
     """
-    defaults = {"sample_id": _sample_id_expression(stage.columns())}
-    stage.set_defaults(defaults)
     counters: dict[str, int] = {}
-    rows = 0
+    rows = inserts = 0
     # One insert runs while the rows of the next one are read.
     with track(what) as progress, ThreadPoolExecutor(1) as inserting:
         before: Future[int] | None = None
@@ -255,12 +262,14 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
                 progress.advance(before.result())
             before = inserting.submit(stage.warehouse.insert, stage.name, table)
             rows += table.num_rows
+            inserts += 1
         if before is not None:
             progress.advance(before.result())
     check_written(stage.warehouse, stage.name, rows)
-    stage.remove_defaults(defaults)
+    stage.remove_defaults(["sample_id"])
     tell_apart(stage)
-    stage.optimize()
+    if inserts > 1:
+        stage.optimize()
     return rows
 
 
@@ -387,7 +396,7 @@ class DerivedRows(Origin):
 
     def write(self, ledger: Ledger) -> Stage:
         table = self.rows(settle(self.block, ledger))
-        stage = create_stage(warehouse(), STAGING, self.types)
+        stage = stage_of_rows(self.types)
         try:
             write_batches(stage, table.to_batches(), str(self))
         except BaseException:

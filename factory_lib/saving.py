@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import random
@@ -26,11 +27,11 @@ from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
-from factory_lib.warehouse.derive import conform, derive, naming_columns, union_columns
+from factory_lib.warehouse.derive import Derivation, conform, derive, naming_columns, union_columns
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.names import check_dataset_name, is_version_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
-from factory_lib.warehouse.seals import unseal
+from factory_lib.warehouse.seals import counted, unseal
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish
 from factory_lib.writing import predicates
@@ -98,7 +99,7 @@ def save(request: Request) -> Version:
             code=provenance.code_of(os.getcwd()),
             context=dict(request.context),
             storage="+".join([*ledger.storage, *([derivation.kind] if derivation.kind != "clone" else [])]) or "clone",
-            rows_in=_rows_in(wh, request.block),
+            rows_in=sum(made.values()) if _is_passed_on(request.block, derivation) else _rows_in(wh, request.block),
             bytes_added=ledger.bytes + added,
             reused=ledger.reused,
             computed=ledger.computed,
@@ -155,8 +156,8 @@ def _commit(
             if keep:
                 total += sum(s.rows for name, s in keep.shards.items() if name not in replaced)
             done = dataclasses.replace(draft, rows=total, seconds=round(time.monotonic() - started, 4))
+            recast = [s.shard for s in records[len(made) :]]
             if built.uuid not in recorded:
-                recast = [s.shard for s in records[len(made) :]]
                 joined = _joined(carried, changed, recast)
                 provenance.record(
                     wh,
@@ -172,12 +173,11 @@ def _commit(
                     carry_held(wh, built.uuid, carried.uuid, recast)
                 provenance.record_inputs(wh, built.uuid, request.inputs, carried.uuid if carried else None, replaced)
                 recorded.add(built.uuid)
-                # Of a version whose shards nobody recorded there is nothing to carry over.
-                whole = keep is None or all(s.made_by for s in keep.shards.values())
-                _check_recorded(
-                    wh, built, done, total if whole else sum(s.rows for s in records), len(made) * len(held)
-                )
-            return publish(built, number)
+            # Of a version whose shards nobody recorded there is nothing to carry over.
+            whole = keep is None or all(s.made_by for s in keep.shards.values())
+            of_shards = total if whole else sum(s.rows for s in records)
+            check = functools.partial(_check_recorded, wh, built, done, of_shards, len(made) * len(held))
+            return publish(built, number, signals=bool(held or recast), check=check)
         except BaseException as error:
             with contextlib.suppress(FactoryError):  # what went wrong first is told
                 unseal(wh, [built.uuid])
@@ -195,12 +195,13 @@ def _check_recorded(wh: Warehouse, built: Stage, draft: Provenance, rows_of_shar
     Raises:
         CommitError: something is missing.
     """
-    there = provenance.recorded(wh, built.uuid, built.name)
+    there = counted(wh, built.uuid, built.name)
     wanted = {"rows": draft.rows, "versions": 1, "recipes": 1, "rows of shards": rows_of_shards}
     if held:
         # shards that got other columns bring theirs
-        wanted["columns of signals"] = max(held, there["columns of signals"])
-    lacking = [f"{n:,} {name}, {there[name]:,} are there" for name, n in wanted.items() if there[name] != n]
+        wanted["columns of signals"] = max(held, there.get("columns of signals", 0))
+    found = {name: there.get(name, 0) for name in wanted}
+    lacking = [f"{n:,} {name}, {found[name]:,} are there" for name, n in wanted.items() if found[name] != n]
     if lacking:
         raise CommitError(
             f"{draft.dataset}: what was written is not all in the warehouse: {'; '.join(lacking)}.", "Is its disk full?"
@@ -278,6 +279,12 @@ def _difference(own: TableSource, carried: Version) -> str:
 
 def _sources(parents: Sequence[Version]) -> dict[str, str]:
     return {name: s.source for version in reversed(parents) for name, s in version.shards.items() if s.source}
+
+
+def _is_passed_on(block: Block, derivation: Derivation) -> bool:
+    """Whether the rows of a query are those that it was given, all of them."""
+    derived = isinstance(block.source, PendingSource) and isinstance(block.source.origin, DerivedRows)
+    return derivation.kind == "clone" and not derived
 
 
 def _rows_in(wh: Warehouse, block: Block) -> int:

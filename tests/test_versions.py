@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from clickhouse_connect.driver._backend.http_sync import HttpSyncBackend
 
 from factory_lib import C, DatasetQuery
+from factory_lib import signal as signal_of
 from factory_lib.errors import EngineError, QueryError
 from factory_lib.redaction import without_credentials
 from factory_lib.sqltext import quote
@@ -67,6 +69,43 @@ def test_merging_replaces_joins_and_carries_shards() -> None:
     alone = DatasetQuery.from_arrow(shard("z"), shard="part").save("d")
     assert alone.shard_rows() == {"z": 50}
     assert alone.number == 6
+
+
+def test_what_a_commit_reads_does_not_grow_with_the_versions_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    original = HttpSyncBackend.request
+
+    def counting(self: HttpSyncBackend, *args: object, **kwargs: object) -> object:
+        response = original(self, *args, **kwargs)
+        read.append(int(json.loads(response.headers.get("X-ClickHouse-Summary", "{}")).get("read_rows", 0)))
+        return response
+
+    @signal_of
+    def double(x: int) -> int:
+        return 2 * x
+
+    def commit() -> int:
+        read.clear()
+        DatasetQuery.from_arrow(shard("a"), shard="part").add_signals(double).save("d", mode="merge")
+        return sum(read)
+
+    monkeypatch.setattr(HttpSyncBackend, "request", counting)
+    commit()
+    before = commit()
+    others = 100_000
+    for table, values in {
+        "versions": "u, 'other', now64(3), 1, '{}'",
+        "recipes": "u, '{}'",
+        "shards": "u, concat('other', toString(number)), 1, u, '', ''",
+        "inputs": "u, concat('other', toString(number)), '', '', ''",
+        "signal_values": "u, concat('other', toString(number)), '', '', '', map()",
+        "seals": "u, 'other.v1', now64(6), [], map(), map()",
+    }.items():
+        warehouse().execute(
+            f"INSERT INTO factory.{table} SELECT {values}"
+            f" FROM (SELECT number, generateUUIDv4() AS u FROM numbers({others}))"
+        )
+    assert commit() - before < others / 2  # of one table or another all was read where this is more
 
 
 def test_columns_that_differ_are_an_error_or_null_but_never_zero() -> None:

@@ -30,6 +30,7 @@ from factory_lib.sql import (
 )
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 
 SYSTEM = {
@@ -202,7 +203,8 @@ def _changed(
 ) -> tuple[Stage, Derivation, int]:
     base = block.source
     assert isinstance(base, TableSource)
-    stage.optimize()
+    if how.kind != "clone" or not _is_whole(base.name):
+        stage.optimize()
     taken = base.columns.keys() | how.renamed.keys()
     written = {name: f"_new_{i}" if name in taken else name for i, name in enumerate(how.computed)}
     if how.computed:
@@ -215,13 +217,19 @@ def _changed(
     added = stage.bytes([*written.values(), *(["_row_exists"] if block.where else [])])
     stage.drop_columns(how.dropped)
     stage.rename_columns({**how.renamed, **{temporary: name for name, temporary in written.items()}})
-    stage.order_columns(list(block.columns))
+    if how.kind != "clone" or list(base.columns) != list(block.columns):
+        stage.order_columns(list(block.columns))
     if not block.where:
         return stage, how, added
     kept = stage.shard_rows()
     if compacted := _compacted(warehouse, dataset, stage, sum(kept.values())):
         return compacted, Derivation("copy", f"fewer than {COPY_BELOW:.0%} of the rows are kept"), compacted.bytes()
     return stage, replace(how, rows=kept), added
+
+
+def _is_whole(table: str) -> bool:
+    """Whether a table has one part a shard, as those have that were made here."""
+    return is_version_name(table) or table.startswith(f"{STAGING}.")
 
 
 def _compacted(warehouse: Warehouse, dataset: str, stage: Stage, kept: int) -> Stage | None:

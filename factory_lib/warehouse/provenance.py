@@ -45,7 +45,8 @@ _TABLES = {
     " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
     "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
     "seals": "(uuid UUID, version String, at DateTime64(6, 'UTC'), columns Array(Tuple(String, String, String)),"
-    " parts Map(String, String), records Map(String, Tuple(UInt64, UInt64))) ENGINE = MergeTree ORDER BY uuid",
+    " parts Map(String, String), records Map(String, Tuple(UInt64, UInt64))) ENGINE = MergeTree ORDER BY uuid"
+    " SETTINGS index_granularity = 64",
     "verified": "(uuid UUID, at DateTime64(3, 'UTC'), findings String) ENGINE = ReplacingMergeTree ORDER BY uuid",
     "claims": "(name String, shard String, run String, owner String, at DateTime64(6, 'UTC'), ended Bool)"
     " ENGINE = MergeTree ORDER BY (name, shard) TTL toDateTime(at) + INTERVAL 1 DAY",
@@ -55,10 +56,7 @@ can be run again; `tags`: what was done to tags; `dropped`: versions that retent
 were when they were published (see `seals`); `verified`: what was found when they were last read; `claims`: what runs
 are at."""
 
-MADE_SHARDS = f"SELECT shard FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} AND origin = {{u:UUID}}"
-"""SELECT (SQL text) of the shards that a version made; `u` is the UUID of its table."""
-
-_CHECKED_SECONDS = 1.0
+_CHECKED_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ checked: WeakKeyDictionary[Warehouse, float] = WeakKeyDictionary()
 
 
 def ensure_tables(warehouse: Warehouse) -> None:
-    """Make the tables of the catalog where they do not exist; within a second they are not looked for again."""
+    """Make the tables of the catalog where they do not exist; for some seconds they are not looked for again."""
     if time.monotonic() - checked.get(warehouse, -math.inf) < _CHECKED_SECONDS:
         return
     rows = warehouse.rows("SELECT name FROM system.tables WHERE database = {d:String}", {"d": CATALOG})
@@ -203,25 +201,6 @@ def record(
             " WHERE uuid = {old:UUID} AND NOT has({gone:Array(String)}, shard)",
             {"new": uuid, "old": carried_from, "gone": list(carried_except)},
         )
-
-
-def recorded(warehouse: Warehouse, uuid: str, table: str) -> dict[str, int]:
-    """How much there is of a version: rows of its table, its entries in the catalog, and the rows of its shards.
-
-    Args:
-        table: its name in SQL.
-    """
-    # Found by shard: the table is not in the order of versions.
-    held = f"{CATALOG}.signal_values WHERE origin = {{u:UUID}} AND shard IN ({MADE_SHARDS})"
-    row = warehouse.rows(
-        f"SELECT (SELECT count() FROM {table}) AS rows,"
-        f" (SELECT count() FROM {CATALOG}.versions WHERE uuid = {{u:UUID}}) AS versions,"
-        f" (SELECT count() FROM {CATALOG}.recipes WHERE uuid = {{u:UUID}}) AS recipes,"
-        f" (SELECT sum(rows) FROM {CATALOG}.shards WHERE uuid = {{u:UUID}}) AS `rows of shards`,"
-        f" (SELECT count() FROM {held}) AS `columns of signals`",
-        {"u": uuid},
-    )[0]
-    return {name: int(n or 0) for name, n in row.items()}
 
 
 def _record_recipe(warehouse: Warehouse, uuid: str, recipe: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from factory_lib.sqltext import literal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
-from factory_lib.warehouse.provenance import MADE_SHARDS, ensure_tables
+from factory_lib.warehouse.provenance import ensure_tables
 from factory_lib.warehouse.space import FREEING
 
 _RECORDED = {
@@ -70,35 +70,54 @@ class Part:
     state: Literal["changed", "missing", "unknown", "unsealed"]
 
 
-def seal(warehouse: Warehouse, uuid: str, database: str, table: str, version: str) -> str:
+def seal(warehouse: Warehouse, uuid: str, database: str, table: str, version: str, *, signals: bool = True) -> str:
     """Write down what a table is that is about to be published.
 
     Args:
         version: the name that it gets.
+        signals: whether columns of signals were recorded of it; without, they are not looked for.
 
     Returns:
         The comment that the table is to have: whose it is, and the version that it was published as.
     """
+    made = f"SELECT shard FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} AND origin = {{u:UUID}}"
     there = "database = {d:String} AND table = {t:String}"
     parts = (
         f"SELECT CAST(groupArray((partition, hash)), 'Map(String, String)') FROM (SELECT partition, {_OF_PARTS} AS hash"
-        f" FROM system.parts WHERE active AND {there} AND partition IN ({MADE_SHARDS}) GROUP BY partition)"
+        f" FROM system.parts WHERE active AND {there} AND partition IN ({made}) GROUP BY partition)"
     )
     described = f"SELECT name, type, comment FROM system.columns WHERE {there} ORDER BY position"
-    columns = f"SELECT {_OF_COLUMNS} FROM ({described})"
-    # What is not in the order of versions is found by shard.
-    found_by = {"origin": f" AND shard IN ({MADE_SHARDS})"}
-    records = ", ".join(
-        f"'{name}', (SELECT (count(), sum(cityHash64({what}))) FROM {CATALOG}.{name}"
-        f" WHERE {key} = {{u:UUID}}{found_by.get(key, '')})"
+    # Not in the order of versions, so they are found by shard.
+    found_by = {"signal_values": f"AND shard IN ({made})" if signals else "AND 0"}
+    records = " UNION ALL ".join(
+        f"SELECT '{name}' AS name, (count(), sum(cityHash64({what}))) AS entries FROM {CATALOG}.{name}"
+        f" WHERE {key} = {{u:UUID}} {found_by.get(name, '')}"
         for name, (key, what) in _RECORDED.items()
     )
     warehouse.execute(
-        f"INSERT INTO {CATALOG}.seals SELECT {{u:UUID}}, {{v:String}}, now64(6, 'UTC'), ({columns}), ({parts}),"
-        f" map({records})",
+        f"INSERT INTO {CATALOG}.seals SELECT {{u:UUID}}, {{v:String}}, now64(6, 'UTC'),"
+        f" (SELECT {_OF_COLUMNS} FROM ({described})), ({parts}),"
+        f" (SELECT CAST(groupArray((name, entries)), 'Map(String, Tuple(UInt64, UInt64))') FROM ({records}))",
         {"u": uuid, "d": database, "t": table, "v": version},
+        {"max_threads": 1},
     )
     return json.dumps({**json.loads(owner()), "version": version})
+
+
+def counted(warehouse: Warehouse, uuid: str, table: str) -> dict[str, int]:
+    """What there is of a version that was sealed: rows of its table and of its shards, and its entries in the catalog.
+
+    Args:
+        table: its name in SQL.
+    """
+    rows = warehouse.rows(
+        f"SELECT (SELECT count() FROM {table}) AS rows, records['versions'].1 AS versions,"
+        f" (SELECT sum(rows) FROM {CATALOG}.shards WHERE uuid = {{u:UUID}}) AS `rows of shards`,"
+        " records['recipes'].1 AS recipes, records['signal_values'].1 AS `columns of signals`"
+        f" FROM {CATALOG}.seals WHERE uuid = {{u:UUID}} ORDER BY at DESC LIMIT 1",
+        {"u": uuid},
+    )
+    return {name: int(n or 0) for row in rows for name, n in row.items()}
 
 
 def sealed(warehouse: Warehouse, tables: Sequence[str]) -> dict[str, str]:

@@ -27,7 +27,8 @@ SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
 _READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
-_NO_TABLE = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+_NO_DATABASE = 81
+_NO_TABLE = (60, _NO_DATABASE)
 _PLAIN_TYPES = {"print_pretty_type_names": 0}
 _MUTATION = {"allow_nondeterministic_mutations": 1}
 
@@ -95,13 +96,8 @@ class Stage:
         """Remove columns."""
         self._alter(*(f"DROP COLUMN {quote(n)}" for n in names))
 
-    def set_defaults(self, expressions: Mapping[str, str]) -> None:
-        """Have inserts compute columns that they do not bring, from expressions (SQL text)."""
-        types = self.columns()
-        self._alter(*(f"MODIFY COLUMN {quote(n)} {types[n]} DEFAULT {e}" for n, e in expressions.items()))
-
     def remove_defaults(self, names: Iterable[str]) -> None:
-        """Undo `set_defaults`: tables share parts only when their columns are declared alike."""
+        """Have inserts bring these columns again: tables share parts only when their columns are declared alike."""
         self._alter(*(f"MODIFY COLUMN {quote(n)} REMOVE DEFAULT" for n in names))
 
     def modify_columns(self, types: Mapping[str, str]) -> None:
@@ -155,7 +151,8 @@ class Stage:
         params: dict[str, object] = {"d": self.database, "t": self.table}
         where = "active AND database = {d:String} AND table = {t:String}"
         if columns is None:
-            return int(self.warehouse.scalar(f"SELECT sum(bytes_on_disk) FROM system.parts WHERE {where}", params) or 0)
+            whole = "SELECT total_bytes FROM system.tables WHERE database = {d:String} AND name = {t:String}"
+            return int(self.warehouse.scalar(whole, params) or 0)
         names = list(columns)
         if not names:
             return 0
@@ -174,7 +171,12 @@ class Stage:
 
 
 def create_stage(
-    warehouse: Warehouse, dataset: str, columns: Mapping[str, str], unit: Iterable[str] = (), like: str | None = None
+    warehouse: Warehouse,
+    dataset: str,
+    columns: Mapping[str, str],
+    unit: Iterable[str] = (),
+    like: str | None = None,
+    defaults: Mapping[str, str] | None = None,
 ) -> Stage:
     """An empty staging table for a dataset.
 
@@ -182,15 +184,23 @@ def create_stage(
         columns: column name -> ClickHouse type.
         unit: columns that hold vectors of unit length.
         like: take the columns from this table instead.
+        defaults: columns that inserts need not bring -> SQL text of what they are then; until `remove_defaults`.
     """
-    warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
     stage = Stage(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
     comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
-    declared = (f"{quote(n)} {t} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items())
-    body = f"AS {like}" if like else f"({', '.join(declared)})"
-    warehouse.execute(
-        f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
+    computed = {name: f"DEFAULT {text}" for name, text in (defaults or {}).items()}
+    declared = (
+        f"{quote(n)} {t} {computed.get(n, '')} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items()
     )
+    body = f"AS {like}" if like else f"({', '.join(declared)})"
+    create = f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
+    try:
+        warehouse.execute(create)
+    except EngineError as error:
+        if error.code != _NO_DATABASE:
+            raise
+        warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
+        warehouse.execute(create)
     return stage
 
 

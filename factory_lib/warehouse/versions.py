@@ -7,7 +7,7 @@ compare-and-set that lets any number of writers publish at once without losing a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -237,16 +237,22 @@ class LostRaceError(FactoryError):
     """Another writer took the version's number first; the caller takes what it brought and tries again."""
 
 
-def publish(stage: Stage, number: int) -> Version:
+def publish(stage: Stage, number: int, *, signals: bool = True, check: Callable[[], None] = lambda: None) -> Version:
     """Make a staging table version `number` of its dataset, atomically and durably.
 
     What the version needs is on the medium before the rename, and the rename before this returns: a power cut finds the
     version whole, or not there.
 
+    Args:
+        signals: whether columns of signals were recorded of it.
+        check: called when it is sealed, to raise an error where it must not be published.
+
     Raises:
         LostRaceError: that version exists already.
     """
-    comment = seal(stage.warehouse, stage.uuid, stage.database, stage.table, f"{stage.database}.v{number}")
+    name = f"{stage.database}.v{number}"
+    comment = seal(stage.warehouse, stage.uuid, stage.database, stage.table, name, signals=signals)
+    check()
     stage.set_readonly(comment)
     stage.warehouse.sync()
     target = f"{quote(stage.database)}.v{number}"
@@ -254,7 +260,7 @@ def publish(stage: Stage, number: int) -> Version:
         stage.warehouse.execute(f"RENAME TABLE {stage.name} TO {target}")
     except EngineError as error:
         if error.code == _TABLE_EXISTS:
-            raise LostRaceError(f"{stage.database}.v{number} was published by another writer.") from None
+            raise LostRaceError(f"{name} was published by another writer.") from None
         raise
     if stage.warehouse.is_embedded:
         stage.warehouse.sync()
