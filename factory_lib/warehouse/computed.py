@@ -110,18 +110,18 @@ def earlier_values(
     """
     provenance.ensure_tables(warehouse)
     of_shards = "1" if shards is None else "has({s:Array(String)}, shard)"
+    having = f"FROM {CATALOG}.signal_values WHERE has({{f:Array(String)}}, fingerprint) AND {of_shards}"
     rows = warehouse.rows(
         "SELECT h.shard AS shard, concat(t.database, '.', t.name) AS version, s.source AS source, h.value AS value,"
         " h.error AS error, h.reads AS reads,"
         " h.fingerprint AS fingerprint, v.checked AS checked,"
         " row_number() OVER (PARTITION BY h.fingerprint, h.shard ORDER BY v.at DESC) AS rank"
-        f" FROM (SELECT * FROM {CATALOG}.signal_values WHERE has({{f:Array(String)}}, fingerprint)"
-        f" AND {of_shards}) AS h"
+        f" FROM (SELECT * {having}) AS h"
         f" INNER JOIN (SELECT origin, shard, any(uuid) AS holder, any(source) AS source FROM {CATALOG}.shards"
         f" WHERE {of_shards} AND uuid IN (SELECT uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$'))"
         " GROUP BY origin, shard) AS s ON s.origin = h.origin AND s.shard = h.shard"
         f" INNER JOIN (SELECT uuid, any(created) AS at, any(JSONExtractBool(record, 'checked')) AS checked"
-        f" FROM {CATALOG}.versions GROUP BY uuid) AS v"
+        f" FROM {CATALOG}.versions WHERE uuid IN (SELECT origin {having}) GROUP BY uuid) AS v"
         " ON v.uuid = h.origin"
         " INNER JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.holder"
         " QUALIFY rank <= {n:UInt32} ORDER BY rank, shard",
