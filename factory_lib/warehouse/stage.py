@@ -27,8 +27,7 @@ SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
 _READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
-_NO_DATABASE = 81
-_NO_TABLE = (60, _NO_DATABASE)
+_NO_TABLE = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 _PLAIN_TYPES = {"print_pretty_type_names": 0}
 _MUTATION = {"allow_nondeterministic_mutations": 1}
 
@@ -186,6 +185,7 @@ def create_stage(
         like: take the columns from this table instead.
         defaults: columns that inserts need not bring -> SQL text of what they are then; until `remove_defaults`.
     """
+    warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
     stage = Stage(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
     comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
     computed = {name: f"DEFAULT {text}" for name, text in (defaults or {}).items()}
@@ -193,14 +193,9 @@ def create_stage(
         f"{quote(n)} {t} {computed.get(n, '')} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items()
     )
     body = f"AS {like}" if like else f"({', '.join(declared)})"
-    create = f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
-    try:
-        warehouse.execute(create)
-    except EngineError as error:
-        if error.code != _NO_DATABASE:
-            raise
-        warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
-        warehouse.execute(create)
+    warehouse.execute(
+        f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
+    )
     return stage
 
 
