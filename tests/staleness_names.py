@@ -189,3 +189,15 @@ case(
     "parametrized module",
     "import torch\nm = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 1, bias=False))\nwith torch.no_grad():\n    for p in m.parameters(): p.fill_(1.0)\n    m.parametrizations.weight.original0.fill_(«3.0|4.0»)\nRETURN float(m(torch.ones(2)))\n",
 )
+case(
+    "bound method in a field of the signal",
+    "class M:\n    def __init__(self, k): self.k = k\n    def go(self, t): return self.k\nclass S:\n    def __init__(self): self.f = M(«1|2»).go\n    def __call__(self, caption: str) -> float: return self.f(caption)\ns = signal(S(), name='s')\n",
+)
+case(
+    "bound method of a dict in a field of the signal",
+    "class S:\n    def __init__(self): self.f = {'a hat': «1|2»}.get\n    def __call__(self, caption: str) -> float: return self.f(caption, 0)\ns = signal(S(), name='s')\n",
+)
+case(
+    "bound method that is declared",
+    "class M:\n    def __init__(self, k): self.k = k\n    def go(self): return self.k\nm = M(«1|2»)\n@signal(depends_on=[m.go])\ndef s(caption: str) -> float:\n    return vars(__import__('sys').modules['kinds_case'])['m'].k\n",
+)

@@ -29,7 +29,7 @@ from factory_lib.fingerprints.parts import (
     registered,
     with_attributes,
 )
-from factory_lib.fingerprints.places import Place, place_of
+from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.sources import Sources
 from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_state, type_name
 from factory_lib.fingerprints.writes import written
@@ -145,7 +145,13 @@ class Walk:
             self.use(target, f"{name}.state")
             return
         for field, value in kept_state(type(target), state):
-            self.use(value, f"{name}.{field}")
+            self.keep(value, f"{name}.{field}")
+
+    def keep(self, value: Any, path: str) -> None:
+        """A value as a component; of a bound method, whose name says nothing of its object, that it is of this one."""
+        text = self.use(value, path)
+        if isinstance(value, types.MethodType | types.BuiltinFunctionType):
+            self._put(path, _hash([text]))
 
     def _declared(self, value: Any, declared: Any, name: str) -> str:
         if id(value) in self._names:
@@ -157,10 +163,10 @@ class Walk:
         for key, one in declared.items():
             if isinstance(one, str) and len(one) <= 64:
                 self._put(f"{name}.{key}", one)
-            elif self._is_code(one):
-                self._refer(one, f"{name}.{key}")
+            elif key == "target" and not self._is_code(one):
+                self._object(one, "")
             else:
-                self._object(one, "") if key == "target" else self.use(one, f"{name}.{key}")
+                self.keep(one, f"{name}.{key}")
         return name
 
     def _refer(self, value: Any, path: str) -> str:
@@ -294,7 +300,7 @@ class Walk:
             if self._skips(module):
                 return f"{module}.{name}"
             path = f"{module}.{name}"
-            if self._place(module, vars(value)).owner != "own":
+            if place_of(module, vars(value)).owner != "own":
                 inner = vars(value).get(name, _MISSING)
                 if not isinstance(inner, types.ModuleType):
                     return self._of_others(value, name, inner)
@@ -340,7 +346,7 @@ class Walk:
 
     def _extension(self, module: str) -> None:
         """Count the file of a module of the user that is no Python code."""
-        place = self._place(module)
+        place = place_of(module)
         if place.owner == "own" and place.path and not place.path.endswith(_SOURCES) and os.path.isfile(place.path):
             self.found[f"{module} (module)"] = file_digest(place.path)[:16]
 
@@ -352,7 +358,7 @@ class Walk:
     def _module(self, module: types.ModuleType) -> str:
         """A module that is used as a value: any of it may be."""
         name = self._names[id(module)] = module.__name__
-        place = self._place(name, vars(module))
+        place = place_of(name, vars(module))
         if self._skips(name) or place.owner != "own":
             self.package(name)
             return name
@@ -433,16 +439,13 @@ class Walk:
 
     def package(self, module: str) -> bool:
         """Count the version of the package of a module; whether it has one."""
-        if self._skips(module) or self._place(module).owner != "installed":
+        if self._skips(module) or place_of(module).owner != "installed":
             return False
         self._sources.package(module)
         return True
 
-    def _place(self, module: str, namespace: Mapping[str, Any] | None = None) -> Place:
-        return place_of(module, namespace)
-
     def _is_own(self, module: str, namespace: Mapping[str, Any] | None = None) -> bool:
-        return not self._skips(module) and self._place(module, namespace).owner == "own"
+        return not self._skips(module) and place_of(module, namespace).owner == "own"
 
     def _isolated(self, value: Any, path: str) -> str:
         """Hash of a value and all that it refers to, by itself."""

@@ -57,7 +57,7 @@ def walk_of(signal: Signal) -> Walk:
     def follow(walk: Walk) -> None:
         walk.found |= signal.declaration | {"factory": VALUES}
         for place, one in enumerate(signal.depends_on):
-            walk.use(one, getattr(one, "fingerprint_name", f"depends_on[{place}]"))
+            walk.keep(one, getattr(one, "fingerprint_name", f"depends_on[{place}]"))
         kinds = {given.kind for given in signal.inputs}
         if signal.pinned:
             if not isinstance(signal.target, types.FunctionType):
