@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 SOURCE = "SOAK_SOURCE"
 """Variable that names the folder of tars to `bench.soak_graph`."""
-_SLOW_SECONDS = 0.002
+_SLOW_SECONDS = 0.01
 _DAEMON_SECONDS, _SETTLED_SECONDS = 240.0, 20.0
 
 
 @signal
-def weight(caption: str) -> int:
-    """A number of a text, slow enough to be killed at."""
+def weight(caption: str, image: bytes) -> int:
+    """A number of a text, slow enough to be killed at, and computed by workers: they read members."""
     time.sleep(_SLOW_SECONDS)
     return weight_of(caption)
 
