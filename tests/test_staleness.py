@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import itertools
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import PIL.Image
 import pytest
 
 from factory_lib.fingerprints.components import unequal
@@ -36,6 +38,13 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FingerprintWarning)
         yield
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cases set in modules that others use, too, is there for them alone."""
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setattr(builtins, "KINDS_K", None, raising=False)
 
 
 @pytest.mark.parametrize("name", kinds.CASES)
