@@ -112,9 +112,14 @@ def cosine_distance(left: Any, right: Any) -> Expr:
     return CosineDistance(lift(left), lift(right))
 
 
-def has_window(expr: Expr) -> bool:
-    """Whether the value of a row depends on other rows."""
-    return any(isinstance(e, Window) or (isinstance(e, SqlText) and _OVER.search(e.text)) for e in expr.walk())
+def spans_rows(expr: Expr) -> bool:
+    """Whether a value depends on other rows than its own, or makes several rows of one."""
+    return any(
+        isinstance(e, Window)
+        or (isinstance(e, Call) and e.name in _ROWS_OF_ARRAYS)
+        or (isinstance(e, SqlText) and _SPANS_ROWS.search(e.text))
+        for e in expr.walk()
+    )
 
 
 def is_deterministic(expr: Expr) -> bool:
@@ -127,7 +132,8 @@ def is_deterministic(expr: Expr) -> bool:
     return not any(w in _VOLATILE or w.startswith(("rand", "generate")) for group in words for w in group)
 
 
-_OVER = re.compile(r"\bover\s*(\(|\w)", re.IGNORECASE)
+_ROWS_OF_ARRAYS = ("arrayJoin", "unnest")
+_SPANS_ROWS = re.compile(r"\bover\s*(\(|\w)|\b(arrayJoin|unnest)\s*\(", re.IGNORECASE)
 
 
 _VOLATILE = frozenset(

@@ -18,7 +18,7 @@ import numpy as np
 
 from factory_lib.aggregates import is_ordered
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
-from factory_lib.expressions import SqlText, has_window
+from factory_lib.expressions import SqlText, spans_rows
 from factory_lib.operators import Call, Column, Expr, InQuery, Literal, Ordering, Scalar, ordering, render_ordering
 from factory_lib.sqltext import literal, quote
 
@@ -134,7 +134,7 @@ class Block:
         """Keep the rows for which the predicate holds; rows for which it is NULL go."""
         base = self if self._rows_are_plain() and not self.windowed else self.nested()
         bound = base.bind(predicate)
-        if has_window(bound):
+        if spans_rows(bound):
             base = replace(base.with_columns({"_keep": predicate}), windowed=True).nested()
             return base.filter(Column("_keep")).drop(["_keep"])
         return replace(base, where=(*base.where, bound))
@@ -142,7 +142,7 @@ class Block:
     def with_columns(self, new: Mapping[str, Expr]) -> Block:
         """Add or replace columns; all new ones see the columns as they were before."""
         base = self.nested() if self.distinct or self.limit_by else self
-        windowed = any(has_window(base.bind(e)) for e in new.values())
+        windowed = any(spans_rows(base.bind(e)) for e in new.values())
         if windowed and (base.limit is not None or base.offset or base.group_by is not None):
             base = base.nested()
         columns = {**base.columns, **{name: base.bind(e) for name, e in new.items()}}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from factory_lib.aggregates import is_summed
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
-from factory_lib.expressions import has_window, is_deterministic
+from factory_lib.expressions import is_deterministic, spans_rows
 from factory_lib.operators import Column, Expr
 from factory_lib.sql import (
     ROW_ID,
@@ -153,8 +153,8 @@ def _copy_reason(block: Block) -> str:
     if not block.has_row_id():
         return "shard or position is changed"
     exprs = [*block.columns.values(), *block.where]
-    if any(has_window(e) for e in exprs):
-        return "a value depends on other rows"
+    if any(spans_rows(e) for e in exprs):
+        return "a value depends on other rows, or makes several of one"
     if not all(is_deterministic(e) for e in exprs):
         return "an expression is not deterministic"
     return ""
