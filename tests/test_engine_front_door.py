@@ -84,9 +84,9 @@ def test_held_streams_leave_a_reserve_for_short_statements(home: Path) -> None:
             assert connection.recv(12) == b"HTTP/1.1 200"  # and no more of it is read
         warehouse = Warehouse(home=home)
         assert warehouse.scalar("SELECT 1") == 1
-        warehouse.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
-        warehouse.execute("INSERT INTO t SELECT 1")
-        assert warehouse.scalar("SELECT count() FROM t") == 1
+        warehouse.execute("CREATE TABLE default.t (a UInt8) ENGINE = MergeTree ORDER BY a")
+        warehouse.execute("INSERT INTO default.t SELECT 1")
+        assert warehouse.scalar("SELECT count() FROM default.t") == 1
         # one more that wants to stream is told so
         answer = httpx.post(f"http://127.0.0.1:{url.port}/", content=STREAM, auth=("default", url.password or ""))
         assert answer.status_code == 503

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal as system_signals
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -123,18 +123,12 @@ def test_giving_up_in_the_middle_leaves_no_process_computing(tmp_path: Path, sma
 
 def test_computations_at_the_same_time_do_not_share_processes(tmp_path: Path, small_tasks: None) -> None:
     rows = packed(tmp_path / "a", [jpeg(number) for number in range(40)])
-    found: list[pa.Table] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(table(compute([red, process_id], [rows], workers=1 + 1))))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [one["red"].to_pylist() for one in found] == [list(range(40))] * 2
-    one, other = (set(one["process_id"].to_pylist()) for one in found)
-    assert not one & other
+    under_way = compute([red, process_id], [rows], workers=2)
+    begun = next(under_way)
+    other = table(compute([red, process_id], [rows], workers=2))
+    one = table(itertools.chain([begun], under_way))
+    assert one["red"].to_pylist() == other["red"].to_pylist() == list(range(40))
+    assert not set(one["process_id"].to_pylist()) & set(other["process_id"].to_pylist())
 
 
 def test_a_script_without_a_main_guard_and_its_lambdas_run_in_processes(tmp_path: Path) -> None:
