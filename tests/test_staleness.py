@@ -41,10 +41,12 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def put_back() -> Iterator[None]:
     """What cases set in modules that others use, too, is there for them alone."""
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)
-    monkeypatch.setattr(builtins, "KINDS_K", None, raising=False)
+    pixels = PIL.Image.MAX_IMAGE_PIXELS
+    yield
+    PIL.Image.MAX_IMAGE_PIXELS = pixels
+    vars(builtins).pop("KINDS_K", None)
 
 
 @pytest.mark.parametrize("name", kinds.CASES)
@@ -70,12 +72,14 @@ def test_what_arrives_elsewhere_gives_the_same_values(name: str, tmp_path: Path)
 
 
 def test_another_process_elsewhere_has_the_same_fingerprints(tmp_path: Path) -> None:
-    for folder in ("here", "there"):
+    found = []
+    for folder, seed in (("here", "1"), ("there", "5")):
         (tmp_path / folder).mkdir()
-    environment = os.environ | {"PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "tests.staleness_kinds", str(tmp_path / "there")]
-    there = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
-    here = kinds.fingerprints(tmp_path / "here")
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-m", "tests.staleness_kinds", str(tmp_path / folder)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found.append(json.loads(done.stdout))
+    here, there = found
     assert {name for name in here if here[name] != there[name]} == set()
 
 

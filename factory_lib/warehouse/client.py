@@ -317,7 +317,10 @@ class Warehouse:
                 from factory_lib.warehouse.space import disk_full
 
                 found = disk_full(self._home)
-            raise found from None
+            try:
+                raise found from None
+            finally:
+                del found  # or the error holds this frame, and with it what callers have, until garbage is collected
 
     def _where(self) -> str:
         if self._home is not None:
