@@ -21,7 +21,7 @@ from factory_lib.errors import SignalError
 from factory_lib.fingerprints.files import content, file_digest
 from factory_lib.fingerprints.sources import Sources
 from factory_lib.fingerprints.walk import Walk
-from factory_lib.signals import Vector, env, signal
+from factory_lib.signals import Vector, env, signal, use
 from factory_lib.signals.fingerprint import FingerprintWarning, why
 
 LOCK = threading.Lock()
@@ -206,7 +206,11 @@ def test_undeclared_reading_is_told_once_with_its_line() -> None:
         _ = declared.components
 
 
-def test_use_changes_no_fingerprint_and_configuration_does() -> None:
+@pytest.mark.parametrize("cheap_seconds", [10.0, -1.0])
+def test_use_changes_no_fingerprint_and_configuration_does(
+    cheap_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use, "CHEAP_SECONDS", cheap_seconds)
     seen: dict[str, int] = {}
     factor = [1]
 
@@ -221,14 +225,38 @@ def test_use_changes_no_fingerprint_and_configuration_does() -> None:
     factor[0] = 2
     configured = memo.fingerprint
     assert configured != before
-    assert memo.one("dress") == 10
-    assert memo.fingerprint == configured
+    for text in ("dress", "blouse", "tee", "sock"):
+        assert memo.one(text) == 2 * len(text)
+        assert memo.fingerprint == configured
+    factor[0] = 3
+    assert memo.fingerprint not in (before, configured)
+    factor[0] = 2
+    seen["tee"] = 4
+    assert memo.fingerprint not in (before, configured)
+
+
+@pytest.mark.parametrize("uses", [1, 3, 5])
+def test_a_change_behind_uses_that_nobody_looked_at_is_seen(uses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use, "CHEAP_SECONDS", -1.0)
+    model: dict[str, int] = {}
+
+    @signal
+    def loads(caption: str) -> int:
+        return len(caption) + model.setdefault("weight", 1)
+
+    before = loads.named(f"loads{uses}")
+    first = before.fingerprint
+    for _ in range(uses):
+        assert before.one("hat") == 4
+    assert before.fingerprint == first
+    model["weight"] = 2
+    assert before.fingerprint != first
 
 
 def test_another_way_of_fingerprinting_is_said() -> None:
     now = signal(lambda caption: 1, name="now", output=int).components
     assert why({"factory": "1", "a": "b"}, now) == [
-        "the way of fingerprinting changed (1 -> 2); its values are computed once more"
+        "the way of fingerprinting changed (1 -> 3); its values are computed once more"
     ]
 
 

@@ -11,7 +11,7 @@ from factory_lib.fingerprints.walk import Walk
 
 WAY = "fingerprinting"
 """The component that says how fingerprints are taken."""
-NUMBER = "2"
+NUMBER = "3"
 """Raised when the same object gets other components than before."""
 _OLD_WAY = "1"
 

@@ -3,7 +3,7 @@
 A memo that fills, a counter, a model loaded on first use make a signal's objects differ after use. What they were
 before the first value is what counts. So components are taken before and after each use in this process: one that
 still is what use left it to be counts as what it was before; one that differs from that was changed by somebody else,
-and counts as it is.
+and counts as it is: where it can't be told who changed it, a value is computed once more rather than kept.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
 
 CHEAP_SECONDS = 0.01
-"""Where taking components takes longer, it is done at the first, second, fourth, eighth … use alone."""
+"""Where taking components takes longer, and use was last seen to change none, it is done at the first, second, fourth,
+eighth … use alone."""
 
 _changes: dict[str, tuple[str | None, str | None]] = {}
 """Component -> what it was before use, and what use made of it; None where it was not there."""
 _uses: Counter[str] = Counter()
 _dear: set[str] = set()
-_unseen: set[str] = set()
-"""Signals that were used since they were last compared."""
+_steady: set[str] = set()
+"""Signals that use, when it was last looked at, left as it had found them."""
 _depth = 0
 
 
@@ -34,7 +35,7 @@ def settled(signal: Signal) -> dict[str, str]:
     """The components of a signal, as if nothing had been computed in this process."""
     from factory_lib.signals.fingerprint import components_of
 
-    return _undone(components_of(signal), all_of_them=signal.name in _unseen)
+    return _undone(components_of(signal))
 
 
 @contextlib.contextmanager
@@ -61,10 +62,7 @@ def forget_use() -> None:
 
 def _is_due(name: str) -> bool:
     _uses[name] += 1
-    due = name not in _dear or _uses[name].bit_count() == 1
-    if not due:
-        _unseen.add(name)
-    return due
+    return name not in _dear or name not in _steady or _uses[name].bit_count() == 1
 
 
 def _timed(signal: Signal) -> Mapping[str, str]:
@@ -83,19 +81,18 @@ def _compare(signal: Signal, before: Mapping[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FingerprintWarning)
         after = components_of(signal)
-    _unseen.discard(signal.name)
-    for name in before.keys() | after.keys():
-        pair = before.get(name), after.get(name)
-        if pair[0] == pair[1]:
-            _changes.pop(name, None)
-        else:
-            _changes[name] = pair
+    pairs = {name: (before.get(name), after.get(name)) for name in before.keys() | after.keys()}
+    changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    (_steady.add if changed.items() <= _changes.items() else _steady.discard)(signal.name)
+    for name in pairs:
+        _changes.pop(name, None)
+    _changes.update(changed)
 
 
-def _undone(components: dict[str, str], *, all_of_them: bool) -> dict[str, str]:
-    """Components as before use; `all_of_them`: also those that use has changed once, and may have changed again."""
+def _undone(components: dict[str, str]) -> dict[str, str]:
+    """Components as before use."""
     for name, (before, after) in _changes.items():
-        if after is not None and name in components and (all_of_them or components[name] == after):
+        if after is not None and components.get(name) == after:
             if before is None:
                 del components[name]
             else:
