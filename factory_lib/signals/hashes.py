@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from factory_lib.signals.member import Member
-from factory_lib.signals.resampling import resized
 from factory_lib.signals.signal import signal
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @signal
@@ -22,7 +24,7 @@ def phash(image: Member) -> np.uint64:
     """
     from scipy.fft import dct
 
-    levels = resized(image.luma(), image.levels(), 32, 32, "LANCZOS").astype(np.float64)
+    levels = _small(image.luma(), 32, 32).astype(np.float64)
     low = dct(dct(levels, axis=0), axis=1)[:8, :8]
     middle = np.sort(low, axis=None)[31:33]
     return _bits(low > (middle[0] + middle[1]) / 2)
@@ -35,7 +37,7 @@ def dhash(image: Member) -> np.uint64:
     Luma, 9 x 8 by Lanczos, a bit where a pixel is brighter than its left neighbour; row by row, most significant bit
     first.
     """
-    levels = resized(image.luma(), image.levels(), 9, 8, "LANCZOS")
+    levels = _small(image.luma(), 9, 8)
     return _bits(levels[:, 1:] > levels[:, :-1])
 
 
@@ -52,6 +54,12 @@ def pixel_md5(image: Member) -> str:
     digest = hashlib.md5(f"{pixels.shape[1]}x{pixels.shape[0]}:".encode(), usedforsecurity=False)
     digest.update(pixels.data)
     return digest.hexdigest()
+
+
+def _small(luma: Image.Image, width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    from PIL import Image as Pillow
+
+    return np.asarray(luma.resize((width, height), Pillow.Resampling.LANCZOS))
 
 
 def _bits(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> np.uint64:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.signals.member import Member
-from factory_lib.signals.resampling import resized
 from factory_lib.signals.signal import signal
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def quality(image: Member) -> Quality:
         light=1 - fifth,
         contrast=_spread(luma) / 255,
         sharpness=_laplacian_variance(np.asarray(luma)),
-        blurry=_blur_score(image),
+        blurry=_blur_score(luma),
         entropy=float((luma if image.mode == "L" else picture).entropy()),
         aspect=min(picture.size) / max(picture.size),
     )
@@ -207,15 +206,14 @@ def _laplacian_variance(levels: NDArray[np.uint8]) -> float:
     return squares / levels.size - mean * mean
 
 
-def _blur_score(image: Member) -> float:
+def _blur_score(luma: Image.Image) -> float:
     """cleanvision: edges and spread of the histogram of the image at 64 pixels, min(b + s, 1)."""
-    from PIL import Image, ImageFilter
+    from PIL import ImageFilter
 
-    luma = image.luma()
     longest = max(luma.size)
     if longest > 64:
         width, height = (max(1, round(side * 64 / longest)) for side in luma.size)
-        luma = Image.fromarray(resized(luma, image.levels(), width, height, "BICUBIC"))
+        luma = luma.resize((width, height))
     edges = np.asarray(luma.filter(ImageFilter.FIND_EDGES)).std()
     spread = 1 - np.exp(-0.01 * np.std(luma.histogram()))
     return float(min(1 - np.exp(-0.01 * edges) + (spread if spread > 0.18 else 0), 1))

@@ -45,7 +45,7 @@ class Member:
         picture: the picture, for a member made from a picture that has no bytes.
     """
 
-    __slots__ = ("_bytes", "_data", "_failure", "_levels", "_luma", "_opened", "_picture", "_pixels", "_truncated")
+    __slots__ = ("_bytes", "_data", "_failure", "_luma", "_opened", "_picture", "_pixels", "_truncated")
 
     def __init__(self, data: bytes | memoryview, picture: Image.Image | None = None) -> None:
         self._data = data
@@ -55,7 +55,6 @@ class Member:
         self._failure: Exception | None = None
         self._truncated: Image.Image | None = None
         self._luma: Image.Image | None = None
-        self._levels: NDArray[np.float32] | None = None
         self._pixels: NDArray[np.uint8] | None = None
 
     @property
@@ -117,14 +116,6 @@ class Member:
         if self._luma is None:
             self._luma = self.picture().convert("L")
         return self._luma
-
-    def levels(self) -> NDArray[np.float32]:
-        """The luma as an array, (height, width), 0 to 255, not to be written to; raises as `picture` does."""
-        if self._levels is None:
-            import numpy
-
-            self._levels = numpy.asarray(self.luma()).astype(numpy.float32)
-        return self._levels
 
     def pixels(self) -> NDArray[np.uint8]:
         """The picture as an array, (height, width, 3), not to be written to; raises as `picture` does."""

@@ -1,21 +1,18 @@
-"""Small versions of pictures against Pillow, hashes and quality of odd pictures against their definitions."""
+"""Hashes, thumbnails and quality of odd pictures against their definitions."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.Image import Resampling
 
-from factory_lib.signals import resampling
 from factory_lib.signals.hashes import dhash, phash, pixel_md5
 from factory_lib.signals.image import quality
-from factory_lib.signals.resampling import resized
 from factory_lib.signals.thumbnails import thumbnail
 
 sides = st.integers(1, 130)
@@ -26,7 +23,7 @@ def levels_of(seed: int, width: int, height: int, kind: str) -> np.ndarray[Any, 
     shape = (height, width)
     if kind == "noise":
         return random.integers(0, 256, shape, dtype=np.uint8)
-    if kind == "two neighbours":  # sums that lie at a half
+    if kind == "two neighbours":
         return random.integers(127, 129, shape, dtype=np.uint8)
     if kind == "black and white":
         return (random.integers(0, 2, shape) * 255).astype(np.uint8)
@@ -34,37 +31,6 @@ def levels_of(seed: int, width: int, height: int, kind: str) -> np.ndarray[Any, 
 
 
 kinds = st.sampled_from(["noise", "two neighbours", "black and white", "black", "white"])
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    width=st.integers(1, 400),
-    height=st.integers(1, 400),
-    kind=kinds,
-    wanted=st.sampled_from([(32, 32), (9, 8), (64, 48)]),
-    name=st.sampled_from(["LANCZOS", "BICUBIC"]),
-)
-@example(seed=0, width=3000, height=520, kind="noise", wanted=(9, 8), name="LANCZOS")
-def test_small_versions_are_those_of_pillow(
-    seed: int, width: int, height: int, kind: str, wanted: tuple[int, int], name: Literal["LANCZOS", "BICUBIC"]
-) -> None:
-    levels = levels_of(seed, width, height, kind)
-    luma = Image.fromarray(levels)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resampling, "_recurs", lambda *sizes: True)
-        found = resized(luma, levels.astype(np.float32), *wanted, name)
-    assert (found == np.asarray(luma.resize(wanted, Resampling[name]))).all()
-
-
-def test_sizes_that_recur_are_scaled_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
-    real = resampling._pass
-    monkeypatch.setattr(resampling, "_pass", lambda *given: passes.append(1) or real(*given))
-    luma = Image.new("L", (61, 47))
-    for _ in range(4):
-        resized(luma, np.zeros((47, 61), np.float32), 32, 32, "LANCZOS")
-    assert len(passes) == 4  # two passes, from the third picture on
 
 
 PICTURES = st.sampled_from(["RGB", "L", "CMYK", "I;16"])
@@ -106,10 +72,8 @@ def test_signals_of_odd_pictures_are_as_defined(seed: int, width: int, height: i
     picture = picture_of(seed, width, height, kind, mode)
     seen = as_rgb(picture)
     luma = seen.convert("L")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resampling, "_recurs", lambda *sizes: True)
-        hashes = (phash.one(picture), dhash.one(picture))
-        value, plane = quality.one(picture), thumbnail.one(picture)
+    hashes = (phash.one(picture), dhash.one(picture))
+    value, plane = quality.one(picture), thumbnail.one(picture)
     low = dct(dct(np.asarray(luma.resize((32, 32), Resampling.LANCZOS)), axis=0), axis=1)[:8, :8]
     nine = np.asarray(luma.resize((9, 8), Resampling.LANCZOS))
     assert hashes == (bits(low > np.median(low)), bits(nine[:, 1:] > nine[:, :-1]))
