@@ -53,9 +53,8 @@ class Code:
     columns: bool = False
 
 
-def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
-    """source_shards -> samples -> measured -> kept (a partition a shard) -> chosen (the whole dataset)."""
-    unit, note, least, other_columns = code.unit, code.note, code.least, code.columns
+def over_samples(folder: Path, *stages: dg.AssetsDefinition) -> dg.Definitions:
+    """source_shards -> samples (a partition a shard) -> stages."""
 
     @dg.observable_source_asset(partitions_def=SHARDS)
     def source_shards(source: ShardSource) -> dg.DataVersionsByPartition:
@@ -65,6 +64,17 @@ def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
     def samples(context: dg.AssetExecutionContext, source: ShardSource) -> DatasetQuery:
         """Samples."""
         return source.query(context.partition_keys)
+
+    return dg.Definitions(
+        assets=[source_shards, samples, *stages],
+        resources={"versions": VersionedTableIOManager(), "source": ShardSource(uri=str(folder))},
+        executor=dg.in_process_executor,
+    )
+
+
+def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
+    """source_shards -> samples -> measured -> kept (a partition a shard) -> chosen (the whole dataset)."""
+    unit, note, least, other_columns = code.unit, code.note, code.least, code.columns
 
     @stage(group="test", partitions=SHARDS)
     def measured(samples: DatasetQuery) -> DatasetQuery:
@@ -83,7 +93,7 @@ def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
         """One sample of each measure, over all shards."""
         return kept.order_by("measure", "sample_id").distinct("measure")
 
-    stages = [samples, measured, kept, chosen]
+    stages = [measured, kept, chosen]
     if code.extra:
 
         @stage(group="test", partitions=SHARDS)
@@ -92,11 +102,7 @@ def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
             return kept.mutate(twice=C.measure * 2)
 
         stages.append(extra)
-    return dg.Definitions(
-        assets=[source_shards, *stages],
-        resources={"versions": VersionedTableIOManager(), "source": ShardSource(uri=str(folder))},
-        executor=dg.in_process_executor,
-    )
+    return over_samples(folder, *stages)
 
 
 def look(instance: dg.DagsterInstance, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal as system_signals
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from factory_lib.signals import engine, pool, signal
+from factory_lib.signals import Signal, engine, pool, signal
 
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 
@@ -79,3 +80,21 @@ def process_id(image: bytes) -> int:
 @signal
 def words(caption: str) -> int:
     return len(caption.split())
+
+
+def dying(folder: Path, deaths: dict[str, int], *, batch: int = 0) -> Signal:
+    """A signal whose process dies at some samples, so many times."""
+
+    def one(key: str) -> str:
+        for death in range(deaths.get(key, 0)):
+            try:
+                (folder / f"{key}-{death}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            os.kill(os.getpid(), system_signals.SIGKILL)
+        return key
+
+    if batch:
+        return signal(lambda image, key: [one(k) for k in key], name="dies", output=str, batch=batch,
+                      inputs={"image": bytes, "key": str})  # fmt: skip
+    return signal(lambda image, key: one(key), name="dies", output=str, inputs={"image": bytes, "key": str})

@@ -10,13 +10,11 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery
-from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.shards import ShardSource, observe_shards
 from factory_lib.orchestration.stage import stage
 from factory_lib.orchestration.staleness import why_stale
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
-from tests.dagster_graph import SHARDS, Daemon, look, write_tar
+from tests.dagster_graph import SHARDS, Daemon, look, over_samples, write_tar
 
 STAGES = ("measured", "kept", "chosen")
 
@@ -27,15 +25,6 @@ def wanted(*names: str) -> None:
 
 def graph(folder: Path) -> dg.Definitions:
     """samples, and three stages that each look up `wanted` in another way: none has it as an input."""
-
-    @dg.observable_source_asset(partitions_def=SHARDS)
-    def source_shards(source: ShardSource) -> dg.DataVersionsByPartition:
-        return observe_shards(source)
-
-    @stage(group="test", partitions=SHARDS, deps=["source_shards"])
-    def samples(context: dg.AssetExecutionContext, source: ShardSource) -> DatasetQuery:
-        """Samples."""
-        return source.query(context.partition_keys)
 
     @stage(group="test", partitions=SHARDS)
     def measured(samples: DatasetQuery) -> DatasetQuery:
@@ -52,11 +41,7 @@ def graph(folder: Path) -> dg.Definitions:
         """What is wanted, by a table that text names."""
         return samples.filter(f"caption IN (SELECT name FROM {resolve(warehouse(), 'wanted')})")
 
-    return dg.Definitions(
-        assets=[source_shards, samples, measured, kept, chosen],
-        resources={"versions": VersionedTableIOManager(), "source": ShardSource(uri=str(folder))},
-        executor=dg.in_process_executor,
-    )
+    return over_samples(folder, measured, kept, chosen)
 
 
 @pytest.fixture

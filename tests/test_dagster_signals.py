@@ -11,13 +11,13 @@ import dagster as dg
 import pytest
 
 from factory_lib import DatasetQuery, signal
-from factory_lib.orchestration.io_manager import VersionedTableIOManager, save_shards
+from factory_lib.orchestration.io_manager import save_shards
 from factory_lib.orchestration.running import run_graph
-from factory_lib.orchestration.shards import ShardSource, observe_shards
+from factory_lib.orchestration.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
-from tests.dagster_graph import SHARDS, run, write_tar
+from tests.dagster_graph import SHARDS, over_samples, run, write_tar
 
 
 @signal
@@ -53,25 +53,12 @@ def instance(engine: None) -> Iterator[dg.DagsterInstance]:
 def graph(folder: Path) -> dg.Definitions:
     """source_shards -> samples -> measured."""
 
-    @dg.observable_source_asset(partitions_def=SHARDS)
-    def source_shards(source: ShardSource) -> dg.DataVersionsByPartition:
-        return observe_shards(source)
-
-    @stage(group="test", partitions=SHARDS, deps=["source_shards"])
-    def samples(context: dg.AssetExecutionContext, source: ShardSource) -> DatasetQuery:
-        """Samples."""
-        return source.query(context.partition_keys)
-
     @stage(group="test", partitions=SHARDS)
     def measured(samples: DatasetQuery) -> DatasetQuery:
         """Samples with signals."""
         return samples.add_signals(length, size)
 
-    return dg.Definitions(
-        assets=[source_shards, samples, measured],
-        resources={"versions": VersionedTableIOManager(), "source": ShardSource(uri=str(folder))},
-        executor=dg.in_process_executor,
-    )
+    return over_samples(folder, measured)
 
 
 def newest(instance: dg.DagsterInstance) -> dict[str, Any]:

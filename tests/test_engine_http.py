@@ -8,85 +8,23 @@ import io
 import json
 import shutil
 import subprocess
-import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import clickhouse_connect
 import httpx
-import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
-from factory_lib.warehouse.embedded import engine_status, engine_url
+from tests.engine_http import MIB, Http, http, table, wait_for
 
-MIB = 1 << 20
-
-
-class Http:
-    """The engine over plain HTTP."""
-
-    def __init__(self, home: Path) -> None:
-        self.url = engine_url(home)
-        parts = urlsplit(self.url)
-        assert parts.password is not None
-        assert parts.port is not None
-        self.token, self.port = parts.password, parts.port
-        self.bare = f"http://127.0.0.1:{self.port}/"
-        status = engine_status(home)
-        assert status is not None
-        self.pid = int(status["pid"])
-        self.client = httpx.Client(auth=("default", self.token), timeout=60, trust_env=False)
-
-    def post(self, sql: str | bytes = b"", headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
-        return self.client.post(self.bare, content=sql, params=params, headers=headers)
-
-    def text(self, sql: str | bytes, **params: Any) -> str:
-        answer = self.post(sql, **params)
-        assert answer.status_code == 200, answer.text
-        return answer.text
-
-    def running(self, text: str) -> int:
-        sql = (
-            f"SELECT count() FROM system.processes WHERE query LIKE '%{text}%' AND query NOT LIKE '%system.processes%'"
-        )
-        return int(self.text(sql))
-
-    def memory(self) -> int:
-        """Highest resident memory since `forget_memory`, bytes."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
-
-    def forget_memory(self) -> None:
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
-
-
-@pytest.fixture(scope="module")
-def http(factory_home: Path) -> Http:
-    return Http(factory_home)
-
-
-@pytest.fixture
-def table(http: Http) -> Iterator[str]:
-    name = f"t_{uuid.uuid4().hex}"
-    http.text(f"CREATE TABLE {name} (a Int64, s String) ENGINE = MergeTree ORDER BY a")
-    yield name
-    http.text(f"DROP TABLE {name} SYNC")
-
-
-def wait_for(done: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+__all__ = ["http", "table"]
 
 
 # --- who may ask ---------------------------------------------------------------------------------------------------
@@ -465,148 +403,3 @@ def test_kill_query_by_the_clients_id(http: Http) -> None:
         assert "to_be_killed" in http.text(f"KILL QUERY WHERE query_id = '{query_id}' SYNC")
         assert asked.result().headers["X-ClickHouse-Exception-Code"] == "394"
     assert http.text("SELECT 1", query_id=query_id) == "1\n"
-
-
-# --- bodies --------------------------------------------------------------------------------------------------------
-
-ENCODERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "lz4": lz4.frame.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
-    "br": lambda data: pa.compress(data, "brotli", asbytes=True),
-    "bz2": __import__("bz2").compress,
-    "identity": bytes,
-}
-DECODERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "deflate": zlib.decompress,
-    "lz4": lz4.frame.decompress,
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-}
-
-
-@pytest.mark.parametrize("encoding", ENCODERS)
-def test_compressed_bodies(http: Http, table: str, encoding: str) -> None:
-    rows = "".join(f"{number}\t{number % 7}\n" for number in range(200000)).encode()
-    sql = f"INSERT INTO {table} FORMAT TSV"
-    inside = ENCODERS[encoding](sql.encode() + b"\n" + rows)
-    assert http.post(inside, {"Content-Encoding": encoding}).status_code == 200
-    beside = http.post(ENCODERS[encoding](rows), {"Content-Encoding": encoding}, query=sql)
-    assert beside.status_code == 200, beside.text
-    assert http.text(f"SELECT count(), sum(a) FROM {table}") == f"400000\t{2 * sum(range(200000))}\n"
-    if encoding != "identity":
-        for damaged in (inside[: len(inside) // 2], b"nonsense" * 100):
-            assert http.post(damaged, {"Content-Encoding": encoding}).headers["X-ClickHouse-Exception-Code"] == "271"
-
-
-def test_unknown_encodings_are_refused(http: Http) -> None:
-    assert http.post("SELECT 1", {"Content-Encoding": "rot13"}).status_code == 501
-    assert http.post("SELECT 1", decompress=1).status_code == 501
-
-
-@pytest.mark.parametrize("encoding", DECODERS)
-@pytest.mark.parametrize("rows", [5000, 1000000])
-def test_compressed_answers(http: Http, encoding: str, rows: int) -> None:
-    sql = f"SELECT number FROM numbers({rows})"
-    asked = {"enable_http_compression": 1}
-    with http.client.stream(
-        "POST", http.bare, content=sql, params=asked, headers={"Accept-Encoding": encoding}
-    ) as answer:
-        raw = b"".join(answer.iter_raw())
-    assert answer.headers["Content-Encoding"] == encoding
-    plain = "".join(f"{number}\n" for number in range(rows)).encode()
-    assert len(raw) < len(plain)
-    assert DECODERS[encoding](raw) == plain
-    assert "Content-Encoding" not in http.post("SELECT 1", {"Accept-Encoding": encoding}).headers
-
-
-def test_encoding_is_chosen_by_weight(http: Http) -> None:
-    sql = "SELECT number FROM numbers(5000)"
-    for header, expected in [
-        ("gzip;q=0.5, deflate", "deflate"),
-        ("zstd;q=0, gzip", "gzip"),
-        ("nothing", None),
-        ("*", "zstd"),
-    ]:
-        with http.client.stream(
-            "POST", http.bare, content=sql, params={"enable_http_compression": 1}, headers={"Accept-Encoding": header}
-        ) as answer:
-            assert answer.headers.get("Content-Encoding") == expected
-
-
-def test_body_that_unpacks_into_too_much_is_refused_in_constant_memory(http: Http) -> None:
-    bomb = gzip.compress(b"SELECT " + b" " * (100 * MIB), 1)
-    assert len(bomb) < MIB
-    http.forget_memory()
-    before = http.memory()
-    answer = http.post(bomb, {"Content-Encoding": "gzip"})
-    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (413, "229")
-    assert http.memory() - before < 200 * MIB
-
-
-def test_insert_streams_in_constant_memory(http: Http) -> None:
-    http.text("CREATE TABLE nothing (a UInt64, b UInt64) ENGINE = Null")
-    block = (b"\x01" + b"\x00" * 15) * 65536
-
-    def blocks(count: int) -> Iterator[bytes]:
-        for _ in range(count):
-            yield block
-
-    asked = {"query": "INSERT INTO nothing FORMAT RowBinary", "min_insert_block_size_bytes": MIB}
-    http.client.post(http.bare, content=blocks(16), params=asked)
-    http.forget_memory()
-    before = http.memory()
-    answer = http.client.post(http.bare, content=blocks(256), params=asked)
-    assert json.loads(answer.headers["X-ClickHouse-Summary"])["written_rows"] == str(256 * 65536)
-    assert http.memory() - before < 128 * MIB
-    http.text("DROP TABLE nothing")
-
-
-def test_insert_that_fails_or_breaks_off_leaves_nothing(http: Http, table: str) -> None:
-    bad = http.post("1\ta\n" * 200000 + "x\ty\n", query=f"INSERT INTO {table} FORMAT TSV")
-    assert bad.headers["X-ClickHouse-Exception-Code"] == "27"
-
-    def breaking() -> Iterator[bytes]:
-        yield b"1\ta\n" * 200000
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        http.client.post(http.bare, content=breaking(), params={"query": f"INSERT INTO {table} FORMAT TSV"})
-    wait_for(lambda: not http.running("INSERT INTO"))
-    assert http.text(f"SELECT count() FROM {table}") == "0\n"
-    assert http.text(f"SELECT 1 FROM {table}") == "", "the table can still be used"
-
-
-def test_many_clients_at_once(http: Http) -> None:
-    barrier = threading.Barrier(24)
-
-    def ask(number: int) -> int:
-        barrier.wait()
-        with httpx.Client(auth=("default", http.token), timeout=60, trust_env=False) as client:
-            return sum(int(client.post(http.bare, content=f"SELECT {number} + {turn}").text) for turn in range(10))
-
-    with ThreadPoolExecutor(24) as pool:
-        assert list(pool.map(ask, range(24))) == [10 * number + 45 for number in range(24)]
-
-
-def test_clickhouse_connect_with_its_own_formats(http: Http, table: str) -> None:
-    for compress in ("lz4", "zstd", "gzip", False):
-        client = clickhouse_connect.get_client(
-            host="127.0.0.1", port=http.port, password=http.token, compress=compress, autogenerate_session_id=True
-        )
-        client.command(f"TRUNCATE TABLE {table}")
-        client.insert(table, [[number, f"é{number}"] for number in range(5000)], column_names=["a", "s"])
-        found = client.query(f"SELECT a, s FROM {table} WHERE a >= %(low)s ORDER BY a", parameters={"low": 4998})
-        assert found.result_rows == [(4998, "é4998"), (4999, "é4999")]
-        assert client.query_arrow(f"SELECT count() AS c FROM {table}").to_pydict() == {"c": [5000]}
-        strange = client.query("SELECT {x:Array(String)}[2]", parameters={"x": ["a", "b'\\"]})
-        assert strange.result_rows == [("b'\\",)]
-        client.close()
-
-
-def test_insert_from_the_input_function_is_refused(http: Http, table: str) -> None:
-    """chDB takes the statement and drops the data."""
-    sql = f"INSERT INTO {table} SELECT a + 1, upper(s) FROM input('a Int64, s String') FORMAT TSV\n1\tx\n"
-    answer = http.post(sql)
-    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (501, "48")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal as system_signals
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from factory_lib.errors import SignalError
-from factory_lib.signals import Signal, compute, dispatch, engine, pool, reading, signal
-from tests.signal_rows import packed, table
+from factory_lib.signals import compute, dispatch, engine, reading, signal
+from tests.signal_rows import dying, no_workers_left, packed, table
+
+__all__ = ["no_workers_left"]
 
 ENDLESS = "a" * 40 + "!"
 
@@ -21,30 +21,6 @@ ENDLESS = "a" * 40 + "!"
 def _by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "SMALL_ROWS", 0)
     monkeypatch.setattr(engine, "TASK_ROWS", 32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_workers_left() -> Iterator[None]:
-    yield
-    pool.stop_workers()
-
-
-def dying(folder: Path, deaths: dict[str, int], *, batch: int = 0) -> Signal:
-    """A signal whose process dies at some samples, so many times."""
-
-    def one(key: str) -> str:
-        for death in range(deaths.get(key, 0)):
-            try:
-                (folder / f"{key}-{death}").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            os.kill(os.getpid(), system_signals.SIGKILL)
-        return key
-
-    if batch:
-        return signal(lambda image, key: [one(k) for k in key], name="dies", output=str, batch=batch,
-                      inputs={"image": bytes, "key": str})  # fmt: skip
-    return signal(lambda image, key: one(key), name="dies", output=str, inputs={"image": bytes, "key": str})
 
 
 @pytest.mark.parametrize(("ordered", "batch"), [(True, 0), (False, 4)])

@@ -15,49 +15,33 @@ import pyarrow as pa
 import pytest
 
 from factory_lib.errors import SignalError
-from factory_lib.signals import Signal, compute, signal
-from tests.signal_rows import jpeg, no_workers_left, packed, process_id, red, small_tasks, table
+from factory_lib.signals import compute, signal
+from tests.signal_rows import dying, jpeg, no_workers_left, packed, process_id, red, small_tasks, table
 
 __all__ = ["no_workers_left", "small_tasks"]
 
 
-def killer(folder: Path, victim: str, times: int) -> Signal:
-    """A signal that kills its process at one sample, so many times."""
-
-    def kill(image: bytes, key: str) -> str:
-        if key == victim:
-            for attempt in range(times):
-                try:
-                    (folder / f"died{attempt}").touch(exist_ok=False)
-                except FileExistsError:
-                    continue
-                os.kill(os.getpid(), system_signals.SIGKILL)
-        return key
-
-    return signal(kill, name="kill")
-
-
 def test_a_killed_process_is_replaced_and_its_task_tried_again(tmp_path: Path, small_tasks: None) -> None:
     rows = packed(tmp_path / "a", [jpeg(number) for number in range(60)])
-    found = table(compute([killer(tmp_path, "key0020", 1)], [rows], workers=2))
-    assert found["kill"].to_pylist() == [f"key{number:04d}" for number in range(60)]
-    assert found["kill_error"].null_count == 60
+    found = table(compute([dying(tmp_path, {"key0020": 1})], [rows], workers=2))
+    assert found["dies"].to_pylist() == [f"key{number:04d}" for number in range(60)]
+    assert found["dies_error"].null_count == 60
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_sample_that_kills_every_process_is_an_error(tmp_path: Path, small_tasks: None, ordered: bool) -> None:
     rows = packed(tmp_path / "a", [jpeg(number) for number in range(60)])
-    batches = list(compute([killer(tmp_path, "key0020", 9), red], [rows], workers=2, ordered=ordered))
+    batches = list(compute([dying(tmp_path, {"key0020": 9}), red], [rows], workers=2, ordered=ordered))
     found = pa.Table.from_batches(batches)
     if ordered:
         assert found["position"].to_pylist() == list(range(60))
     found = found.sort_by("position")
-    lost = [number for number, value in enumerate(found["kill"].to_pylist()) if value is None]
+    lost = [number for number, value in enumerate(found["dies"].to_pylist()) if value is None]
     assert lost == [20]
-    assert found["kill_error"][20].as_py() == (
+    assert found["dies_error"][20].as_py() == (
         "WorkerDied: the process computing it was killed by SIGKILL (out of memory?)"
     )
-    assert found["red_error"][20].as_py() == found["kill_error"][20].as_py()
+    assert found["red_error"][20].as_py() == found["dies_error"][20].as_py()
 
 
 def test_a_process_that_dies_while_idle_is_replaced(tmp_path: Path, small_tasks: None) -> None:
