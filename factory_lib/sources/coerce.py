@@ -23,11 +23,21 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds raw bytes, which stay in their file."""
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
+    return is_binary(kind) or bool(pa.types.is_fixed_size_binary(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether values are bytes of any length."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def is_file(kind: pa.DataType) -> bool:
+    """Whether this is how Hugging Face stores a file: a struct of `bytes` and `path`."""
+    return (
+        pa.types.is_struct(kind)
+        and kind.get_field_index("bytes") >= 0
+        and is_binary(kind.field("bytes").type)
+        and {kind.field(at).name for at in range(kind.num_fields)} <= {"bytes", "path"}
     )
 
 
@@ -38,6 +48,10 @@ def coerced(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         The column, and how many values do not fit the type; they are null.
     """
     column = _decoded(column)
+    if is_file(column.type) and column.type.get_field_index("path") >= 0:  # a column with bytes is read as media
+        paths, lost = column.field("path"), len(column) - column.field("bytes").null_count
+        found, misfits = coerced(pc.if_else(column.is_valid(), paths, pa.scalar(None, paths.type)), kind)
+        return found, misfits + lost
     if column.type.equals(kind):
         return column, 0
     if pa.types.is_string(kind) and not _casts_to_text(column.type):

@@ -23,7 +23,7 @@ from factory_lib.storage.store import FileInfo
 
 _HEAD_BYTES = 2**20
 _BLOCK_BYTES = 8 * 2**20
-_DELIMITERS = (",", "\t", ";", "|")
+_DELIMITERS = ("\t", ",", ";", "|")
 _INTEGER = r"^-?(0|[1-9][0-9]{0,18})$"
 _NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?([iI]nf(inity)?)$"
 _LEADING_ZERO = r"^-?0[0-9]"
@@ -82,7 +82,10 @@ class Delimited(TextTable):
         )
         with open_stream(self._file) as stream:
             try:
-                yield from arrow_csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
+                for batch in arrow_csv.open_csv(
+                    stream, read_options=read, parse_options=parse, convert_options=convert
+                ):
+                    yield _without_spaces(batch) if dialect.spaced else batch
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise SourceError(f"{redact(self._file.uri)} cannot be read as delimited text: {reason}") from error
@@ -101,20 +104,25 @@ class _Dialect:
     quoted: bool
     has_header: bool
     names: tuple[str, ...]
+    spaced: bool = False
+    """Whether a space follows each delimiter, which belongs to no cell."""
 
 
 def _dialect(head: bytes, where: str) -> _Dialect:
     encoding, text = _decoded(head)
     lines = text.splitlines()[: 1000 if len(head) < _HEAD_BYTES else -1] or [""]
     widths = {delimiter: _widths(text, delimiter, True) for delimiter in _DELIMITERS}
-    delimiter = max(_DELIMITERS, key=lambda d: (widths[d][0] > 1, _agreement(widths[d]), widths[d][0]))
+    # A text with a comma in each of few lines looks like a table of commas; with a tab in each it is one of tabs.
+    delimiter = max(_DELIMITERS, key=lambda d: (widths[d][0] > 1, _agreement(widths[d]), d == "\t", widths[d][0]))
     plain = _widths(text, delimiter, False)
     quoted = '"' in text and _agreement(widths[delimiter]) >= _agreement(plain)
     first = next(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE), [])
     if not first:
         raise SourceError(f"{where} is no table: its first line is empty.")
     has_header = not any(_is_value(cell) for cell in first)
-    return _Dialect(encoding, delimiter, quoted, has_header, tuple(_names(first) if has_header else _guessed(first)))
+    spaced = len(first) > 1 and all(cell.startswith(" ") for cell in first[1:])
+    names = tuple(_names(first) if has_header else _guessed(first))
+    return _Dialect(encoding, delimiter, quoted, has_header, names, spaced)
 
 
 def _decoded(head: bytes) -> tuple[str, str]:
@@ -148,6 +156,10 @@ def _is_value(cell: str) -> bool:
     if " " in cell.strip():  # a sentence may end in what looks like a name
         return False
     return "://" in cell or ("." in cell and cell.lower().rsplit(".", 1)[-1].split("#")[0] in IMAGES)
+
+
+def _without_spaces(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pc.utf8_ltrim_whitespace(cells) for cells in batch.columns], schema=batch.schema)
 
 
 def _names(header: Sequence[str]) -> list[str]:

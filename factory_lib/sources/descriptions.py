@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
-from factory_lib.sources.account import ABOUT_OTHERS
+from factory_lib.sources.account import ABOUT_OTHERS, extension_of
+from factory_lib.sources.columns import column_name
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import IMAGES
@@ -32,6 +33,8 @@ from factory_lib.storage.store import FileInfo
 CAPTION, CAPTIONS = "caption", "captions"
 TABLES_TRIED = 16
 """Tables that are looked into; the others are taken to be alike."""
+TEXTS_TRIED = 8
+"""More texts than these are no tables."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Described:
         table: the table.
         naming: how they name them.
         listed: whether several of its rows may name one picture.
+        caption: column of captions.
     """
 
     table: TablePair
     naming: Naming
     listed: bool
+    caption: str = CAPTION
 
     @property
     def schema(self) -> pa.Schema:
@@ -57,7 +62,7 @@ class Described:
             if name != self.naming.column
         ]
         names = [name for name, _ in fields]
-        if self.listed and CAPTION in names and CAPTIONS not in names:
+        if self.listed and self.caption in names and CAPTIONS not in names:
             fields.append((CAPTIONS, pa.list_(pa.string())))
         return pa.schema(fields)
 
@@ -86,38 +91,54 @@ class Described:
 
 
 def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
-    """The tables among some files: also those in JSON, unless it is a picture's own."""
-    pictures = {split_path(file.uri)[0] for file in files if split_path(file.uri)[1] in IMAGES}
+    """The tables among some files: also those in JSON, unless it is a picture's own, as an array may be, too."""
+    others = _no_pictures_own(files)
     documents = [
         TablePair(file, None)
-        for file in files
-        if file.uri.lower().endswith(".json")
-        and not file.uri.endswith(ABOUT_OTHERS)
-        and split_path(file.uri)[0] not in pictures
+        for file in others
+        if file.uri.lower().endswith(".json") and not file.uri.endswith(ABOUT_OTHERS)
     ]
-    return [*pair_files(files), *documents]
+    own = {file.uri for file in files} - {file.uri for file in others}
+    tables = [pair for pair in pair_files(files) if pair.table or (pair.arrays and pair.arrays.uri not in own)]
+    return [*tables, *documents]
 
 
-def describe(tables: Sequence[TablePair], names: PictureNames, others: dict[str, str] | None = None) -> list[Described]:
+def texts_among(files: Sequence[FileInfo]) -> list[TablePair]:
+    """Texts that may be tables under a name that does not say so, as Flickr8k's captions.txt; of many, none."""
+    texts = [file for file in _no_pictures_own(files) if file.uri.lower().endswith((".txt", ".token"))]
+    return [TablePair(file, None) for file in texts] if len(texts) <= TEXTS_TRIED else []
+
+
+def _no_pictures_own(files: Sequence[FileInfo]) -> list[FileInfo]:
+    """Files that have the name of no picture."""
+    pictures = {split_path(file.uri)[0] for file in files if split_path(file.uri)[1] in IMAGES}
+    return [file for file in files if split_path(file.uri)[0] not in pictures]
+
+
+def describe(
+    tables: Sequence[TablePair], names: PictureNames, caption: str | None, others: dict[str, str] | None = None
+) -> list[Described]:
     """Find out which tables describe pictures.
 
     Args:
+        caption: column of captions; None for `caption`.
         others: gets the uri of each table that does not, and why.
     """
     found: list[Described] = []
+    named = column_name(caption) if caption else CAPTION
     for number, pair in enumerate(tables):
         if pair.table is None:
             continue
-        if number >= TABLES_TRIED and found:
-            last = found[-1]
-            found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed))
+        last = found[-1] if found else None
+        if number >= TABLES_TRIED and last and extension_of(pair.table.uri) == extension_of(last.table.files[0].uri):
+            found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed, named))
             continue
         try:
             with reading(pair.table.uri):
                 naming = names.find(pair.fresh())
                 if naming is not None:
-                    repeated = _load(Described(pair, naming, False)).repeated > 0
-                    found.append(Described(pair, naming, repeated))
+                    repeated = _load(Described(pair, naming, False, named)).repeated > 0
+                    found.append(Described(pair, naming, repeated, named))
                     continue
             reason = "a table that names no picture that is there"
         except SourceError as error:
@@ -174,11 +195,14 @@ def _load(described: Described) -> _Loaded:
     first = np.unique(codes, return_index=True)[1]
     repeated = len(codes) - len(first)
     rows = batch.select([name for name in batch.schema.names if name != naming.column]).take(pa.array(first))
-    if described.listed and CAPTION in kinds and CAPTIONS not in kinds:
-        rows = rows.append_column(CAPTIONS, _grouped(batch.column(CAPTION), codes, len(first)))
-    elif repeated and CAPTION not in kinds:
+    if described.listed and described.caption in kinds and CAPTIONS not in kinds:
+        rows = rows.append_column(CAPTIONS, _grouped(batch.column(described.caption), codes, len(first)))
+    elif repeated and described.caption not in kinds:
         report.count("repeated_rows", repeated)
-        report.problem(f"{pair.name}: {repeated} rows name a picture that a row before them named, which counts")
+        report.problem(
+            f"{pair.name}: {repeated} rows name a picture that a row before them named, which counts; of captions, all "
+            "are kept (--caption says which column has them)"
+        )
     return _Loaded(encoded.dictionary, rows, repeated, report)
 
 

@@ -17,7 +17,7 @@ from factory_lib.settings import settings
 from factory_lib.sources.account import Account
 from factory_lib.sources.datacomp import JoinedSource
 from factory_lib.sources.descriptions import tables_among
-from factory_lib.sources.folder import open_folder
+from factory_lib.sources.folder import ImageFolder, open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
 from factory_lib.sources.keyindex import KeyedTables
 from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
@@ -26,7 +26,7 @@ from factory_lib.sources.mapping import Mapping
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.packedtar import first_members
-from factory_lib.sources.shards import Source
+from factory_lib.sources.shards import POINTER, Source
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schema
@@ -43,6 +43,8 @@ SCHEMA_MEMBERS = 6_000
 """Members of each tar that the schema is settled from."""
 MAX_MEMBER_COLUMNS = 64
 """More kinds of members than this are names with dots in them."""
+MAX_ONCE = 16
+"""More extensions with a dot than this that only one member has are, too."""
 _STATS = "_stats.json"
 _OF_TARS = ("datacomp", "img2dataset", "webdataset")
 """Formats whose samples are members of tars."""
@@ -96,7 +98,7 @@ def open_source(
     """
     mapping = Mapping(image, caption, key, members, columns, drop_columns, key_pattern)
     if format is not None and format not in _OPENERS:
-        raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS))
+        raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS) or f"Known: {_FORMATS}.")
     uri = store().resolve(uri)
     per_shard = settings().tars_per_shard if tars_per_shard is None else tars_per_shard
     to = settings().unpack_to if unpack_to is None else unpack_to
@@ -104,7 +106,7 @@ def open_source(
     account = Account()
     root, seen = listed(uri, account)
     files = tuple(visible(root, seen))
-    found = _Found(root, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to, format)
+    found = _Found(root, files, vectors, per_shard, max(schema_tars, 1), account, key_pattern, to, format, caption)
     for name, opener in _OPENERS.items():
         if format not in (None, name):
             continue
@@ -118,7 +120,10 @@ def open_source(
                 )
             used = {file.uri for shard in source.shards() for file in shard.files}
             account.settle_files(root, (file.uri for file in seen), used, name)
-            source = source if metadata is None else join_metadata(source, metadata, on, vectors, account)
+            if metadata is not None:
+                source = (_described_by(source, found, metadata, on) if isinstance(source, ImageFolder) else None) or (
+                    join_metadata(source, metadata, on, vectors, account)
+                )
             said = {"on": on, "vectors": None if vectors is None else list(vectors), **mapping.options()}
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), **said}
             options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to}
@@ -139,6 +144,20 @@ def open_source(
 def opened_with(source: Source) -> dict[str, Any] | None:
     """The options with which `open_source` would open a source again; None for one that it did not open."""
     return dict(source.options) if isinstance(source, OpenedSource) else None
+
+
+def _described_by(source: ImageFolder, found: _Found, metadata: str, on: str | None) -> ImageFolder | None:
+    """Pictures with tables from elsewhere that name them by their files; None for tables that have a key to join by."""
+    root, seen = listed(store().resolve(metadata), Account())
+    tables = tables_among(visible(root, seen))
+    if on is not None or not tables or set(_first_schema(tables, found).names) & set(KEYS) & set(source.schema.names):
+        return None
+    described = open_folder(found.uri, found.files, [*found.tables, *tables], found.caption, Account())
+    used = {file.uri for shard in described.shards() for file in shard.files} if described is not None else set()
+    if not used & {file.uri for pair in tables for file in pair.files}:
+        return None
+    found.account.settle_files(root, (file.uri for file in seen), used, "folder")
+    return described
 
 
 def join_metadata(
@@ -174,7 +193,8 @@ def _joined(source: Source, found: _Found, on: str | None) -> JoinedSource:
     if on is None and not shared:
         raise SourceError(
             f"{redact(uri)} has none of the columns {', '.join(KEYS)} in common with {redact(source.uri)}.",
-            f"Name a column with on=…; the tables have {', '.join(schema.names)}.",
+            f"Name a column of both with on=…; the tables have {', '.join(schema.names)}, and the samples "
+            f"{', '.join(name for name in source.schema.names if source.schema.field(name).type != POINTER)}.",
         )
     on = on or shared[0]
     for where, names in ((uri, schema.names), (source.uri, source.schema.names)):
@@ -199,6 +219,7 @@ class _Found:
     key_pattern: str | None = None
     unpack_to: str | None = None
     format: str | None = None
+    caption: str | None = None
 
     @cached_property
     def tars(self) -> tuple[FileInfo, ...]:
@@ -280,13 +301,13 @@ def _open_zips(found: _Found) -> Source | None:
     archives = tuple(file for file in found.files if file.uri.lower().endswith(suffixes))
     if not archives:
         return None
-    return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to, found.account)
+    return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to, found.caption, found.account)
 
 
 def _open_folder(found: _Found) -> Source | None:
     if any(map(_media_of, found.tables[: found.schema_tars])):
         return None
-    return open_folder(found.uri, found.files, found.tables, found.account)
+    return open_folder(found.uri, found.files, found.tables, found.caption, found.account)
 
 
 _OPENERS: dict[str, Callable[[_Found], Source | None]] = {
@@ -297,6 +318,9 @@ _OPENERS: dict[str, Callable[[_Found], Source | None]] = {
     "folder": _open_folder,
     "tables": _open_tables,
 }
+
+
+_FORMATS = ", ".join(_OPENERS)
 
 
 def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
@@ -323,8 +347,9 @@ def settle_layout(found: _Found, parse_json: bool = True) -> Layout:
         number = len(found.tars)
         reason = problems[0] if problems else f"{redact(found.tars[0].uri)} has no members with an extension."
         raise SourceError(reason, f"No sample was found in {number} tar{'s' * (number > 1)}.")
-    if len(builder.extensions) > MAX_MEMBER_COLUMNS:
-        some = ", ".join(f".{extension}" for extension in list(builder.extensions)[:3])
+    once = [name for name, number in builder.members.items() if number == 1 and "." in name]
+    if len(builder.extensions) > MAX_MEMBER_COLUMNS or len(once) > MAX_ONCE:
+        some = ", ".join(f".{extension}" for extension in [*once, *builder.extensions][:3])
         raise SourceError(
             f"The members of {redact(found.tars[0].uri)} have {len(builder.extensions)} extensions ({some}, …): keys "
             "end at the first dot of the file name, so dots within names look like extensions.",

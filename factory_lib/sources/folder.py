@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.sources.account import Account, extension_of
-from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema
+from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema, texts_among
 from factory_lib.sources.entries import Entry, beginning, entries_below, is_lfs_pointer, picture_format, split_path
 from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder
@@ -31,6 +31,9 @@ from factory_lib.sources.webdataset import build_samples
 from factory_lib.storage.store import FileInfo
 
 SIDECARS = ("txt", "caption", "json", "cls")
+"""Extensions of what is read where it has the name of a picture."""
+ARRAYS = ("npz", "npy")
+"""Extensions of what is pointed at where it has the name of a picture, as the latents that trainers keep."""
 FOLDERS_APART = 64
 """Up to this many folders are a shard each; of more, small neighbours share one."""
 SHARD_FILES = 2_000
@@ -238,12 +241,13 @@ def gathered(by_folder: dict[str, list[FileInfo]]) -> Iterator[list[str]]:
 
 
 def open_folder(
-    uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair], account: Account
+    uri: str, files: Sequence[FileInfo], tables: Sequence[TablePair], caption: str | None, account: Account
 ) -> ImageFolder | None:
     """The image files below a folder, or a single one; None when there are none.
 
     Args:
         tables: files there that may describe the images.
+        caption: their column of captions; None for `caption`.
         account: gets those of them that do not.
     """
     if files and uri == files[0].uri:
@@ -255,7 +259,8 @@ def open_folder(
     first = set(paths[:_FIRST])
     _refuse_undownloaded([entry for entry in kept if entry.path in first])
     others: dict[str, str] = {}
-    described = describe(tables, PictureNames(uri, paths), others)
+    names = PictureNames(uri, paths)
+    described = [*describe(tables, names, caption, others), *describe(texts_among(files), names, caption)]
     if not described and len(tables) >= len(paths):
         return None  # a picture or two beside tables of something else
     for table, reason in others.items():
@@ -276,7 +281,7 @@ def belonging(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[str, st
         for entry in entries
         if entry.path in known
         or (ending := split_path(entry.path))[1] in IMAGES
-        or (ending[1] in SIDECARS and ending[0] in keys)
+        or (ending[1] in (*SIDECARS, *ARRAYS) and ending[0] in keys)
     ]
     return kept, extensions
 

@@ -1,9 +1,10 @@
-"""Rows in JSON: a line each (JSON Lines), or one array of objects."""
+"""Rows in JSON: a line each (JSON Lines), one array of objects, or one object with an entry for each picture."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from factory_lib.bounded import BATCH_BYTES
 from factory_lib.errors import SourceError
 from factory_lib.memory import memory_limit
+from factory_lib.pictures import EXTENSIONS
 from factory_lib.redaction import redact
 from factory_lib.sources.columns import json_column, json_type
 from factory_lib.sources.streams import open_stream
@@ -21,6 +23,7 @@ MAX_ARRAY_BYTES = 2**30
 """The largest JSON file that is parsed as a whole, where memory allows; JSON Lines have no limit."""
 MAX_LINE_BYTES = 2**26
 """A longer line is left out, and counted."""
+_ENTRIES_TRIED = 1_000
 _PARSED = 8
 """Times its text is what a parsed document takes in memory, about."""
 
@@ -84,6 +87,30 @@ class JsonRows(TextTable):
         found = parse_json(self._file, data)
         length = len(data) // max(len(found), 1)
         yield from ((one, length) for one in found)
+
+
+class PictureObjects(JsonRows):
+    """A JSON object with an entry for each picture: its caption, several of them, or an object with what is known."""
+
+    def _objects(self) -> Iterator[tuple[dict[str, Any], int]]:
+        self.skipped = 0
+        with open_stream(self._file) as stream:
+            data = stream.read(MAX_ARRAY_BYTES + 1)
+        document = parse_json(self._file, data)
+        length = len(data) // max(len(document), 1)
+        for name, said in document.items():
+            for one in said if isinstance(said, list) else [said]:
+                yield ({**one} if isinstance(one, dict) else {"caption": one}) | {"file_name": name}, length
+
+
+def is_by_picture(document: Any) -> bool:
+    """Whether a JSON document is an object whose names are those of pictures."""
+    if not isinstance(document, dict) or not document:
+        return False
+    some = list(islice(document.items(), _ENTRIES_TRIED))
+    pictures = sum(name.lower().rpartition(".")[2] in EXTENSIONS and "." in name for name, _ in some)
+    captions = sum(isinstance(said, dict) and bool({"caption", "tags"} & said.keys()) for _, said in some)
+    return max(pictures, captions) > len(some) // 2
 
 
 def parse_json(file: FileInfo, data: bytes) -> Any:

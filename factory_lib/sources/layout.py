@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -100,6 +100,7 @@ class LayoutBuilder:
 
     parse_json: bool = True
     extensions: dict[str, None] = field(default_factory=dict)
+    members: Counter[str] = field(default_factory=Counter)
     values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     second_images: set[str] = field(default_factory=set)
     named_classes: set[str] = field(default_factory=set)
@@ -111,6 +112,7 @@ class LayoutBuilder:
         keys, encoded = split_names(block.names, self.key_pattern)
         self.extensions |= dict.fromkeys(name for name in encoded.dictionary.to_pylist() if name)
         names = encoded.to_pylist()
+        self.members.update(name for name in names if name)
         self.add_images(keys.to_pylist(), names)
         for extension in INTEGERS & self.extensions.keys():
             rows = [row for row, name in enumerate(names) if name == extension]

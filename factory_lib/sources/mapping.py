@@ -16,6 +16,8 @@ from factory_lib.sources.columns import column_name, name_columns
 from factory_lib.sources.shards import POINTER
 
 BY_CHOICE = "left out by choice"
+_NAMED = 20
+"""Columns that a message names at most."""
 
 
 _TEXTS = ("format", "metadata", "on", "image", "caption", "key", "key_pattern")
@@ -114,4 +116,6 @@ def _find(name: str, role: str, schema: pa.Schema, where: str) -> str:
     if column in known:
         wrong = "does not point at bytes" if role == "image" else "is no text: it points at bytes"
         raise SourceError(f"The column {column!r} of {redact(where)} {wrong}.", nearest(name, fitting))
-    raise SourceError(f"{redact(where)} has nothing called {name!r}.", nearest(column, fitting) or nearest(name, known))
+    there = ", ".join(fitting[:_NAMED]) + (", …" if len(fitting) > _NAMED else "")
+    hint = nearest(column, fitting) or nearest(name, known) or (f"There is {there}." if there else "")
+    raise SourceError(f"{redact(where)} has nothing called {name!r}.", hint)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.sources.coerce import is_binary, is_file
 from factory_lib.sources.entries import picture_format, split_path
 from factory_lib.sources.shards import POINTER, ShardReport
 from factory_lib.sources.unpack import Noted, Unpacking, told
@@ -30,22 +31,14 @@ def may_hold_media(kind: pa.DataType) -> bool:
     """Whether a column of this type may hold the bytes of files."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return is_file(kind.value_type)
-    return is_file(kind) or _is_binary(kind)
-
-
-def is_file(kind: pa.DataType) -> bool:
-    """Whether this is how Hugging Face stores a file: a struct of `bytes` and `path`."""
-    return (
-        pa.types.is_struct(kind)
-        and kind.get_field_index("bytes") >= 0
-        and _is_binary(kind.field("bytes").type)
-        and {kind.field(at).name for at in range(kind.num_fields)} <= {"bytes", "path"}
-    )
+    return is_file(kind) or is_binary(kind)
 
 
 def holds_media(column: pa.Array) -> bool:
     """Whether the first rows of a column hold the bytes of files."""
-    if not _is_binary(column.type):
+    if pa.types.is_struct(column.type):  # names of files that lie elsewhere are a text
+        return bool(column.null_count == len(column) or column.field("bytes").null_count < len(column))
+    if not is_binary(column.type):
         return True
     first = next((value.as_py() for value in column if value.is_valid), b"")
     return picture_format(first[:64]) is not None or len(first) > _SHORT_BYTES
@@ -146,7 +139,3 @@ def _files(values: pa.Array, column: str, noted: Noted) -> tuple[pa.Array, pa.Ar
         contents = pc.if_else(present, values.field("bytes"), pa.scalar(None, values.field("bytes").type))
         return contents, paths
     return values, pa.nulls(len(values), pa.string())
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.sources.coerce import is_file
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import TablePair
@@ -25,9 +27,10 @@ COLUMNS = (
 )  # fmt: skip
 """Columns that may name pictures, in order of preference."""
 ROWS_TRIED = 1_000
+_ROWS_AT_ONCE = 100_000
 _FOLDERS_TRIED = 200
 _ENOUGH = 0.1
-"""Share of the tried rows whose picture must be there."""
+"""Share of the tried rows whose picture must be there, where they name it without its extension."""
 
 Match = Literal["path", "stem", "name", "name_stem", "number"]
 """What a value names: a path, one without its extension, a file name, one without its extension, or its number."""
@@ -94,17 +97,23 @@ class PictureNames:
         """
         columns = [name for name in COLUMNS if name in pair.fields]
         columns += [name for name in pair.fields if name.endswith("_file_name")]
-        best: tuple[float, Naming] | None = None
-        for column in dict.fromkeys(columns):
-            values = names_in(pair, column, ROWS_TRIED)
-            for naming in self._ways(pair, column) if len(values) else ():
-                wanted = set(naming.values(values).to_pylist())
-                share = len(wanted & self._names(naming)) / len(wanted)
-                if share >= _ENOUGH and (best is None or share > best[0]):
-                    best = share, naming
-                if share > 0.99:
-                    return naming
-        return best[1] if best else None
+        for rows in (ROWS_TRIED, None):  # those of the first rows may all be missing
+            best: tuple[float, Naming] | None = None
+            for column in dict.fromkeys(columns):
+                values = names_in(pair, column, rows)
+                for naming in self._ways(pair, column) if len(values) else ():
+                    wanted = set(naming.values(values).to_pylist())
+                    found = len(wanted & self._names(naming))
+                    share = found / len(wanted)
+                    # A file name that is there is meant; a number may be one of something else.
+                    enough = found > 0 if naming.match in ("path", "name") else share >= _ENOUGH
+                    if enough and (best is None or share > best[0]):
+                        best = share, naming
+                    if share > 0.99:
+                        return naming
+            if best:
+                return best[1]
+        return None
 
     def alike(self, pair: TablePair, other: TablePair, naming: Naming) -> Naming:
         """How a table names pictures that is called and placed as another one is, without looking into it."""
@@ -139,14 +148,18 @@ class PictureNames:
         return self._known[key]
 
 
-def names_in(pair: TablePair, column: str, rows: int) -> pa.Array:
-    """The first values of a column as text, nulls left out; none where it holds anything but names and numbers."""
+def names_in(pair: TablePair, column: str, rows: int | None) -> pa.Array:
+    """The first values of a column as text, nulls left out; none where it holds anything but names and numbers.
+
+    Args:
+        rows: how many are looked at; None for all.
+    """
     kind = pair.fields[column][1]
     values = pa.array([], pa.string())
-    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        for batch in pair.batches(pa.schema([(column, pa.string())]), rows, ShardReport("")):
-            values = batch.column(0).drop_null()
-            break
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_file(kind):
+        some = pair.batches(pa.schema([(column, pa.string())]), rows or _ROWS_AT_ONCE, ShardReport(""))
+        found = [batch.column(0).drop_null() for batch in islice(some, 1 if rows else None)]
+        values = pa.concat_arrays([values, *found])
     return values
 
 

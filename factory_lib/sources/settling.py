@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from factory_lib.sources.coerce import is_file
 from factory_lib.sources.columns import TYPES
 from factory_lib.sources.shards import POINTER
 from factory_lib.warehouse.null_elements import is_list, keeps_null_elements, with_null_elements
@@ -68,6 +69,8 @@ def became(kind: pa.DataType) -> str:
         return f"{kind} as a number of {_UNITS[kind.unit]}"
     if pa.types.is_decimal(kind) and pa.types.is_string(stored_type(kind)):
         return f"{kind} as text"
+    if is_file(kind):
+        return "the paths of files whose bytes are not in the table"
     if pa.types.is_nested(kind) and pa.types.is_string(stored_type(kind)):
         return "nested values as JSON text"
     return ""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from factory_lib.bounded import rows_within, split
 from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
+from factory_lib.sources.footer import BYTE_ARRAY, ColumnChunk, RowGroup, row_groups
 from factory_lib.sources.streams import first_bytes, open_stream
 from factory_lib.storage.store import FileInfo, is_local, store
 from factory_lib.warehouse.null_elements import is_list, number_of_null_elements
@@ -124,15 +125,17 @@ class Parquet:
     @cached_property
     def without_null_elements(self) -> frozenset[str]:
         """Columns that hold no null at all, as the footer says."""
-        about = self._parquet.metadata
         nulls = dict.fromkeys(self._parquet.schema_arrow.names, 0)
-        for group in range(about.num_row_groups):
-            for leaf in range(about.num_columns):
-                column = about.row_group(group).column(leaf)
-                name = column.path_in_schema.partition(".")[0]
-                said = column.statistics.null_count if column.is_stats_set else None
-                nulls[name] = nulls.get(name, 0) + (1 if said is None else said)
+        for column in (column for group in self._row_groups for column in group.columns):
+            nulls[column.name] = nulls.get(column.name, 0) + (1 if column.nulls is None else column.nulls)
         return frozenset(name for name, number in nulls.items() if number == 0)
+
+    @cached_property
+    def _row_groups(self) -> tuple[RowGroup, ...]:
+        try:
+            return row_groups(self._parquet.metadata)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._file, error) from error
 
     @property
     def rows(self) -> int:
@@ -171,20 +174,13 @@ class Parquet:
         of these could be of any size. They are read with each value once, and are cut before values are as often as
         they occur.
         """
-        about = self._parquet.metadata.row_group(group)
-        size, repeated = 0, []
-        for leaf in range(about.num_columns):
-            column = about.column(leaf)
-            name = column.path_in_schema.partition(".")[0]
-            if names is not None and name not in names and column.path_in_schema not in names:
-                continue
-            size += column.total_uncompressed_size
-            if _repeats(column) and column.path_in_schema == name:
-                repeated.append(name)
-        most = rows_within(size / max(about.num_rows, 1))
+        about = self._row_groups[group]
+        asked = [column for column in about.columns if names is None or column.name in names]
+        repeated = [column.name for column in asked if _repeats(column) and column.is_whole]
+        most = rows_within(sum(column.uncompressed for column in asked) / max(about.rows, 1))
         kinds = self._parquet.schema_arrow
         once = [name for name in repeated if kinds.get_field_index(name) >= 0]  # -1 for a name of several columns, too
-        return most, tuple(name for name in once if _is_text(kinds.field(name).type)) if about.num_rows > 1 else ()
+        return most, tuple(name for name in once if _is_text(kinds.field(name).type)) if about.rows > 1 else ()
 
 
 class ArrowFile:
@@ -278,12 +274,11 @@ def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def _repeats(column: Any) -> bool:
+def _repeats(column: ColumnChunk) -> bool:
     """Whether a column is, but for its dictionary, little more than numbers of entries in it."""
-    if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
+    if column.type != BYTE_ARRAY or column.dictionary is None:
         return False
-    numbers = column.total_compressed_size - (column.data_page_offset - (column.dictionary_page_offset or 0))
-    return bool(numbers < _NUMBER_BYTES * column.num_values + _PAGE_BYTES)
+    return column.compressed - column.dictionary < _NUMBER_BYTES * column.values + _PAGE_BYTES
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -312,7 +307,7 @@ def _open_text(file: FileInfo) -> TableFile:
 def _open_document(file: FileInfo) -> TableFile:
     """A `.json`: COCO, an array of objects, or lines under a name that says less."""
     from factory_lib.sources.coco import CocoTable, is_coco
-    from factory_lib.sources.jsontables import MAX_ARRAY_BYTES, JsonRows, parse_json
+    from factory_lib.sources.jsontables import MAX_ARRAY_BYTES, JsonRows, PictureObjects, is_by_picture, parse_json
 
     with open_stream(file) as stream:
         data = stream.read(MAX_ARRAY_BYTES + 1)
@@ -320,9 +315,11 @@ def _open_document(file: FileInfo) -> TableFile:
     document: Any = None if lines else parse_json(file, data)
     if is_coco(document):
         return CocoTable(file, document)
+    if is_by_picture(document):
+        return PictureObjects(file)
     if isinstance(document, dict):
         raise SourceError(
             f"{redact(file.uri)} is no table: a JSON object that lists no images.",
-            "An array of objects, JSON Lines and COCO's format are read.",
+            "An array of objects, JSON Lines, an object by names of pictures and COCO's format are read.",
         )
     return JsonRows(file)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ from factory_lib.warehouse.null_elements import (
     with_null_elements,
 )
 
-_ROWS_TRIED = 8
+_ROWS_TRIED, _PIECES_TRIED = 8, 1_000
+"""Rows that are looked at to tell what a column of bytes holds, and how often as many where they have none."""
 KEYS = ("key", "uid", "hash", "source_id", "url")
 """Columns that can name a row, in order of preference."""
 ARRAY_SUFFIXES = (".npz", ".npy")
@@ -172,8 +174,18 @@ class TablePair:
         if self._table is None:
             return []
         names = [field.name for field in self._table.schema if may_hold_media(field.type)]
-        first = next(self._table.batches(_ROWS_TRIED, names), None) if names else None
-        return [name for name in names if first is not None and holds_media(first.column(name))]
+        return [name for name in names if self._holds_media(name)]
+
+    def _holds_media(self, name: str) -> bool:
+        """Whether a column holds files, as its first value that is there says: a download that failed has none."""
+        assert self._table is not None
+        pieces = (piece.column(0) for piece in self._table.batches(_ROWS_TRIED, [name]))
+        first: pa.Array | None = None
+        for piece in islice(pieces, _PIECES_TRIED):
+            first = piece if first is None or piece.null_count < len(piece) else first
+            if first.null_count < len(first):
+                break
+        return first is not None and holds_media(first)
 
     def read(self, schema: pa.Schema, report: ShardReport) -> pa.RecordBatch:
         """Columns of the whole table (see `batches`)."""

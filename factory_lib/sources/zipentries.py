@@ -12,7 +12,7 @@ from itertools import groupby
 from factory_lib.home import private_folder
 from factory_lib.settings import settings
 from factory_lib.sources.account import EXAMPLES, Account, extension_of, printable, reason_of
-from factory_lib.sources.descriptions import tables_among
+from factory_lib.sources.descriptions import tables_among, texts_among
 from factory_lib.sources.entries import Entry, split_path
 from factory_lib.sources.keyindex import remove_older
 from factory_lib.sources.shards import ShardReport
@@ -129,15 +129,20 @@ def tables_in(archive: FileInfo, entries: Sequence[Entry]) -> tuple[str, list[Ta
     folder = settings().home / "sources" / f"{hashlib.sha256(archive.uri.encode()).hexdigest()[:12]}-{identity}"
     names = [FileInfo(f"{folder}/{entry.path}", entry.size, "") for entry in entries if _is_inside(entry.path)]
     by_uri = {f"{folder}/{entry.path}": entry for entry in entries}
-    found = tables_among(names)
+    found = [*tables_among(names), *texts_among(names)]
     for file in (file for pair in found for file in pair.files):
         if not store().exists(file.uri) and file.size <= MAX_TABLE_BYTES:
             private_folder(folder)
             store().write(file.uri, by_uri[file.uri].read())
     if found:
         remove_older(folder)
-    there = [store().info(file.uri) for pair in found for file in pair.files if store().exists(file.uri)]
-    return str(folder), tables_among(there)
+    return str(folder), [pair for pair in map(_there, found) if pair.files]
+
+
+def _there(pair: TablePair) -> TablePair:
+    """A table of what was copied."""
+    kept = {file: store().info(file.uri) for file in pair.files if store().exists(file.uri)}
+    return TablePair(kept.get(pair.table) if pair.table else None, kept.get(pair.arrays) if pair.arrays else None)
 
 
 def account_members(archive: FileInfo, entries: Iterable[Entry], used: set[str], account: Account) -> None:

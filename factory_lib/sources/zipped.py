@@ -52,6 +52,7 @@ class Zips:
         pictures: what pictures become; None where there are none.
         layout: what members become where there are no pictures.
         unpack_to: where compressed members are unpacked to.
+        caption: column of captions of tables; None for `caption`.
         accounted: uris of archives whose members stand in the account since they were looked into.
     """
 
@@ -62,6 +63,7 @@ class Zips:
     layout: Layout = field(default_factory=Layout)
     unpack_to: str | None = None
     accounted: frozenset[str] = frozenset()
+    caption: str | None = None
     format: str = "zip"
 
     @property
@@ -90,7 +92,7 @@ class Zips:
                 yield batch
             return
         kept, extensions = belonging(entries)
-        tables = _described(self.uri, archive, entries, paths_of(kept, extensions), self.beside)
+        tables = _described(self.uri, archive, entries, paths_of(kept, extensions), self.beside, self.caption)
         self._tell(archive, entries, _used(entries, kept, tables), report)
         own = {"tables": tuple(tables), "extensions": tuple(extensions), "settled": self.pictures.schema}
         yield from replace(self.pictures, **own).rows(self._placed(archive, kept, report), report)
@@ -116,6 +118,7 @@ def open_zips(
     files: Sequence[FileInfo],
     first: int,
     unpack_to: str | None,
+    caption: str | None,
     account: Account,
 ) -> Zips | None:
     """Zip archives below a folder, or one of them; None where none holds samples.
@@ -123,6 +126,7 @@ def open_zips(
     Args:
         files: all that is there, among which may be tables that describe what is in the archives.
         first: how many archives are looked into for the columns.
+        caption: column of captions of tables; None for `caption`.
         account: gets the members of these, and of archives of tables; of the others they are accounted for as they are
             read.
 
@@ -165,32 +169,37 @@ def open_zips(
     described: list[Described] = []
     for archive in settling:
         own = [entry for entry in kept if entry.file == archive]
-        described += _described(uri, archive, looked[archive], paths_of(own, extensions), beside)
+        described += _described(uri, archive, looked[archive], paths_of(own, extensions), beside, caption)
     for archive in seen:
         own = [entry for entry in kept if entry.file == archive]
         account_members(archive, looked[archive], _used(looked[archive], own, described), account)
     pictures = settle_pictures(kept, extensions, described)
-    return Zips(uri, samples, beside, pictures, unpack_to=unpack_to, accounted=accounted)
+    return Zips(uri, samples, beside, pictures, unpack_to=unpack_to, accounted=accounted, caption=caption)
 
 
 def _described(
-    uri: str, archive: FileInfo, entries: Sequence[Entry], paths: Sequence[str], beside: Sequence[FileInfo]
+    uri: str,
+    archive: FileInfo,
+    entries: Sequence[Entry],
+    paths: Sequence[str],
+    beside: Sequence[FileInfo],
+    caption: str | None,
 ) -> list[Described]:
     """Tables that describe the pictures of an archive: its own, those beside it, and those in archives beside it."""
     folder, tables = tables_in(archive, entries)
-    found = describe(tables, PictureNames(folder, paths))
+    found = describe(tables, PictureNames(folder, paths), caption)
     loose = [file for file in beside if not file.uri.lower().endswith(".zip")]
-    found += describe(tables_among(loose), PictureNames(uri, paths))
+    found += describe(tables_among(loose), PictureNames(uri, paths), caption)
     for other in (file for file in beside if file not in loose):
         folder, tables = tables_in(other, entries_of(other, ShardReport("")))
-        found += describe(tables, PictureNames(folder, paths))
+        found += describe(tables, PictureNames(folder, paths), caption)
     return found
 
 
 def _used(entries: Sequence[Entry], kept: Sequence[Entry], tables: Sequence[Described]) -> set[str]:
     """Paths of members that are in samples, or are tables that describe some: these were copied out of the archive."""
     copies = tuple(file.uri for table in tables for file in table.table.files)
-    of_tables = (e.path for e in entries if is_table(e) and any(uri.endswith(f"/{e.path}") for uri in copies))
+    of_tables = (e.path for e in entries if copies and any(uri.endswith(f"/{e.path}") for uri in copies))
     return {*(entry.path for entry in kept), *of_tables}
 
 

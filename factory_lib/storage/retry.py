@@ -206,7 +206,8 @@ def shown(error: BaseException) -> str:
         if isinstance(response, dict) and response.get("Error", {}).get("Message"):
             text = f"{code}: {response['Error']['Message']}"
             break
-    return redact(f"{type(error).__name__}: {text}" if not code else text)[:300]
+    # The name of an error is no secret: after `NoCredentialsError:` comes what is wrong.
+    return (redact(text) if code else f"{type(error).__name__}: {redact(text)}")[:300]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -205,7 +205,8 @@ class Store:
             return StoreError(f"{where} may not be read or written: {said}", "Check the credentials and rights.")
         if isinstance(error, ImportError | ValueError) and not is_local(uri):
             return StoreError(f"{where} cannot be opened: {said}", "Is its fsspec package installed?")
-        return StoreError(f"{where} cannot be read or written: {said}")
+        hint = "Give the credentials that its store wants, or check them." if "Credentials" in said else ""
+        return StoreError(f"{where} cannot be read or written: {said}", hint)
 
     def _missing(self, uri: str) -> FileMissing:
         name = redact(uri).rstrip("/").rsplit("/", 1)[-1]
