@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import DatasetQuery, signal
-from factory_lib.errors import CommitError, VersionNotFound
+from factory_lib.errors import CommitError, EngineError, VersionNotFound
+from factory_lib.history.verifying import verify
 from factory_lib.warehouse import policy, provenance
-from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.locking import _table, locked
 from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
 from factory_lib.warehouse.tags import set_tag, tags_of
@@ -39,6 +40,26 @@ def test_writers_at_once_lose_nothing() -> None:
     assert [v.number for v in found] == list(range(1, 14))
     assert found[-1].shards.keys() == {"base", *(f"w{w}-{i}" for w in range(4) for i in range(3))}
     assert [v.rows for v in found] == list(range(3, 42, 3))
+
+
+@pytest.mark.parametrize("code", [0, 57])
+def test_a_version_whose_answer_was_lost_is_committed_once(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """As after a connection that broke, and after a proxy on the way to a server that asked twice."""
+    shard("base").save("laion")
+    executed = Warehouse.execute
+    renamed: list[str] = []
+
+    def losing(self: Warehouse, sql: str, *given: Any) -> None:
+        executed(self, sql, *given)
+        if sql.startswith("RENAME") and not renamed:
+            renamed.append(sql)
+            raise EngineError("The statement may or may not have been applied.", code=code)
+
+    with monkeypatch.context() as lost:
+        lost.setattr(Warehouse, "execute", losing)
+        assert str(shard("more").save("laion", mode="merge")) == "laion.v2"
+    assert [v.rows for v in versions(warehouse(), "laion")] == [3, 6]
+    assert verify(warehouse(), "laion").findings == []
 
 
 @pytest.mark.parametrize("on_server", [False, True])

@@ -24,7 +24,7 @@ def translated(error: Exception, where: str) -> EngineError:
     cause: BaseException | None = error
     while cause is not None:
         names.add(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__  # not the context: what a caller was handling says nothing of this call
     if names & _NOT_SENT:
         return Lost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
     if "OperationalError" in names:
