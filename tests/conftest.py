@@ -43,11 +43,16 @@ def factory_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def engine(factory_home: Path) -> Iterator[None]:
-    """A running, empty warehouse: whatever a test makes is dropped after it."""
+    """A running, empty warehouse: whatever a test makes is dropped after it, and what others left before."""
+    _empty()
+    yield
+    _empty()
+
+
+def _empty() -> None:
     from factory_lib.warehouse import provenance
     from factory_lib.warehouse.client import warehouse
 
-    yield
     for row in warehouse().rows("SELECT name FROM system.databases"):
         if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
             warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
