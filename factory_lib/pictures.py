@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from factory_lib.settings import as_stored, max_pixels
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 ORIENTATION_TAG = 0x0112
@@ -82,6 +84,32 @@ def decode(picture: Image.Image, size: int | None = None) -> Image.Image:
         picture.draft("RGB", (ceil(width * scale), ceil(height * scale)))
     found = _rgb(picture, stored)
     return found if turned == 1 else found.transpose(_turns()[turned])
+
+
+def array_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a picture, not to be written to.
+
+    Args:
+        picture: of mode L or RGB.
+
+    Returns:
+        uint8, (height, width) of L, (height, width, 3) of RGB.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    width, height = picture.size
+    try:
+        levels = pa.array(picture)  # the memory of the picture itself
+    except ValueError:  # a large picture has its memory in several pieces
+        return np.asarray(picture)
+    if picture.mode == "L":
+        return np.asarray(levels).reshape(height, width)
+    import cv2
+
+    found: NDArray[np.uint8] = np.empty((height, width, 3), np.uint8)
+    cv2.cvtColor(np.asarray(levels.flatten()).reshape(height, width, 4), cv2.COLOR_RGBA2RGB, found)
+    return found
 
 
 def orientation(picture: Image.Image) -> int:

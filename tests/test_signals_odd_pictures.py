@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.Image import Resampling
 
+from factory_lib.pictures import array_of
 from factory_lib.signals.hashes import dhash, phash, pixel_md5
 from factory_lib.signals.image import quality
+from factory_lib.signals.member import Member
+from factory_lib.signals.resampling import Filter, resized
 from factory_lib.signals.thumbnails import thumbnail
 
 sides = st.integers(1, 130)
@@ -98,3 +101,53 @@ def test_percentiles_are_those_of_numpy_where_few_pixels_differ(seed: int, level
     red, green, blue = np.moveaxis(pixels.astype(int), 2, 0)
     bright = np.sqrt(0.241 * (red * red) + 0.691 * (green * green) + 0.068 * (blue * blue)) / 255
     assert (value.dark, value.light) == (np.percentile(bright, 99), 1 - np.percentile(bright, 5))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    kind=kinds,
+    wanted=st.sampled_from([(32, 32), (9, 8), (64, 48), (1, 64)]),
+    name=st.sampled_from(["LANCZOS", "BICUBIC", "BOX"]),
+)
+@example(seed=0, width=3000, height=520, kind="noise", wanted=(9, 8), name="LANCZOS")
+def test_small_versions_are_those_of_pillow(
+    seed: int, width: int, height: int, kind: str, wanted: tuple[int, int], name: Filter
+) -> None:
+    luma = Image.fromarray(levels_of(seed, width, height, kind))
+    expected = np.asarray(luma.resize(wanted, Resampling[name]))
+    image = Member(b"", picture=luma)
+    for _ in range(2):  # sizes that recur are scaled in another way than those that were not seen before
+        assert (resized(image, *wanted, name) == expected).all()
+
+
+def test_arrays_are_the_pixels_of_large_and_small_pictures() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for tiles in (1, 400):  # Pillow keeps a picture of more than 16 MB in several pieces of memory
+        pixels = np.tile(small, (tiles, tiles, 1))
+        picture = Image.fromarray(pixels)
+        assert (array_of(picture) == pixels).all()
+        assert (array_of(picture.convert("L")) == np.asarray(picture.convert("L"))).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), width=st.integers(1, 40), height=st.integers(1, 40), kind=kinds)
+@example(seed=0, width=40, height=1, kind="noise")
+@example(seed=0, width=1, height=40, kind="noise")
+@example(seed=0, width=1, height=1, kind="noise")
+@example(seed=0, width=400, height=300, kind="white")
+def test_sharpness_and_contrast_are_as_defined(seed: int, width: int, height: int, kind: str) -> None:
+    from scipy.ndimage import convolve
+
+    levels = levels_of(seed, width, height, kind)
+    value = quality.one(Image.fromarray(levels))
+    kernel = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]
+    assert math.isclose(value.sharpness, convolve(levels.astype(float), kernel, mode="mirror").var(), rel_tol=1e-12)
+    assert math.isclose(value.contrast, levels.std() / 255, rel_tol=1e-12)
+
+
+def test_packages_that_compute_count_as_what_signals_depend_on() -> None:
+    for one, wanted in ((quality, {"opencv-python-headless", "pillow", "scipy"}), (phash, {"pillow", "scipy"})):
+        assert wanted <= {name.removeprefix("package:") for name in one.components}, one.name

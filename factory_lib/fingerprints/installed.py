@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-_KNOWN = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml", "attr": "attrs"}
+_KNOWN = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "attr": "attrs",
+}
 """Distributions of well-known modules: looked at first, to save reading what every distribution installed."""
 _FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-py[\d.]+)?(-[^-]+)?\.(dist|egg)-info")
 _TOP = re.compile(r"(?m)^([^/,.\n]+)")

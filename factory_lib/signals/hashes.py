@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from factory_lib.signals.member import Member
+from factory_lib.signals.resampling import resized
 from factory_lib.signals.signal import signal
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @signal
@@ -24,7 +22,7 @@ def phash(image: Member) -> np.uint64:
     """
     from scipy.fft import dct
 
-    levels = _small(image.luma(), 32, 32).astype(np.float64)
+    levels = resized(image, 32, 32, "LANCZOS").astype(np.float64)
     low = dct(dct(levels, axis=0), axis=1)[:8, :8]
     middle = np.sort(low, axis=None)[31:33]
     return _bits(low > (middle[0] + middle[1]) / 2)
@@ -37,7 +35,7 @@ def dhash(image: Member) -> np.uint64:
     Luma, 9 x 8 by Lanczos, a bit where a pixel is brighter than its left neighbour; row by row, most significant bit
     first.
     """
-    levels = _small(image.luma(), 9, 8)
+    levels = resized(image, 9, 8, "LANCZOS")
     return _bits(levels[:, 1:] > levels[:, :-1])
 
 
@@ -54,12 +52,6 @@ def pixel_md5(image: Member) -> str:
     digest = hashlib.md5(f"{pixels.shape[1]}x{pixels.shape[0]}:".encode(), usedforsecurity=False)
     digest.update(pixels.data)
     return digest.hexdigest()
-
-
-def _small(luma: Image.Image, width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    from PIL import Image as Pillow
-
-    return np.asarray(luma.resize((width, height), Pillow.Resampling.LANCZOS))
 
 
 def _bits(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> np.uint64:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from factory_lib.signals.brightness import brightness
 from factory_lib.signals.member import Member
+from factory_lib.signals.resampling import resized
 from factory_lib.signals.signal import signal
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-_WEIGHTS = np.array([0.241, 0.691, 0.068], dtype=np.float32)
-_DOUBT = 1e-3
-"""How far a brightness in float32 may be off, of 255."""
-_BLOCK = 1 << 14
-_SAMPLE = 4096
-_BESIDE = 64
-"""Pixels of a sample of 4,096 within which its percentile is that of all: 4.6 standard deviations at the 5th."""
+_BLOCK = 1 << 15
 
 
 class ImageHeader(NamedTuple):
@@ -63,7 +57,7 @@ def image_header(image: Member) -> ImageHeader:
     except Exception as error:
         return ImageHeader(None, None, None, None, None, None, size, False, describe(error))
     try:
-        image.picture()
+        image.pixels()
         problem = None
     except Exception as error:
         problem = describe(error)
@@ -107,113 +101,54 @@ class Quality(NamedTuple):
 @signal
 def quality(image: Member) -> Quality:
     """Brightness, dark and light scores, contrast, sharpness, blur score, entropy and aspect ratio."""
-    picture = image.picture()
-    luma = image.luma()
-    mean, fifth, ninety_ninth = _brightness(image.pixels())
+    pixels, levels = image.pixels(), image.levels()
+    height, width = levels.shape
+    mean, fifth, ninety_ninth = brightness(pixels)
     return Quality(
         brightness=mean,
         dark=ninety_ninth,
         light=1 - fifth,
-        contrast=_spread(luma) / 255,
-        sharpness=_laplacian_variance(np.asarray(luma)),
-        blurry=_blur_score(luma),
-        entropy=float((luma if image.mode == "L" else picture).entropy()),
-        aspect=min(picture.size) / max(picture.size),
+        contrast=_spread(levels) / 255,
+        sharpness=_laplacian_variance(levels),
+        blurry=_blur_score(image),
+        entropy=float((image.luma() if image.mode == "L" else image.picture()).entropy()),
+        aspect=min(width, height) / max(width, height),
     )
 
 
-def _spread(luma: Image.Image) -> float:
-    """Standard deviation of the levels, from their histogram."""
-    counts = np.asarray(luma.histogram(), np.float64)
-    levels = np.arange(256)
-    mean = counts @ levels / counts.sum()
-    return float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
+def _spread(levels: NDArray[np.uint8]) -> float:
+    """Standard deviation of the levels."""
+    import cv2
 
-
-def _brightness(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Mean, 5th and 99th percentile (linear interpolation) of the brightness of the pixels, 0 to 1."""
-    colours = pixels.reshape(-1, 3)
-    levels = np.empty(len(colours), np.uint8)
-    total = 0.0
-    for start in range(0, len(colours), _BLOCK):  # what is made of a block stays in the cache of a core
-        squares = colours[start : start + _BLOCK].astype(np.float32)
-        block = np.square(squares, out=squares) @ _WEIGHTS
-        total += float(np.sqrt(block, out=block).sum())
-        levels[start : start + _BLOCK] = block
-    mean = total / len(colours) / 255
-    return mean, _percentile(colours, levels, 0.05), _percentile(colours, levels, 0.99)
-
-
-def _percentile(colours: NDArray[np.uint8], levels: NDArray[np.uint8], share: float) -> float:
-    """A percentile of the brightness, as cleanvision has numpy compute it in float64.
-
-    Looked at in float64 are only the pixels that can be the ones: a sample says which levels are near.
-
-    Args:
-        colours: of the pixels, (n, 3).
-        levels: their brightness, rounded down from float32, (n,).
-        share: below the percentile, 0 to 1.
-    """
-    rank = (len(levels) - 1) * share
-    first, second = int(rank), min(int(rank) + 1, len(levels) - 1)
-    sample = np.cumsum(np.bincount(levels[:: len(levels) // _SAMPLE + 1]))
-    at = int(rank / len(levels) * sample[-1])
-    low, high = np.searchsorted(sample, (max(0, at - _BESIDE), min(sample[-1] - 1, at + _BESIDE)), side="right")
-    below = np.count_nonzero(levels < low)
-    exact = _exact(colours.take(np.flatnonzero((levels >= low) & (levels <= high)), axis=0))
-    if below < first and second < below + len(exact) - 1:
-        exact.partition((first - below, second - below))
-        one, other = float(exact[first - below]), float(exact[second - below])
-        # float32 may have put a pixel on the wrong side of a whole level, but not far from it
-        if low + _DOUBT < one * 255 and other * 255 < high + 1 - _DOUBT:
-            return _between(one, other, rank - first)
-    exact = _exact(colours)
-    exact.partition((first, second))
-    return _between(float(exact[first]), float(exact[second]), rank - first)
-
-
-def _exact(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
-    red, green, blue = colours.T.astype(np.float64)
-    found: NDArray[np.float64] = np.sqrt(0.241 * (red * red) + 0.691 * (green * green) + 0.068 * (blue * blue)) / 255
-    return found
-
-
-def _between(one: float, other: float, part: float) -> float:
-    """As `numpy.percentile` interpolates."""
-    return one + (other - one) * part if part < 0.5 else other - (other - one) * (1 - part)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(levels))
+    # the sums that these were made of are whole numbers, and exact
+    total, squares = round(mean * levels.size), round((deviation**2 + mean**2) * levels.size)
+    return math.sqrt(squares * levels.size - total * total) / levels.size
 
 
 def _laplacian_variance(levels: NDArray[np.uint8]) -> float:
     """Variance of the 4-neighbour Laplacian, borders mirrored without repeating the edge (OpenCV's default)."""
-    height, width = levels.shape
-    edge = 1 if min(height, width) > 1 else 0
-    wide = np.empty((height + 2, width + 2), np.int16)
-    wide[1:-1, 1:-1] = levels
-    wide[0, 1:-1], wide[-1, 1:-1] = levels[edge], levels[-1 - edge]
-    wide[1:-1, 0], wide[1:-1, -1] = levels[:, edge], levels[:, -1 - edge]
-    total = squares = 0.0
-    rows = max(1, _BLOCK // width)
-    for top in range(0, height, rows):
-        block = wide[top : top + rows + 2]
-        laplacian = block[:-2, 1:-1] + block[2:, 1:-1]
-        laplacian += block[1:-1, :-2]
-        laplacian += block[1:-1, 2:]
-        laplacian -= block[1:-1, 1:-1] << 2
-        values = laplacian.ravel().astype(np.float64)  # whole numbers to 1,020, of which sums of squares stay exact
-        total += float(values.sum())
-        squares += float(values @ values)
-    mean = total / levels.size
-    return squares / levels.size - mean * mean
+    import cv2
+
+    values = cv2.Laplacian(levels, cv2.CV_16S).reshape(-1)
+    total = squares = 0  # exact, as double precision is to 2⁵³
+    for start in range(0, values.size, _BLOCK):  # what is made of a block stays in the cache of a core
+        block = values[start : start + _BLOCK].astype(np.float64)
+        total += int(block.sum())
+        squares += int(block @ block)
+    return (squares * values.size - total * total) / values.size**2
 
 
-def _blur_score(luma: Image.Image) -> float:
+def _blur_score(image: Member) -> float:
     """cleanvision: edges and spread of the histogram of the image at 64 pixels, min(b + s, 1)."""
-    from PIL import ImageFilter
+    from PIL import Image, ImageFilter
 
-    longest = max(luma.size)
+    small = image.levels()
+    height, width = small.shape
+    longest = max(width, height)
     if longest > 64:
-        width, height = (max(1, round(side * 64 / longest)) for side in luma.size)
-        luma = luma.resize((width, height))
-    edges = np.asarray(luma.filter(ImageFilter.FIND_EDGES)).std()
-    spread = 1 - np.exp(-0.01 * np.std(luma.histogram()))
+        wide, high = (max(1, round(side * 64 / longest)) for side in (width, height))
+        small = resized(image, wide, high, "BICUBIC")
+    edges = np.asarray(Image.fromarray(small).filter(ImageFilter.FIND_EDGES)).std()
+    spread = 1 - np.exp(-0.01 * np.bincount(small.ravel(), minlength=256).std())
     return float(min(1 - np.exp(-0.01 * edges) + (spread if spread > 0.18 else 0), 1))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from factory_lib.pictures import decode, open_picture, orientation
+from factory_lib.pictures import array_of, decode, open_picture, orientation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Member:
         picture: the picture, for a member made from a picture that has no bytes.
     """
 
-    __slots__ = ("_bytes", "_data", "_failure", "_luma", "_opened", "_picture", "_pixels", "_truncated")
+    __slots__ = ("_bytes", "_data", "_failure", "_levels", "_luma", "_opened", "_picture", "_pixels", "_truncated")
 
     def __init__(self, data: bytes | memoryview, picture: Image.Image | None = None) -> None:
         self._data = data
@@ -55,6 +55,7 @@ class Member:
         self._failure: Exception | None = None
         self._truncated: Image.Image | None = None
         self._luma: Image.Image | None = None
+        self._levels: NDArray[np.uint8] | None = None
         self._pixels: NDArray[np.uint8] | None = None
 
     @property
@@ -117,12 +118,16 @@ class Member:
             self._luma = self.picture().convert("L")
         return self._luma
 
+    def levels(self) -> NDArray[np.uint8]:
+        """The luma as an array, (height, width), not to be written to; raises as `picture` does."""
+        if self._levels is None:
+            self._levels = array_of(self.luma())
+        return self._levels
+
     def pixels(self) -> NDArray[np.uint8]:
         """The picture as an array, (height, width, 3), not to be written to; raises as `picture` does."""
         if self._pixels is None:
-            import numpy
-
-            self._pixels = numpy.asarray(self.picture())
+            self._pixels = array_of(self.picture())
         return self._pixels
 
     def _open(self) -> Image.Image:

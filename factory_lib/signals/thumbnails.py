@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory_lib.errors import SignalError
 from factory_lib.signals.member import Member
+from factory_lib.signals.resampling import resized
 from factory_lib.signals.signal import signal
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SIDE = 32
 """Side of a thumbnail, pixels."""
@@ -34,12 +30,15 @@ def thumbnail(image: Member) -> NDArray[np.uint8]:
 
     Where the picture has margins of one colour (a border, a pad to a square), 1,024 more: the same without them.
     """
-    picture = image.picture()
-    whole = _small(image.luma())
-    box = content_box(image.pixels())
-    if box == (0, 0, *picture.size):
+    pixels = image.pixels()
+    whole = resized(image, SIDE, SIDE, "BOX").ravel()
+    box = content_box(pixels)
+    if box == (0, 0, pixels.shape[1], pixels.shape[0]):
         return whole
-    return np.concatenate([whole, _small(image.luma().crop(box))])
+    from PIL.Image import Resampling
+
+    content = image.luma().crop(box).resize((SIDE, SIDE), Resampling.BOX)
+    return np.concatenate([whole, np.asarray(content).ravel()])
 
 
 def content_box(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
@@ -78,12 +77,6 @@ def _margin(rows: NDArray[np.uint8]) -> int:
             return count + int(np.argmin(near))
         count, step = count + len(block), step * 2
     return count
-
-
-def _small(luma: Image.Image) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    return np.asarray(luma.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
 
 
 def planes_of(column: pa.ListArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -27,6 +27,7 @@ from factory_lib.signals.wire import Program, Work
 _OF_WORKERS = {
     # A thread a core in each of many processes makes all of them slower.
     "OMP_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
     # Pictures are big blocks: glibc would give each back to the system, whose zeroing of the next one takes longer
     # than most of what is computed on it.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
