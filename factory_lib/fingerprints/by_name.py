@@ -10,7 +10,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from factory_lib.fingerprints.places import is_module, place_of
+from factory_lib.fingerprints.places import is_module, may_be_modules, place_of
 
 _EVALUATE = frozenset({"eval", "exec"})
 _IMPORT = frozenset({"import_module", "__import__", "iter_modules", "walk_packages", "find_spec", "run_module"})
@@ -73,14 +73,9 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
         texts: any texts.
         package: that relative names start from.
     """
-    for text in sorted(set(texts)):
-        name = text.partition(":")[0]
-        if not 0 < len(name) < 256 or not _MODULE.fullmatch(name):
-            continue
-        if name.startswith("."):
-            level = len(name) - len(name.lstrip("."))
-            parts = package.split(".")
-            name = ".".join([*parts[: len(parts) - level + 1], name.lstrip(".")])
+    named = {_absolute(text.partition(":")[0], package) for text in set(texts)}
+    tops = may_be_modules({name.partition(".")[0] for name in named})
+    for name in sorted(name for name in named if name.partition(".")[0] in tops):
         whole = name.rstrip(".")
         if whole and is_module(whole):
             yield whole
@@ -90,10 +85,21 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
             yield whole.rpartition(".")[0]
 
 
+def _absolute(name: str, package: str) -> str:
+    """A dotted name as seen from outside its package; "" for a text that is none."""
+    if not 0 < len(name) < 256 or not _MODULE.fullmatch(name):
+        return ""
+    if not name.startswith("."):
+        return name
+    level = len(name) - len(name.lstrip("."))
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], name.lstrip(".")])
+
+
 def submodules(package: str) -> Iterator[str]:
     """All modules in a package of the user."""
-    import pkgutil
-
     place = place_of(package)
     if place.owner == "own":
+        import pkgutil
+
         yield from (f"{package}.{one.name}" for one in pkgutil.iter_modules(place.folders))

@@ -14,9 +14,8 @@ import sys
 import types
 import zipimport
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from factory_lib.fingerprints.codes import Facts, facts, steps
 from factory_lib.fingerprints.files import file_digest
@@ -30,8 +29,7 @@ _ENDS = {"POP_TOP", "STORE_SUBSCR", "STORE_ATTR", "IMPORT_STAR", "DELETE_NAME", 
 _MISSING = object()
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What a source file says.
 
     Attributes:
@@ -92,18 +90,17 @@ def said_in_archive(path: str) -> Said | None:
     return Said(facts(code), code)
 
 
-@dataclass
-class _Contents:
+class _Contents(NamedTuple):
     """By dotted name in a module, what is stored there and nowhere else."""
 
-    functions: dict[str, types.CodeType] = field(default_factory=dict)
-    constants: dict[str, Any] = field(default_factory=dict)
-    imported: dict[str, _Imported] = field(default_factory=dict)
+    functions: dict[str, types.CodeType]
+    constants: dict[str, Any]
+    imported: dict[str, _Imported]
 
 
 @lru_cache(maxsize=512)
 def _gathered(code: types.CodeType) -> _Contents:
-    found = _Contents()
+    found = _Contents({}, {}, {})
     _gather(code, "", found)
     return found
 
@@ -135,11 +132,10 @@ def _gather(code: types.CodeType, prefix: str, found: _Contents) -> None:
         elif isinstance(value, _Imported):
             found.imported[prefix + name] = value
         else:
-            found.constants[prefix + name] = value[0]
+            found.constants[prefix + name] = value.value
 
 
-@dataclass(frozen=True)
-class _Imported:
+class _Imported(NamedTuple):
     """A name that was taken from another module."""
 
     module: str
@@ -154,16 +150,21 @@ class _Imported:
         return ".".join([*package[: len(package) - self.level + 1], *([self.module] if self.module else [])])
 
 
-@dataclass(frozen=True)
-class _Body:
+class _Body(NamedTuple):
     """The body of a class."""
 
     code: types.CodeType
 
 
+class _Constant(NamedTuple):
+    """A constant."""
+
+    value: Any
+
+
 def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
-    """What instructions leave to be stored: the body of a class, code of a function, an imported name, a constant in a
-    tuple, or None."""
+    """What instructions leave to be stored: the body of a class, code of a function, an imported name, a constant, or
+    None."""
     if not before:
         return None
     codes = [constant for _, constant in before if isinstance(constant, types.CodeType)]
@@ -175,7 +176,7 @@ def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
     if any(name == "LOAD_BUILD_CLASS" for name, _ in before) and last.startswith("CALL") and codes:
         return _Body(codes[-1])
     if last == "LOAD_CONST" and (len(before) == 1 or before[-2][0] in _ENDS):
-        return (constant,)
+        return _Constant(constant)
     return None
 
 

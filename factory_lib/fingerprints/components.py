@@ -7,11 +7,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 
+from factory_lib.fingerprints.places import look_again
+from factory_lib.fingerprints.process import counted
 from factory_lib.fingerprints.walk import Walk
 
 WAY = "fingerprinting"
 """The component that says how fingerprints are taken."""
-NUMBER = "3"
+NUMBER = "4"
 """Raised when the same object gets other components than before."""
 _OLD_WAY = "1"
 
@@ -27,6 +29,7 @@ def walked(follow: Callable[[Walk], None], counts_for_nothing: Callable[[str], b
     Returns:
         The walk, with the components that it found.
     """
+    look_again()
     walk = Walk(counts_for_nothing)
     follow(walk)
     walk.finish()
@@ -36,7 +39,7 @@ def walked(follow: Callable[[Walk], None], counts_for_nothing: Callable[[str], b
         again.finish()
         walk = again
     python = ".".join(map(str, sys.version_info[:2]))
-    walk.found |= {WAY: NUMBER, "python": python}
+    walk.found |= {WAY: NUMBER, "python": python} | counted(walk.others, walk.names)
     return walk
 
 

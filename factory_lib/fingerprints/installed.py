@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _KNOWN = {
     "PIL": "pillow",
@@ -23,8 +23,7 @@ _FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-py[\d.]+)?(-[^-]+)?\.
 _TOP = re.compile(r"(?m)^([^/,.\n]+)")
 
 
-@dataclass(frozen=True)
-class Distribution:
+class Distribution(NamedTuple):
     """What was installed together.
 
     Attributes:

@@ -16,7 +16,7 @@ from typing import Any
 from factory_lib.fingerprints.codes import Facts
 from factory_lib.fingerprints.compiled import Said, changes, said, said_in_archive
 from factory_lib.fingerprints.files import file_digest
-from factory_lib.fingerprints.places import distribution, is_module, place_of
+from factory_lib.fingerprints.places import is_module, package_of, place_of
 
 Import = tuple[str, int, tuple[str, ...]]
 
@@ -93,9 +93,7 @@ class Sources:
 
     def package(self, module: str) -> None:
         """The version of the distribution that a module was installed with."""
-        place = place_of(module)
-        where = place.path or (place.folders[0] if place.folders else "")
-        named = distribution(where, module.partition(".")[0]) if where else None
+        named = package_of(module)
         if named is not None:
             self._found[f"package:{named[0]}"] = named[1]
 

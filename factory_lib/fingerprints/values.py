@@ -44,6 +44,8 @@ _DEFAULTS: tuple[Any, ...] = (vars(copyreg)["__newobj__"], vars(copyreg)["_recon
 _READABLE = 24
 _MANY = 64
 """Longer containers of atoms alone are hashed at once, and not asked for files."""
+_SMALL = 2**16
+"""Bytes of an array up to which the hash that is there is quick enough."""
 _MARSHALLED = frozenset({bool, int, float, str, bytes, type(None)})
 _KIND_ONLY = {
     "_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "concurrent.futures.thread",
@@ -390,6 +392,9 @@ def _array(given: Any) -> Any:
 
 
 def _hash(flat: Any) -> str:
+    given = memoryview(flat)
+    if given.nbytes <= _SMALL:  # not worth an import
+        return hashlib.sha256(given).hexdigest()
     import xxhash
 
-    return str(xxhash.xxh3_128_hexdigest(memoryview(flat)))
+    return str(xxhash.xxh3_128_hexdigest(given))

@@ -62,6 +62,8 @@ class Walk:
         texts: string constants of code, which may name what is used of a folder.
         shows: what code does with docstrings, annotations and subclasses, as for the argument.
         written: names of variables and attributes that stand for what code writes to.
+        others: outermost names of the modules of others that are used.
+        names: all names in code of the user.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Walk:
         self.texts: set[str] = set()
         self.written: set[str] = set()
         self.shows: set[str] = set()
+        self.others: set[str] = set()
+        self.names: set[str] = set()
         self._skips = counts_for_nothing
         self._shown = frozenset(shows)
         self._names: dict[int, str] = {}
@@ -292,6 +296,7 @@ class Walk:
         self.shows |= {"annotations"} if known.names & _SHOWS_ANNOTATIONS else set()
         self.reads += [(code.co_filename, line, what) for line, what in known.reads]
         self.written |= written(code)
+        self.names |= known.names
 
     def _reach(self, value: Any, attributes: tuple[str, ...], path: str) -> str:
         """Go through the modules of `package.module.name`, then use what is found."""
@@ -439,7 +444,10 @@ class Walk:
 
     def package(self, module: str) -> bool:
         """Count the version of the package of a module; whether it has one."""
-        if self._skips(module) or place_of(module).owner != "installed":
+        if self._skips(module):
+            return False
+        self.others.add(module.partition(".")[0])
+        if place_of(module).owner != "installed":
             return False
         self._sources.package(module)
         return True
@@ -460,6 +468,8 @@ class Walk:
         self.texts |= inner.texts
         self.written |= inner.written
         self.shows |= inner.shows
+        self.others |= inner.others
+        self.names |= inner.names
         self.modules.update(inner.modules)
         self._importers |= inner._importers
         self._by_name |= inner._by_name

@@ -12,8 +12,8 @@ import itertools
 import re
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _METHODS = {
     "write_text", "write_bytes", "mkdir", "touch", "unlink", "rmdir", "symlink_to", "hardlink_to", "rename",
@@ -58,8 +58,7 @@ def _written(code: types.CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """An instruction as it matters here: a name that is called, or read; a local variable; a text; or none of these."""
 
     operation: str

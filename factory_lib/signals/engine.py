@@ -188,11 +188,11 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
 def _by_processes(
     signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    from factory_lib.signals.travel import packed
+    from factory_lib.signals.travel import packed, states_of_process
 
     hashed = how.plan.members if how.hashes else ()
     with packed(signals) as sent, borrowed_pool() as pool:
-        program = _program(sent, how)
+        program = _program(sent, how, states_of_process())
         numbered = (Task(rows, number) for number, rows in enumerate(waiting))
         with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
             last = None  # the first result comes after processes have started and models were loaded
@@ -204,10 +204,10 @@ def _by_processes(
                 yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
 
 
-def _program(sent: Sequence[Sent], how: _How) -> Program:
-    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent]))
+def _program(sent: Sequence[Sent], how: _How, states: bytes) -> Program:
+    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent], states))
     digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
-    return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes)
+    return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes, states)
 
 
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:

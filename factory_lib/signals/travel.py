@@ -31,6 +31,7 @@ import cloudpickle
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
 from factory_lib.fingerprints.places import place_of
+from factory_lib.fingerprints.process import taken
 from factory_lib.fingerprints.values import MADE_OF
 from factory_lib.fingerprints.walk import Walk
 from factory_lib.signals.fingerprint import walk_of
@@ -60,6 +61,11 @@ def packed(signals: Sequence[Signal]) -> Iterator[list[Sent]]:
         for path in paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def states_of_process() -> bytes:
+    """What this process has configured in Python and in libraries, on its way to a worker."""
+    return pickle.dumps(taken())
 
 
 def unpacked(sent: Sent) -> Signal:

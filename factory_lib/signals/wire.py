@@ -44,6 +44,7 @@ class Program:
         members: pointer columns to read.
         etags: uri -> etag that its reads are pinned to.
         hashes: whether the bytes of the members are hashed, too.
+        states: of the sending process, see `factory_lib.fingerprints.process`, pickled.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Program:
     members: tuple[str, ...]
     etags: Mapping[str, str]
     hashes: bool = False
+    states: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -124,12 +124,14 @@ class _StaleCodeError(Exception):
 
 def _set_up(program: Program, kept: OrderedDict[str, Running], modules: dict[str, str], slot: Slot) -> list[Running]:
     from factory_lib.fingerprints.components import unequal
+    from factory_lib.fingerprints.process import restore
     from factory_lib.signals.fingerprint import walk_of
     from factory_lib.signals.task import Running
     from factory_lib.signals.travel import unpacked
 
     running = []
     slot.task = SETUP
+    restore(pickle.loads(program.states))
     for number, sent in enumerate(program.signals):
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if other := [name for name, state in sent.modules.items() if modules.setdefault(name, state) != state]:
