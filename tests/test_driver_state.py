@@ -20,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from factory_lib.errors import SignalError
+from factory_lib.fingerprints.process import restore, taken
 from factory_lib.signals import signal
 from factory_lib.signals.engine import compute
 from factory_lib.signals.fingerprint import FingerprintWarning
@@ -28,6 +29,7 @@ MODULES = {
     "nb_config": "LIMIT = 2\n_scale = 1\ndef configure(scale):\n    global _scale\n    _scale = scale\ndef scale():\n    return _scale\n",
     "nb_helper": "from nb_config import scale\nPLUS = 1\ndef h(key):\n    return len(key) * scale() + PLUS\nclass Model:\n    weight = 1\n    def go(self, key):\n        return self.weight + len(key)\nmodel = Model()\nREGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f\n",
     "nb_lazy": "LIMIT = 3\n_level = 1\ndef configure(level):\n    global _level\n    _level = level\ndef g(key):\n    return len(key) + LIMIT * _level\nclass Tool:\n    size = 1\n    def go(self):\n        return self.size\n",
+    "nb_held.py": "import functools, threading\nREGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f\n@register\ndef one(key): return 1\n_only = None\nclass Only:\n    size = 1\n    known = []\n    def __init_subclass__(cls): Only.known.append(cls.size)\ndef only():\n    global _only\n    if _only is None: _only = Only()\n    return _only\nlocal = threading.local()\nlocal.k = 1\n@functools.cache\ndef made(): return sum([1, 2])\nTOTAL = made() - 3\ndef g(key): return sum(f(key) for f in REGISTRY.values()) + only().size + sum(Only.known) + local.k + TOTAL\n",
     "nb_deep/__init__.py": "",
     "nb_deep/inner.py": "from .constants import K\ndef g(key):\n    return len(key) + K\n",
     "nb_deep/constants.py": "K = 4\n",
@@ -67,6 +69,10 @@ SITUATIONS: dict[str, list[str]] = {
     "a class of a module imported inside is patched": ["def f(key):\n    from nb_lazy import Tool\n    return Tool().go()", "import nb_lazy; nb_lazy.Tool.size = 4", "nb_lazy.Tool.go = lambda self: 11"],
     "a module imported inside is edited, then reloaded": ["def f(key):\n    import nb_lazy\n    return nb_lazy.g(key)", "EDIT nb_lazy LIMIT = 3|LIMIT = 33", "import nb_lazy\n" + RELOAD.format("nb_lazy")],
     "a module imported inside, deep, is edited": ["def f(key):\n    from nb_deep.inner import g\n    return g(key)", "import nb_deep.inner; nb_deep.inner.K = 9"],
+    "what a module imported inside holds is configured": ["import nb_held; nb_held.only()\ndef f(key):\n    import nb_held\n    return nb_held.g(key)", "@nb_held.register\ndef two(key): return 10", "nb_held.only().size = 100", "class Two(nb_held.Only): size = 1000", "nb_held.local.k = 10000", "nb_held.TOTAL = 100000"],
+    "modules and arguments by their names": ["import sys, nb_config\nsys.argv = ['program', '1']\nK = 10\ndef f(key): return int(sys.argv[1]) + sys.modules['__main__'].K + getattr(sys.modules['nb_config'], 'LIMIT')", "sys.argv[1] = '2'", "K = 20", "nb_config.LIMIT = 100"],
+    "what is a thread's own": ["import threading\nclass L(threading.local):\n    k = 1\nl = L()\ndef f(key): return l.k", "l.k = 2"],
+    "what Python and libraries are configured to": ["import decimal, sys, warnings, numpy as np\nwarnings.simplefilter('ignore')\nD = decimal.Decimal\ndef deep(n): return n and 1 + deep(n - 1)\ndef f(key):\n    try: n = deep(1500)\n    except RecursionError: n = 0\n    try: warnings.warn('odd'); w = 0\n    except UserWarning: w = 1\n    try: e = float(np.float64(1) / np.zeros(1)[0] > 0)\n    except FloatingPointError: e = 2\n    return int(D(2) / D(3) * 1000) + n + w * 10000 + e * 100000 + len(str(np.array([1 / 3])))", "decimal.getcontext().prec = 1", "sys.setrecursionlimit(sys.getrecursionlimit() + 2000)", "warnings.simplefilter('error', UserWarning)", "np.seterr(divide='raise')", "np.set_printoptions(precision=2)"],
     "a module made at run time is imported inside": ["import sys, types\nm = types.ModuleType('nb_made'); m.K = 1; sys.modules['nb_made'] = m\ndef f(key):\n    import nb_made\n    return nb_made.K", "m.K = 2"],
     "the environment is set": ["import os\nos.environ['NB_K'] = '1'\ndef f(key): return int(os.environ['NB_K'])", "os.environ['NB_K'] = '2'"],
     "the folder is changed": ["from pathlib import Path\ndef f(key): return len(list(Path('.').glob('nb_mark*')))", "Path('sub').mkdir(exist_ok=True); Path('sub/nb_mark').touch()\nimport os; os.chdir('sub')"],
@@ -120,7 +126,11 @@ def notebook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.Mo
     monkeypatch.setitem(sys.modules, "__main__", made)
     importlib.invalidate_caches()
     linecache.clearcache()
-    yield made
+    states, arguments = taken(), sys.argv
+    with warnings.catch_warnings():
+        yield made
+    sys.argv = arguments
+    restore(states)
     os.chdir(folder)
     os.environ.pop("NB_K", None)
     sys.path[:] = [one for one in sys.path if one != "more"]

@@ -91,6 +91,11 @@ class Facts:
         """All global and attribute names."""
         return frozenset(self._code.co_names).union(*(one.names for one in self._inner))
 
+    @property
+    def inner_names(self) -> frozenset[str]:
+        """All names in the code inside: of a module, in its functions and classes."""
+        return frozenset[str]().union(*(one.names for one in self._inner))
+
     @cached_property
     def texts(self) -> frozenset[str]:
         """String constants."""
@@ -247,7 +252,10 @@ def _imports(code: types.CodeType, named: list[Step]) -> list[tuple[str, int, tu
     found = []
     for place, (_, operation, argument) in enumerate(named):
         if operation == _IMPORT:
-            level, names = (one[2] if one[1] == _SMALL else code.co_consts[one[2]] for one in named[place - 2 : place])
+            given: list[Any] = [
+                one[2] if one[1] == _SMALL else code.co_consts[one[2]] for one in named[place - 2 : place]
+            ]
+            level, names = given
             found.append((code.co_names[argument], int(level or 0), tuple(names or ())))
     return found
 

@@ -13,7 +13,7 @@ import struct
 import sys
 import types
 import zipimport
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -178,6 +178,16 @@ def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
     if last == "LOAD_CONST" and (len(before) == 1 or before[-2][0] in _ENDS):
         return _Constant(constant)
     return None
+
+
+def told(what: Said) -> Collection[str]:
+    """Dotted names of which a file says what they are: constants, functions without decorator, imported names.
+
+    Of None it does not say what takes its place.
+    """
+    file = _gathered(what.code)
+    constants = (name for name, value in file.constants.items() if value is not None)
+    return {*file.functions, *constants, *file.imported}
 
 
 def changes(module: types.ModuleType, what: Said) -> dict[str, Any]:

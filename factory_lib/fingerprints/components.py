@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 
+from factory_lib.fingerprints import fresh
 from factory_lib.fingerprints.places import look_again
 from factory_lib.fingerprints.process import counted
 from factory_lib.fingerprints.walk import Walk
@@ -18,29 +20,44 @@ NUMBER = "4"
 _OLD_WAY = "1"
 
 
-def walked(follow: Callable[[Walk], None], counts_for_nothing: Callable[[str], bool]) -> Walk:
+def walked(
+    follow: Callable[[Walk], None],
+    counts_for_nothing: Callable[[str], bool],
+    configured: Collection[tuple[str, str]] | None = None,
+) -> Walk:
     """Take objects apart.
 
     Args:
         follow: adds what counts to the walk it is given; called again where what code does with docstrings, annotations
             or folders tells that more of them counts.
         counts_for_nothing: whether a module is machinery, whose code changes no value.
+        configured: (module, name) of what was configured in modules that are imported inside, where that is known.
 
     Returns:
         The walk, with the components that it found.
     """
     look_again()
     walk = Walk(counts_for_nothing)
-    follow(walk)
-    walk.finish()
+    _follow(walk, follow, configured)
     if walk.shows or (walk.files and (walk.texts or walk.written)):
         again = Walk(counts_for_nothing, walk.shows, walk.texts, walk.written)
-        follow(again)
-        again.finish()
+        _follow(again, follow, configured)
         walk = again
     python = ".".join(map(str, sys.version_info[:2]))
     walk.found |= {WAY: NUMBER, "python": python} | counted(walk.others, walk.names)
     return walk
+
+
+def _follow(walk: Walk, follow: Callable[[Walk], None], configured: Collection[tuple[str, str]] | None) -> None:
+    follow(walk)
+    walk.finish()
+    if configured is not None:
+        for module, name in sorted(configured):
+            walk.configured(module, name, attrgetter(name)(sys.modules[module]))
+    elif walk.imported_later:
+        for (module, name), value in fresh.configured(walk.imported_later, walk.names | walk.inner_names).items():
+            walk.configured(module, name, value)
+    walk.finish()
 
 
 def digest(components: Mapping[str, str]) -> str:

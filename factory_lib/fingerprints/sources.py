@@ -32,6 +32,7 @@ class Sources:
 
     Attributes:
         modules: those of the user that were met.
+        loaded: those of them that are loaded, with what their files say.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Sources:
         self._live = live
         self._seen: set[str] = set()
         self.modules: set[str] = set()
+        self.loaded: dict[str, Said] = {}
 
     def imported(self, one: Import, package: str) -> None:
         """Follow an import.
@@ -88,6 +90,7 @@ class Sources:
         for one in what.facts.imports:
             self.imported(one, name if place.folders else name.rpartition(".")[0])
         if type(loaded) is types.ModuleType:
+            self.loaded[name] = what
             for inner, value in changes(loaded, what).items():
                 self._live(loaded, inner, value)
 
@@ -96,6 +99,12 @@ class Sources:
         named = package_of(module)
         if named is not None:
             self._found[f"package:{named[0]}"] = named[1]
+
+
+def said_of(module: types.ModuleType) -> Said | None:
+    """What the file of a loaded module says; None where it has none that can be read."""
+    path = place_of(module.__name__).path
+    return None if path is None else _as_loaded(module, _said(path))
 
 
 def _said(path: str) -> Said | None:

@@ -22,6 +22,7 @@ import queue
 import re
 import struct
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -190,6 +191,8 @@ class Values:
         if kind is dataclasses.Field:  # its type is an annotation
             given = (value.name, value.default, value.default_factory, value.init, value.compare, value.kw_only)
             return f"field {self.text(given, path)}"
+        if issubclass(kind, threading.local):
+            return f"local {self._refer(kind, path)} {self.state(kind, vars(value), path)}"
         if kind.__module__ in _KIND_ONLY or kind is type(os.environ):
             self._holds(path, value)
             what, held = _HOLDS.get(kind, ("", None))

@@ -17,8 +17,9 @@ from typing import Any
 
 from factory_lib.fingerprints import by_name
 from factory_lib.fingerprints.codes import Facts, facts
-from factory_lib.fingerprints.compiled import differs
+from factory_lib.fingerprints.compiled import Said, differs
 from factory_lib.fingerprints.files import file_digest
+from factory_lib.fingerprints.found import Found
 from factory_lib.fingerprints.parts import (
     closure,
     defaults,
@@ -42,7 +43,7 @@ _MISSING = object()
 _PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set)
 
 
-class Walk:
+class Walk(Found):
     """Collects the components that objects depend on.
 
     Args:
@@ -50,20 +51,6 @@ class Walk:
         shows: what of functions and classes counts, too: "docs", "annotations", "subclasses".
         texts: texts that may name what is used of a folder.
         written_to: names of variables and attributes that code writes to where they name a file or folder.
-
-    Attributes:
-        found: dotted name -> short hash or value.
-        opaque: (path, type) of what cannot be taken apart.
-        held: (path, object) of all that holds no value that could be told: locks, loggers, open files.
-        uses: module of the user -> the attributes of it that are used; None for all of them.
-        reads: (file, line, what) of code that opens files or reads the environment.
-        changed: (module that is imported inside, dotted name in it) -> its value, where that is not what the file says.
-        of_files: components that hold the content of files, which may change while others are taken.
-        texts: string constants of code, which may name what is used of a folder.
-        shows: what code does with docstrings, annotations and subclasses, as for the argument.
-        written: names of variables and attributes that stand for what code writes to.
-        others: outermost names of the modules of others that are used.
-        names: all names in code of the user.
     """
 
     def __init__(
@@ -73,27 +60,11 @@ class Walk:
         texts: Collection[str] = (),
         written_to: Collection[str] = (),
     ) -> None:
-        self.found: dict[str, str] = {}
-        self.opaque: list[tuple[str, str]] = []
-        self.held: list[tuple[str, Any]] = []
-        self.uses: dict[str, set[str] | None] = {}
-        self.reads: list[tuple[str, int, str]] = []
-        self.of_files: set[str] = set()
-        self.changed: dict[tuple[str, str], Any] = {}
-        self.texts: set[str] = set()
-        self.written: set[str] = set()
-        self.shows: set[str] = set()
-        self.others: set[str] = set()
-        self.names: set[str] = set()
+        super().__init__()
         self._skips = counts_for_nothing
         self._shown = frozenset(shows)
-        self._names: dict[int, str] = {}
-        self._taken: set[str] = set()
-        self._kept: list[Any] = []
-        self._importers: set[str] = set()
-        self._by_name: set[str] = set()
         self._sources = Sources(self.found, counts_for_nothing, self._changed)
-        self._values = Values(self._refer, self._is_opaque, self._isolated, self._holds)
+        self._values = Values(self._refer, self._is_opaque, self.isolated, self._holds)
         self._values.names, self._values.written = texts, frozenset(written_to)
 
     @property
@@ -265,17 +236,34 @@ class Walk:
         for key in sorted(by_name.looked_up(known.names, texts, namespace)):
             self._uses(module, key)
             parts.append(f"{key}={self._reach(namespace[key], (), f'{module}.{key}')}")
+        if "modules" in known.names or any(one[0] == "__main__" for one in known.imports):
+            parts += self._of_modules_by_text(known, {*texts, *(one[0] for one in known.imports)}, module)
         if by_name.looks_for_module(known.names) and module in sys.modules:
             self.changed[module, ""] = sys.modules[module]
         package = str(
             namespace.get("__package__") or (module if "__path__" in namespace else module.rpartition(".")[0])
         )
         for one in known.imports:
-            self._sources.imported(one, package)
+            if one[0] != "__main__":
+                self._sources.imported(one, package)
         if by_name.imports(known.names):
             self._importers.add(package)
             packages = [value.__name__ for value in values if isinstance(value, types.ModuleType)]
             self._by_name |= {inner for one in packages for inner in by_name.submodules(one)}
+        return parts
+
+    def _of_modules_by_text(self, known: Facts, texts: Collection[str], own: str) -> list[str]:
+        """What code takes from `sys.modules["name"]` or `__main__`: what of these modules bears a name in it."""
+        parts = []
+        for name in sorted(texts & sys.modules.keys()):
+            held = vars(sys.modules[name])
+            if not self._is_own(name, held) or (name == own and by_name.looks_for_module(known.names)):
+                continue
+            self.modules.add(name)
+            for key in sorted((known.names | known.texts) & held.keys()):
+                if not key.startswith("__"):
+                    self.changed[name, key] = held[key]
+                    parts.append(f"{name}.{key}={self._reach(held[key], (), f'{name}.{key}')}")
         return parts
 
     def finish(self) -> None:
@@ -284,6 +272,22 @@ class Walk:
             self._by_name |= set(by_name.modules(self.texts, package))
         for name in sorted(self._by_name):
             self._sources.imported((name, 0, ()), "")
+
+    @property
+    def imported_later(self) -> dict[str, Said]:
+        """Loaded modules of the user that functions import when they run, with what their files say."""
+        return self._sources.loaded
+
+    @property
+    def inner_names(self) -> frozenset[str]:
+        """All names in functions of these modules."""
+        return frozenset[str]().union(*(what.facts.inner_names for what in self._sources.loaded.values()))
+
+    def configured(self, module: str, name: str, value: Any) -> None:
+        """Count what somebody configured in a module that is imported inside."""
+        self.found_configured.add((module, name))
+        if (module, name) not in self.changed:
+            self._changed(sys.modules[module], name, value)
 
     def _changed(self, module: types.ModuleType, name: str, value: Any) -> None:
         """Of a module that is imported inside, something is not what its file says; all of one without a file."""
@@ -455,27 +459,14 @@ class Walk:
     def _is_own(self, module: str, namespace: Mapping[str, Any] | None = None) -> bool:
         return not self._skips(module) and place_of(module, namespace).owner == "own"
 
-    def _isolated(self, value: Any, path: str) -> str:
+    def isolated(self, value: Any, path: str) -> str:
         """Hash of a value and all that it refers to, by itself."""
         if type(value) in ATOMS:
             return self._values.text(value, path)
         inner = Walk(self._skips, self._shown, self._values.names, self._values.written)
         written = inner._values.text(value, path)
-        self.opaque += inner.opaque
-        self.held += inner.held
-        self.reads += inner.reads
-        self.changed |= inner.changed
-        self.texts |= inner.texts
-        self.written |= inner.written
-        self.shows |= inner.shows
-        self.others |= inner.others
-        self.names |= inner.names
+        self._take_over(inner)
         self.modules.update(inner.modules)
-        self._importers |= inner._importers
-        self._by_name |= inner._by_name
-        self.found |= {name: version for name, version in inner.found.items() if name.startswith("package:")}
-        for module, names in inner.uses.items():
-            self.uses[module] = None if names is None else (self.uses.get(module) or set()) | names
         return _hash([written, *sorted(f"{n} {v}" for n, v in inner.found.items())])
 
     def _is_opaque(self, path: str, value: Any) -> None:
@@ -484,25 +475,6 @@ class Walk:
 
     def _holds(self, path: str, value: Any) -> None:
         self.held.append((path, value))
-
-    def _claim(self, value: Any, own: str, path: str) -> str:
-        """The name of a component: its own, or for lambdas and inner functions the path on which they were met."""
-        name = path if "<" in own and path else own
-        number, wanted = 1, name
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}#{number}"
-        self._taken.add(name)
-        self._names[id(value)] = name
-        return name
-
-    def _put(self, path: str, value: str) -> str:
-        number, name = 1, path
-        while self.found.get(name, value) != value:
-            number += 1
-            name = f"{path}#{number}"
-        self.found[name] = value
-        return name
 
 
 def _hash(parts: Collection[str]) -> str:

@@ -51,8 +51,13 @@ def components_of(signal: Signal) -> dict[str, str]:
     return walk.found
 
 
-def walk_of(signal: Signal) -> Walk:
-    """A signal taken apart."""
+def walk_of(signal: Signal, configured: Collection[tuple[str, str]] | None = None) -> Walk:
+    """A signal taken apart.
+
+    Args:
+        signal: any.
+        configured: in a worker, (module, name) of what was configured in modules that are imported inside.
+    """
 
     def follow(walk: Walk) -> None:
         walk.found |= signal.declaration | {"factory": VALUES}
@@ -71,7 +76,7 @@ def walk_of(signal: Signal) -> Walk:
             walk.package("PIL")
         walk.follow(signal.target)
 
-    return _walked(follow, is_machinery)
+    return _walked(follow, is_machinery, configured)
 
 
 def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ()) -> dict[str, str]:

@@ -117,7 +117,8 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
     sizes = tuple(one.raw().nbytes for one in buffers)
     files, modules = frozenset(walk.of_files), _states(walk)
-    return Sent(key, blob, walk.found, files, modules, signal.name, limit_of(signal), path, sizes)
+    configured = frozenset(walk.found_configured)
+    return Sent(key, blob, walk.found, files, modules, configured, signal.name, limit_of(signal), path, sizes)
 
 
 def _states(walk: Walk) -> dict[str, str]:
@@ -175,6 +176,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _REBUILT[kind](value)
         if str(kind.__module__).startswith("wrapt") and hasattr(kind, "_self_wrapper"):
             return kind, (value.__wrapped__, value._self_wrapper)
+        if issubclass(kind, threading.local):
+            return _local_to_thread, (kind,), vars(value)
         if kind.__name__ == "ufunc" and kind.__module__ == "numpy" and _inner(value):
             import numpy
 
@@ -268,6 +271,11 @@ def _made_module(name: str, made: Mapping[str, Any]) -> types.ModuleType:
 
 def _fill(module: types.ModuleType, state: Mapping[str, Any]) -> None:
     vars(module).update(state)
+
+
+def _local_to_thread(kind: type[threading.local]) -> threading.local:
+    """What it holds is that of the thread that sent it, and becomes that of the thread that computes."""
+    return kind.__new__(kind)
 
 
 def _cached(function: Callable[..., Any], parameters: Mapping[str, Any], more: Mapping[str, Any]) -> Any:

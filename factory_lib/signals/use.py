@@ -9,6 +9,7 @@ and counts as it is: where it can't be told who changed it, a value is computed 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import warnings
 from collections import Counter
@@ -43,13 +44,19 @@ def using(*signals: Signal) -> Iterator[None]:
     """Notice what computing signals in this process changes of them; what happens inside belongs to the outermost."""
     global _depth
     before: list[tuple[Signal, Mapping[str, str]]] = []
+    loaded: set[str] = set()
     if not _depth:
+        loaded = set(sys.modules)
         before = [(one, _timed(one)) for one in signals if _is_due(one.name)]
     _depth += 1
     try:
         yield
     finally:
         _depth -= 1
+        if not _depth and (new := sys.modules.keys() - loaded):
+            from factory_lib.fingerprints.fresh import note_imported
+
+            note_imported(new)
         for one, components in before:
             _compare(one, components)
 

@@ -138,7 +138,7 @@ def _set_up(program: Program, kept: OrderedDict[str, Running], modules: dict[str
             raise _StaleCodeError(*other)
         if sent.key not in kept:
             received = unpacked(sent)
-            walk = walk_of(received)
+            walk = walk_of(received, sent.configured)
             names = set(unequal(sent.components, walk.found)) - sent.of_files - walk.of_files
             if names:
                 raise _StaleCodeError(*sorted(names))
