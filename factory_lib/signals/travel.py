@@ -117,8 +117,8 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
     sizes = tuple(one.raw().nbytes for one in buffers)
     files, modules = frozenset(walk.of_files), _states(walk)
-    configured = frozenset(walk.found_configured)
-    return Sent(key, blob, walk.found, files, modules, configured, signal.name, limit_of(signal), path, sizes)
+    changed, configured = frozenset(walk.changed), frozenset(walk.found_configured)
+    return Sent(key, blob, walk.found, files, modules, changed, configured, signal.name, limit_of(signal), path, sizes)
 
 
 def _states(walk: Walk) -> dict[str, str]:

@@ -19,6 +19,7 @@ class Sent:
         of_files: components of which that does not hold: the files are where they were, and may have changed.
         name: of the signal.
         modules: module of the user that it imports when it runs -> digest of its state.
+        changed: (module, name) of what is set in modules that are imported where it arrives.
         configured: (module, name) of what in these is not as importing them gives it.
         limit: seconds that a call may take.
         file, sizes: where its large arrays are, one after the other, and how many bytes each has.
@@ -29,6 +30,7 @@ class Sent:
     components: Mapping[str, str]
     of_files: frozenset[str]
     modules: Mapping[str, str]
+    changed: frozenset[tuple[str, str]]
     configured: frozenset[tuple[str, str]]
     name: str
     limit: float

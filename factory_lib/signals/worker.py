@@ -95,6 +95,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
 
     kept: OrderedDict[str, Running] = OrderedDict()
     modules: dict[str, str] = {}
+    changed: set[tuple[str, str]] = set()
     programs: dict[str, tuple[Sequence[Running], bool]] = {}
     while True:
         message = received.get(timeout=IDLE_SECONDS)
@@ -102,7 +103,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
             raise message
         if isinstance(message, Program):
             try:
-                programs = {message.id: (_set_up(message, kept, modules, slot), message.hashes)}
+                programs = {message.id: (_set_up(message, kept, modules, changed, slot), message.hashes)}
                 answers.put(Ready(message.id))
             except _StaleCodeError as stale:
                 answers.put(Stale(message.id, stale.args))
@@ -122,7 +123,13 @@ class _StaleCodeError(Exception):
     """What arrived is not what was sent; its arguments are the names of the components that differ."""
 
 
-def _set_up(program: Program, kept: OrderedDict[str, Running], modules: dict[str, str], slot: Slot) -> list[Running]:
+def _set_up(
+    program: Program,
+    kept: OrderedDict[str, Running],
+    modules: dict[str, str],
+    changed: set[tuple[str, str]],
+    slot: Slot,
+) -> list[Running]:
     from factory_lib.fingerprints.components import unequal
     from factory_lib.fingerprints.process import restore
     from factory_lib.signals.fingerprint import walk_of
@@ -132,6 +139,10 @@ def _set_up(program: Program, kept: OrderedDict[str, Running], modules: dict[str
     running = []
     slot.task = SETUP
     restore(pickle.loads(program.states))
+    wanted = {name for sent in program.signals for name in sent.changed}
+    if put_back := changed - wanted:  # it is as its file says again where the signals come from
+        raise _StaleCodeError(*sorted(f"{module}.{name}" for module, name in put_back))
+    changed |= wanted
     for number, sent in enumerate(program.signals):
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if other := [name for name, state in sent.modules.items() if modules.setdefault(name, state) != state]:
