@@ -230,6 +230,21 @@ def differs(module: types.ModuleType, name: str, value: Any) -> bool:
     return constant is not _MISSING and (type(value), repr(value)) != (type(constant), repr(constant))
 
 
+def constants_set(module: types.ModuleType) -> list[str]:
+    """The constants, by convention in capitals, of a loaded module that are not what its file says, sorted."""
+    path = vars(module).get("__file__")
+    if not isinstance(path, str) or not path.endswith(".py"):
+        return []
+    try:
+        constants = _constants(path, os.stat(path).st_mtime_ns)
+    except OSError:
+        return []
+    live = {
+        name: vars(module).get(name, value) for name, value in constants.items() if name.isupper() and name[0] != "_"
+    }
+    return sorted(n for n, v in live.items() if (type(v), repr(v)) != (type(constants[n]), repr(constants[n])))
+
+
 @lru_cache(maxsize=512)
 def _constants(path: str, modified: int) -> Mapping[str, Any]:
     """What a file that was imported before stores as constants; `modified` tells one state of it from another."""

@@ -19,7 +19,7 @@ class Found:
         texts: string constants of code, which may name what is used of a folder.
         shows: what code does with docstrings, annotations and subclasses, as for the argument.
         written: names of variables and attributes that stand for what code writes to.
-        found_configured: (module, name) of what somebody configured in modules that are imported inside.
+        found_configured: (module, name) of what somebody configured in modules, and no code that is followed names.
         others: outermost names of the modules of others that are used.
         names: all names in code of the user.
     """

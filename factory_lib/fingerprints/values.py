@@ -266,7 +266,8 @@ class Values:
             return f"compiled {code} {self.text(getattr(value, 'state_dict', dict)(), path)}"
         if not (given := _own_dict(value)):
             self._opaque(path, value)
-            return f"opaque:{type_name(value)}"
+            inner = [one for one in gc.get_referents(value) if isinstance(one, types.FunctionType | functools.partial)]
+            return f"opaque:{type_name(value)} {[self.text(one, path) for one in inner]}"
         self._holds(path, value)
         return f"object {self._refer(kind, path)} {self.state(kind, given, path)}"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from factory_lib.fingerprints import by_name
 from factory_lib.fingerprints.codes import Facts, facts
-from factory_lib.fingerprints.compiled import Said, differs
+from factory_lib.fingerprints.compiled import Said, constants_set, differs
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.found import Found
 from factory_lib.fingerprints.parts import (
@@ -39,6 +39,7 @@ _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__
 _SHOWS_DOCS = {"__doc__", "getdoc"}
 _SHOWS_ANNOTATIONS = {"__annotations__", "get_type_hints", "get_annotations", "signature"}
 _SOURCES = (".py", ".pyc")
+_HERE = __name__.partition(".")[0]
 _MISSING = object()
 _PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set)
 
@@ -61,6 +62,7 @@ class Walk(Found):
         written_to: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self._looked_into: set[int] = set()
         self._skips = counts_for_nothing
         self._shown = frozenset(shows)
         self._sources = Sources(self.found, counts_for_nothing, self._changed)
@@ -196,6 +198,8 @@ class Walk(Found):
         name = self._claim(function, f"{module}.{code.co_qualname}", path)
         known = facts(code)
         parts = [known.digest, *self._bound(function, known, name, module)]
+        if module.partition(".")[0] != _HERE:
+            self._set_beside(namespace)
         for parameter, default in defaults(function):
             parts.append(f"{parameter}={self.use(default, f'{name}.{parameter}')}")
         for key, value in sorted(function.__dict__.items()):
@@ -203,14 +207,7 @@ class Walk(Found):
         if "docs" in self._shown:
             parts.append(repr(function.__doc__))
         if "annotations" in self._shown:
-            parts.append(
-                repr(
-                    {
-                        k: v if isinstance(v, str) else getattr(v, "__name__", v)
-                        for k, v in function.__annotations__.items()
-                    }
-                )
-            )
+            parts.append(self._values.text(function.__annotations__, f"{name}.annotations"))
         self.found[name] = _hash(parts)
         self._note(known, code)
         return name
@@ -284,7 +281,7 @@ class Walk(Found):
         return frozenset[str]().union(*(what.facts.inner_names for what in self._sources.loaded.values()))
 
     def configured(self, module: str, name: str, value: Any) -> None:
-        """Count what somebody configured in a module that is imported inside."""
+        """Count what somebody configured in a module, though no code that is followed names it."""
         self.found_configured.add((module, name))
         if (module, name) not in self.changed:
             self._changed(sys.modules[module], name, value)
@@ -334,7 +331,19 @@ class Walk(Found):
             return path
         if differs(module, name, value):
             return self._set_from_outside(module, name)
-        return f"{path}={value!r}" if is_installed else path
+        if not is_installed:
+            return path
+        self.changed[module.__name__, name] = value
+        return f"{path}={value!r}"
+
+    def _set_beside(self, namespace: Mapping[str, Any]) -> None:
+        """Count what was set in installed modules that a module of the user holds: their packages read it."""
+        for module in list(namespace.values()):
+            if type(module) is types.ModuleType and id(module) not in self._looked_into:
+                self._looked_into.add(id(module))
+                if place_of(module.__name__, vars(module)).owner == "installed":
+                    for name in constants_set(module):
+                        self.configured(module.__name__, name, vars(module)[name])
 
     def _is_users(self, value: Any) -> bool:
         """Whether a function or class was defined by the user's code."""
@@ -405,7 +414,7 @@ class Walk(Found):
         if "docs" in self._shown:
             parts.append(repr(kind.__doc__))
         if "annotations" in self._shown:
-            parts.append(repr(list(vars(kind).get("__annotations__", ()))))
+            parts.append(self._values.text(dict(vars(kind).get("__annotations__", {})), f"{name}.annotations"))
         self.found[name] = _hash(parts)
         return name
 

@@ -32,7 +32,7 @@ from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.process import taken
-from factory_lib.fingerprints.values import MADE_OF
+from factory_lib.fingerprints.values import ATOMS, MADE_OF
 from factory_lib.fingerprints.walk import Walk
 from factory_lib.signals.fingerprint import walk_of
 from factory_lib.signals.signal import Signal
@@ -68,8 +68,12 @@ def states_of_process() -> bytes:
     return pickle.dumps(taken())
 
 
-def unpacked(sent: Sent) -> Signal:
+def unpacked(sent: Sent, set_here: set[tuple[str, str]] | None = None) -> Signal:
     """A signal that arrived.
+
+    Args:
+        sent: the signal.
+        set_here: (module, name) of what had to be set in modules is added.
 
     Raises:
         Exception: whatever its packages raise where they cannot be imported here.
@@ -86,11 +90,16 @@ def unpacked(sent: Sent) -> Signal:
     changed: Sequence[tuple[str, str, Any]]
     found, changed = pickle.loads(sent.pickled, buffers=buffers)
     for module, name, value in changed:
-        if name:
-            *owners, last = name.split(".")
-            setattr(functools.reduce(getattr, owners, importlib.import_module(module)), last, value)
-        else:
+        if not name:
             sys.modules[module] = value
+            continue
+        *owners, last = name.split(".")
+        owner = functools.reduce(getattr, owners, importlib.import_module(module))
+        known = getattr(owner, last, None)
+        if type(known) is not type(value) or type(value) not in ATOMS or repr(known) != repr(value):
+            setattr(owner, last, value)
+            if set_here is not None:
+                set_here.add((module, name))
     return found
 
 
@@ -117,8 +126,8 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     key = hashlib.sha256(blob + digest(walk.found).encode()).hexdigest()
     sizes = tuple(one.raw().nbytes for one in buffers)
     files, modules = frozenset(walk.of_files), _states(walk)
-    changed, configured = frozenset(walk.changed), frozenset(walk.found_configured)
-    return Sent(key, blob, walk.found, files, modules, changed, configured, signal.name, limit_of(signal), path, sizes)
+    names, configured = frozenset(walk.changed), frozenset(walk.found_configured)
+    return Sent(key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), path, sizes)
 
 
 def _states(walk: Walk) -> dict[str, str]:

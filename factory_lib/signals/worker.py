@@ -142,13 +142,14 @@ def _set_up(
     wanted = {name for sent in program.signals for name in sent.changed}
     if put_back := changed - wanted:  # it is as its file says again where the signals come from
         raise _StaleCodeError(*sorted(f"{module}.{name}" for module, name in put_back))
-    changed |= wanted
+    if changed:  # perhaps by another signal than one that is kept
+        kept.clear()
     for number, sent in enumerate(program.signals):
         slot.begin(number, 0, 0, sent.limit * SETUP_SHARE)
         if other := [name for name, state in sent.modules.items() if modules.setdefault(name, state) != state]:
             raise _StaleCodeError(*other)
         if sent.key not in kept:
-            received = unpacked(sent)
+            received = unpacked(sent, changed)
             walk = walk_of(received, sent.configured)
             names = set(unequal(sent.components, walk.found)) - sent.of_files - walk.of_files
             if names:
