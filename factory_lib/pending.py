@@ -25,6 +25,7 @@ from factory_lib.sql import Block, PendingSource, Rendering, TableSource, map_so
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER_TYPE, clickhouse_type
+from factory_lib.warehouse.byte_lists import without_bytes
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
 from factory_lib.warehouse.filling import ShardValues, fill_columns
@@ -341,19 +342,20 @@ def tell_apart(stage: Stage) -> None:
 
 
 def as_reader(data: Any) -> pa.RecordBatchReader:
-    """An Arrow table, batch, reader, or whatever speaks Arrow's stream protocol, as a reader of batches.
+    """An Arrow table, batch, reader, or whatever speaks Arrow's stream protocol, as a reader of batches; bytes in it
+    are lists of numbers.
 
     Raises:
         QueryError: it is none of these.
     """
     if isinstance(data, pa.RecordBatchReader):
-        return data
+        return without_bytes(data)
     if isinstance(data, pa.Table):
-        return data.to_reader()
+        return without_bytes(data.to_reader())
     if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data]).to_reader()
+        return without_bytes(pa.Table.from_batches([data]).to_reader())
     if hasattr(data, "__arrow_c_stream__"):
-        return pa.RecordBatchReader.from_stream(data)
+        return without_bytes(pa.RecordBatchReader.from_stream(data))
     raise QueryError(
         f"from_arrow() takes an Arrow table or reader, not {type(data).__name__}.",
         "pandas: pyarrow.Table.from_pandas(df); rows: pyarrow.Table.from_pylist(rows).",

@@ -279,5 +279,22 @@ def test_a_hub_that_cannot_be_reached_is_an_error_that_says_so(monkeypatch: pyte
         Clip("openai/clip")
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    class Session:
+        def head(self, url: str, **_: object) -> None:
+            asked.append(url)
+            raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    with pytest.raises(SignalError, match=r"the cache does not have it, and https://.* cannot be reached: no route"):
+        Clip("openai/not-there")
+    assert len(asked) == 1
+
+
 def test_the_bundled_weights_are_small() -> None:
     assert BUNDLED.stat().st_size < 2_000_000

@@ -39,7 +39,7 @@ def test_the_graph_is_the_one_that_is_documented(definitions: dg.Definitions) ->
         "samples": ("ingest", "shards", ["source_shards"]),
         "image_signals": ("signals", "shards", ["samples"]),
         "clip_embeddings": ("signals", "shards", ["image_signals"]),
-        "basic_filter": ("curation", "shards", ["clip_embeddings"]),
+        "basic_filter": ("curation", "whole", ["clip_embeddings"]),
         "near_duplicates": ("curation", "whole", ["basic_filter"]),
         "deduplicated": ("curation", "whole", ["basic_filter", "near_duplicates"]),
         "clip_score_filter": ("curation", "whole", ["deduplicated"]),

@@ -20,6 +20,7 @@ from factory_lib.sources.footer import row_groups
 from tests.fuzzing import parquet
 from tests.layouts import jpeg, tar
 from tests.samples import rows
+from tests.web import Ranged, serve_http
 
 NUMBERS = range(4)
 SAID = [f"a picture, number {n}" for n in NUMBERS]
@@ -117,6 +118,27 @@ def test_metadata_from_elsewhere_may_name_pictures_by_their_files(tmp_path: Path
     source = open_source(str(tmp_path / "in"), metadata=str(tmp_path / "m.csv"))
     assert [row["caption"] for row in rows(source)] == SAID
     assert "m.csv" in [name for entry in source.account.data() if entry["used"] for name in entry["examples"]]
+
+
+def test_names_on_a_web_server(tmp_path: Path) -> None:
+    """Addresses are encoded, links may lead nowhere, and a presigned address has a query behind the name."""
+    names = pictures(tmp_path, "my train/photo ü {}.jpg")
+    lines = [f'{name},"{said}"\n' for name, said in zip(names, SAID, strict=True)]
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(lines))
+    (tmp_path / "dead.jpg").symlink_to("nowhere.jpg")
+    tar(tmp_path / "tars" / "0.tar", [("a.jpg", jpeg(0)), ("a.txt", SAID[0].encode())])
+    with serve_http(tmp_path, Ranged) as server:
+        signed = open_source(f"{server}/tars/0.tar?X-Amz-Signature=secret")
+        assert [row["caption"] for row in rows(signed)] == SAID[:1]
+        assert [shard.name for shard in signed.shards()] == ["0"]
+        assert "secret" not in str(signed.account.data())
+        (tmp_path / "tars" / "0.tar").unlink()
+        source = open_source(server)
+        assert [row["caption"] for row in rows(source)] == SAID
+        assert [row["key"] for row in rows(source)] == [name.removesuffix(".jpg") for name in names]
+        assert [(e["examples"], e["reason"]) for e in source.account.data() if not e["used"]] == [
+            (["dead.jpg"], "a broken link")
+        ]
 
 
 def test_captions_with_commas_before_a_tab(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from factory_assets.partitions import SHARDS
 from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
@@ -16,11 +15,11 @@ ALIGNMENT = AlignmentFilter()
 TEST_SHARE = 0.1
 
 
-@stage(group="curation", partitions=SHARDS)
+@stage(group="curation")
 def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
     """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
-    # over all shards: one that has no captions, or no picture that decodes, is no pool without any
-    return clip_embeddings.filter(all_of(BASIC.judged(DatasetQuery("clip_embeddings")).rules))
+    # as a whole: what can be judged is a matter of the pool, and a later shard may change it for those before
+    return clip_embeddings.filter(all_of(BASIC.judged(clip_embeddings).rules))
 
 
 @stage(group="curation")

@@ -20,7 +20,7 @@ from factory_lib.reuse.claims import Claims
 from factory_lib.reuse.identity import HASH, Reads
 from factory_lib.reuse.inputs import Inputs
 from factory_lib.reuse.tables import UNKNOWN_TABLE, StagedTable, attach, staged_tables
-from factory_lib.signals.outputs import ArrayOf
+from factory_lib.signals.outputs import ArrayOf, Bytes
 from factory_lib.signals.signal import Signal
 from factory_lib.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
@@ -105,7 +105,7 @@ class Staged:
     @property
     def may_be_empty(self) -> bool:
         """Whether the signal gives lists: an empty one is a value like any other."""
-        return isinstance(self.signal.output, ArrayOf)
+        return isinstance(self.signal.output, ArrayOf | Bytes)
 
     def reusable(self, value: str, error: str, *, checked: bool) -> str:
         """SQL of whether what a version holds in these columns may be taken over.

@@ -22,6 +22,7 @@ TINY_DIMENSION = 64
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _DESCRIPTIONS = (".json", ".txt", ".model")
+_REACHED_WITHIN = 10.0  # seconds
 _REMEMBER_FROM = 16 << 20  # bytes; digests of smaller files are computed each time
 
 
@@ -83,16 +84,31 @@ def resolve(checkpoint: str | Path, revision: str | None = None) -> Checkpoint:
 def _on_hub(repository: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import hf_hub_download
 
+    unreachable = _unreachable()  # the hub's own client would try for half a minute
     try:
-        config = Path(hf_hub_download(repository, "config.json", revision=revision))
+        config = Path(hf_hub_download(repository, "config.json", revision=revision, local_files_only=bool(unreachable)))
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = f"the cache does not have it, and {unreachable}" if unreachable else " ".join(str(error).split())[:200]
+        reason = f"{type(error).__name__}: {said}"
         raise SignalError(
             f"Checkpoint {repository!r} is no folder here, and cannot be had from the hub: {reason}",
             "Check the name and the network, or download it and give the folder.",
         ) from error
     # The cache keeps files as snapshots/<commit>/<file>.
     return Checkpoint("transformers", config.parent, _dimension(config), config.parent.name, repository)
+
+
+def _unreachable() -> str:
+    """Why the hub cannot be reached; empty where it can."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set."
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_REACHED_WITHIN)
+    except Exception as error:
+        return f"{constants.ENDPOINT} cannot be reached: {error}"
+    return ""
 
 
 def _dimension(config: Path) -> int:

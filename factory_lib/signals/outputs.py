@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import SignalError
+from factory_lib.warehouse.byte_lists import BYTES, as_byte_lists
 
 ERROR_TYPE = "LowCardinality(Nullable(String))"
 """ClickHouse type of the `<name>_error` column that goes with every signal."""
@@ -28,7 +29,6 @@ _SCALARS: dict[Any, tuple[pa.DataType, str]] = {
     float: (pa.float32(), "Float32"),
     str: (pa.string(), "String"),
     bool: (pa.bool_(), "Bool"),
-    bytes: (pa.binary(), "String"),
     datetime.datetime: (pa.timestamp("us", "UTC"), "DateTime64(6, 'UTC')"),
     datetime.date: (pa.date32(), "Date32"),
     np.str_: (pa.string(), "String"),
@@ -69,6 +69,23 @@ class Scalar:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """Bytes, as a list of their numbers: `bytes(value)` of what is read is what the signal gave."""
+
+    arrow: pa.DataType = BYTES
+    name: str = "Array(UInt8)"
+
+    @property
+    def clickhouse(self) -> str:
+        """ClickHouse type of the column."""
+        return self.name
+
+    def array(self, values: Sequence[Any]) -> pa.Array:
+        """Bytes (None where missing, stored empty) as an Arrow array; raises what Arrow raises for anything else."""
+        return as_byte_lists(pa.array([b"" if value is None else value for value in values], pa.binary()))
+
+
+@dataclass(frozen=True)
 class ArrayOf:
     """A list of values of one type, of any length.
 
@@ -76,7 +93,7 @@ class ArrayOf:
         item: type of the items; they are not nullable.
     """
 
-    item: Scalar
+    item: Scalar | Bytes
 
     @property
     def arrow(self) -> pa.DataType:
@@ -94,10 +111,11 @@ class ArrayOf:
         Raises:
             ValueError: a list holds None.
         """
-        lists = pa.array([[] if value is None else value for value in values], self.arrow)
+        kind = pa.list_(pa.binary()) if isinstance(self.item, Bytes) else self.arrow
+        lists = pa.array([[] if value is None else value for value in values], kind)
         if lists.values.null_count:
             raise ValueError("a list holds None; items of a list have to be values")
-        return lists
+        return as_byte_lists(lists)
 
 
 @dataclass(frozen=True)
@@ -190,7 +208,7 @@ class Struct:
         return pa.StructArray.from_arrays(columns, fields=list(self.arrow))
 
 
-Output = Scalar | ArrayOf | Vector | Struct
+Output = Scalar | Bytes | ArrayOf | Vector | Struct
 """The type of a signal: each has `arrow`, `clickhouse` and `array(values)`."""
 
 
@@ -205,11 +223,13 @@ def output_of(annotation: Any, where: str) -> Output:
     Raises:
         SignalError: no column type for it.
     """
-    if isinstance(annotation, Scalar | ArrayOf | Vector | Struct):
+    if isinstance(annotation, Scalar | Bytes | ArrayOf | Vector | Struct):
         return annotation
     annotation = without_none(annotation)[0]
     if typing.get_origin(annotation) in {list, tuple, Sequence}:
         return _array_of(annotation, where)
+    if annotation is bytes:
+        return Bytes()
     if annotation in _SCALARS:
         return Scalar(*_SCALARS[annotation])
     if isinstance(annotation, type) and (fields := _field_types(annotation)) is not None:
@@ -218,7 +238,7 @@ def output_of(annotation: Any, where: str) -> Output:
     shown = getattr(annotation, "__name__", None) or repr(annotation)
     raise SignalError(
         f"{where}: no column type for the output {shown}.",
-        "Use int, float, str, bool, a numpy scalar such as np.uint64, Vector(n), list[…] of these, "
+        "Use int, float, str, bool, bytes, a numpy scalar such as np.uint64, Vector(n), list[…] of these, "
         "or a NamedTuple, dataclass or TypedDict of these.",
     )
 
@@ -236,7 +256,7 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 def _array_of(annotation: Any, where: str) -> ArrayOf:
     members = [member for member in typing.get_args(annotation) if member is not Ellipsis]
     item = output_of(members[0], where) if len(members) == 1 else None
-    if not isinstance(item, Scalar):
+    if not isinstance(item, Scalar | Bytes):
         raise SignalError(
             f"{where}: {annotation} has items of no single scalar type.",
             "Use list[int], list[float], list[str], or Vector(n) for a vector of fixed length.",

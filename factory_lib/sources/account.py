@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from factory_lib.redaction import redact
+from factory_lib.storage.files import path_of
 
 Kind = Literal["files", "columns"]
 EXAMPLES = 3
@@ -119,8 +120,9 @@ class Account:
             format: which reader took the source.
         """
         for uri in seen:
-            name = uri.removeprefix(root.rstrip("/") + "/") if uri != root else uri.rsplit("/", 1)[-1]
-            ending = extension_of(uri)
+            path = path_of(uri)
+            name = path.removeprefix(path_of(root).rstrip("/") + "/") if uri != root else path.rsplit("/", 1)[-1]
+            ending = extension_of(path)
             if uri in used:
                 self.use("files", ending, name)
             else:

@@ -96,7 +96,7 @@ def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
     documents = [
         TablePair(file, None)
         for file in others
-        if file.uri.lower().endswith(".json") and not file.uri.endswith(ABOUT_OTHERS)
+        if file.path.lower().endswith(".json") and not file.path.endswith(ABOUT_OTHERS)
     ]
     own = {file.uri for file in files} - {file.uri for file in others}
     tables = [pair for pair in pair_files(files) if pair.table or (pair.arrays and pair.arrays.uri not in own)]
@@ -105,14 +105,14 @@ def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
 
 def texts_among(files: Sequence[FileInfo]) -> list[TablePair]:
     """Texts that may be tables under a name that does not say so, as Flickr8k's captions.txt; of many, none."""
-    texts = [file for file in _no_pictures_own(files) if file.uri.lower().endswith((".txt", ".token"))]
+    texts = [file for file in _no_pictures_own(files) if file.path.lower().endswith((".txt", ".token"))]
     return [TablePair(file, None) for file in texts] if len(texts) <= TEXTS_TRIED else []
 
 
 def _no_pictures_own(files: Sequence[FileInfo]) -> list[FileInfo]:
     """Files that have the name of no picture."""
-    pictures = {split_path(file.uri)[0] for file in files if split_path(file.uri)[1] in IMAGES}
-    return [file for file in files if split_path(file.uri)[0] not in pictures]
+    pictures = {split_path(file.path)[0] for file in files if split_path(file.path)[1] in IMAGES}
+    return [file for file in files if split_path(file.path)[0] not in pictures]
 
 
 def describe(
@@ -130,7 +130,7 @@ def describe(
         if pair.table is None:
             continue
         last = found[-1] if found else None
-        if number >= TABLES_TRIED and last and extension_of(pair.table.uri) == extension_of(last.table.files[0].uri):
+        if number >= TABLES_TRIED and last and extension_of(pair.table.path) == extension_of(last.table.files[0].path):
             found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed, named))
             continue
         try:

@@ -223,7 +223,7 @@ class _Found:
 
     @cached_property
     def tars(self) -> tuple[FileInfo, ...]:
-        return tuple(file for file in self.files if file.uri.lower().endswith(TAR_SUFFIXES))
+        return tuple(file for file in self.files if file.path.lower().endswith(TAR_SUFFIXES))
 
     @cached_property
     def tables(self) -> list[TablePair]:
@@ -248,12 +248,12 @@ def _open_datacomp(found: _Found) -> Source | None:
 
 
 def _open_img2dataset(found: _Found) -> Source | None:
-    by_stem = {table_stem(pair.files[0].uri): pair for pair in reversed(pair_files(found.files))}
-    stats = {file.uri.removesuffix(_STATS): file for file in found.files if file.uri.endswith(_STATS)}
+    by_stem = {table_stem(pair.files[0].path): pair for pair in reversed(pair_files(found.files))}
+    stats = {file.path.removesuffix(_STATS): file for file in found.files if file.path.endswith(_STATS)}
     tars = [
         TarWithTables(tar, by_stem[stem], stats.get(stem))
         for tar in found.tars
-        if (stem := tar.uri.rsplit(".", 1)[0]) in by_stem and by_stem[stem].table is not None
+        if (stem := tar.path.rsplit(".", 1)[0]) in by_stem and by_stem[stem].table is not None
     ]
     if not tars:
         return None
@@ -298,7 +298,7 @@ def _media_of(pair: TablePair) -> dict[str, str]:
 
 def _open_zips(found: _Found) -> Source | None:
     suffixes = ZIP_SUFFIXES if found.format == "zip" else ZIP_SUFFIXES[:1]
-    archives = tuple(file for file in found.files if file.uri.lower().endswith(suffixes))
+    archives = tuple(file for file in found.files if file.path.lower().endswith(suffixes))
     if not archives:
         return None
     return open_zips(found.uri, archives, found.files, found.schema_tars, found.unpack_to, found.caption, found.account)
@@ -391,6 +391,6 @@ def _contents(files: Sequence[FileInfo]) -> str:
     """What is there, by extension."""
     if not files:
         return "it is empty"
-    names = [file.uri.rsplit("/", 1)[-1] for file in files]
+    names = [file.path.rsplit("/", 1)[-1] for file in files]
     endings = Counter(f".{name.rsplit('.', 1)[1]}" if "." in name else "without extension" for name in names)
     return ", ".join(f"{number} x {ending}" for ending, number in endings.most_common(6))

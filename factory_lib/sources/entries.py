@@ -12,6 +12,7 @@ from factory_lib.sources.streams import LFS
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tar import INLINE_BYTES
 from factory_lib.sources.ziparchives import opened
+from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo, store
 
 _MAGIC = {
@@ -65,8 +66,8 @@ class Entry:
 
 def entries_below(root: str, files: Sequence[FileInfo]) -> list[Entry]:
     """Plain files as entries."""
-    prefix = root.rstrip("/") + "/"
-    return [Entry(file.uri.removeprefix(prefix), file, file.size) for file in files]
+    prefix = path_of(root).rstrip("/") + "/"
+    return [Entry(file.path.removeprefix(prefix), file, file.size) for file in files]
 
 
 def split_path(path: str) -> tuple[str, str]:

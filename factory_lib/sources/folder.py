@@ -28,6 +28,7 @@ from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
 from factory_lib.sources.surviving import survived
 from factory_lib.sources.tables import TablePair, fitted
 from factory_lib.sources.webdataset import build_samples
+from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo
 
 SIDECARS = ("txt", "caption", "json", "cls")
@@ -180,11 +181,11 @@ class ImageFolder:
         """One a folder that has files of its own, or small neighbours together; with the tables that describe them."""
         by_folder: dict[str, list[FileInfo]] = {}
         for file in self.files:
-            by_folder.setdefault(file.uri.rsplit("/", 1)[0], []).append(file)
+            by_folder.setdefault(file.path.rsplit("/", 1)[0], []).append(file)
         groups: list[tuple[str, tuple[FileInfo, ...]]] = []
         for folders in [[f] for f in by_folder] if len(by_folder) <= FOLDERS_APART else gathered(by_folder):
             files = tuple(file for folder in folders for file in by_folder[folder])
-            below = [folder.removeprefix(self.uri.rstrip("/")).strip("/") for folder in folders]
+            below = [folder.removeprefix(path_of(self.uri).rstrip("/")).strip("/") for folder in folders]
             tables = (t.table.files for t in self.pictures.tables if any(map(t.naming.is_below, below)))
             groups.append((folders[0], files + tuple(file for some in tables for file in some)))
         return name_shards(self.uri, groups)
@@ -264,7 +265,8 @@ def open_folder(
     if not described and len(tables) >= len(paths):
         return None  # a picture or two beside tables of something else
     for table, reason in others.items():
-        account.leave_out("files", extension_of(table), table.removeprefix(uri.rstrip("/") + "/"), reason)
+        name = path_of(table).removeprefix(path_of(uri).rstrip("/") + "/")
+        account.leave_out("files", extension_of(name), name, reason)
     by_uri = {entry.file.uri for entry in kept}
     pictures = settle_pictures(kept, extensions, described)
     return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, _format(described))

@@ -15,6 +15,7 @@ from itertools import product
 from factory_lib.errors import FileMissing, SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account, extension_of
+from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo, is_local, store
 
 LIST_SUFFIXES = (".txt", ".list", ".lst", ".urls")
@@ -64,7 +65,8 @@ def list_files(uri: str, account: Account) -> list[FileInfo]:
 
 def visible(uri: str, files: Sequence[FileInfo]) -> list[FileInfo]:
     """Those that are not hidden."""
-    return [file for file in files if not any(part.startswith(".") for part in file.uri.removeprefix(uri).split("/"))]
+    root = path_of(uri)
+    return [file for file in files if not any(part.startswith(".") for part in file.path.removeprefix(root).split("/"))]
 
 
 def addresses(uri: str) -> list[str]:
@@ -169,7 +171,7 @@ def _readable(uri: str, files: Sequence[FileInfo], odd: dict[str, str], account:
         else:
             kept.append(file)
     for path, reason in sorted(odd.items()):
-        account.leave_out("files", extension_of(path), path.removeprefix(uri).lstrip("/"), reason)
+        account.leave_out("files", extension_of(path), path_of(path).removeprefix(path_of(uri)).lstrip("/"), reason)
     return kept
 
 

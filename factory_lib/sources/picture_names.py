@@ -20,6 +20,7 @@ from factory_lib.sources.coerce import is_file
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.tablefiles import table_stem
 from factory_lib.sources.tables import TablePair
+from factory_lib.storage.files import path_of
 
 COLUMNS = (
     "file_name", "filename", "file_path", "filepath", "path", "image_path", "img_path", "image_file", "image_name",
@@ -81,7 +82,7 @@ class PictureNames:
     """
 
     def __init__(self, root: str, paths: Sequence[str]) -> None:
-        self._root = root.rstrip("/") + "/"
+        self._root = path_of(root).rstrip("/") + "/"
         self._folders: dict[str, list[str]] = {}
         for path in paths:
             self._folders.setdefault(path.rpartition("/")[0], []).append(path)
@@ -123,7 +124,7 @@ class PictureNames:
     def _places(self, pair: TablePair) -> tuple[str, str]:
         """The folder beside a table that has its name, and the folder that it is in."""
         assert pair.table is not None
-        relative = pair.table.uri.removeprefix(self._root)
+        relative = pair.table.path.removeprefix(self._root)
         return table_stem(relative), relative.rpartition("/")[0]
 
     def _ways(self, pair: TablePair, column: str) -> Iterator[Naming]:

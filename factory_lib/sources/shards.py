@@ -13,6 +13,7 @@ import pyarrow as pa
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
+from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo
 
 LONGEST_PROBLEM = 1000
@@ -124,7 +125,8 @@ def name_shards(root: str, groups: Iterable[tuple[str, tuple[FileInfo, ...]]], s
     shards: list[SourceShard] = []
     taken: set[str] = set()
     for uri, files in groups:
-        relative = uri.removeprefix(root.rstrip("/") + "/") if uri != root else uri.rsplit("/", 1)[-1]
+        path = path_of(uri)
+        relative = path.removeprefix(path_of(root).rstrip("/") + "/") if uri != root else path.rsplit("/", 1)[-1]
         stem = re.sub(r"\.[A-Za-z0-9]{1,8}$", "", relative)
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem.replace("/", ".")).lstrip("_.-") or "shard"
         name += suffix

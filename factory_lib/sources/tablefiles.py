@@ -64,7 +64,7 @@ def open_table(file: FileInfo) -> TableFile:
             return ArrowFile(file, head)
         if not head:
             raise SourceError(f"{redact(file.uri)} is empty (0 bytes).", "Was its upload interrupted?")
-        if file.uri.lower().endswith(TABLE_SUFFIXES[:4]):
+        if file.path.lower().endswith(TABLE_SUFFIXES[:4]):
             return Parquet(file)  # whose error says what is wrong
         return _open_text(file)
     except (pa.ArrowException, OSError) as error:
@@ -109,7 +109,7 @@ def table_stem(uri: str) -> str:
 def unreadable(file: FileInfo, error: Exception) -> SourceError:
     """The error of a damaged table."""
     reason = " ".join(str(error).split())[:200]
-    kind = "parquet" if file.uri.lower().endswith(".parquet") else "a table"
+    kind = "parquet" if file.path.lower().endswith(".parquet") else "a table"
     return SourceError(f"{redact(file.uri)} cannot be read as {kind}: {reason}", "Was its upload interrupted?")
 
 
@@ -301,7 +301,7 @@ def _open_text(file: FileInfo) -> TableFile:
         raise SourceError(f"{redact(file.uri)} is no table: it holds neither parquet, Arrow, JSON nor text.")
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
         return Delimited(file)
-    return _open_document(file) if file.uri.lower().endswith(".json") else JsonRows(file)
+    return _open_document(file) if file.path.lower().endswith(".json") else JsonRows(file)
 
 
 def _open_document(file: FileInfo) -> TableFile:

@@ -279,12 +279,12 @@ def pair_files(files: Sequence[FileInfo]) -> list[TablePair]:
     """
     tables: dict[str, list[FileInfo]] = {}
     for file in files:
-        if file.uri.lower().endswith(TABLE_SUFFIXES):
-            tables.setdefault(table_stem(file.uri), []).append(file)
-    arrays = {_stem(file.uri): file for file in files if file.uri.lower().endswith(ARRAY_SUFFIXES)}
+        if file.path.lower().endswith(TABLE_SUFFIXES):
+            tables.setdefault(table_stem(file.path), []).append(file)
+    arrays = {_stem(file.path): file for file in files if file.path.lower().endswith(ARRAY_SUFFIXES)}
     pairs: list[TablePair] = []
     for stem in sorted(tables.keys() | arrays.keys()):
-        here = sorted(tables.get(stem, ()), key=lambda file: not file.uri.lower().endswith(".parquet"))
+        here = sorted(tables.get(stem, ()), key=lambda file: not file.path.lower().endswith(".parquet"))
         pairs.append(TablePair(here[0] if here else None, arrays.get(stem)))
         pairs.extend(TablePair(other, None) for other in here[1:])
     return pairs

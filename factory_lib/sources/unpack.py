@@ -53,7 +53,7 @@ class Unpacking:
     _members: list[tuple[str, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.file.uri.rsplit("/", 1)[-1]).strip("._-") or "file"
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.file.path.rsplit("/", 1)[-1]).strip("._-") or "file"
         identity = f"{_FORMAT}\t{PART_BYTES}\t{self.file.uri}\t{self.file.etag}\t{self.file.size}"
         self.folder = f"{store().resolve(self.to)}/{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         try:

@@ -18,6 +18,7 @@ from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_
 from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column, where
 from factory_lib.sources.surviving import surviving, without_the_bad
 from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
+from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo, Store, store
 
 
@@ -62,7 +63,7 @@ def read_tar(
 
     What is wrong with the tar is reported and ends the pass; what was read before it is kept.
     """
-    name = tar.uri.rsplit("/", 1)[-1]
+    name = tar.path.rsplit("/", 1)[-1]
 
     def problem(message: str) -> None:
         report.problem(f"{name}: {message}")
@@ -124,7 +125,7 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
     repeated = len(keys) - pc.count_distinct(keys).as_py()
     if repeated:
         report.count("repeated_keys", repeated)
-        report.problem(f"{repeated} samples have a key that occurred before, in {uri.rsplit('/', 1)[-1]}")
+        report.problem(f"{repeated} samples have a key that occurred before, in {path_of(uri).rsplit('/', 1)[-1]}")
     columns: dict[str, pa.Array] = {"key": keys}
     columns |= _pointer_columns(members, sample, first, keys, uri, layout, report)
     for code, slot in enumerate(layout.slots):

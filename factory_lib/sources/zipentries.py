@@ -68,7 +68,7 @@ def entries_of(archive: FileInfo, report: ShardReport) -> list[Entry]:
 
 def name_of(archive: FileInfo) -> str:
     """What an archive is called in accounts."""
-    return archive.uri.rsplit("/", 1)[-1]
+    return archive.path.rsplit("/", 1)[-1]
 
 
 def unpacked(archive: FileInfo, entries: Sequence[Entry], to: str, report: ShardReport) -> list[Entry]:

@@ -188,7 +188,7 @@ def _described(
     """Tables that describe the pictures of an archive: its own, those beside it, and those in archives beside it."""
     folder, tables = tables_in(archive, entries)
     found = describe(tables, PictureNames(folder, paths), caption)
-    loose = [file for file in beside if not file.uri.lower().endswith(".zip")]
+    loose = [file for file in beside if not file.path.lower().endswith(".zip")]
     found += describe(tables_among(loose), PictureNames(uri, paths), caption)
     for other in (file for file in beside if file not in loose):
         folder, tables = tables_in(other, entries_of(other, ShardReport("")))

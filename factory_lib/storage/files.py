@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,18 @@ class FileInfo:
     uri: str
     size: int
     etag: str
+
+    @property
+    def path(self) -> str:
+        """The URI as it names the file (see `path_of`)."""
+        return path_of(self.uri)
+
+
+def path_of(uri: str) -> str:
+    """A URI as it names a file: of http(s) without the query, as presigned ones have it, and `a%20b` as `a b`."""
+    if not uri.startswith(("http://", "https://")):
+        return uri
+    return unquote(uri.partition("#")[0].partition("?")[0])
 
 
 class Files(Protocol):

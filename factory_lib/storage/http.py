@@ -34,7 +34,7 @@ class HttpFiles(RemoteFiles):
 
     def find(self, uri: str, odd: dict[str, str] | None = None) -> list[FileInfo]:
         """All files that the page at `uri`, and pages below it, link to; or the file itself."""
-        return self._run(self._find(uri))  # type: ignore[no-any-return]
+        return self._run(self._find(uri, odd))  # type: ignore[no-any-return]
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """One GET whose body is read chunk by chunk, taken up again where it breaks."""
@@ -80,7 +80,7 @@ class HttpFiles(RemoteFiles):
         links = self._run(self._links(uri.rsplit("/", 1)[0] + "/"))
         return [link.rstrip("/").rsplit("/", 1)[-1] for link in links or ()]
 
-    async def _find(self, uri: str) -> list[FileInfo]:
+    async def _find(self, uri: str, odd: dict[str, str] | None) -> list[FileInfo]:
         root = uri.rstrip("/") + "/"
         links = None if urlsplit(uri).query else await self._again(lambda: self._links(root))
         if links is None:
@@ -99,11 +99,16 @@ class HttpFiles(RemoteFiles):
                 raise OSError(f"its pages link to more than {MAX_FOLDERS} folders")
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def describe(link: str) -> FileInfo:
+        async def describe(link: str) -> FileInfo | None:
             async with gate:
-                return await self._again(lambda: self._head(link))  # type: ignore[no-any-return]
+                try:
+                    return await self._again(lambda: self._head(link))  # type: ignore[no-any-return]
+                except (FileNotFoundError, PermissionError) as error:  # of one link that a page has
+                    if odd is not None:
+                        odd[link] = "a broken link" if isinstance(error, FileNotFoundError) else str(error)
+                    return None
 
-        return await _all(describe(link) for link in files)
+        return [found for found in await _all(describe(link) for link in files) if found is not None]
 
     async def _links(self, folder: str) -> list[str] | None:
         """What an index page links to below itself; None where there is no such page."""

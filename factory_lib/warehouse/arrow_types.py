@@ -26,8 +26,6 @@ _SCALARS = (
     (pa.types.is_string, "String"),
     (pa.types.is_large_string, "String"),
     (pa.types.is_string_view, "String"),
-    (pa.types.is_binary, "String"),
-    (pa.types.is_large_binary, "String"),
 )
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 """Arrow type of a column that points at bytes in storage; offset and size in bytes."""
