@@ -158,6 +158,16 @@ def test_downloads_that_failed_do_not_hide_those_that_did_not(tmp_path: Path) ->
     assert [row["image"]["size"] for row in found[30:]] == [len(jpeg(n)) for n in NUMBERS]
 
 
+def test_the_account_says_what_could_be_the_image_and_the_caption(tmp_path: Path) -> None:
+    members = [(f"{n}.{kind}", data) for n in NUMBERS for kind, data in (("in.jpg", jpeg(n)), ("blip.txt", b"a text"))]
+    tar(tmp_path / "0.tar", members)
+    said = [(e["what"], e["examples"], e["reason"]) for e in open_source(str(tmp_path)).account.data() if e["reason"]]
+    assert ("pointer", ["in_jpg"], "--image makes one the image") in said
+    assert ("string", ["blip_txt"], "--caption makes one the caption") in said
+    mapped = open_source(str(tmp_path), image="in.jpg", caption="blip.txt")
+    assert not [entry for entry in mapped.account.data() if entry["reason"]]
+
+
 def test_few_names_with_dots_are_no_columns(tmp_path: Path) -> None:
     members = [(f"photo.{n}.jpg", jpeg(n % 4)) for n in range(20)]
     tar(tmp_path / "0.tar", members)

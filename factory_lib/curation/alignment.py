@@ -10,6 +10,7 @@ from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.operators import Expr
 from factory_lib.query import DatasetQuery
 
+NO_PICTURES = "Nothing was removed by it. Where pictures are in another column: --image (make demo IMAGE=…)."
 NO_CAPTIONS = "Nothing was removed by it. Where captions have another name: --caption (make demo CAPTION=…)."
 
 
@@ -53,7 +54,8 @@ class AlignmentFilter:
         """Whether the model may judge this pool."""
         if "clip_score" not in scored.columns:
             lacking = "captions" if "caption" not in scored.columns else "pictures"
-            return Verdict(False, f"CLIP has nothing to compare: these samples have no {lacking}.", NO_CAPTIONS)
+            hint = NO_CAPTIONS if lacking == "captions" else NO_PICTURES
+            return Verdict(False, f"CLIP has nothing to compare: these samples have no {lacking}.", hint)
         found = scored.agg(rows=fn.count(), known=fn.countIf(fn.isFinite(C.clip_score))).to_arrow().to_pylist()[0]
         if found["known"] < self.min_known * found["rows"]:
             said = f"{found['known']:,} of {found['rows']:,} samples have a picture and a caption that CLIP compared."

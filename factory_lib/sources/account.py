@@ -129,10 +129,10 @@ class Account:
                 reason, loss = reason_of(name, format)
                 self.leave_out("files", ending, name, reason, loss=loss)
 
-    def settle_columns(self, columns: Mapping[str, str]) -> None:
-        """Account for the columns of the dataset: name -> type."""
+    def settle_columns(self, columns: Mapping[str, str], remarks: Mapping[str, str]) -> None:
+        """Account for the columns of the dataset: name -> type, and what there is to say of some of them."""
         for name, kind in columns.items():
-            self.use("columns", kind, name)
+            self.use("columns", kind, name, remarks.get(name, ""))
 
     def data(self) -> list[dict[str, Any]]:
         """For JSON: one entry a group, those left out first, then by number."""

@@ -15,6 +15,7 @@ from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.sources.account import Account
+from factory_lib.sources.columns import TYPES
 from factory_lib.sources.datacomp import JoinedSource
 from factory_lib.sources.descriptions import tables_among
 from factory_lib.sources.folder import ImageFolder, open_folder
@@ -26,6 +27,7 @@ from factory_lib.sources.mapping import Mapping
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.packedtar import first_members
+from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER, Source
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
@@ -131,7 +133,8 @@ def open_source(
             words = {option: value for option, value in said.items() if value is not None}
             text = json.dumps(words, sort_keys=True) if words else ""
             opened = OpenedSource(uri, source, names, account, options, text)
-            account.settle_columns({field.name: str(field.type) for field in opened.schema})
+            kinds = {field.name: shown_type(field.type) for field in opened.schema}
+            account.settle_columns(kinds, _choices(opened.schema))
             return opened
     wanted = "samples of a known format" if format is None else f"samples in the format {format!r}"
     raise SourceError(
@@ -139,6 +142,17 @@ def open_source(
         "Known: WebDataset tars, img2dataset output, DataComp pools (shards/ and metadata/), zip archives, folders of "
         "images, tables (parquet, Arrow, CSV, JSON Lines, npz).",
     )
+
+
+def _choices(schema: pa.Schema) -> dict[str, str]:
+    """Column -> what it could be, where nothing is called `image` or `caption`."""
+    found: dict[str, str] = {}
+    if "image" not in schema.names:
+        found |= {field.name: "--image makes one the image" for field in schema if field.type == POINTER}
+    if "caption" not in schema.names:
+        texts = {field.name for field in schema if field.type == pa.string()} - {"key", "folder", *TYPES}
+        found |= dict.fromkeys(texts, "--caption makes one the caption")
+    return found
 
 
 def opened_with(source: Source) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
 from factory_lib.sources.columns import column_name, name_columns
+from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER
 
 BY_CHOICE = "left out by choice"
@@ -102,7 +103,7 @@ class Mapping:
         if "key" in dropped and "key" not in roles:
             raise SourceError("The column 'key' cannot be left out: it names the samples.", "Name another with key=….")
         for name in (name for name in kept if name in dropped - roles):
-            account.leave_out("columns", str(schema.field(name).type), name, BY_CHOICE, loss=False)
+            account.leave_out("columns", shown_type(schema.field(name).type), name, BY_CHOICE, loss=False)
         return [name for name in kept if name not in dropped or name in roles]
 
 

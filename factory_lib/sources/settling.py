@@ -61,6 +61,11 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
     return kind if plain or pa.types.is_null(kind) else pa.string()
 
 
+def shown_type(kind: pa.DataType) -> str:
+    """A type, for the account."""
+    return "pointer" if kind.equals(POINTER) else str(kind)
+
+
 def became(kind: pa.DataType) -> str:
     """What became of a column of a file's type, in words; empty where it stayed what it was."""
     if isinstance(kind, pa.UuidType) or pa.types.is_time(kind) or pa.types.is_interval(kind):

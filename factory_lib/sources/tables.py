@@ -22,7 +22,7 @@ from factory_lib.sources.coerce import array_column, array_type, coerced, is_byt
 from factory_lib.sources.columns import TYPES, column_name, name_columns
 from factory_lib.sources.media import holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
-from factory_lib.sources.settling import became, settled_type
+from factory_lib.sources.settling import became, settled_type, shown_type
 from factory_lib.sources.shards import POINTER, ShardReport
 from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, has_null_elements, open_table, table_stem
 from factory_lib.storage.store import FileInfo, store
@@ -155,7 +155,7 @@ class TablePair:
             elif column != column_name(name):
                 words = words or f"a second column called {name!r}"
             if words:
-                account.use("columns", str(settled_type(column, [kind])), column, words)
+                account.use("columns", shown_type(settled_type(column, [kind])), column, words)
 
     @cached_property
     def media(self) -> dict[str, str]:

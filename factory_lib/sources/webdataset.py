@@ -125,7 +125,9 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
     repeated = len(keys) - pc.count_distinct(keys).as_py()
     if repeated:
         report.count("repeated_keys", repeated)
-        report.problem(f"{repeated} samples have a key that occurred before, in {path_of(uri).rsplit('/', 1)[-1]}")
+        name = path_of(uri).rsplit("/", 1)[-1]
+        hint = "members of a sample stand together in a tar"
+        report.problem(f"{repeated} samples have a key that occurred before, in {name}: {hint}")
     columns: dict[str, pa.Array] = {"key": keys}
     columns |= _pointer_columns(members, sample, first, keys, uri, layout, report)
     for code, slot in enumerate(layout.slots):
