@@ -6,7 +6,6 @@ import datetime
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
@@ -21,7 +20,7 @@ PROPERTY = hypothesis_settings(
 
 
 @pytest.fixture(scope="module")
-def wh(factory_home: Path) -> Warehouse:
+def wh(engine_for_all: None) -> Warehouse:
     found = warehouse()
     found.execute("CREATE DATABASE IF NOT EXISTS client_test")
     return found

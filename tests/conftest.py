@@ -26,9 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def factory_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data folder of its own for the test process, with its embedded engine stopped at the end."""
+    """A data folder of its own for the test process, with its embedded engine stopped at the end: never that of who runs tests."""
     home = tmp_path_factory.mktemp("home")
     old = {name: os.environ.get(name) for name in ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL")}
     os.environ["FACTORY_HOME"] = str(home)
@@ -60,8 +60,11 @@ def _empty() -> None:
 
 
 @pytest.fixture(scope="module")
-def engine_for_all(factory_home: Path) -> None:
-    """A running warehouse for tests that publish nothing."""
+def engine_for_all(factory_home: Path) -> Iterator[None]:
+    """A running warehouse for the tests of a module together, emptied after the last of them."""
+    _empty()
+    yield
+    _empty()
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def rows() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def base(rows: pa.Table) -> DatasetQuery:
+def base(engine_for_all: None, rows: pa.Table) -> DatasetQuery:
     return DatasetQuery(DatasetQuery.from_arrow(rows, shard="shard").save("undecided"))
 
 

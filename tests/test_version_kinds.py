@@ -21,7 +21,7 @@ SAVES = 5 if ALL else 2
 
 
 @pytest.fixture(scope="module")
-def laion(factory_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
+def laion(engine_for_all: None, tmp_path_factory: pytest.TempPathFactory) -> Version:
     folder = write_folder(tmp_path_factory.mktemp("kinds"), samples=60, shards=3, seed=3).path
     made = DatasetQuery.from_source(str(folder)).save("laion")
     labels(DatasetQuery(made)).save("labels")
