@@ -6,7 +6,6 @@ Some of the kinds, saved twice; all of them, saved five times, with ALL_KINDS=1,
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
