@@ -105,7 +105,7 @@ def _gathered(code: types.CodeType) -> _Contents:
     return found
 
 
-def _gather(code: types.CodeType, prefix: str, found: _Contents) -> None:
+def _gather(code: types.CodeType, prefix: str, found: _Contents, *, classes: bool = True) -> None:
     """Add what the body of a module or class stores under names, each once: functions without decorator, constants."""
     stored: dict[str, list[Any]] = {}
     before: list[tuple[str, Any]] = []
@@ -126,7 +126,8 @@ def _gather(code: types.CodeType, prefix: str, found: _Contents) -> None:
         if len(values) != 1 or value is None or name in _OF_BODIES:
             continue
         if isinstance(value, _Body):
-            _gather(value.code, f"{prefix}{name}.", found)
+            if classes:
+                _gather(value.code, f"{prefix}{name}.", found)
         elif isinstance(value, types.CodeType):
             found.functions[prefix + name] = value
         elif isinstance(value, _Imported):
@@ -248,8 +249,10 @@ def constants_set(module: types.ModuleType) -> list[str]:
 @lru_cache(maxsize=512)
 def _constants(path: str, modified: int) -> Mapping[str, Any]:
     """What a file that was imported before stores as constants; `modified` tells one state of it from another."""
-    code = _kept(path)
-    return {} if code is None else _gathered(code).constants
+    code, found = _kept(path), _Contents({}, {}, {})
+    if code is not None:
+        _gather(code, "", found, classes=False)
+    return found.constants
 
 
 def _looked_up(module: types.ModuleType, name: str) -> Any:

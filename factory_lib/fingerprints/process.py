@@ -170,7 +170,7 @@ _STATES: dict[str, _State] = {
     ),
     "printing of numpy": _State(
         "numpy",
-        lambda numpy: {name: numpy.get_printoptions()[name] for name in _PRINTING},
+        lambda numpy: {name: value for name, value in numpy.get_printoptions().items() if name in _PRINTING},
         lambda numpy, value: numpy.set_printoptions(**value),
         _PRINTING,
         frozenset({"str", "repr", "array2string", "array_str", "array_repr", "format"}),
