@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 from hypothesis import given
+from hypothesis import settings as trying
 from hypothesis import strategies as st
 
 from factory_lib import C, DatasetQuery, fn, signal
@@ -68,6 +69,7 @@ def test_bytes_of_signals_and_of_arrow() -> None:
 binaries = st.lists(st.none() | st.binary(max_size=5), max_size=6)
 
 
+@trying(max_examples=40)
 @given(binaries, st.integers(0, 3), st.sampled_from([pa.binary(), pa.large_binary(), pa.binary_view()]))
 def test_lists_of_numbers_are_the_bytes(values: list[bytes | None], start: int, kind: pa.DataType) -> None:
     column = pa.array(values, kind)[start:]
@@ -77,6 +79,7 @@ def test_lists_of_numbers_are_the_bytes(values: list[bytes | None], start: int, 
     assert [None if value is None else bytes(value) for value in made.to_pylist()] == values[start:]
 
 
+@trying(max_examples=40)
 @given(st.lists(st.none() | st.lists(st.binary(max_size=3), max_size=3), max_size=5), st.integers(0, 3))
 def test_lists_within_lists(values: list[list[bytes] | None], start: int) -> None:
     made = as_byte_lists(pa.array(values, pa.list_(pa.binary()))[start:])

@@ -12,10 +12,14 @@ import dagster as dg
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from factory_lib import C, DatasetQuery
+from factory_lib.demo.run import demonstrate
+from factory_lib.errors import FileMissing
 from factory_lib.orchestration.running import load_definitions, run_graph
 from factory_lib.orchestration.shards import ShardSource
+from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import latest
 from tests.s3 import Bucket
@@ -83,6 +87,17 @@ def test_a_pool_whose_metadata_lies_in_other_shards(
 
 
 UP_TO_THE_BASIC_FILTER = ["samples", "image_signals", "clip_embeddings", "basic_filter"]
+
+
+def test_a_source_that_is_not_there_is_not_remembered(
+    definitions: dg.Definitions, factory_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factory_lib.orchestration.running.load_definitions", lambda: definitions)
+    remember_source("s3://before/it")
+    with pytest.raises(FileMissing, match="does not exist"):
+        demonstrate(str(tmp_path / "nowhere"), Console(file=io.StringIO()))
+    assert settings().source == "s3://before/it"
+    (factory_home / "source").unlink()
 
 
 @pytest.mark.parametrize("lacking", ["captions", "pictures"])

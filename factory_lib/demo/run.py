@@ -49,8 +49,8 @@ def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
     source = DemoSource(uri, None, mapping or {}) if uri else rendered_source(console)
-    remember_source(source.uri, source.mapping)
     outcome = materialize(source, console)
+    remember_source(source.uri, source.mapping)
     if outcome.errors:
         raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
     from factory_lib.demo.report import print_report
@@ -86,6 +86,7 @@ def materialize(source: DemoSource, console: Console) -> Outcome:
         task = bar.add_task("looking at the source", total=None)
 
         def on_run(stages: tuple[str, ...], partitions: tuple[str, ...]) -> None:
+            remember_source(source.uri, source.mapping)  # one that cannot be opened never comes here
             where = f" for {len(partitions)} shards" if len(partitions) > 1 else ""
             bar.console.print(f"  {' → '.join(stages)}{where}")
 
