@@ -285,3 +285,8 @@ def test_a_state_of_another_boot_is_not_believed(home: Path) -> None:
     assert engine_status(home) is None
     state.write_text(real)
     assert engine_status(home) is not None
+
+
+def test_an_engine_whose_log_is_gone_is_still_an_error_of_ours(tmp_path: Path) -> None:
+    """As where a data folder is removed while something asks for its engine."""
+    assert embedded._tail(tmp_path / "engine.log", 0) == "(its log is gone)"

@@ -292,9 +292,12 @@ def _read(descriptor: int) -> bytes:
 
 
 def _tail(log: Path, begin: int, lines: int = 12) -> str:
-    with open(log, "rb") as file:
-        file.seek(begin)
-        text = file.read().decode(errors="replace").strip()
+    try:
+        with open(log, "rb") as file:
+            file.seek(begin)
+            text = file.read().decode(errors="replace").strip()
+    except FileNotFoundError:  # the data folder was removed meanwhile
+        return "(its log is gone)"
     return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(its log is empty)"
 
 
