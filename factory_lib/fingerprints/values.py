@@ -130,6 +130,8 @@ class Values:
         kind = type(value)
         if kind is str:
             return f"str {self._located(value, value, os.path.isabs(value), path)}"
+        if kind is bytes and len(value) > _SMALL:
+            return f"bytes {_hash(value)}"
         if kind in ATOMS:
             return f"{kind.__name__} {value!r}"
         number = id(value)
