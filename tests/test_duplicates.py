@@ -101,6 +101,14 @@ def test_the_largest_stays_then_the_earliest_shard_and_copies_of_copies_are_one_
     assert {key: kept for key, (kept, _, _) in found_in(query).items()} == {"0": "2", "1": "2", "3": "2"}
 
 
+def test_of_equal_pictures_the_first_in_row_order_is_told_in_whatever_order_they_are_read(engine: None) -> None:
+    query = table_of([scene(5)] * 12, list("lfcibkeajdhg"))
+    first = query.filter("shard = 'a'").select("sample_id").to_arrow()["sample_id"][0].as_py()
+    found = near_duplicates(query).to_arrow()
+    assert found["shard"].to_pylist() == list("bcdefghijkl")
+    assert set(found["matched"].to_pylist()) == set(found["duplicate_of"].to_pylist()) == {first}
+
+
 def test_plain_and_missing_pictures_have_no_duplicates(engine: None) -> None:
     white = Image.new("RGB", (50, 50), "white")
     query = table_of([white, white.copy(), Image.new("RGB", (60, 60), "navy")])

@@ -210,9 +210,13 @@ def _equal(
 
 
 def _read(block: Block) -> tuple[pa.Table, NDArray[np.uint8], NDArray[np.int64]]:
-    """The samples without their thumbnails, the thumbnails, and which sample each is of."""
+    """The samples without their thumbnails, the thumbnails, and which sample each is of.
+
+    They come in row order: which of equal pairs is told, and the last digits of scores, depend
+    on it, and the engine gives rows in any.
+    """
     rendering = Rendering()
-    stream = warehouse().stream(rendering.select(block), rendering.params, rendering.settings)
+    stream = warehouse().stream(rendering.select(block.in_row_order()), rendering.params, rendering.settings)
     batches, planes, owners, count = [], [], [], 0
     with track("reading thumbnails") as progress:
         for batch in stream:

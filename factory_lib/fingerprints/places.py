@@ -211,3 +211,8 @@ def _site_folders() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _python_folders() -> tuple[str, ...]:
     return (os.path.dirname(os.__file__),)  # `sysconfig` takes long to import
+
+
+def same_package(one: str, other: str) -> bool:
+    """Whether two dotted names begin in one package."""
+    return one.partition(".")[0] == other.partition(".")[0]

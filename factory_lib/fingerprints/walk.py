@@ -30,7 +30,7 @@ from factory_lib.fingerprints.parts import (
     registered,
     with_attributes,
 )
-from factory_lib.fingerprints.places import place_of
+from factory_lib.fingerprints.places import place_of, same_package
 from factory_lib.fingerprints.sources import Sources
 from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_state, type_name
 from factory_lib.fingerprints.writes import written
@@ -300,16 +300,21 @@ class Walk(Found):
         self.names |= known.names
 
     def _reach(self, value: Any, attributes: tuple[str, ...], path: str) -> str:
-        """Go through the modules of `package.module.name`, then use what is found."""
+        """Go through the modules of `package.module.name`, then use what is found.
+
+        A name of a package of others stands for what came with it, whether its module was imported yet or not.
+        """
+        theirs = ""
         while isinstance(value, types.ModuleType) and attributes:
             module, (name, *rest) = value.__name__, attributes
             if self._skips(module):
                 return f"{module}.{name}"
             path = f"{module}.{name}"
             if place_of(module, vars(value)).owner != "own":
+                theirs = theirs or path
                 inner = vars(value).get(name, _MISSING)
                 if not isinstance(inner, types.ModuleType):
-                    return self._of_others(value, name, inner)
+                    return self._of_others(value, name, inner, theirs)
             else:
                 self._uses(module, name)
                 self._extension(module)
@@ -317,18 +322,22 @@ class Walk(Found):
             if inner is _MISSING:
                 return path
             value, attributes = inner, tuple(rest)
-        return self.use(value, path)
+        text = self.use(value, path)
+        return theirs if theirs and same_package(text, theirs) else text
 
-    def _of_others(self, module: types.ModuleType, name: str, value: Any) -> str:
+    def _of_others(self, module: types.ModuleType, name: str, value: Any, known_as: str) -> str:
         """Something that an installed module, or one of Python's, holds: as it came with it, or set by the user."""
         path = f"{module.__name__}.{name}"
         is_installed = self.package(module.__name__)
         if value is _MISSING:
-            return path
+            return known_as
         if self._is_code(value):
-            return self._set_from_outside(module, name) if self._is_users(value) else self._refer(value, path)
+            if self._is_users(value):
+                return self._set_from_outside(module, name)
+            text = self._refer(value, path)
+            return known_as if same_package(text, known_as) and text.rpartition(".")[2] == name else text
         if type(value) not in ATOMS:
-            return path
+            return known_as
         if differs(module, name, value):
             return self._set_from_outside(module, name)
         if not is_installed:
