@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -38,13 +37,6 @@ def table(wh: Warehouse) -> Iterator[Callable[[str], str]]:
     yield create
     for name in made:
         wh.execute(f"DROP TABLE {name} SYNC")
-
-
-def wait_for(done: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def running(wh: Warehouse, mark: str) -> int:

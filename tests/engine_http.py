@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,10 +65,3 @@ def table(http: Http) -> Iterator[str]:
     http.text(f"CREATE TABLE {name} (a Int64, s String) ENGINE = MergeTree ORDER BY a")
     yield name
     http.text(f"DROP TABLE {name} SYNC")
-
-
-def wait_for(done: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from factory_lib.errors import EngineError
 from factory_lib.warehouse.client import Warehouse
-from tests.client_engine import PROPERTY, UTC, running, table, wait_for, wh
+from tests.client_engine import PROPERTY, UTC, running, table, wh
+from tests.waiting import wait_for
 
 __all__ = ["table", "wh"]
 

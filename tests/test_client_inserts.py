@@ -11,7 +11,8 @@ import pytest
 
 from factory_lib.errors import EngineError
 from factory_lib.warehouse.client import Warehouse
-from tests.client_engine import UTC, running, table, wait_for, wh
+from tests.client_engine import UTC, running, table, wh
+from tests.waiting import wait_for
 
 __all__ = ["table", "wh"]
 

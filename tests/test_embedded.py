@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from factory_lib.warehouse import embedded
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.embedded import engine_status, engine_url, stop_engine
 from factory_lib.warehouse.space import RESERVE
+from tests.waiting import wait_for
 
 ASK = """
 import sys
@@ -41,13 +42,6 @@ def pid_of(home: Path) -> int:
     found = engine_status(home)
     assert found is not None
     return int(found["pid"])
-
-
-def wait_for(done: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_eight_processes_at_once_get_one_engine(home: Path) -> None:

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.engine_http import MIB, Http, http, table, wait_for
+from tests.engine_http import MIB, Http, http, table
+from tests.waiting import wait_for
 
 __all__ = ["http", "table"]
 

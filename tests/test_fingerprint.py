@@ -474,30 +474,3 @@ def test_what_runs_counts_and_not_the_file_it_came_from(tmp_path: Path, monkeypa
 
     importlib.reload(edited_later)
     assert code_components(edited_later.score) != loaded
-
-
-def test_what_others_imported_already_is_no_part_of_a_fingerprint(tmp_path: Path) -> None:
-    """Packages that import their parts when they are asked for, and parts that somebody else has imported."""
-    code = """
-        import concurrent, json, sys, xml
-        import numpy as np, scipy
-        from factory_lib.signals.fingerprint import code_components
-
-        def drawn(n):
-            return np.random.default_rng(n).random() + scipy.stats.norm.pdf(n) + scipy.linalg.norm([n])
-
-        def parsed(text):
-            return concurrent.futures.Future, xml.dom.minidom.parseString(text), np.fft
-
-        print(json.dumps([code_components(drawn), code_components(parsed)]))
-    """
-    path = tmp_path / "parts.py"
-    path.write_text(textwrap.dedent(code))
-    loaded = "numpy.random, numpy.fft, scipy.stats, scipy.linalg, concurrent.futures, xml.dom.minidom"
-    run = f"import runpy; runpy.run_path({str(path)!r})"
-    there = [
-        json.loads(subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout)
-        for text in (run, f"import {loaded}; {run}")
-    ]
-    assert there[0] == there[1]
-    assert {"package:numpy", "package:scipy"} <= there[0][0].keys()
