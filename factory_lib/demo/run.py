@@ -50,7 +50,6 @@ def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | 
     started = time.monotonic()
     source = DemoSource(uri, None, mapping or {}) if uri else rendered_source(console)
     outcome = materialize(source, console)
-    remember_source(source.uri, source.mapping)
     if outcome.errors:
         raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
     from factory_lib.demo.report import print_report

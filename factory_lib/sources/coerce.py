@@ -21,11 +21,6 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema)
 
 
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds raw bytes, which stay in their file."""
-    return is_binary(kind) or bool(pa.types.is_fixed_size_binary(kind))
-
-
 def is_binary(kind: pa.DataType) -> bool:
     """Whether values are bytes of any length."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

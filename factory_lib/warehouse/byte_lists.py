@@ -12,14 +12,24 @@ BYTES = pa.list_(pa.field("item", pa.uint8(), nullable=False))
 """Arrow type of a column of bytes."""
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values of this type are bytes themselves."""
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
 def holds_bytes(kind: pa.DataType) -> bool:
     """Whether values of this type hold bytes, at any depth."""
-    return _is_bytes(kind) or any(holds_bytes(kind.field(at).type) for at in range(kind.num_fields))
+    return is_bytes(kind) or any(holds_bytes(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def with_byte_lists(kind: pa.DataType) -> pa.DataType:
     """The type with lists in place of bytes, at any depth; of a map's keys and values, too."""
-    if _is_bytes(kind):
+    if is_bytes(kind):
         return BYTES
     if not holds_bytes(kind):
         return kind
@@ -36,7 +46,7 @@ def as_byte_lists(column: pa.Array) -> pa.Array:
     kind = column.type
     if not holds_bytes(kind):
         return column
-    if _is_bytes(kind):
+    if is_bytes(kind):
         return _as_list(column.cast(pa.binary()))
     mask = column.is_null() if column.null_count else None
     if pa.types.is_struct(kind):
@@ -67,12 +77,3 @@ def _as_list(column: pa.BinaryArray) -> pa.ListArray:
     size = data.size if data is not None else 0
     numbers = pa.Array.from_buffers(pa.uint8(), size, [None, data if data is not None else pa.py_buffer(b"")])
     return pa.Array.from_buffers(BYTES, len(column), [valid, offsets], -1, column.offset, [numbers])
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
