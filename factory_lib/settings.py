@@ -66,7 +66,6 @@ class Settings:
     cache: Path
     cache_bytes: int
     shared_cache: str | None
-    retry_seconds: float
 
 
 def settings() -> Settings:
@@ -92,7 +91,6 @@ def settings() -> Settings:
         cache=Path(os.environ.get("FACTORY_CACHE") or home / "cache").expanduser().absolute(),
         cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
         shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
-        retry_seconds=_number("FACTORY_RETRY_SECONDS", 300.0),
     )
 
 
@@ -132,6 +130,17 @@ def signal_timeout() -> float:
         SettingsError: no number.
     """
     return _number("FACTORY_SIGNAL_TIMEOUT", 600.0)
+
+
+def retry_seconds() -> float:
+    """`FACTORY_RETRY_SECONDS`, how long a request to storage that fails for now is tried again (default 300).
+
+    Asked for with each request: all settings would take as long as a hundredth of one.
+
+    Raises:
+        SettingsError: no number.
+    """
+    return _number("FACTORY_RETRY_SECONDS", 300.0)
 
 
 def _workers() -> int:

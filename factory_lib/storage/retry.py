@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from factory_lib.redaction import redact
-from factory_lib.settings import settings
+from factory_lib.settings import retry_seconds
 from factory_lib.storage.files import ChangedError
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def with_retries(
 def patience_seconds() -> float:
     """How long requests of this task are tried again."""
     limit = _limit.get()
-    return settings().retry_seconds if limit is None else min(limit, settings().retry_seconds)
+    return retry_seconds() if limit is None else min(limit, retry_seconds())
 
 
 @contextmanager
