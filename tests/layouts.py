@@ -276,6 +276,30 @@ def class_folders(root: Path) -> str:
     return ""
 
 
+def captions_apart(root: Path) -> str:
+    """Captions in a folder of their own, for each split."""
+    for n, name in enumerate(files(root, lambda n: f"images/{'val' if n % 3 else 'train'}/{n % 3}{n // 3}.jpg")):
+        path = root / name.replace("images", "captions").replace(".jpg", ".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(caption(n))
+    return ""
+
+
+def file_names(root: Path) -> str:
+    """Tars, and a table somewhere else that names their members as files of another machine."""
+    tar(root / "tars" / "0.tar", [(f"train/{name}", data) for name, data in members(text=None)])
+    names = [f"/data/other/train/{n:09d}.jpg" for n in NUMBERS]
+    save(pd.DataFrame({"file_name": names, "text": [caption(n) for n in NUMBERS]}).iloc[::-1], root / "m.csv")
+    return "tars"
+
+
+def partitions(root: Path) -> str:
+    """A table in folders that are its columns."""
+    rows = [{"image": {"bytes": jpeg(n), "path": None}, "text": caption(n), "split": f"s{n % 2}"} for n in NUMBERS]
+    pq.write_to_dataset(pa.Table.from_pylist(rows), str(root), partition_cols=["split"])
+    return ""
+
+
 def packed_table(root: Path) -> str:
     """A compressed CSV beside pictures."""
     beside("captions.csv", "path")(root)
@@ -320,4 +344,7 @@ LAYOUTS = {
     "datacomp metadata": Layout(pool, pictures=False),
     "datacomp pool": Layout(datacomp),
     "class folders": Layout(class_folders),
+    "captions apart": Layout(captions_apart),
+    "file names as metadata": Layout(file_names, {"metadata": "{folder}/m.csv"}),
+    "partitions": Layout(partitions, unpack=True),
 }

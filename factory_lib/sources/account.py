@@ -16,6 +16,9 @@ EXAMPLES = 3
 _PICTURES = frozenset("heic heif raw dng cr2 nef arw psd svg pdf eps ico tga jxl exr hdr mp4 webm mov avi mkv".split())
 _UNFINISHED = frozenset("part partial tmp temp crdownload download".split())
 _PROSE = frozenset("md rst html log lock sha256 md5 yaml yml toml py sh".split())
+_ABOUT = (
+    "readme", "license", "licence", "_success", "_metadata", "_common_metadata", "thumbs.db", "desktop.ini",
+)  # fmt: skip
 ABOUT_OTHERS = ("_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Ends of the names of files that img2dataset and Hugging Face's datasets write beside the samples."""
 
@@ -181,6 +184,8 @@ def reason_of(name: str, format: str) -> tuple[str, bool]:
     ending = extension_of(name).removeprefix(".")
     if ending in _UNFINISHED:
         return "looks like an unfinished download", True
+    if "_delta_log" in name.split("/"):
+        return "the log of a Delta table, whose files are read as they lie, also those that it took out", False
     if any(part.startswith(".") for part in name.split("/")):
         return "hidden", False
     if ending in _PICTURES:
@@ -188,6 +193,8 @@ def reason_of(name: str, format: str) -> tuple[str, bool]:
     base = name.rsplit("/", 1)[-1].lower()
     if base.endswith(ABOUT_OTHERS):
         return "says how other files were made", False
-    if ending in _PROSE or base.startswith(("readme", "license", "licence", "_success", "thumbs.db", "desktop.ini")):
+    if "imagesets" in name.lower().split("/"):
+        return "lists the pictures of a split, which becomes no column", False
+    if ending in _PROSE or base.startswith(_ABOUT):
         return "holds no samples", False
     return f"belongs to no sample of the format {format}", True

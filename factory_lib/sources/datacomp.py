@@ -52,7 +52,7 @@ class JoinedSource:
             open_index(self.metadata).tell(report)
         example = None
         for batch in self.samples.read(own, report):
-            keys = batch.column(self.metadata.on)
+            keys = batch.column(self.metadata.on_samples)
             example = example or next((key.as_py() for key in keys if key.is_valid), None)
             yield join_rows(batch, self._rows_of(keys, report), self.schema)
         if report.samples and report.counts.get("no_metadata") == report.samples:

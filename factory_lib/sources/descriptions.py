@@ -23,6 +23,7 @@ from factory_lib.sources.columns import column_name
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.layout import IMAGES
+from factory_lib.sources.parallel import folders_beside, named_by
 from factory_lib.sources.picture_names import Naming, PictureNames
 from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport
@@ -92,6 +93,7 @@ class Described:
 
 def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
     """The tables among some files: also those in JSON, unless it is a picture's own, as an array may be, too."""
+    files = [file for file in files if "/_delta_log/" not in file.path]
     others = _no_pictures_own(files)
     documents = [
         TablePair(file, None)
@@ -110,9 +112,10 @@ def texts_among(files: Sequence[FileInfo]) -> list[TablePair]:
 
 
 def _no_pictures_own(files: Sequence[FileInfo]) -> list[FileInfo]:
-    """Files that have the name of no picture."""
+    """Files that have the name of no picture, beside them or in a folder of their own."""
     pictures = {split_path(file.path)[0] for file in files if split_path(file.path)[1] in IMAGES}
-    return [file for file in files if split_path(file.path)[0] not in pictures]
+    beside = folders_beside(file.path for file in files)
+    return [file for file in files if named_by(file.path, beside)[0] not in pictures]
 
 
 def describe(

@@ -24,9 +24,12 @@ from factory_lib.sources.keyindex import KeyedTables
 from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
 from factory_lib.sources.listing import listed, visible
 from factory_lib.sources.mapping import Mapping
+from factory_lib.sources.members import LAST_DOT
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.packedtar import first_members
+from factory_lib.sources.partitions import partitioned
+from factory_lib.sources.sample_names import find_names, knows_some
 from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER, Source
 from factory_lib.sources.surviving import reading
@@ -124,7 +127,7 @@ def open_source(
             account.settle_files(root, (file.uri for file in seen), used, name)
             if metadata is not None:
                 source = (_described_by(source, found, metadata, on) if isinstance(source, ImageFolder) else None) or (
-                    join_metadata(source, metadata, on, vectors, account)
+                    join_metadata(source, metadata, on, vectors, account, key_pattern)
                 )
             said = {"on": on, "vectors": None if vectors is None else list(vectors), **mapping.options()}
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), **said}
@@ -163,7 +166,7 @@ def opened_with(source: Source) -> dict[str, Any] | None:
 def _described_by(source: ImageFolder, found: _Found, metadata: str, on: str | None) -> ImageFolder | None:
     """Pictures with tables from elsewhere that name them by their files; None for tables that have a key to join by."""
     root, seen = listed(store().resolve(metadata), Account())
-    tables = tables_among(visible(root, seen))
+    tables = partitioned(root, tables_among(visible(root, seen)))
     if on is not None or not tables or set(_first_schema(tables, found).names) & set(KEYS) & set(source.schema.names):
         return None
     described = open_folder(found.uri, found.files, [*found.tables, *tables], found.caption, Account())
@@ -180,8 +183,12 @@ def join_metadata(
     on: str | None = None,
     vectors: Sequence[str] | None = None,
     account: Account | None = None,
+    key_pattern: str | None = None,
 ) -> JoinedSource:
-    """Join the columns of tables to the samples of a source, by a column of both.
+    """Join the columns of tables to the samples of a source: by a column of both, or by one that names their files.
+
+    Args:
+        key_pattern: where extensions begin in names of files; see `Mapping`.
 
     Raises:
         SourceError: there are no tables at `metadata`, or nothing to join by.
@@ -190,23 +197,35 @@ def join_metadata(
     account = Account() if account is None else account
     root, seen = listed(uri, account)
     found = _Found(root, tuple(visible(root, seen)), vectors, 1, 3, account)
-    joined = _joined(source, found, on)
+    joined = _joined(source, found, on, key_pattern)
     used = {file.uri for pair in joined.metadata.pairs for file in pair.files}
     account.settle_files(root, (f.uri for f in seen), used, "tables")
     return joined
 
 
-def _joined(source: Source, found: _Found, on: str | None) -> JoinedSource:
-    uri, pairs = found.uri, tuple(found.tables)
+def _joined(source: Source, found: _Found, on: str | None, key_pattern: str | None = None) -> JoinedSource:
+    uri, pairs, home = found.uri, tuple(found.tables), settings().home / "sources"
     if not pairs:
         raise SourceError(
             f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(found.files)}."
         )
     schema = _first_schema(pairs, found)
     shared = [name for name in KEYS if name in schema.names and name in source.schema.names]
+    pattern = key_pattern if source.format in _OF_TARS else LAST_DOT
+    if on is None or (on in schema.names and on not in source.schema.names):
+        names = None if shared and on is None else find_names(source, pairs, on, pattern)
+        if names is None and on is None and shared[:1] == ["key"]:
+            as_they_are = KeyedTables(pairs, "key", schema, home, _are_numbers(schema, source, "key"))
+            if not knows_some(source, pairs, "key", as_they_are.keys):
+                names = find_names(source, pairs, "key", pattern)
+        if names is not None:
+            kind = shown_type(schema.field(names.column).type)
+            found.account.use("columns", kind, names.column, "names the samples by their files")
+            return JoinedSource(source.uri, source, KeyedTables(pairs, names.column, schema, home, names=names))
     if on is None and not shared:
         raise SourceError(
-            f"{redact(uri)} has none of the columns {', '.join(KEYS)} in common with {redact(source.uri)}.",
+            f"{redact(uri)} has none of the columns {', '.join(KEYS)} in common with {redact(source.uri)}, and names "
+            "none of its first samples by their files.",
             f"Name a column of both with on=…; the tables have {', '.join(schema.names)}, and the samples "
             f"{', '.join(name for name in source.schema.names if source.schema.field(name).type != POINTER)}.",
         )
@@ -214,10 +233,14 @@ def _joined(source: Source, found: _Found, on: str | None) -> JoinedSource:
     for where, names in ((uri, schema.names), (source.uri, source.schema.names)):
         if on not in names:
             raise SourceError(f"{redact(where)} has no column {on!r} to join by.", nearest(on, names))
-    kinds = (schema.field(on).type, source.schema.field(on).type)
-    numbers = any(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
-    tables = KeyedTables(pairs, on, schema, settings().home / "sources", numbers)
+    tables = KeyedTables(pairs, on, schema, home, _are_numbers(schema, source, on))
     return JoinedSource(source.uri, source, tables)
+
+
+def _are_numbers(schema: pa.Schema, source: Source, on: str) -> bool:
+    """Whether keys are to be compared as numbers: they are such in the tables, or in the samples."""
+    kinds = (schema.field(on).type, source.schema.field(on).type)
+    return any(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -242,7 +265,7 @@ class _Found:
     @cached_property
     def tables(self) -> list[TablePair]:
         """Tables: also those in JSON, unless it is a picture's own."""
-        return tables_among(self.files)
+        return partitioned(self.uri, tables_among(self.files))
 
     def below(self, folder: str) -> _Found:
         """Only what is in a folder of it."""

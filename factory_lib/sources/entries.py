@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factory_lib.errors import SourceError
-from factory_lib.sources.layout import IMAGES
+from factory_lib.pictures import EXTENSIONS
 from factory_lib.sources.streams import LFS
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tar import INLINE_BYTES
@@ -91,7 +91,7 @@ def picture_format(head: bytes) -> str | None:
 
 def is_lfs_pointer(entry: Entry) -> bool:
     """Whether a picture is not there, but what git keeps in its place."""
-    if entry.size >= _POINTER_BYTES or split_path(entry.path)[1] not in IMAGES:
+    if entry.size >= _POINTER_BYTES or split_path(entry.path)[1] not in EXTENSIONS:
         return False
     return beginning(entry, len(LFS)).startswith((LFS, b"/annex/objects/"))
 

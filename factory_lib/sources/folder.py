@@ -12,16 +12,19 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from factory_lib.sources.account import Account, extension_of
+from factory_lib.sources.classes import find_classes
 from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema, texts_among
 from factory_lib.sources.entries import Entry, beginning, entries_below, is_lfs_pointer, picture_format, split_path
 from factory_lib.sources.img2dataset import join_rows, joined_schema
-from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder
+from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, may_be_labels
 from factory_lib.sources.members import Members
+from factory_lib.sources.parallel import ARRAYS, SIDECARS, Beside, folders_beside, named_by
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
@@ -31,10 +34,6 @@ from factory_lib.sources.webdataset import build_samples
 from factory_lib.storage.files import path_of
 from factory_lib.storage.store import FileInfo
 
-SIDECARS = ("txt", "caption", "json", "cls")
-"""Extensions of what is read where it has the name of a picture."""
-ARRAYS = ("npz", "npy")
-"""Extensions of what is pointed at where it has the name of a picture, as the latents that trainers keep."""
 FOLDERS_APART = 64
 """Up to this many folders are a shard each; of more, small neighbours share one."""
 SHARD_FILES = 2_000
@@ -55,6 +54,8 @@ class Pictures:
         layout: what extensions and JSON fields become.
         tables: that describe them.
         extensions: path -> extension by its content, of pictures whose name has no known one.
+        beside: folders of files about the pictures of another one.
+        classes: files that name the classes of labels.
         bare_keys: whether keys are names without their folder, as img2dataset's are.
         settled: columns where others like it settled them; None for those of its own.
     """
@@ -62,6 +63,8 @@ class Pictures:
     layout: Layout
     tables: tuple[Described, ...] = ()
     extensions: tuple[tuple[str, str], ...] = ()
+    beside: tuple[Beside, ...] = ()
+    classes: tuple[Entry, ...] = ()
     bare_keys: bool = False
     settled: pa.Schema | None = None
 
@@ -76,21 +79,31 @@ class Pictures:
     def _by_content(self) -> dict[str, str]:
         return dict(self.extensions)
 
+    @cached_property
+    def _beside(self) -> dict[str, Beside]:
+        return {one.folder: one for one in self.beside}
+
     def extension(self, entry: Entry) -> str:
         """What kind of file it is."""
-        return self._by_content.get(entry.path) or split_path(entry.path)[1]
+        known = self._by_content.get(entry.path)
+        return known or named_by(entry.path, self._beside)[1]
+
+    def stem(self, entry: Entry) -> str:
+        """The path of its picture without what says the format."""
+        return entry.path if entry.path in self._by_content else named_by(entry.path, self._beside)[0]
 
     def key(self, entry: Entry) -> str:
         """The key of its sample."""
-        key = entry.path if entry.path in self._by_content else split_path(entry.path)[0]
-        return key.rpartition("/")[2] if self.bare_keys else key
+        stem = self.stem(entry)
+        return stem.rpartition("/")[2] if self.bare_keys else stem
 
     def rows(self, entries: Sequence[Entry], report: ShardReport) -> Iterator[pa.RecordBatch]:
-        """Samples of some entries, which are sorted by path."""
+        """Samples of some entries, by their names."""
+        entries = sorted(entries, key=self.stem)  # in which those of one sample stand together
         start = 0
         while start < len(entries):
             stop = min(start + _FILES_AT_ONCE, len(entries))
-            while stop < len(entries) and split_path(entries[stop].path)[0] == split_path(entries[stop - 1].path)[0]:
+            while stop < len(entries) and self.stem(entries[stop]) == self.stem(entries[stop - 1]):
                 stop += 1
             batch = self._batch(entries[start:stop], report)
             report.samples += len(batch)
@@ -179,28 +192,35 @@ class ImageFolder:
 
     def shards(self) -> list[SourceShard]:
         """One a folder that has files of its own, or small neighbours together; with the tables that describe them."""
-        by_folder: dict[str, list[FileInfo]] = {}
+        root = path_of(self.uri).rstrip("/")
+        moved = {
+            f"{root}/{one.folder}".rstrip("/"): f"{root}/{one.pictures}".rstrip("/") for one in self.pictures.beside
+        }
+        found: dict[str, list[FileInfo]] = {}
         for file in self.files:
-            by_folder.setdefault(file.path.rsplit("/", 1)[0], []).append(file)
+            folder = file.path.rsplit("/", 1)[0]
+            found.setdefault(moved.get(folder, folder), []).append(file)
+        by_folder = dict(sorted(found.items())) if moved else found
         groups: list[tuple[str, tuple[FileInfo, ...]]] = []
         for folders in [[f] for f in by_folder] if len(by_folder) <= FOLDERS_APART else gathered(by_folder):
             files = tuple(file for folder in folders for file in by_folder[folder])
-            below = [folder.removeprefix(path_of(self.uri).rstrip("/")).strip("/") for folder in folders]
+            below = [folder.removeprefix(root).strip("/") for folder in folders]
             tables = (t.table.files for t in self.pictures.tables if any(map(t.naming.is_below, below)))
-            groups.append((folders[0], files + tuple(file for some in tables for file in some)))
+            about = tuple(entry.file for entry in self.pictures.classes)
+            groups.append((folders[0], files + tuple(file for some in tables for file in some) + about))
         return name_shards(self.uri, groups)
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows of a shard, by path."""
-        files = [file for file in shard.files if file.uri not in self._tables]
+        files = [file for file in shard.files if file.uri in self._own]
         yield from self.pictures.rows(entries_below(self.uri, files), report)
         for table in self._accounted.get(shard.name, ()):
             tell = partial(table.account, self._paths, report)
             survived(tell, table.table.files[0].uri, "unreadable_tables", report)
 
     @cached_property
-    def _tables(self) -> set[str]:
-        return {file.uri for table in self.pictures.tables for file in table.table.files}
+    def _own(self) -> set[str]:
+        return {file.uri for file in self.files}
 
     @cached_property
     def _accounted(self) -> dict[str, list[Described]]:
@@ -253,7 +273,8 @@ def open_folder(
     """
     if files and uri == files[0].uri:
         uri = uri.rsplit("/", 1)[0]
-    kept, extensions = belonging(entries_below(uri, files))
+    entries = entries_below(uri, files)
+    kept, extensions = belonging(entries)
     if not kept:
         return None
     paths = paths_of(kept, extensions)
@@ -268,7 +289,7 @@ def open_folder(
         name = path_of(table).removeprefix(path_of(uri).rstrip("/") + "/")
         account.leave_out("files", extension_of(name), name, reason)
     by_uri = {entry.file.uri for entry in kept}
-    pictures = settle_pictures(kept, extensions, described)
+    pictures = settle_pictures(kept, extensions, described, entries)
     return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, _format(described))
 
 
@@ -277,35 +298,50 @@ def belonging(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[str, st
     content alone."""
     extensions = _by_content(entries)
     known = dict(extensions)
-    keys = {split_path(entry.path)[0] for entry in entries if split_path(entry.path)[1] in IMAGES}
+    beside = folders_beside((entry.path for entry in entries), known)
+    stems = {path if path in known else split_path(path)[0] for path in paths_of(entries, extensions)}
     kept = [
         entry
         for entry in entries
         if entry.path in known
-        or (ending := split_path(entry.path))[1] in IMAGES
-        or (ending[1] in (*SIDECARS, *ARRAYS) and ending[0] in keys)
+        or (ending := split_path(entry.path)[1]) in IMAGES
+        or (ending in (*SIDECARS, *ARRAYS) and named_by(entry.path, beside)[0] in stems)
     ]
     return kept, extensions
 
 
 def settle_pictures(
-    kept: Sequence[Entry], extensions: Sequence[tuple[str, str]], described: Sequence[Described]
+    kept: Sequence[Entry],
+    extensions: Sequence[tuple[str, str]],
+    described: Sequence[Described],
+    entries: Sequence[Entry],
 ) -> Pictures:
     """What pictures become.
 
     Args:
         kept, extensions: as `belonging` gives them.
         described: tables that describe them.
+        entries: all that is there, among which may be what names the classes of labels.
     """
     downloads = any(map(is_download, described[:1]))
-    builder = LayoutBuilder(parse_json=not downloads)
-    pictures = Pictures(Layout(), tuple(described), tuple(extensions), downloads)
+    naming, classes = find_classes(entries)
+    builder = LayoutBuilder(parse_json=not downloads, texts=frozenset({"xml"}), classes=classes)
+    beside = folders_beside((entry.path for entry in kept), dict(extensions))
+    pictures = Pictures(Layout(), tuple(described), tuple(extensions), tuple(beside.values()), bare_keys=downloads)
     builder.extensions |= dict.fromkeys(pictures.extension(entry) for entry in kept)
     builder.add_images([pictures.key(entry) for entry in kept], [pictures.extension(entry) for entry in kept])
     if not downloads:
-        documents = [entry for entry in kept if pictures.extension(entry) == "json"][:_SCHEMA_FILES]
-        builder.add_json([small(entry, ShardReport("")) for entry in documents])  # reading the shard reports it
-    return replace(pictures, layout=builder.build())
+        builder.add_json(_first_contents(kept, pictures, "json"))
+        for extension in filter(may_be_labels, builder.extensions):
+            builder.add_labels(extension, _first_contents(kept, pictures, extension))
+    layout = builder.build()
+    named = any(slot.boxes is not None and slot.boxes.kind == "yolo" for slot in layout.slots)
+    return replace(pictures, layout=layout, classes=tuple(naming) if named else ())
+
+
+def _first_contents(kept: Sequence[Entry], pictures: Pictures, extension: str) -> list[bytes | None]:
+    of_extension = (entry for entry in kept if pictures.extension(entry) == extension)
+    return [small(entry, ShardReport("")) for entry in islice(of_extension, _SCHEMA_FILES)]  # reading the shard reports
 
 
 def paths_of(kept: Sequence[Entry], extensions: Sequence[tuple[str, str]]) -> list[str]:

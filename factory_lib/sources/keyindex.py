@@ -32,12 +32,13 @@ from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings
+from factory_lib.sources.sample_names import SampleNames
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair
 
 MAX_ROWS = 200_000_000
-_FORMAT = 3
+_FORMAT = 4
 _REPORT = "report.json"
 _ROWS_AT_ONCE = 100_000
 _OLD_SECONDS = 24 * 3600.0
@@ -53,6 +54,7 @@ class KeyedTables:
         schema: settled columns of all tables, `on` among them.
         home: folder in which indexes are kept.
         numbers: whether keys are compared as the numbers that they are: `0007` is 7.
+        names: how the column names samples by their files; None where it holds what a column of theirs holds.
     """
 
     pairs: tuple[TablePair, ...]
@@ -60,9 +62,21 @@ class KeyedTables:
     schema: pa.Schema
     home: Path
     numbers: bool = False
+    names: SampleNames | None = None
+
+    @property
+    def on_samples(self) -> str:
+        """The column of samples that holds the key."""
+        return self.on if self.names is None else "key"
+
+    def keys_of_samples(self, column: pa.Array) -> pa.StringArray:
+        """Keys of samples as they are compared."""
+        return self.keys(column) if self.names is None else self.names.of_samples(column)
 
     def keys(self, column: pa.Array) -> pa.StringArray:
-        """Keys as they are compared."""
+        """Keys of the tables as they are compared."""
+        if self.names is not None:
+            return self.names.of_table(column)
         if pa.types.is_floating(column.type):  # integers among which one is missing, as pandas writes them
             whole = pc.equal(pc.floor(column), column)
             column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
@@ -84,7 +98,8 @@ class KeyedTables:
     @property
     def fingerprint(self) -> str:
         """Of the files, the columns and the format of the index: 32 hex digits."""
-        lines = [f"{_FORMAT} {self.on} {self.numbers} {self.schema.to_string(show_schema_metadata=False)}"]
+        how = f"{self.on} {self.numbers} {self.names or ''}"
+        lines = [f"{_FORMAT} {how} {self.schema.to_string(show_schema_metadata=False)}"]
         lines += [f"{file.uri}\t{file.etag}\t{file.size}" for pair in self.pairs for file in pair.files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
@@ -100,7 +115,7 @@ class KeyedTables:
             SourceError: there is no index to be had of the tables.
         """
         opened = open_index(self)
-        tables, rows = opened.places(self.keys(keys))
+        tables, rows = opened.places(self.keys_of_samples(keys))
         report.count("no_metadata", int((tables < 0).sum()))
         return opened.take(tables, rows)
 
@@ -269,6 +284,10 @@ def _build(folder: Path, tables: KeyedTables) -> None:
             _refuse_many(sum(map(len, hashes)))
         every = np.concatenate(hashes)
         order = np.argsort(every, kind="stable")
+        repeated = int((np.diff(every[order]) == 0).sum())
+        if repeated:
+            report.count("repeated_rows", repeated)
+            report.problem(f"{repeated} rows have the {tables.on!r} of a row before them, which counts")
         np.save(building / "hashes.npy", every[order])
         np.save(building / "places.npy", np.concatenate(places)[order])
         (building / _REPORT).write_text(json.dumps({"counts": report.counts, "problems": report.problems}))

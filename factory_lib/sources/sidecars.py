@@ -25,7 +25,7 @@ def text_column(contents: Contents, keys: pa.StringArray, report: ShardReport) -
 
     Bytes that are no UTF-8 become U+FFFD and are counted.
     """
-    contents = [_unmarked(content) for content in contents]
+    contents = [unmarked(content) for content in contents]
     try:
         texts = pa.array(contents, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
@@ -99,7 +99,7 @@ def json_columns(
 def parsed(content: bytes) -> Any:
     """A JSON document; None for what is none, and for null."""
     try:
-        text = (_unmarked(content) or b"").decode().strip("\ufeff \t\r\n")
+        text = (unmarked(content) or b"").decode().strip("\ufeff \t\r\n")
         try:
             found, end = _DECODE(text)
         except ValueError as error:
@@ -111,7 +111,8 @@ def parsed(content: bytes) -> Any:
     return found if end == len(text) else None
 
 
-def _unmarked(content: bytes | None) -> bytes | None:
+def unmarked(content: bytes | None) -> bytes | None:
+    """Text without the byte order mark before it, as UTF-8."""
     if content is None or content[:1] not in _FIRST_OF_MARKS:
         return content
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and len(content) % 2 == 0:

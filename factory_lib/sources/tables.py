@@ -45,6 +45,25 @@ _KINDS = "biufSU"
 
 
 @dataclass(frozen=True)
+class Partition:
+    """A column of one value, which the name of a folder has (see `partitions`).
+
+    Attributes:
+        name: as the folder has it.
+        value: as text; None for null.
+        type: int64 or text.
+    """
+
+    name: str
+    value: str | None
+    type: pa.DataType
+
+    def column(self, rows: int) -> pa.Array:
+        """The value of some rows."""
+        return pa.repeat(pa.scalar(self.value, pa.string()).cast(self.type), rows)
+
+
+@dataclass(frozen=True)
 class TablePair:
     """Files with one stem, that is one table.
 
@@ -54,13 +73,15 @@ class TablePair:
         table: attributes, in any format of `tablefiles`; None when there are only arrays.
         arrays: an npz or npy; None when there is none. Row i of it belongs to row i of the table, unless both name
             their rows by a column of `KEYS`: then that decides.
+        partitions: columns in the names of their folders; one that a file has itself counts.
     """
 
     table: FileInfo | None
     arrays: FileInfo | None
+    partitions: tuple[Partition, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"table": self.table, "arrays": self.arrays}
+        return {"table": self.table, "arrays": self.arrays, "partitions": self.partitions}
 
     def fresh(self) -> TablePair:
         """The same table with nothing open."""
@@ -124,6 +145,8 @@ class TablePair:
         for name, member in self.members.items():
             if name not in found and name not in self.left_out:
                 found[name] = POINTER if member.is_tensor else array_type(member.dtype, member.shape)
+        for one in self.partitions:
+            found.setdefault(one.name, one.type)
         taken = ("image",) if self._media else ()
         return {column: (name, found[name]) for name, column in name_columns(found, taken).items()}
 
@@ -153,6 +176,8 @@ class TablePair:
             if name in self.members and kind.equals(POINTER):
                 member = self.members[name]
                 words = f"pointers to rows of {list(member.shape[1:])} {member.dtype}, without a header"
+            elif name in self._partitions:
+                words = "in the names of folders"
             elif column != column_name(name):
                 words = words or f"a second column called {name!r}"
             if words:
@@ -212,7 +237,9 @@ class TablePair:
                 if name is None:
                     columns.append(pa.nulls(len(piece), field.type))
                     continue
-                if self._is_in_table(name):
+                if name in self._partitions:
+                    columns.append(fitted(self._partitions[name].column(len(piece)), field, self.name, report))
+                elif self._is_in_table(name):
                     columns.append(fitted(piece.column(name), field, self.name, report))
                 else:
                     columns.append(self.take_array(field, np.arange(start, start + len(piece))))
@@ -224,7 +251,7 @@ class TablePair:
 
     def array_columns(self, schema: pa.Schema) -> list[str]:
         """Columns of `schema` that are in the npz or npy."""
-        return [name for name in schema.names if name in self.fields and not self._is_in_table(self.fields[name][0])]
+        return [name for name in schema.names if name in self.fields and self.fields[name][0] in self._own_arrays]
 
     def take_array(self, field: pa.Field, rows: npt.NDArray[np.int64]) -> pa.Array:
         """Some rows of an array as a column.
@@ -241,6 +268,17 @@ class TablePair:
             return _places(self.arrays.uri, member, rows)
         wanted = rows if present is None else np.maximum(rows, 0)
         return array_column(read_rows(store(), self.arrays, member, wanted), present).cast(field.type)
+
+    @cached_property
+    def _own_arrays(self) -> set[str]:
+        return {name for name in self.members if not self._is_in_table(name)}
+
+    @cached_property
+    def _partitions(self) -> dict[str, Partition]:
+        """Those that no file has itself."""
+        return {
+            one.name: one for one in self.partitions if one.name not in self.members and not self._is_in_table(one.name)
+        }
 
     def _is_in_table(self, name: str) -> bool:
         return self._table is not None and name in self._table.schema.names

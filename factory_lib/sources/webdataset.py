@@ -131,11 +131,14 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
     columns: dict[str, pa.Array] = {"key": keys}
     columns |= _pointer_columns(members, sample, first, keys, uri, layout, report)
     for code, slot in enumerate(layout.slots):
-        if slot.kind not in {"text", "integer", "json", "json_text"}:
+        if slot.extension not in layout.textual:
             continue
         rows = np.flatnonzero(first & (members.codes == code))
         contents = _contents(members, rows, sample[rows], len(starts), slot, report)
-        if slot.kind == "integer":
+        if slot.boxes is not None:
+            for name, column in slot.boxes.read(contents, keys, report).items():
+                columns[name] = pc.coalesce(columns[name], column) if name in columns else column
+        elif slot.kind == "integer":
             columns[slot.column] = integer_column(contents, keys, report)
         elif slot.kind == "json":
             others: list[str | None] | None = [None] * len(starts) if slot.column else None

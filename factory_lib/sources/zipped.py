@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,13 @@ import pyarrow as pa
 from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
+from factory_lib.sources.classes import NamedClasses, find_classes
 from factory_lib.sources.descriptions import Described, describe, tables_among
 from factory_lib.sources.entries import Entry, split_path
-from factory_lib.sources.folder import SIDECARS, Pictures, belonging, paths_of, settle_pictures, small
-from factory_lib.sources.layout import Layout, LayoutBuilder
+from factory_lib.sources.folder import Pictures, belonging, paths_of, settle_pictures, small
+from factory_lib.sources.layout import Layout, LayoutBuilder, with_classes
 from factory_lib.sources.members import Members, split_names
+from factory_lib.sources.parallel import SIDECARS, folders_beside
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.surviving import reading, surviving
@@ -93,9 +96,15 @@ class Zips:
             return
         kept, extensions = belonging(entries)
         tables = _described(self.uri, archive, entries, paths_of(kept, extensions), self.beside, self.caption)
-        self._tell(archive, entries, _used(entries, kept, tables), report)
-        own = {"tables": tuple(tables), "extensions": tuple(extensions), "settled": self.pictures.schema}
-        yield from replace(self.pictures, **own).rows(self._placed(archive, kept, report), report)
+        naming, classes = find_classes(entries) if self.pictures.classes else ([], NamedClasses())
+        self._tell(archive, entries, _used(entries, [*kept, *naming], tables), report)
+        beside = tuple(folders_beside((entry.path for entry in kept), dict(extensions)).values())
+        own: dict[str, Any] = {"tables": tuple(tables), "extensions": tuple(extensions), "beside": beside}
+        if naming:
+            own["layout"] = with_classes(self.pictures.layout, classes)
+        yield from replace(self.pictures, **own, settled=self.pictures.schema).rows(
+            self._placed(archive, kept, report), report
+        )
         paths = pa.array(paths_of(kept, extensions), pa.string())
         for table in tables if len(self.archives) == 1 else ():  # of several, each has a part of the pictures
             table.account(paths, report)
@@ -170,10 +179,10 @@ def open_zips(
     for archive in settling:
         own = [entry for entry in kept if entry.file == archive]
         described += _described(uri, archive, looked[archive], paths_of(own, extensions), beside, caption)
+    pictures = settle_pictures(kept, extensions, described, entries)
     for archive in seen:
-        own = [entry for entry in kept if entry.file == archive]
+        own = [entry for entry in [*kept, *pictures.classes] if entry.file == archive]
         account_members(archive, looked[archive], _used(looked[archive], own, described), account)
-    pictures = settle_pictures(kept, extensions, described)
     return Zips(uri, samples, beside, pictures, unpack_to=unpack_to, accounted=accounted, caption=caption)
 
 
