@@ -31,7 +31,7 @@ _HEAD = 1 << 17
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
 _FORMATS = {
-    "JPEG": ("jpg", "jpeg"),
+    "JPEG": ("jpg", "jpeg", "jfif", "jpe"),
     "PNG": ("png",),
     "WEBP": ("webp",),
     "GIF": ("gif",),

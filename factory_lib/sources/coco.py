@@ -9,6 +9,7 @@ Format: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,10 @@ _TEXTS = {"segmentation", "keypoints", "segments_info", "attributes"}
 
 def is_coco(found: Any) -> bool:
     """Whether a JSON document is of this format."""
-    return isinstance(found, dict) and isinstance(found.get("images"), list) and "annotations" in found
+    if not isinstance(found, dict) or not isinstance(found.get("images"), list):
+        return False
+    first = next(iter(found["images"]), None)  # of a test set, there are no annotations
+    return "annotations" in found or (isinstance(first, dict) and {"id", "file_name"} <= first.keys())
 
 
 class CocoTable:
@@ -46,7 +50,7 @@ class CocoTable:
         rows = {_hashable(image["id"]): row for row, image in enumerate(images)}
         grouped: list[list[dict[str, Any]]] = [[] for _ in images]
         self.skipped = len(document["images"]) - len(images)
-        annotations = document["annotations"]
+        annotations = document.get("annotations")
         for annotation in annotations if isinstance(annotations, list) else ():
             row = rows.get(_hashable(annotation.get("image_id"))) if _is_sound(annotation) else None
             if row is None:
@@ -87,7 +91,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _hashable(value: Any) -> Any:
-    """An id that things are looked up by."""
+    """An id that things are looked up by: a number may be written as text."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
     return _text(value) if isinstance(value, list | dict) else value
 
 
@@ -113,7 +119,7 @@ def _annotation_columns(
         column = "caption_ids" if name == "id" and "caption" in names else _PLURALS.get(name, name)
         yield column, _list_column(name, lists)
         if name == "caption":
-            yield "caption", json_column([captions[0] if captions else None for captions in lists], pa.string())[0]
+            yield "caption", json_column([next(filter(None, said), None) for said in lists], pa.string())[0]
         if name == "category_id":
             categories = {
                 _hashable(one.get("id")): one for one in document.get("categories") or () if isinstance(one, dict)
@@ -143,7 +149,7 @@ def _list_column(name: str, lists: list[list[Any]]) -> pa.Array:
     values = [value for some in lists for value in some]
     kind = json_type(values)
     if name in _TEXTS or pa.types.is_string(kind):
-        texts = [[value if isinstance(value, str) else _text(value) for value in some] for some in lists]
+        texts = [[v if v is None or isinstance(v, str) else _text(v) for v in some] for some in lists]
         return _lists(texts, pa.string())
     return _lists(lists, kind)
 

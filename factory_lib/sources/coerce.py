@@ -27,13 +27,9 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def is_file(kind: pa.DataType) -> bool:
-    """Whether this is how Hugging Face stores a file: a struct of `bytes` and `path`."""
-    return (
-        pa.types.is_struct(kind)
-        and kind.get_field_index("bytes") >= 0
-        and is_binary(kind.field("bytes").type)
-        and {kind.field(at).name for at in range(kind.num_fields)} <= {"bytes", "path"}
-    )
+    """Whether this is how Hugging Face stores a file: a struct of `bytes` and `path`, perhaps with more beside them."""
+    names = [field.name for field in kind] if pa.types.is_struct(kind) else []
+    return names.count("bytes") == 1 and is_binary(kind.field("bytes").type) and ("path" in names or len(names) == 1)
 
 
 def coerced(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:

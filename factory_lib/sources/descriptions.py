@@ -28,10 +28,14 @@ from factory_lib.sources.picture_names import Naming, PictureNames
 from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.surviving import reading, worded
+from factory_lib.sources.tablefiles import DOCUMENT_SUFFIXES
 from factory_lib.sources.tables import TablePair, pair_files
 from factory_lib.storage.store import FileInfo
 
 CAPTION, CAPTIONS = "caption", "captions"
+OF_PICTURES = frozenset({"image", "folder"})
+"""Columns that pictures have whatever describes them."""
+NAMES_NONE = "a table that names no picture that is there"
 TABLES_TRIED = 16
 """Tables that are looked into; the others are taken to be alike."""
 TEXTS_TRIED = 8
@@ -58,7 +62,7 @@ class Described:
     def schema(self) -> pa.Schema:
         """Columns that pictures get from it."""
         fields = [
-            (name, settled_type(name, [kind]))
+            (_named(name), settled_type(name, [kind]))
             for name, (_, kind) in self.table.fields.items()
             if name != self.naming.column
         ]
@@ -98,7 +102,7 @@ def tables_among(files: Sequence[FileInfo]) -> list[TablePair]:
     documents = [
         TablePair(file, None)
         for file in others
-        if file.path.lower().endswith(".json") and not file.path.endswith(ABOUT_OTHERS)
+        if file.path.lower().endswith(DOCUMENT_SUFFIXES) and not file.path.endswith(ABOUT_OTHERS)
     ]
     own = {file.uri for file in files} - {file.uri for file in others}
     tables = [pair for pair in pair_files(files) if pair.table or (pair.arrays and pair.arrays.uri not in own)]
@@ -143,12 +147,13 @@ def describe(
                     repeated = _load(Described(pair, naming, False, named)).repeated > 0
                     found.append(Described(pair, naming, repeated, named))
                     continue
-            reason = "a table that names no picture that is there"
+            reason = NAMES_NONE
         except SourceError as error:
             reason = worded(error)
         if others is not None:
             others[pair.table.uri] = reason
-    return found
+    # What the table nearest to a picture says of it counts.
+    return sorted(found, key=lambda one: -len(one.naming.scope.split("/")) if one.naming.scope else 0)
 
 
 def settled_schema(tables: Iterable[Described]) -> pa.Schema:
@@ -198,6 +203,7 @@ def _load(described: Described) -> _Loaded:
     first = np.unique(codes, return_index=True)[1]
     repeated = len(codes) - len(first)
     rows = batch.select([name for name in batch.schema.names if name != naming.column]).take(pa.array(first))
+    rows = rows.rename_columns(list(map(_named, rows.schema.names)))
     if described.listed and described.caption in kinds and CAPTIONS not in kinds:
         rows = rows.append_column(CAPTIONS, _grouped(batch.column(described.caption), codes, len(first)))
     elif repeated and described.caption not in kinds:
@@ -207,6 +213,11 @@ def _load(described: Described) -> _Loaded:
             "are kept (--caption says which column has them)"
         )
     return _Loaded(encoded.dictionary, rows, repeated, report)
+
+
+def _named(column: str) -> str:
+    """What a column is called beside those that pictures have themselves."""
+    return f"{column}_2" if column in OF_PICTURES else column
 
 
 def _grouped(values: pa.Array, codes: npt.NDArray[np.int32], groups: int) -> pa.ListArray:

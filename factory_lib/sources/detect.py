@@ -38,10 +38,13 @@ from factory_lib.sources.tables import KEYS, TablePair, pair_files, settle_schem
 from factory_lib.sources.tar import CompressedTar, TarBlock, TarReader
 from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import WebDataset
-from factory_lib.sources.zipped import open_zips
+from factory_lib.sources.zipped import open_zips, tables_of_zips
 from factory_lib.storage.store import FileInfo, store
 
-TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
+TAR_SUFFIXES = (
+    ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst",
+    *(f".tar.{packed}" for packed in ("gz", "zst", "bz2", "xz", "lz4")),
+)  # fmt: skip
 ZIP_SUFFIXES = (".zip", ".npz", ".cbz")
 """Zip archives; the others than the first only where the format is named."""
 SCHEMA_MEMBERS = 6_000
@@ -313,7 +316,7 @@ def _open_webdataset(found: _Found) -> Source | None:
 
 
 def _open_tables(found: _Found) -> Source | None:
-    pairs = found.tables
+    pairs = [*found.tables, *tables_of_zips(found.files, found.account)]
     if not pairs:
         return None
     schema = _first_schema(pairs, found)

@@ -19,7 +19,15 @@ import pyarrow as pa
 
 from factory_lib.sources.account import Account, extension_of
 from factory_lib.sources.classes import find_classes
-from factory_lib.sources.descriptions import TABLES_TRIED, Described, describe, settled_schema, texts_among
+from factory_lib.sources.descriptions import (
+    NAMES_NONE,
+    OF_PICTURES,
+    TABLES_TRIED,
+    Described,
+    describe,
+    settled_schema,
+    texts_among,
+)
 from factory_lib.sources.entries import Entry, beginning, entries_below, is_lfs_pointer, picture_format, split_path
 from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, may_be_labels
@@ -283,7 +291,7 @@ def open_folder(
     others: dict[str, str] = {}
     names = PictureNames(uri, paths)
     described = [*describe(tables, names, caption, others), *describe(texts_among(files), names, caption)]
-    if not described and len(tables) >= len(paths):
+    if not described and sum(_is_of_others(one, others) for one in tables) >= len(paths):
         return None  # a picture or two beside tables of something else
     for table, reason in others.items():
         name = path_of(table).removeprefix(path_of(uri).rstrip("/") + "/")
@@ -291,6 +299,11 @@ def open_folder(
     by_uri = {entry.file.uri for entry in kept}
     pictures = settle_pictures(kept, extensions, described, entries)
     return ImageFolder(uri, tuple(file for file in files if file.uri in by_uri), pictures, _format(described))
+
+
+def _is_of_others(pair: TablePair, reasons: dict[str, str]) -> bool:
+    """Whether a table has rows, which are of something else than the pictures."""
+    return pair.table is None or (reasons.get(pair.table.uri) == NAMES_NONE and pair.fresh().rows > 0)
 
 
 def belonging(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[str, str]]]:
@@ -325,7 +338,7 @@ def settle_pictures(
     """
     downloads = any(map(is_download, described[:1]))
     naming, classes = find_classes(entries)
-    builder = LayoutBuilder(parse_json=not downloads, texts=frozenset({"xml"}), classes=classes)
+    builder = LayoutBuilder(parse_json=not downloads, texts=frozenset({"xml"}), classes=classes, reserved=OF_PICTURES)
     beside = folders_beside((entry.path for entry in kept), dict(extensions))
     pictures = Pictures(Layout(), tuple(described), tuple(extensions), tuple(beside.values()), bare_keys=downloads)
     builder.extensions |= dict.fromkeys(pictures.extension(entry) for entry in kept)

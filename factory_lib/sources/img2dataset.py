@@ -114,7 +114,10 @@ class _Successes:
         self._table = table
         self._attributes, self._arrays = one_batch(schema.empty_table()), list[pa.Field]()
         where = table.files[0].uri if table.files else table.name
-        for found in surviving(_attributes(table, schema, report), where, "unreadable_tables", report):
+        if not table.files:
+            report.problem("there is no table beside the tar")
+        read = surviving(_attributes(table, schema, report), where, "unreadable_tables", report)
+        for found in read if table.files else ():
             self._attributes, self._arrays = found
         keys = self._attributes.column("key")
         self._numbers = pa.types.is_integer(keys.type)

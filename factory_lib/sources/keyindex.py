@@ -32,6 +32,7 @@ from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings
+from factory_lib.sources.picture_names import normal
 from factory_lib.sources.sample_names import SampleNames
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.surviving import surviving
@@ -80,7 +81,7 @@ class KeyedTables:
         if pa.types.is_floating(column.type):  # integers among which one is missing, as pandas writes them
             whole = pc.equal(pc.floor(column), column)
             column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
-        texts = column.cast(pa.string())
+        texts = normal(column.cast(pa.string()))
         return pc.replace_substring_regex(texts, r"^0+([0-9])", r"\1") if self.numbers else texts
 
     def attributes(self, pair: TablePair) -> pa.Schema:

@@ -112,11 +112,13 @@ class LayoutBuilder:
         parse_json: whether fields of `.json` members become columns; not where a table beside the tar says the same.
         texts: extensions whose contents are text besides those in `TEXTS`.
         classes: what is known of the classes of labels.
+        reserved: columns that samples have besides.
     """
 
     parse_json: bool = True
     texts: frozenset[str] = frozenset()
     classes: NamedClasses = field(default_factory=NamedClasses)
+    reserved: frozenset[str] = frozenset()
     extensions: dict[str, None] = field(default_factory=dict)
     members: Counter[str] = field(default_factory=Counter)
     values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -184,7 +186,7 @@ class LayoutBuilder:
         named += ["json"] if self.has_other_json and ("json", "json") in roles else []
         named.sort(key=lambda extension: extension != "txt")  # txt is the caption, whatever else is called so
         taken = {"key", "image"} if any(kind == "image" for _, kind in roles) else {"key"}
-        taken |= {name for found in boxes.values() if found for name in found.columns}
+        taken |= self.reserved | {name for found in boxes.values() if found for name in found.columns}
         columns = name_columns(named, taken)
         roles.sort(key=lambda role: IMAGES.index(role[0]) if role[1] == "image" else -1)
         slots = tuple(
@@ -200,7 +202,7 @@ class LayoutBuilder:
         # A field called as a text member supplements it; img2dataset writes the caption both ways.
         texts = {slot.column for slot in slots if slot.kind == "text"}
         pointers = {slot.column for slot in slots if slot.kind != "text"} | {"key", "image"}
-        pointers |= {name for slot in slots if slot.boxes for name in slot.boxes.columns}
+        pointers |= self.reserved | {name for slot in slots if slot.boxes for name in slot.boxes.columns}
         names = name_columns((name for name in self.values if name != "key"), taken=pointers)
         return tuple(
             Field(name, column, pa.string() if column in texts else _type(column, self.values[name]))

@@ -44,6 +44,12 @@ def holds_media(column: pa.Array) -> bool:
     return picture_format(first[:64]) is not None or len(first) > _SHORT_BYTES
 
 
+def files_left_out(kind: pa.DataType) -> list[pa.Field]:
+    """Fields of a column of files that become no column."""
+    one = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return [field for field in one if field.name not in ("bytes", "path")] if pa.types.is_struct(one) else []
+
+
 def main_picture(names: list[str]) -> str | None:
     """Which of some columns becomes `image`."""
     lower = {name.lower(): name for name in reversed(names)}

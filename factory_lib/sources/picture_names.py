@@ -56,7 +56,7 @@ class Naming:
     def values(self, column: pa.Array) -> pa.Array:
         """Values of the column as `pictures` names them."""
         values = pc.replace_substring(column, "\\", "/")
-        values = pc.replace_substring_regex(values, r"^(\./+)+|#[0-9]+$", "")
+        values = pc.replace_substring_regex(normal(values), r"^(\./+)+|#[0-9]+$", "")
         if self.match in ("path", "stem"):
             return pc.binary_join_element_wise(pa.scalar(self.base), values, "/") if self.base else values
         values = pc.replace_substring_regex(values, r"^.*/", "")
@@ -64,6 +64,7 @@ class Naming:
 
     def pictures(self, paths: pa.Array) -> pa.Array:
         """What names each picture, given the paths below the root of the source."""
+        paths = normal(paths)
         if self.match in ("name", "name_stem", "number"):
             paths = pc.replace_substring_regex(paths, r"^.*/", "")
         return paths if self.match in ("path", "name") else _cut(paths, self.match)
@@ -147,6 +148,11 @@ class PictureNames:
             inside = [path for folder, paths in self._folders.items() if naming.is_below(folder) for path in paths]
             self._known[key] = set(naming.pictures(pa.array(inside, pa.string())).to_pylist())
         return self._known[key]
+
+
+def normal(names: pa.Array) -> pa.Array:
+    """Names as they are compared: a letter with its accent is one code point (NFC), which macOS takes apart."""
+    return pc.utf8_normalize(names, "NFC")
 
 
 def names_in(pair: TablePair, column: str, rows: int | None) -> pa.Array:

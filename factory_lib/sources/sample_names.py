@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.sources.members import split_names
-from factory_lib.sources.picture_names import COLUMNS, names_in
+from factory_lib.sources.picture_names import COLUMNS, names_in, normal
 from factory_lib.sources.shards import ShardReport, Source
 from factory_lib.sources.tables import TablePair
 
@@ -42,13 +42,13 @@ class SampleNames:
 
     def of_table(self, column: pa.Array) -> pa.StringArray:
         """Values of the column, as `of_samples` names them."""
-        values = self._end(pc.replace_substring(column.cast(pa.string()), "\\", "/"))
+        values = self._end(pc.replace_substring(normal(column.cast(pa.string())), "\\", "/"))
         keys, _ = split_names(values, self.pattern)
         return self._number(pc.coalesce(keys, values))
 
     def of_samples(self, keys: pa.Array) -> pa.StringArray:
         """Keys of samples as they are compared."""
-        return self._number(self._end(keys.cast(pa.string())))
+        return self._number(self._end(normal(keys.cast(pa.string()))))
 
     def _end(self, paths: pa.StringArray) -> pa.StringArray:
         kept = rf"(?:[^/]*/){{{self.parts - 1}}}[^/]*"

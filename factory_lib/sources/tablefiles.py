@@ -23,9 +23,12 @@ _NUMBER_BYTES, _PAGE_BYTES = 4, 2**14
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Text tables; each also compressed, with `.gz`, `.zst`, `.bz2` or `.xz` behind it."""
+_PACKED = ("", ".gz", ".zst", ".bz2", ".xz")
+DOCUMENT_SUFFIXES = tuple(f".json{packed}" for packed in _PACKED)
+"""JSON documents that may be tables."""
 TABLE_SUFFIXES = (
     ".parquet", ".arrow", ".feather", ".ipc",
-    *(text + packed for text in TEXT_SUFFIXES for packed in ("", ".gz", ".zst", ".bz2", ".xz")),
+    *(text + packed for text in TEXT_SUFFIXES for packed in _PACKED),
 )  # fmt: skip
 
 
@@ -301,7 +304,7 @@ def _open_text(file: FileInfo) -> TableFile:
         raise SourceError(f"{redact(file.uri)} is no table: it holds neither parquet, Arrow, JSON nor text.")
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
         return Delimited(file)
-    return _open_document(file) if file.path.lower().endswith(".json") else JsonRows(file)
+    return _open_document(file) if file.path.lower().endswith(DOCUMENT_SUFFIXES) else JsonRows(file)
 
 
 def _open_document(file: FileInfo) -> TableFile:

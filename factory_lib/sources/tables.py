@@ -20,7 +20,7 @@ from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
 from factory_lib.sources.coerce import array_column, array_type, coerced, one_batch
 from factory_lib.sources.columns import TYPES, column_name, name_columns
-from factory_lib.sources.media import holds_media, main_picture, may_hold_media
+from factory_lib.sources.media import files_left_out, holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
 from factory_lib.sources.settling import became, settled_type, shown_type
 from factory_lib.sources.shards import POINTER, ShardReport
@@ -171,6 +171,9 @@ class TablePair:
         """Say what is left out, and what became something else than it is in the file."""
         for name, (kind, reason) in self.left_out.items():
             account.leave_out("columns", kind, name, reason, loss=reason != PANDAS_INDEX)
+        for name in self._media:
+            for part in files_left_out(self._table.schema.field(name).type if self._table else pa.null()):
+                account.leave_out("columns", str(part.type), f"{name}.{part.name}", "stands beside the bytes of files")
         for column, (name, kind) in self.fields.items():
             words = became(kind) if column not in TYPES else ""
             if name in self.members and kind.equals(POINTER):

@@ -18,7 +18,7 @@ from factory_lib.sources.keyindex import remove_older
 from factory_lib.sources.shards import ShardReport
 from factory_lib.sources.streams import STREAM_ERRORS
 from factory_lib.sources.surviving import worded
-from factory_lib.sources.tablefiles import TABLE_SUFFIXES
+from factory_lib.sources.tablefiles import DOCUMENT_SUFFIXES, TABLE_SUFFIXES
 from factory_lib.sources.tables import TablePair
 from factory_lib.sources.tar import TarReader
 from factory_lib.sources.unpack import Noted, Unpacking, readable, told
@@ -120,7 +120,7 @@ def _content(entry: Entry, noted: Noted) -> bytes | None:
 
 def is_table(entry: Entry) -> bool:
     """Whether a member may be a table."""
-    return entry.path.lower().endswith((*TABLE_SUFFIXES, ".json"))
+    return entry.path.lower().endswith((*TABLE_SUFFIXES, *DOCUMENT_SUFFIXES))
 
 
 def tables_in(archive: FileInfo, entries: Sequence[Entry]) -> tuple[str, list[TablePair]]:

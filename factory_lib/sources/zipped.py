@@ -26,13 +26,15 @@ from factory_lib.sources.members import Members, split_names
 from factory_lib.sources.parallel import SIDECARS, folders_beside
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
-from factory_lib.sources.surviving import reading, surviving
+from factory_lib.sources.surviving import reading, surviving, worded
+from factory_lib.sources.tables import TablePair
 from factory_lib.sources.unpack import need_place
 from factory_lib.sources.webdataset import built_samples
 from factory_lib.sources.zipentries import (
     account_members,
     entries_of,
     is_table,
+    name_of,
     tables_in,
     tell_left_out,
     unpacked,
@@ -186,6 +188,29 @@ def open_zips(
     return Zips(uri, samples, beside, pictures, unpack_to=unpack_to, accounted=accounted, caption=caption)
 
 
+def tables_of_zips(files: Sequence[FileInfo], account: Account) -> list[TablePair]:
+    """Tables of archives that hold nothing else, copied into the data folder.
+
+    Args:
+        account: gets the members of the archives.
+    """
+    found: list[TablePair] = []
+    for archive in (file for file in files if file.path.lower().endswith(".zip")):
+        try:
+            with reading(archive.uri):
+                entries = entries_of(archive, ShardReport(""))
+                tables = tables_in(archive, entries)[1] if all(map(is_table, entries)) else []
+        except SourceError as error:
+            account.leave_out("files", ".zip", name_of(archive), worded(error))
+            continue
+        if tables:
+            account.use("files", ".zip", name_of(archive))
+            copies = [file for pair in tables for file in pair.files]
+            account_members(archive, entries, _copied(entries, copies), account)
+        found += tables
+    return found
+
+
 def _described(
     uri: str,
     archive: FileInfo,
@@ -207,9 +232,12 @@ def _described(
 
 def _used(entries: Sequence[Entry], kept: Sequence[Entry], tables: Sequence[Described]) -> set[str]:
     """Paths of members that are in samples, or are tables that describe some: these were copied out of the archive."""
-    copies = tuple(file.uri for table in tables for file in table.table.files)
-    of_tables = (e.path for e in entries if copies and any(uri.endswith(f"/{e.path}") for uri in copies))
-    return {*(entry.path for entry in kept), *of_tables}
+    return {entry.path for entry in kept} | _copied(entries, [file for one in tables for file in one.table.files])
+
+
+def _copied(entries: Sequence[Entry], copies: Sequence[FileInfo]) -> set[str]:
+    """Paths of members that were copied out of their archive."""
+    return {entry.path for entry in entries if any(copy.uri.endswith(f"/{entry.path}") for copy in copies)}
 
 
 def _in_columns(entries: Sequence[Entry], layout: Layout) -> set[str]:
