@@ -201,3 +201,47 @@ case(
     "bound method that is declared",
     "class M:\n    def __init__(self, k): self.k = k\n    def go(self): return self.k\nm = M(«1|2»)\n@signal(depends_on=[m.go])\ndef s(caption: str) -> float:\n    return vars(__import__('sys').modules['kinds_case'])['m'].k\n",
 )
+
+# What holds others, or is looked at
+case(
+    "weak method",
+    "import weakref\nclass V:\n    def f(self): return «1|2»\nv = V(); m = weakref.WeakMethod(v.f)\nRETURN v.f() + 0 * bool(m)\n",
+)
+case(
+    "entries of a weak dictionary",
+    "import weakref\nclass V: pass\nv = V(); v.k = «3|4»\nW = weakref.WeakValueDictionary({'a': v})\nRETURN W['a'].k\n",
+)
+case(
+    "keys of a weak dictionary",
+    "import weakref\nclass V: pass\nv = V(); v.k = «3|4»\nW = weakref.WeakKeyDictionary({v: 1})\n"
+    "RETURN next(iter(W)).k\n",
+)
+case(
+    "members of a weak set",
+    "import weakref\nclass V: pass\nv = V(); v.k = «3|4»\nW = weakref.WeakSet([v])\nRETURN [*W][0].k\n",
+)
+case(
+    "format of a formatter",
+    "import logging\nF = logging.Formatter('%(message)s«!|!!»')\nRETURN len(F.format(logging.makeLogRecord({'msg': caption})))\n",
+)
+case(
+    "metadata of a field",
+    "import dataclasses as dc\n@dc.dataclass\nclass P:\n    a: int = dc.field(default=1, metadata={'k': «3|4»})\nRETURN dc.fields(P)[0].metadata['k']\n",
+)
+case(
+    "type of a field",
+    "import dataclasses as dc\n@dc.dataclass\nclass P:\n    a: «int|float» = 1\nRETURN int(dc.fields(P)[0].type is int)\n",
+)
+case("source that is asked for", "import inspect\ndef f():\n    return 1  # «x|xx»\nRETURN len(inspect.getsource(f))\n")
+case(
+    "validator of pydantic",
+    "import pydantic\nclass M(pydantic.BaseModel):\n    k: int = 1\n    @pydantic.field_validator('k')\n    @classmethod\n    def v(cls, x): return x + «1|2»\nRETURN M(k=len(caption)).k\n",
+)
+case(
+    "path of a class of the user",
+    "import pathlib\nclass P(pathlib.PosixPath):\n    k = «1|2»\np = P('x')\nRETURN p.k\n",
+)
+case(
+    "gradients of a tensor",
+    "import torch\nt = torch.ones(1, requires_grad=«True|False»)\nRETURN int(t.requires_grad)\n",
+)

@@ -28,7 +28,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases"
 NOT_THERE = f"the cases are not there: {SHARED}"
 NOT_SENT = {
     "all subclasses", "attribute of a member of an enumeration", "compiled by torch", "context variable", "default of a context variable", "items of a queue",
-    "numpy subclass with an attribute", "parametrized module", "what a weak reference refers to",
+    "numpy subclass with an attribute", "parametrized module", "weak method", "what a weak reference refers to",
 }  # fmt: skip
 """What cannot be sent to another process, and is refused there."""
 

@@ -15,7 +15,7 @@ from factory_lib.fingerprints.walk import Walk
 
 WAY = "fingerprinting"
 """The component that says how fingerprints are taken."""
-NUMBER = "4"
+NUMBER = "5"
 """Raised when the same object gets other components than before."""
 _OLD_WAY = "1"
 

@@ -20,6 +20,7 @@ _KNOWN = {
 }
 """Distributions of well-known modules: looked at first, to save reading what every distribution installed."""
 _FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-py[\d.]+)?(-[^-]+)?\.(dist|egg)-info")
+_DESCRIBES = ("METADATA", "PKG-INFO", "RECORD")
 _TOP = re.compile(r"(?m)^([^/,.\n]+)")
 
 
@@ -52,9 +53,10 @@ def owner(folder: str, relative: str, top: str) -> Distribution | None:
     shared = not plain and os.path.isdir(os.path.join(folder, top))
     installed = _installed(folder, os.stat(folder).st_mtime_ns)
     wanted = {_KNOWN.get(top, top).lower(), top.replace("_", "-").lower()}
-    named = [one for one in installed if one.name in wanted]
+    named = [one for one in installed if one.name in wanted and _is_whole(one)]
     if named and not shared:
-        return named[0]
+        versions = sorted({one.version for one in named if one.name == named[0].name})
+        return named[0]._replace(version=" and ".join(versions))  # an upgrade that broke off leaves two
     return next((one for one in (*named, *_with_top(installed, top)) if _lists(one, relative)), None)
 
 
@@ -69,6 +71,11 @@ def _installed(folder: str, modified: int) -> tuple[Distribution, ...]:
                 name = parts["name"].lower().replace("_", "-").replace(".", "-")
                 found.append(Distribution(name, parts["version"].partition("+")[0], entry.path))
     return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _is_whole(one: Distribution) -> bool:
+    """Whether it is no folder that an uninstall left."""
+    return os.path.isfile(one.files) or any(os.path.isfile(os.path.join(one.files, name)) for name in _DESCRIBES)
 
 
 def _with_top(installed: tuple[Distribution, ...], top: str) -> Iterator[Distribution]:

@@ -7,29 +7,26 @@ apart as Python's own protocols do it (`copyreg`, `__reduce_ex__`). What cannot 
 
 from __future__ import annotations
 
-import contextvars
 import copyreg
 import dataclasses
 import enum
 import functools
 import gc
 import hashlib
-import io
 import marshal
 import os
 import pathlib
-import queue
 import re
 import struct
 import sys
 import threading
 import types
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from factory_lib.fingerprints.codes import facts
 from factory_lib.fingerprints.files import content
+from factory_lib.fingerprints.holders import holder
 from factory_lib.fingerprints.parts import with_attributes
 
 ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented)})
@@ -48,21 +45,6 @@ _MANY = 64
 _SMALL = 2**16
 """Bytes of an array up to which the hash that is there is quick enough."""
 _MARSHALLED = frozenset({bool, int, float, str, bytes, type(None)})
-_KIND_ONLY = {
-    "_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "concurrent.futures.thread",
-    "concurrent.futures.process", "concurrent.futures._base", "_queue", "queue", "socket", "_socket", "ssl", "_ssl",
-    "asyncio.locks", "asyncio.events", "multiprocessing.synchronize", "multiprocessing.context", "contextvars",
-    "_contextvars", "_io",
-}  # fmt: skip
-"""Modules whose objects hold no values: locks, loggers, weak references, pools, connections."""
-_HOLDS: dict[type, tuple[str, Callable[[Any], Any] | None]] = {
-    io.BytesIO: ("buffer", io.BytesIO.getvalue),
-    io.StringIO: ("buffer", io.StringIO.getvalue),
-    queue.Queue: ("queue", lambda value: list(value.queue)),
-    contextvars.ContextVar: ("context variable", lambda variable: _in_context(variable)),  # noqa: PLW0108
-    weakref.ref: ("weak reference", lambda value: value()),
-}
-"""Of these modules, what does hold values: what to call it, and what it holds."""
 _OF_WRAPPERS = {"__doc__", "__annotations__", "__module__", "__qualname__", "__name__"}
 _LIKE_A_FILE = re.compile(r"[^\0\n\r]{0,512}(/[^\0\n\r]{0,255}|\.\w{1,16})")
 _OF_PROCESSES = {
@@ -171,7 +153,8 @@ class Values:
         if hook is not None:
             return f"declared {self._refer(kind, path)} {self.text(hook(value), path)}"
         if issubclass(kind, pathlib.PurePath):
-            return f"path {self._located(os.fspath(value), value.name, True, path)}"
+            own = "" if kind.__module__ == "pathlib" else f"{self._refer(kind, path)} "
+            return f"path {own}{self._located(os.fspath(value), value.name, True, path)}"
         if issubclass(kind, enum.Enum):
             return f"enum {self._refer(kind, path)} {value._name_} {self.text(with_attributes(value), path)}"
         return self._made_of_parts(value, path)
@@ -195,10 +178,10 @@ class Values:
             return f"field {self.text(given, path)}"
         if issubclass(kind, threading.local):
             return f"local {self._refer(kind, path)} {self.state(kind, vars(value), path)}"
-        if kind.__module__ in _KIND_ONLY or kind is type(os.environ):
+        nothing = holder(value)
+        if nothing is not None:
             self._holds(path, value)
-            what, held = _HOLDS.get(kind, ("", None))
-            return f"{what} {self.text(held(value), path)}" if held else f"kind {type_name(value)}"
+            return f"{nothing.name} {self.text(nothing.held, path)}" if nothing.holds else f"kind {nothing.name}"
         return self._object(value, path)
 
     def _object(self, value: Any, path: str) -> str:
@@ -303,7 +286,7 @@ class Values:
         if path.rpartition(".")[2] in self.written:
             return repr(os.path.basename(text))
         if 0 < len(text) <= 1024 and (moves or _LIKE_A_FILE.fullmatch(text) or text.isidentifier()):
-            found = content(text, self.names) if "\0" not in text else None
+            found = content(os.path.expanduser(text), self.names) if "\0" not in text else None
             if found is not None:
                 self.files += 1
                 return found if os.path.isabs(text) else f"{text!r} {found}"
@@ -325,6 +308,8 @@ def kept_state(kind: type, state: Mapping[str, Any]) -> list[tuple[str, Any]]:
         for name, member in vars(base).items()
         if type(member).__name__ == "cached_property"
     }
+    if kind.__module__.startswith("pydantic."):
+        remembered.add("cls_ref")  # the id() of a class is in it
     return sorted((n, v) for n, v in state.items() if n not in remembered and n not in _OF_WRAPPERS)
 
 
@@ -351,13 +336,6 @@ def _of_environment(variables: Mapping[Any, Any]) -> str:
 
 def _of_process(variable: str) -> bool:
     return variable in _OF_PROCESSES or variable.startswith(_OF_TOOLS)
-
-
-def _in_context(variable: contextvars.ContextVar[Any]) -> tuple[str, Any]:
-    try:
-        return variable.name, variable.get()
-    except LookupError:
-        return variable.name, None
 
 
 def _own_dict(value: Any) -> dict[str, Any]:
@@ -387,7 +365,8 @@ def _array(given: Any) -> Any:
             flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         except Exception:  # sparse, quantized, without data
             return None
-        return f"torch {value.dtype} {tuple(value.shape)} {_hash(flat.numpy())}"
+        learns = " requires_grad" if value.requires_grad else ""
+        return f"torch {value.dtype} {tuple(value.shape)}{learns} {_hash(flat.numpy())}"
     if numpy is None or (type(value) not in (numpy.ndarray, numpy.memmap) and not isinstance(value, numpy.generic)):
         return None
     if value.dtype.hasobject:

@@ -20,6 +20,7 @@ from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import Said, constants_set, differs
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.found import Found
+from factory_lib.fingerprints.inspected import annotations_of, looked_at, source_of
 from factory_lib.fingerprints.parts import (
     closure,
     defaults,
@@ -36,8 +37,6 @@ from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_sta
 from factory_lib.fingerprints.writes import written
 
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__loader__", "__builtins__"}
-_SHOWS_DOCS = {"__doc__", "getdoc"}
-_SHOWS_ANNOTATIONS = {"__annotations__", "get_type_hints", "get_annotations", "signature"}
 _SOURCES = (".py", ".pyc")
 _HERE = __name__.partition(".")[0]
 _MISSING = object()
@@ -49,7 +48,7 @@ class Walk(Found):
 
     Args:
         counts_for_nothing: whether a module is machinery, whose code changes no value.
-        shows: what of functions and classes counts, too: "docs", "annotations", "subclasses".
+        shows: what of functions and classes counts, too (see `inspected`).
         texts: texts that may name what is used of a folder.
         written_to: names of variables and attributes that code writes to where they name a file or folder.
     """
@@ -204,10 +203,7 @@ class Walk(Found):
             parts.append(f"{parameter}={self.use(default, f'{name}.{parameter}')}")
         for key, value in sorted(function.__dict__.items()):
             parts.append(f"{key}:{self.use(value, f'{name}.{key}')}")
-        if "docs" in self._shown:
-            parts.append(repr(function.__doc__))
-        if "annotations" in self._shown:
-            parts.append(self._values.text(function.__annotations__, f"{name}.annotations"))
+        parts += self._looked_at(function, function.__annotations__, name)
         self.found[name] = _hash(parts)
         self._note(known, code)
         return name
@@ -292,9 +288,7 @@ class Walk(Found):
         self.use(value, f"{module.__name__}.{name}" if name else module.__name__)
 
     def _note(self, known: Facts, code: types.CodeType) -> None:
-        self.shows |= {"docs"} if known.names & _SHOWS_DOCS else set()
-        self.shows |= {"subclasses"} if "__subclasses__" in known.names else set()
-        self.shows |= {"annotations"} if known.names & _SHOWS_ANNOTATIONS else set()
+        self.shows |= looked_at(known.names)
         self.reads += [(code.co_filename, line, what) for line, what in known.reads]
         self.written |= written(code)
         self.names |= known.names
@@ -420,12 +414,18 @@ class Walk(Found):
         if "subclasses" in self._shown:
             below: list[type] = type.__subclasses__(kind)
             parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in below)
-        if "docs" in self._shown:
-            parts.append(repr(kind.__doc__))
-        if "annotations" in self._shown:
-            parts.append(self._values.text(dict(vars(kind).get("__annotations__", {})), f"{name}.annotations"))
+        parts += self._looked_at(kind, annotations_of(kind), name)
         self.found[name] = _hash(parts)
         return name
+
+    def _looked_at(self, value: Any, annotations: Mapping[str, Any], name: str) -> list[str]:
+        """What code looks at of a function or class besides what it does."""
+        parts = [repr(value.__doc__)] if "docs" in self._shown else []
+        if "annotations" in self._shown:
+            parts.append(self._values.text(dict(annotations), f"{name}.annotations"))
+        if "source" in self._shown:
+            parts.append(source_of(value))
+        return parts
 
     def _member(self, member: Any, key: str, name: str) -> str:
         if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):

@@ -299,6 +299,13 @@ def _cached_property(function: Callable[..., Any], name: str | None) -> Any:
     return made
 
 
+def _weak(kind: Callable[[Any], Any], held: Any) -> Any:
+    """A weak container; what it holds stays, as nobody else may have it here."""
+    made = kind(held)
+    made.factory_held = held
+    return made
+
+
 def _inner(ufunc: Any) -> list[types.FunctionType]:
     import gc
 
@@ -312,7 +319,8 @@ _REBUILT: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
         (value.__wrapped__, value.cache_parameters(), {k: v for k, v in vars(value).items() if k not in _OF_CACHED}),
     ),
     functools.cached_property: lambda value: (_cached_property, (value.func, value.attrname)),
-    weakref.WeakKeyDictionary: lambda value: (weakref.WeakKeyDictionary, ()),
-    weakref.WeakValueDictionary: lambda value: (weakref.WeakValueDictionary, ()),
+    weakref.WeakKeyDictionary: lambda value: (_weak, (weakref.WeakKeyDictionary, dict(value))),
+    weakref.WeakValueDictionary: lambda value: (_weak, (weakref.WeakValueDictionary, dict(value))),
+    weakref.WeakSet: lambda value: (_weak, (weakref.WeakSet, list(value))),
 }
 """Objects of the standard library that do not pickle, or by name alone, and can be made anew."""

@@ -1,0 +1,42 @@
+"""What code looks at of functions and classes besides what they do: docstrings, annotations, source, subclasses.
+
+It counts only where some code that is followed asks for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+_NAMES = {
+    "docs": {"__doc__", "getdoc"},
+    "annotations": {
+        "__annotations__", "get_type_hints", "get_annotations", "signature", "getfullargspec", "fields", "model_fields",
+        "__dataclass_fields__",
+    },
+    "source": {"getsource", "getsourcelines", "findsource"},
+    "subclasses": {"__subclasses__"},
+}  # fmt: skip
+"""What is looked at -> names in code that do so."""
+
+
+def looked_at(names: Collection[str]) -> set[str]:
+    """What of functions and classes code of these names looks at: "docs", "annotations", "source", "subclasses"."""
+    return {what for what, asking in _NAMES.items() if not asking.isdisjoint(names)}
+
+
+def annotations_of(kind: type) -> dict[str, Any]:
+    """The annotations of a class itself, and the metadata that fields of a dataclass were given."""
+    fields: Mapping[str, Any] = vars(kind).get("__dataclass_fields__", {})
+    given = {f"{name}.metadata": dict(field.metadata) for name, field in fields.items() if field.metadata}
+    annotations = vars(kind).get("__annotations__")
+    return {**(annotations if isinstance(annotations, dict) else {}), **given}
+
+
+def source_of(value: Any) -> str:
+    """The source text of a function or class; "" where there is none."""
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError):
+        return ""
