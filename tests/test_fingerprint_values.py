@@ -260,7 +260,7 @@ def test_a_change_behind_uses_that_nobody_looked_at_is_seen(uses: int, monkeypat
 def test_another_way_of_fingerprinting_is_said() -> None:
     now = signal(lambda caption: 1, name="now", output=int).components
     assert why({"factory": "1", "a": "b"}, now) == [
-        "the way of fingerprinting changed (1 -> 4); its values are computed once more"
+        "the way of fingerprinting changed (1 -> 5); its values are computed once more"
     ]
 
 
