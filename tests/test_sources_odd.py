@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory_lib import open_source
+from factory_lib.errors import SourceError
 from factory_lib.sources import ShardReport
 from factory_lib.sources.account import losses
 from tests.layouts import jpeg, tar
@@ -131,3 +132,32 @@ def test_a_tar_without_the_table_that_others_have(tmp_path: Path) -> None:
     found = [row["caption"] for s in source.shards() for b in source.read(s, report) for row in b.to_pylist()]
     assert found == ["zero", None]
     assert (report.counts, report.problems) == ({"no_metadata": 1}, ["there is no table beside the tar"])
+
+
+def test_metadata_in_a_zip_and_in_a_text(tmp_path: Path, factory_home: Path) -> None:
+    tar(tmp_path / "0.tar", [(f"{n:05d}.jpg", jpeg(n)) for n in range(3)])
+    lines = [f"{n:05d}.jpg\tcaption, {n}\n" for n in range(3)]
+    (tmp_path / "captions.txt").write_text("".join(lines))
+    with zipfile.ZipFile(tmp_path / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/m.tsv", "file_name\ttext\n" + "".join(lines))
+    for name in ("captions.txt", "m.zip"):
+        found = rows(open_source(str(tmp_path / "0.tar"), metadata=str(tmp_path / name)))
+        assert [row["caption"] for row in found] == [f"caption, {n}" for n in range(3)]
+
+
+def test_members_that_belong_to_no_sample_are_counted(tmp_path: Path) -> None:
+    names = ["1.jpg", "README", "._1.jpg", "a/.DS_Store", "a/LICENSE", "a/2.jpg"]
+    tar(tmp_path / "0.tar", [(name, jpeg(0)) for name in names])
+    source, report = open_source(str(tmp_path)), ShardReport("")
+    found = [row["key"] for batch in source.read(source.shards()[0], report) for row in batch.to_pylist()]
+    assert found == ["1", "a/2"]
+    assert report.counts == {"hidden_members": 2, "nameless_members": 2}
+    assert "'README', 'a/LICENSE'" in report.problems[0]
+
+
+@pytest.mark.parametrize("name", ["image", "captions"])
+def test_what_is_no_text_is_no_key(name: str, tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(1))
+    (tmp_path / "m.csv").write_text("file_name,caption\n1.jpg,a\n1.jpg,b\n")
+    with pytest.raises(SourceError, match=f"The column '{name}' of .* (points at bytes|holds lists)"):
+        open_source(str(tmp_path), key=name)

@@ -72,7 +72,8 @@ def test_a_sample_is_a_run_of_members_with_one_key(tmp_path: Path) -> None:
         },
         {"key": "cats/1", "image": NOWHERE, "seg_png": NOWHERE, "caption": "again, another sample", "cls": None},
     ]
-    assert reports["a"].counts == {"repeated_keys": 1, "no_image": 1}
+    counts = {"repeated_keys": 1, "no_image": 1, "hidden_members": 1, "nameless_members": 1}
+    assert reports["a"].counts == counts
 
 
 def test_pointers_lead_to_the_bytes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from factory_lib.settings import settings
 from factory_lib.sources.account import Account
 from factory_lib.sources.columns import TYPES
 from factory_lib.sources.datacomp import JoinedSource
-from factory_lib.sources.descriptions import tables_among
+from factory_lib.sources.descriptions import tables_among, texts_among
 from factory_lib.sources.folder import ImageFolder, open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
 from factory_lib.sources.keyindex import KeyedTables
@@ -169,7 +169,7 @@ def opened_with(source: Source) -> dict[str, Any] | None:
 def _described_by(source: ImageFolder, found: _Found, metadata: str, on: str | None) -> ImageFolder | None:
     """Pictures with tables from elsewhere that name them by their files; None for tables that have a key to join by."""
     root, seen = listed(store().resolve(metadata), Account())
-    tables = partitioned(root, tables_among(visible(root, seen)))
+    tables = _metadata_tables(_Found(root, tuple(visible(root, seen)), None, 1, 3))
     if on is not None or not tables or set(_first_schema(tables, found).names) & set(KEYS) & set(source.schema.names):
         return None
     described = open_folder(found.uri, found.files, [*found.tables, *tables], found.caption, Account())
@@ -207,7 +207,7 @@ def join_metadata(
 
 
 def _joined(source: Source, found: _Found, on: str | None, key_pattern: str | None = None) -> JoinedSource:
-    uri, pairs, home = found.uri, tuple(found.tables), settings().home / "sources"
+    uri, pairs, home = found.uri, tuple(_metadata_tables(found)), settings().home / "sources"
     if not pairs:
         raise SourceError(
             f"{redact(uri)} holds no table (parquet, Arrow, CSV, TSV, JSON Lines, npz, npy): {_contents(found.files)}."
@@ -238,6 +238,11 @@ def _joined(source: Source, found: _Found, on: str | None, key_pattern: str | No
             raise SourceError(f"{redact(where)} has no column {on!r} to join by.", nearest(on, names))
     tables = KeyedTables(pairs, on, schema, home, _are_numbers(schema, source, on))
     return JoinedSource(source.uri, source, tables)
+
+
+def _metadata_tables(found: _Found) -> list[TablePair]:
+    """Tables, also those in zips; where there are none, texts that may be some."""
+    return [*found.tables, *tables_of_zips(found.files, found.account)] or texts_among(found.files)
 
 
 def _are_numbers(schema: pa.Schema, source: Source, on: str) -> bool:

@@ -15,6 +15,7 @@ from factory_lib.sources.account import Account
 from factory_lib.sources.columns import column_name, name_columns
 from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER
+from factory_lib.warehouse.null_elements import is_list
 
 BY_CHOICE = "left out by choice"
 _NAMED = 20
@@ -111,11 +112,15 @@ def _find(name: str, role: str, schema: pa.Schema, where: str) -> str:
     """The column that a name means."""
     column = name if name in schema.names else column_name(name.lstrip("."))
     known: MappingOf[str, pa.DataType] = {field.name: field.type for field in schema}
-    fitting = [n for n, kind in known.items() if role in ("column", "key") or (kind == POINTER) == (role == "image")]
+    fitting = [
+        n for n, kind in known.items()
+        if role == "column" or ((kind == POINTER) == (role == "image") and not (role == "key" and is_list(kind)))
+    ]  # fmt: skip
     if column in fitting:
         return column
     if column in known:
-        wrong = "does not point at bytes" if role == "image" else "is no text: it points at bytes"
+        pointing = "does not point at bytes" if role == "image" else "is no text: it points at bytes"
+        wrong = "holds lists" if is_list(known[column]) else pointing
         raise SourceError(f"The column {column!r} of {redact(where)} {wrong}.", nearest(name, fitting))
     there = ", ".join(fitting[:_NAMED]) + (", …" if len(fitting) > _NAMED else "")
     hint = nearest(column, fitting) or nearest(name, known) or (f"There is {there}." if there else "")

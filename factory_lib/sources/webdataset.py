@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.sources.layout import Layout, Slot
-from factory_lib.sources.members import Members, members_of, whole_samples
+from factory_lib.sources.members import Members, members_of, split_names, whole_samples
 from factory_lib.sources.packedtar import unpacked_blocks
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
 from factory_lib.sources.sidecars import integer_column, json_columns, json_objects, text_column, where
@@ -69,7 +69,7 @@ def read_tar(
         report.problem(f"{name}: {message}")
 
     reader = TarReader(origin, tar, problem)
-    parts = _members(_blocks(reader, tar, unpack_to, report), layout)
+    parts = _members(_blocks(reader, tar, unpack_to, report), layout, report)
     for uri, members in surviving(parts, tar.uri, "unreadable_tars", report):
         for batch in built_samples(members, uri, layout, report):
             report.samples += len(batch)
@@ -92,11 +92,28 @@ def _blocks(
         yield from ((part.uri, block) for part, block in unpacked_blocks(tar, unpack_to, report))
 
 
-def _members(blocks: Iterator[tuple[str, TarBlock]], layout: Layout) -> Iterator[tuple[str, Members]]:
+def _members(
+    blocks: Iterator[tuple[str, TarBlock]], layout: Layout, report: ShardReport
+) -> Iterator[tuple[str, Members]]:
     """Members of whole samples, and the tar that they are in."""
     for uri, some in groupby(blocks, key=lambda found: found[0]):
-        parts = (members_of(block, layout.extensions, layout.textual, layout.key_pattern) for _, block in some)
+        parts = (_members_of(block, layout, report) for _, block in some)
         yield from ((uri, members) for members in whole_samples(parts))
+
+
+def _members_of(block: TarBlock, layout: Layout, report: ShardReport) -> Members:
+    """Members of a block; those whose names belong to no sample are counted."""
+    found = members_of(block, layout.extensions, layout.textual, layout.key_pattern)
+    if len(found) < len(block.names):
+        keys, _ = split_names(block.names, layout.key_pattern)
+        names = block.names.filter(keys.is_null()).to_pylist()
+        hidden = [name for name in names if name.rpartition("/")[2].startswith(".")]
+        report.count("hidden_members", len(hidden))
+        report.count("nameless_members", len(names) - len(hidden))
+        first = [name for name in names if name not in hidden][:3]
+        if first:
+            report.problem(f"members such as {', '.join(map(repr, first))} have no extension: they are in no sample")
+    return found
 
 
 def built_samples(members: Members, uri: str, layout: Layout, report: ShardReport) -> Iterator[pa.RecordBatch]:
