@@ -36,7 +36,7 @@ def table(wh: Warehouse) -> Iterator[Callable[[str], str]]:
 
     yield create
     for name in made:
-        wh.execute(f"DROP TABLE {name} SYNC")
+        wh.drop(name)
 
 
 def running(wh: Warehouse, mark: str) -> int:

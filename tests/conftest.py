@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as searches
 
 from tests.s3 import relay, relay_server, s3, s3_client, s3_endpoint
+from tests.waiting import wait_for
 
 __all__ = ["relay", "relay_server", "s3", "s3_client", "s3_endpoint"]
 
@@ -53,10 +55,20 @@ def _empty() -> None:
     from factory_lib.warehouse import provenance
     from factory_lib.warehouse.client import warehouse
 
+    gc.collect()  # results that lie in cycles hold their tables, which would be waited for without an end
+    wait_for(lambda: not _running(), 60, lambda: f"still running: {_running()}")
     for row in warehouse().rows("SELECT name FROM system.databases"):
         if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
             warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
     provenance.checked.clear()
+
+
+def _running() -> list[str]:
+    """Statements that the engine is at, but for the one that asks."""
+    from factory_lib.warehouse.client import warehouse
+
+    asks = "SELECT query FROM system.processes WHERE query NOT LIKE '%system.processes%'"
+    return [row["query"] for row in warehouse().rows(asks)]
 
 
 @pytest.fixture(scope="module")

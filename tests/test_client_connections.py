@@ -40,6 +40,20 @@ def test_threads_share_one_warehouse(wh: Warehouse, table: Callable[[str], str])
     assert warehouse() is wh
 
 
+def test_a_table_is_dropped_though_a_result_of_it_is_held(wh: Warehouse, table: Callable[[str], str]) -> None:
+    """As one is by the error that interrupted whoever read it; the results of other tables go on."""
+    mine, other = table("a Int64"), table("a Int64")
+    for name in (mine, other):
+        wh.execute(f"INSERT INTO {name} SELECT number FROM numbers(100)")
+    # far more than is buffered anywhere: the engine waits for its reader
+    endless = "SELECT a, number, repeat('x', 100) AS text FROM system.numbers AS many, {} AS few"
+    held, going = wh.stream(endless.format(mine)), wh.stream(endless.format(other))
+    next(iter(held))
+    wh.drop(mine)
+    assert wh.rows(f"EXISTS TABLE {mine}")[0]["result"] == 0
+    assert sum(going.read_next_batch().num_rows for _ in range(50)) > 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_child_has_connections_of_its_own(wh: Warehouse) -> None:
     reader = wh.stream("SELECT number FROM numbers(3000000)")
@@ -173,14 +187,14 @@ def test_connection_lost_while_a_result_is_read() -> None:
 
     from urllib3.exceptions import ProtocolError
 
-    from factory_lib.warehouse.results import open_result
+    from factory_lib.warehouse.results import Body, open_result
 
     def cut() -> bytes:
         raise ProtocolError("Connection broken")
 
     for ending in (cut, lambda: b""):
         response = Response(ending)
-        reader = open_result(response)
+        reader = open_result(Body(response))
         with pytest.raises(EngineError, match="broke off"):
             reader.read_all()
         del reader

@@ -8,8 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from factory_lib import C, DatasetQuery, fn
 from factory_lib.errors import SignalError
 from factory_lib.signals import compute, dispatch, engine, reading, signal
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.names import STAGING
 from tests.signal_rows import dying, no_workers_left, packed, table
 
 __all__ = ["no_workers_left"]
@@ -44,6 +47,18 @@ def test_a_signal_that_kills_at_every_sample_ends_the_run(tmp_path: Path, monkey
     every = signal(lambda image: os._exit(7), name="every", output=int, inputs={"image": bytes})
     with pytest.raises(SignalError, match="ended with status 7|ends at every sample"):
         table(compute([every], [rows], workers=2))
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_error_among_many_rows_ends_the_run() -> None:
+    """The rows behind it, far more than is buffered anywhere, are in a result that the error holds."""
+    DatasetQuery.from_arrow(pa.table({"key": [f"{n:06d}" for n in range(250_000)]})).save("keys")
+    texts = DatasetQuery("keys").mutate(caption=fn.repeat(C.key, 40))
+    bad = signal(lambda caption: 1 // (len(caption) - 240), name="bad", output=int, inputs={"caption": str})
+    with pytest.raises(SignalError, match="'bad' failed at shard 'all', position 0, key '000000'"):
+        texts.add_signals(bad, on_error="raise").save("texts")
+    left = "SELECT name FROM system.tables WHERE database = {d:String} AND name LIKE '\\_stage\\_%'"
+    assert warehouse().rows(left, {"d": STAGING}) == []
 
 
 def test_a_timeout_is_a_number_of_seconds() -> None:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(done: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(
+    done: Callable[[], object], seconds: float = 20.0, why: Callable[[], str] = lambda: "waited in vain"
+) -> None:
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, why()
         time.sleep(0.02)

@@ -48,7 +48,7 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
             )
         yield name
     finally:
-        warehouse.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+        warehouse.drop(name)
 
 
 @contextlib.contextmanager

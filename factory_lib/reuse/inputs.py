@@ -61,4 +61,4 @@ def inputs_of(stage: Stage, files: str, all_reads: Sequence[Reads]) -> Iterator[
         sizes = stage.shard_rows()
         yield Inputs(wh, name, rows, reads, tuple(sizes), sum(sizes.values()))
     finally:
-        wh.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+        wh.drop(name)

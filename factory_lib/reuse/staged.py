@@ -200,7 +200,7 @@ class Staged:
 
     def forget(self) -> None:
         """Drop the staged values, once a version holds them, and those that killed runs left for the same shards."""
-        self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
+        self.warehouse.drop(self.name)
         if self.fresh:
             return
         others = self._others()

@@ -46,7 +46,7 @@ class StagedTable:
         try:
             _alter(self.warehouse, self.name, [f"DROP PARTITION {literal(shard)}" for shard in shards])
             if not self.warehouse.scalar(f"SELECT count() FROM {self.name}"):
-                self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
+                self.warehouse.drop(self.name)
         except EngineError as error:
             if error.code != UNKNOWN_TABLE:
                 raise

@@ -210,7 +210,7 @@ def _match(staged: Staged) -> Iterator[str]:
     try:
         yield name
     finally:
-        wh.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+        wh.drop(name)
 
 
 def _unmatched(group: _Group, match: str) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,7 @@ class Warehouse:
         self._url = url
         self._home = home
         self._clients: dict[tuple[bool, int, str], Any] = {}
+        self._open_results: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.forget_lock()
 
     @property
@@ -155,6 +157,25 @@ class Warehouse:
             raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")
         return upload.rows
 
+    def drop(self, table: str) -> None:
+        """Drop a table that is this process's own, if there is one; what still reads it in this process is ended.
+
+        An error holds what it interrupted for as long as somebody handles it: a result that was read half keeps its
+        tables, and their end would be waited for without an end.
+
+        Args:
+            table: `database.table`, as in SQL.
+
+        Raises:
+            EngineError: as for `execute`.
+        """
+        name = table.rpartition(".")[2].strip("`")
+        with self._lock:
+            reading = [body for body, sql in self._open_results.items() if name in sql]
+        for body in reading:
+            body.close()
+        self.execute(f"DROP TABLE IF EXISTS {table} SYNC")
+
     def syntax_tree(self, sql: str) -> list[str]:
         """The lines of the engine's own parse of a statement that reads; it is not run.
 
@@ -213,14 +234,17 @@ class Warehouse:
         return getattr(self._client(form), method)(sql, parameters=given, settings=dict(settings or {}), **more)
 
     def _open(self, sql: str, params: Values, settings: Values) -> pa.RecordBatchReader:
-        from factory_lib.warehouse.results import open_result
+        from factory_lib.warehouse.results import Body, open_result
 
         asked = {
             **_ARROW,
             "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame",
             **(settings or {}),
         }
-        return open_result(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
+        body = Body(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
+        with self._lock:
+            self._open_results[body] = sql
+        return open_result(body)
 
     def forget_lock(self) -> None:
         """A new lock, for a forked child: another thread may have held the old one at that moment."""

@@ -89,7 +89,7 @@ class RunsOfValues:
     def drop(self) -> None:
         """Remove the tables."""
         for table in (self._runs, self._whole):
-            self.warehouse.execute(f"DROP TABLE IF EXISTS {table} SYNC")
+            self.warehouse.drop(table)
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         return (_runs(batch, list(self.types)) for batch in reader if batch.num_rows)
@@ -129,7 +129,7 @@ class MatchedValues:
 
     def drop(self) -> None:
         """Remove the table."""
-        self.warehouse.execute(f"DROP TABLE IF EXISTS {self._table} SYNC")
+        self.warehouse.drop(self._table)
 
 
 def check_written(wh: Warehouse, table: str, rows: int) -> None:

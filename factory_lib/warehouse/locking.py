@@ -134,7 +134,7 @@ def _left(warehouse: Warehouse, name: str) -> list[int]:
 
 
 def _drop(warehouse: Warehouse, name: str) -> None:
-    warehouse.execute(f"DROP TABLE IF EXISTS {_full(name)} SYNC")
+    warehouse.drop(_full(name))
 
 
 def _full(name: str) -> str:

@@ -54,16 +54,15 @@ def engine_error(text: str) -> EngineError:
     return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line.rstrip())[:2000]}", _HINTS.get(code, ""), code=code)
 
 
-def open_result(response: Any) -> pa.RecordBatchReader:
+def open_result(body: Body) -> pa.RecordBatchReader:
     """A reader of an ArrowStream response. It owns the response: dropped before the end, it ends the query.
 
     Args:
-        response: urllib3's, not read yet.
+        body: not read yet.
 
     Raises:
         EngineError: the result broke off; with the engine's message where it sent one.
     """
-    body = _Body(response)
     try:
         source = _guarded(body, lambda: pa.ipc.open_stream(pa.PythonFile(body, mode="r")))
     except BaseException:
@@ -75,7 +74,7 @@ def open_result(response: Any) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, (widened(batch, schema) for batch in _batches(source, body)))
 
 
-def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
+def _batches(source: Any, body: Body) -> Iterator[pa.RecordBatch]:
     wrong: Counter[str] = Counter()
     try:
         while True:
@@ -100,7 +99,7 @@ def _batches(source: Any, body: _Body) -> Iterator[pa.RecordBatch]:
             )
 
 
-def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
+def _guarded(body: Body, call: Callable[[], Any]) -> Any:
     from urllib3.exceptions import HTTPError
 
     try:
@@ -113,8 +112,12 @@ def _guarded(body: _Body, call: Callable[[], Any]) -> Any:
         raise Lost(f"The result broke off ({type(error).__name__}).", hint, sent=True) from None
 
 
-class _Body:
-    """The body of a response as a file; keeps its end, where ClickHouse puts an error that comes late."""
+class Body:
+    """The body of a response as a file; keeps its end, where ClickHouse puts an error that comes late.
+
+    Args:
+        response: urllib3's, not read yet.
+    """
 
     closed = False
 

@@ -74,7 +74,7 @@ def drop_tables(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
         names = [name for name in names if name not in held]  # they go when there is room for taking their seals back
     for table in names:
         database, _, name = table.partition(".")
-        warehouse.execute(f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)} SYNC")
+        warehouse.drop(f"{quote(database)}.{quote(name)}")
 
 
 def forget_unpublished(warehouse: Warehouse) -> None:

@@ -161,7 +161,7 @@ class Stage:
 
     def drop(self) -> None:
         """Remove the table."""
-        self.warehouse.execute(f"DROP TABLE IF EXISTS {self.name} SYNC")
+        self.warehouse.drop(self.name)
 
     def _alter(self, *commands: str) -> None:
         # Long lists of partitions go in pieces: the parser bounds the size of a statement.
