@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -284,3 +285,17 @@ def test_a_state_of_another_boot_is_not_believed(home: Path) -> None:
 def test_an_engine_whose_log_is_gone_is_still_an_error_of_ours(tmp_path: Path) -> None:
     """As where a data folder is removed while something asks for its engine."""
     assert embedded._tail(tmp_path / "engine.log", 0) == "(its log is gone)"
+
+
+def test_an_engine_that_leaves_is_awaited_not_complained_about(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It removes its state, and a moment later lets go of its lock."""
+    home.mkdir()
+    with open(home / embedded.LOCK, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.3, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        assert stop_engine(home)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(embedded, "STOP_SECONDS", 0.1)
+        with pytest.raises(EngineError, match="does not say which process it is"):
+            stop_engine(home)
+    assert not stop_engine(home)

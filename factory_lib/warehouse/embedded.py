@@ -132,11 +132,15 @@ def stop_engine(home: Path) -> bool:
     """
     if not _held(home):
         return False
-    state = EngineState.read(home)
-    if state is None or not state.is_of(home) or not state.owner.is_here or state.owner.is_gone:
+    # One that just starts has not yet written which process it is, one that just leaves has removed it.
+    _wait(lambda: _named(home) is not None or not _held(home), STOP_SECONDS)
+    state = _named(home)
+    if state is None and not _held(home):
+        return True
+    if state is None or not state.owner.is_here:
         raise EngineError(
             f"An engine holds {home / LOCK}, but {home / STATE} does not say which process it is.",
-            "It is starting or stopping, or runs in another container: try again, or stop it there.",
+            "Does it run in another container? Stop it there.",
         )
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
@@ -144,6 +148,14 @@ def stop_engine(home: Path) -> bool:
         if _wait(lambda: not _held(home), patience):
             return True
     raise EngineError(f"The engine of {home} (process {state.pid}) cannot be stopped.", "Is its disk hanging?")
+
+
+def _named(home: Path) -> EngineState | None:
+    """What the folder's engine says of itself; None where it says nothing, or somebody else or a dead one does."""
+    state = EngineState.read(home)
+    if state is None or not state.is_of(home):
+        return None
+    return None if state.owner.is_here and state.owner.is_gone else state
 
 
 def _answering(home: Path) -> EngineState | None:
