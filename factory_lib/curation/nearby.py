@@ -18,8 +18,8 @@ pictures that look alike cost no more than others do.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations
 from typing import TypeAlias
@@ -47,7 +47,6 @@ LEAST, MOST = 4, 64
 _TABLES = 2
 _PLACE = np.uint64(40)
 _PLACES = np.uint64((1 << 40) - 1)
-_LOWEST = 0 if sys.byteorder == "little" else 7
 _PROBES = 1 << 20
 _BLOCK = 1 << 17
 """Hashes that are looked up at once: with fewer, most of the time goes to calls."""
@@ -79,10 +78,15 @@ def nearby(words: Words, distance: int) -> Found:
     keys = keys_for(words.size, count)
     most = max(LEAST, min(MOST, COMPARISONS // (words.size * len(keys))))
     found: Found = (np.zeros(0, np.uint64), np.zeros(0, np.uint16))
-    for number, key in enumerate(keys):
-        buckets = Buckets(words[0], key, most)
-        of = f", {number + 1} of {len(keys)}"
-        found = _reduced([found, _probed(words, partial(buckets.near, distance=distance), _BLOCK, of)])
+    # The next key is sorted by one thread while the others look up this one.
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(Buckets, words[0], keys[0], most)
+        for number, following in enumerate([*keys[1:], None]):
+            buckets = waiting.result()
+            if following is not None:
+                waiting = ahead.submit(Buckets, words[0], following, most)
+            of = f", {number + 1} of {len(keys)}"
+            found = _reduced([found, _probed(words, partial(buckets.near, distance=distance), _BLOCK, of)])
     return found
 
 
@@ -122,7 +126,9 @@ class Buckets:
         keys = (by_key >> _PLACE).view(np.int64)
         self._places = (by_key & _PLACES).view(np.int64)
         del by_key
-        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        changes = np.ones(len(keys), np.bool_)
+        np.not_equal(keys[1:], keys[:-1], out=changes[1:])
+        first = np.flatnonzero(changes)
         sizes = np.diff(first, append=len(keys))
         kinds = keys[first]
         self._starts = np.zeros((1 << 8 * len(key)) + 1, np.uint32)
@@ -132,11 +138,12 @@ class Buckets:
         self._plain = plain[self._places]
         # Most keys have none, one or two hashes: these stand in tables, their lowest bit saying whether there are more.
         self._tables = []
-        for place in range(_TABLES):
-            have = np.flatnonzero(sizes > place)
+        for _ in range(_TABLES):
             table = np.zeros(1 << 8 * len(key), np.uint64)
-            table[kinds[have]] = self._plain[first[have] + place] | (sizes[have] > place + 1)
+            table[kinds] = self._plain[first] | (sizes > 1)
             self._tables.append(table)
+            more = np.flatnonzero(sizes > 1)
+            kinds, first, sizes = kinds[more], first[more] + 1, sizes[more] - 1
 
     def near(self, probes: Words, distance: int) -> Near:
         """The hashes near some others, of those with the same key."""
@@ -144,9 +151,9 @@ class Buckets:
         rows: Places | None = None
         found = []
         for place, table in enumerate(self._tables):
-            seen = table.take(keys)
+            seen = table.take(keys, mode="clip")  # which looks for no key outside: there is none
             seen ^= probes
-            more = np.flatnonzero((seen.view(np.uint8)[_LOWEST::8] & 1).view(np.bool_))
+            more = np.flatnonzero((seen.astype(np.uint8) & 1).view(np.bool_))
             seen >>= np.uint64(1)
             differ = np.bitwise_count(seen)
             hits = np.flatnonzero(differ <= distance)
