@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -130,6 +132,17 @@ def run(
     )
 
 
+@contextlib.contextmanager
+def partitions_asked_for_once(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Dynamic partitions as they are now: an evaluation asks for them hundreds of times."""
+    asked = functools.cache(instance.get_dynamic_partitions)
+    instance.get_dynamic_partitions = asked  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del instance.get_dynamic_partitions
+
+
 @dataclass
 class Daemon:
     """Evaluates automation conditions and runs what they request, as Dagster's daemon does.
@@ -154,7 +167,8 @@ class Daemon:
 
     def evaluate(self, definitions: dg.Definitions) -> dict[str, tuple[str, ...]]:
         """What would be requested now."""
-        result = dg.evaluate_automation_conditions(definitions, self.instance, cursor=self.cursor)  # type: ignore[arg-type]
+        with partitions_asked_for_once(self.instance):
+            result = dg.evaluate_automation_conditions(definitions, self.instance, cursor=self.cursor)  # type: ignore[arg-type]
         self.cursor = result.cursor
         wanted: dict[str, tuple[str, ...]] = {}
         for found in result.results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,20 @@ def rows(dataset: str) -> int:
 
 
 def test_real_photos_of_clothes(instance: dg.DagsterInstance, definitions: dg.Definitions, shared_data: Path) -> None:
-    source = ShardSource(uri=str(shared_data / "clothing" / "train96"))
+    shard = shared_data / "clothing" / "train96" / "00000000.tar"
+    with tarfile.open(shard) as tar:
+        photos = sum(name.endswith(".jpg") for name in tar.getnames())
+    source = ShardSource(uri=str(shard))
     outcome = run_graph(instance, definitions, source=source)
     assert (outcome.errors, outcome.behind) == ([], [])
-    assert rows("samples") == rows("image_signals") == rows("clip_embeddings") == 1705
+    assert rows("samples") == rows("image_signals") == rows("clip_embeddings") == photos > 800
     samples = DatasetQuery("clip_embeddings")
     undecoded = samples.filter(~C.image_header.decodes.fill_null(False))
     assert undecoded.select("key", "image_header", "image_header_error").to_arrow().to_pylist() == []
     assert samples.filter(C.clip_error.not_null() | C.clip_text_error.not_null()).count() == 0
     vectors = np.stack(samples.limit(50).select("clip").to_arrow()["clip"].to_numpy(zero_copy_only=False))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=0.01)
-    assert rows("training_set") <= rows("clip_score_filter") <= rows("deduplicated") <= rows("basic_filter") <= 1705
+    assert rows("training_set") <= rows("clip_score_filter") <= rows("deduplicated") <= rows("basic_filter") <= photos
     assert rows("training_set") > 0
     assert 0 <= numbers(instance, "trained_model")["accuracy"] <= 1
     assert run_graph(instance, definitions, source=source).runs == []
