@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ from factory_lib.errors import FileChanged, SourceError
 from factory_lib.sources import ShardReport, Source, open_source, read_shards
 from tests.s3 import Bucket
 from tests.samples import write_tar
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -70,3 +74,28 @@ def test_who_stops_early_leaves_no_thread_behind(folder: Path) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+KILLED = """
+import os, signal, sys
+from factory_lib.sources import open_source, read_shards
+
+if __name__ == "__main__":
+    source = open_source(sys.argv[1])
+    next(read_shards(source, source.shards(), 2))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_who_is_killed_leaves_no_process_behind(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    reader = subprocess.Popen([sys.executable, str(script), str(folder)], start_new_session=True)
+    assert reader.wait(60) == -signal.SIGKILL
+
+    def left() -> list[str]:
+        listed = subprocess.run(["ps", "-axo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+        rows = (line.split(None, 1) for line in listed.splitlines())
+        return [row[1] for row in rows if int(row[0]) == reader.pid]
+
+    wait_for(lambda: not left(), why=lambda: f"left: {left()}")

@@ -336,7 +336,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:
-    child = "import os, time; from factory_lib.training.lifeline import end_with; end_with(os.getppid()); "
+    child = "import os, time; from factory_lib.lifeline import end_with; end_with(os.getppid()); "
     child += "print(os.getpid(), flush=True); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -13,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from factory_lib.errors import LoaderError
+from factory_lib.lifeline import end_with_creator
 from factory_lib.loading import slabs
 from factory_lib.loading.batches import Maker
 from factory_lib.loading.tasks import Made, Tasks
@@ -136,17 +135,7 @@ def _start_worker(variables: dict[str, str], blocks: bool, _: int) -> None:
     use_environment(variables)
     if blocks:
         slabs.use_pool()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that it works for is gone, killed perhaps: torch's own watch looks at the fork
-    server, which stays.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_creator()  # torch's own watch looks at the fork server, which stays
 
 
 def _unchanged(made: Any) -> Any:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory_lib.errors import SourceError
+from factory_lib.lifeline import end_with_creator
 from factory_lib.pictures import open_picture
 from factory_lib.rendered.draw import render
 from factory_lib.rendered.edits import DAMAGES, EDITS, damage, encode
@@ -107,7 +108,7 @@ def _write_shards(folder: Path, recipe: Recipe, shards: int, workers: int) -> It
         for number in range(shards):
             yield _write_shard(folder, recipe, number)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_creator) as pool:
         yield from pool.map(_write_shard, [folder] * shards, [recipe] * shards, range(shards))
 
 

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 import pyarrow as pa
 
 from factory_lib.errors import FactoryError, SourceError
+from factory_lib.lifeline import end_with_creator
 from factory_lib.sources.shards import ShardReport, Source, SourceShard
 from factory_lib.storage.store import is_local
 
@@ -149,6 +150,7 @@ _source: Source
 def _set_source(source: Source) -> None:
     global _source
     _source = source
+    end_with_creator()
 
 
 def _read_shard(shard: SourceShard) -> tuple[str, bytes, ShardReport]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from factory_lib.training.lifeline import end_with
+from factory_lib.lifeline import end_with
 
 
 def main() -> None:

@@ -19,13 +19,13 @@ from typing import Any
 import torch.distributed as dist
 
 from factory_lib.errors import FactoryError, SignalError
+from factory_lib.lifeline import end_with
 from factory_lib.redaction import redact
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
 from factory_lib.training.assignment import TEST, Assignment, Part, read_assignment
 from factory_lib.training.evaluate import Metrics, evaluate
 from factory_lib.training.files import write_whole
 from factory_lib.training.fitting import Fitted, fit_part
-from factory_lib.training.lifeline import end_with
 from factory_lib.training.pairs import Pairs, read_pairs
 from factory_lib.training.ranks import Rank, process_group
 from factory_lib.training.reporter import SCORED, Tell, reporter
