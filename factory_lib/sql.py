@@ -415,7 +415,7 @@ class Rendering:
 
     def _join(self, source: JoinSource) -> str:
         sides = {"l": source.left, "r": source.right}
-        columns = ", ".join(f"{s}.{quote(name)} AS {quote(out)}" for out, (s, name) in source.columns.items())
+        columns = ", ".join(f"{_joined(source, out)} AS {quote(out)}" for out in source.columns)
         on = " AND ".join(f"l.{quote(a)} = r.{quote(b)}" for a, b in source.on)
         left, right = (f"({self.select(sides[s])}) AS {s}" for s in "lr")
         # Without join_use_nulls a row without a partner gets zeros and empty strings that look like values.
@@ -427,6 +427,17 @@ class Rendering:
                 return ["0"]
             return [f"shard IN ({', '.join(self.bind(s, 'String') for s in source.shards)})"]
         return []
+
+
+def _joined(source: JoinSource, out: str) -> str:
+    """A column of a join; what says which row it is, and the keys, of the right where the left has no partner."""
+    side, name = source.columns[out]
+    own = f"{side}.{quote(name)}"
+    if side == "r" or source.how not in ("right", "full") or name not in source.right.columns:
+        return own
+    if name in (*ROW_ID, "sample_id", "key"):  # one of the two is there
+        return f"ifNull({own}, assumeNotNull(r.{quote(name)}))"
+    return f"ifNull({own}, r.{quote(name)})" if (name, name) in source.on else own
 
 
 @dataclass(frozen=True, eq=False)

@@ -204,6 +204,10 @@ def test_what_a_limit_or_a_join_drops_is_told_what_beat_or_lacked_it() -> None:
     assert each == "one row is kept of those with fn.positiveModulo(C.x, 2) 0, the first by C.x.desc(): 'k18'"
     joined = query.join(DatasetQuery(labels), on={"key": "name"})
     assert why(joined, "k17") == f"{labels} has no row with name 'k17'"
+    label = {row["name"]: row["sample_id"] for row in DatasetQuery(labels).to_arrow().to_pylist()}
+    assert why(joined, str(label["k4"])) == (f"its columns stand beside {one}, sample {places['k4']['sample_id']}")
+    few = query.filter(C.x < 3).join(DatasetQuery(labels), on={"key": "name"})
+    assert why(few, str(label["k14"])) == f"{one} has no row with key 'k14'"
     nested = joined.order_by("-label").limit(3)
     assert why(nested, "k17") == f"{labels} has no row with name 'k17'"
     assert why(nested, "k2").startswith(
@@ -211,7 +215,7 @@ def test_what_a_limit_or_a_join_drops_is_told_what_beat_or_lacked_it() -> None:
     )
     assert why(DatasetQuery(one, shards=["a"]), "k12") in {
         "only the shards a were read, it is in b",
-        "fewer.v8 has no shard 'b'",
+        "fewer.v10 has no shard 'b'",
     }
     assert places["k12"]["shard"] == "b"
 

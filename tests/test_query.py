@@ -148,6 +148,35 @@ def test_rows_against_python(base: DatasetQuery) -> None:
     assert base.select(parity=C["size"] % 2).distinct().count() == 2
 
 
+def rows_of(query: DatasetQuery, *names: str) -> list[tuple[Any, ...]]:
+    return sorted((tuple(row[n] for n in names) for row in query.to_arrow().to_pylist()), key=str)
+
+
+def test_rows_of_the_right_without_a_partner_keep_their_keys_and_places(engine: None) -> None:
+    left = pa.table({"key": ["a", "b"], "lot": [1, 2], "x": [10, 20]})
+    right = pa.table({"key": ["b", "c"], "lot": [2, 3], "y": [5, 6]})
+    here, there = (
+        DatasetQuery(DatasetQuery.from_arrow(one).save(name)) for one, name in ((left, "here"), (right, "there"))
+    )
+    outer = {"right": [("b", 2, 20, 5), ("c", 3, None, 6)]}
+    outer["full"] = [("a", 1, 10, None), *outer["right"]]
+    for how, wanted in outer.items():
+        for on in ("key", "lot", {"key": "key", "lot": "lot"}):
+            joined = here.join(there, on=on, how=how)  # type: ignore[arg-type]
+            names = ("key", "lot" if on != "key" else "lot_right", "x", "y")
+            told = [w if on != "key" or w[0] != "a" else (*w[:1], None, *w[2:]) for w in wanted]
+            assert rows_of(joined, *names) == told
+            saved = DatasetQuery(joined.save(f"{how}_outer"))
+            assert rows_of(saved, *names) == told
+            assert rows_of(saved, "position") == [(i,) for i in range(len(told))]
+            ids = {row["key"]: row["sample_id"] for one in (there, here) for row in one.to_arrow().to_pylist()}
+            assert dict(rows_of(saved, "key", "sample_id")) == {row[0]: ids[row[0]] for row in told}
+    counted = there.group_by("lot").agg(n=fn.count())
+    saved = DatasetQuery(here.join(counted, on="lot", how="full").save("counted"))
+    assert rows_of(saved, "lot", "x", "n") == [(1, 10, None), (2, 20, 1), (3, None, 1)]
+    assert len(set(rows_of(saved, "shard", "position"))) == len(set(rows_of(saved, "sample_id"))) == 3
+
+
 def test_joins_keep_unmatched_rows_as_null(base: DatasetQuery) -> None:
     other = DatasetQuery.from_arrow(pa.table({"name": ["n1", "n2", "zz"], "size": [10, 20, 30]})).select("name", "size")
     inner = base.join(other, on="name").select("name", "size", "size_right").to_arrow().to_pylist()

@@ -202,6 +202,8 @@ def test_tables_that_are_gone_or_called_otherwise_are_named() -> None:
     assert "nothing is recorded of it" in " ".join(
         what for version, _, what in findings("laion") if version == "laion.v3"
     )
+    wh.execute("CREATE TABLE laion.v4 ENGINE = MergeTree ORDER BY tuple() AS SELECT 1 AS x")
+    assert {"laion.v3", "laion.v4"} <= {version for version, _, what in findings() if "nothing is recorded" in what}
     wh.execute("DROP DATABASE laion SYNC")
     assert [version for version, _, _ in findings("laion")] == ["laion.v1", "laion.v2"]
     assert findings("--accept-gone") == findings() == []

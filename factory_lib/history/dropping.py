@@ -47,6 +47,10 @@ def why_dropped(warehouse: Warehouse, maker: str, sample_id: int) -> str:
         return ""
 
 
+_COUNTED = 1000
+"""So many partners of a joined row are counted."""
+
+
 class _Asked:
     """Asks queries about one sample."""
 
@@ -61,7 +65,7 @@ class _Asked:
             reasons = [self.about(part) for part in source.blocks]
             inside = next(filter(None, reasons), "") if all(reasons) else ""
         elif isinstance(source, JoinSource):
-            inside = self.about(source.left) or self._without_partner(source)
+            inside = self._by_join(source)
         else:
             inside = self.about(source) if isinstance(source, Block) else ""
         if inside or block.group_by is not None or "sample_id" not in source_columns(source):
@@ -77,20 +81,40 @@ class _Asked:
             return ""
         return f"only the shards {', '.join(source.shards[:5])} were read, it is in {rows[0]['shard']}"
 
-    def _without_partner(self, join: JoinSource) -> str:
-        keys = {a: Column(a) for a, _ in join.on}
-        if join.how not in ("inner", "right") or "sample_id" not in join.left.columns:
+    def _by_join(self, join: JoinSource) -> str:
+        """Why a join does not give the sample, which stands on its left, or is what is joined to samples there."""
+        if inside := self.about(join.left):
+            return inside
+        if own := self._keys_of(join.left, [a for a, _ in join.on]):
+            found = self._partners(join.right, [b for _, b in join.on], own)
+            return (
+                "" if found or join.how not in ("inner", "right") else _lacks(join.right, [b for _, b in join.on], own)
+            )
+        if inside := self.about(join.right):
+            return inside
+        if not (own := self._keys_of(join.right, [b for _, b in join.on])):
             return ""
-        own = self._rows(join.left.nested().filter(self._is_it()).select(keys))
-        if not own:
-            return ""
-        asked = [Column(b) == Literal(own[0][a]) for a, b in join.on]
-        partner = join.right.nested()
-        for condition in asked:
-            partner = partner.filter(condition)
-        if self._rows(partner.select({"n": Call("count")}))[0]["n"]:
-            return ""
-        return f"{describe(join.right.source)} has no row with {_shown({b: own[0][a] for a, b in join.on})}"
+        names = [a for a, _ in join.on]
+        if found := self._partners(join.left, names, own):
+            many = "" if len(found) == 1 else f" and {len(found) - 1:,} more"
+            more = f" and {_COUNTED - 1:,} or more" if len(found) == _COUNTED else many
+            sample = f", sample {found[0]['sample_id']}" if "sample_id" in found[0] else ""
+            return f"its columns stand beside {describe(join.left.source)}{sample}{more}"
+        return _lacks(join.left, names, own) if join.how in ("inner", "left") else ""
+
+    def _keys_of(self, side: Block, names: Sequence[str]) -> list[Any]:
+        """The values that the sample is joined by, where it is on a side of a join."""
+        if "sample_id" not in side.columns:
+            return []
+        own = self._rows(side.nested().filter(self._is_it()).select({name: Column(name) for name in names}))
+        return [own[0][name] for name in names] if own else []
+
+    def _partners(self, side: Block, names: Sequence[str], values: Sequence[Any]) -> list[dict[str, Any]]:
+        block = side.nested()
+        for name, value in zip(names, values, strict=True):
+            block = block.filter(Column(name) == Literal(value))
+        shown = "sample_id" if "sample_id" in side.columns else names[0]
+        return self._rows(block.select({shown: Column(shown)}).head(_COUNTED))
 
     def _later_than_the_first(self, block: Block) -> str:
         """What stands for it where one row of several is kept, such as the first of each label."""
@@ -152,6 +176,10 @@ class _Asked:
         rendering = Rendering()
         text = rendering.select(block)
         return self.warehouse.rows(text, rendering.params, rendering.settings)
+
+
+def _lacks(side: Block, names: Sequence[str], values: Sequence[Any]) -> str:
+    return f"{describe(side.source)} has no row with {_shown(dict(zip(names, values, strict=True)))}"
 
 
 def _said(block: Block) -> Sequence[Ordering]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from factory_lib.aggregates import is_summed
@@ -340,8 +340,10 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
     numbered, single_stream = _numbered(block)
     rendering = Rendering()
     inner = rendering.select(numbered)
-    types = {**SYSTEM, **{n: t for n, t in describe_columns(warehouse, numbered).items() if n not in SYSTEM}}
-    system = _system_expressions(numbered, types, single_stream)
+    described = describe_columns(warehouse, numbered)
+    types = {**SYSTEM, **{n: t for n, t in described.items() if n not in SYSTEM}}
+    lacking = {n for n in SYSTEM if "Nullable" in described.get(n, "")}
+    system = _system_expressions(numbered, types, single_stream, lacking)
     columns = [f"CAST({system[n]}, '{SYSTEM[n]}') AS {quote(n)}" if n in system else quote(n) for n in types]
     unit = [n for n in types if is_unit(numbered, n)]
     stage = create_stage(warehouse, dataset, types, unit)
@@ -385,20 +387,32 @@ def _sums_floats(block: Block) -> bool:
     return any(map(sums, blocks_of(block)))
 
 
-def _system_expressions(block: Block, types: Mapping[str, str], single_stream: bool) -> dict[str, str]:
-    """SQL of the columns that every version has, over the rows of the query."""
-    position, shard = "position", "shard"
+def _system_expressions(
+    block: Block, types: Mapping[str, str], single_stream: bool, lacking: Collection[str]
+) -> dict[str, str]:
+    """SQL of the columns that every version has, over the rows of the query.
+
+    Args:
+        lacking: those of them that may be NULL: rows of one side of a join that have no partner on the other.
+    """
+
+    def given(name: str, otherwise: str) -> str:
+        return f"ifNull({name}, {otherwise})" if name in lacking else name
+
+    position, shard = "position", given("shard", f"'{SINGLE_SHARD}'")
     if single_stream:
         shard, position = f"'{SINGLE_SHARD}'", "rowNumberInAllBlocks()"
     elif not block.has_places():
         rest = "".join(f", tuple({quote(n)})" for n in types if n in block.columns and n != "shard")
-        position = f"row_number() OVER (PARTITION BY shard ORDER BY position, sipHash128(shard{rest})) - 1"
-    key = "key" if "key" in types and "key" in block.columns else f"toString({position})"
+        position = f"row_number() OVER (PARTITION BY {shard} ORDER BY position, sipHash128({shard}{rest})) - 1"
+    place = f"toString({position})"
+    key = given("key", place) if "key" in types and "key" in block.columns else place
     pointer = next((n for n, t in types.items() if is_pointer(t)), None)
     identity = (
         f"concat(tupleElement({quote(pointer)}, 'uri'), '\\n', {key})" if pointer else f"concat({shard}, '\\n', {key})"
     )
-    sample_id = "sample_id" if "sample_id" in block.columns else f"xxHash64({identity})"
+    made = f"xxHash64({identity})"
+    sample_id = given("sample_id", made) if "sample_id" in block.columns else made
     return {"shard": shard, "position": position, "sample_id": sample_id, "key": key}
 
 
