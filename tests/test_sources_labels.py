@@ -18,6 +18,7 @@ from factory_lib.errors import SourceError
 from factory_lib.sources.account import losses
 from factory_lib.sources.boxes import boxes_of
 from factory_lib.sources.classes import NamedClasses
+from factory_lib.sources.parallel import folders_beside
 from factory_lib.sources.shards import ShardReport
 from tests.layouts import jpeg, tar
 from tests.samples import rows
@@ -76,6 +77,24 @@ def test_texts_of_several_folders_are_columns_of_their_own(tmp_path: Path) -> No
     ]
     left = [(entry["examples"], entry["loss"]) for entry in source.account.data() if not entry["used"]]
     assert left == [(["captions/99.txt"], True)]
+
+
+def test_folders_in_pairs_and_folders_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {}
+    for pair in ("a", "b", "c"):
+        files |= {f"{pair}_img/{n}.jpg": jpeg(n) for n in range(3)} | {f"{pair}_txt/{n}.txt": pair for n in range(3)}
+    assert set(captions(write(tmp_path / "pairs", files)).values()) == {"a", "b", "c"}
+    files = {f"{folder}/{n}.jpg": jpeg(n) for folder in ("a", "b") for n in range(3)}
+    source = open_source(write(tmp_path / "which", files | {f"words/{n}.txt": "of which?" for n in range(3)}))
+    assert len(rows(source)) == 6
+    assert losses(source.account.data()) == 3
+
+
+def test_thousands_of_folders_with_the_same_names() -> None:
+    """The captions of each class lie in a folder of its own: not each is compared with each."""
+    paths = [f"{kind}/c{number}/0.{end}" for number in range(3000) for kind, end in (("img", "jpg"), ("txt", "txt"))]
+    found = folders_beside(paths)
+    assert {folder: one.pictures for folder, one in found.items()} == {f"txt/c{n}": f"img/c{n}" for n in range(3000)}
 
 
 def test_names_that_begin_alike_are_different_samples(tmp_path: Path) -> None:

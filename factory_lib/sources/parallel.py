@@ -1,7 +1,8 @@
 """Files that belong to pictures of another folder: `images/0001.jpg` with its caption in `captions/0001.txt`.
 
 Which folder lies beside which is told once for a folder: the one with pictures of the same names, and of several such
-the one whose path differs least (`train/labels/a` goes with `train/images/a`, and not with `val/images/a`).
+the one whose path differs least (`train/labels/a` goes with `train/images/a`, and not with `val/images/a`). Where two
+differ alike, neither is taken: the files stand in the account.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ARRAYS = ("npz", "npy")
 """Extensions of what is pointed at where it has the name of a picture, as the latents that trainers keep."""
 _NAMES_TRIED = 1_000
 """Files of a folder that are looked for among the pictures."""
+_FOLDERS_TRIED = 256
 _ENOUGH = 0.5
 """Share of them whose picture must be there, where the paths of the folders differ in more than one place."""
 _CAPTIONS = TEXTS | {"texts", "captions", ""}
@@ -92,25 +94,44 @@ def named_by(path: str, beside: Mapping[str, Beside]) -> tuple[str, str]:
 
 
 def _matched(left: dict[str, list[str]], pictures: dict[str, set[str]]) -> dict[str, Beside]:
+    nearby: dict[tuple[str, ...], list[str]] = {}
+    for folder in pictures:
+        for form in _forms(folder):
+            nearby.setdefault(form, []).append(folder)
     tried = {folder: set(islice(names, _NAMES_TRIED)) for folder, names in left.items()}
-    wanted = set().union(*tried.values())
-    where: dict[str, list[str]] = {}
-    for folder, names in pictures.items():
-        for name in names & wanted:
-            where.setdefault(name, []).append(folder)
     found = {}
     for folder, names in tried.items():
-        shared: dict[str, int] = {}
-        for name in names:
-            for other in where.get(name, ()):
-                shared[other] = shared.get(other, 0) + 1
-        shared.pop(folder, None)
-        if not shared:
-            continue
-        best = min(shared, key=lambda other: (*_differences(folder, other), -shared[other], other))
-        if _differences(folder, best)[0] <= 1 or shared[best] >= _ENOUGH * len(names):
+        like = dict.fromkeys(other for form in _forms(folder) for other in nearby.get(form, ())[:_FOLDERS_TRIED])
+        near = [other for other in like if other != folder and _differences(folder, other)[0] == 1]
+        best = _best(folder, names, near, pictures, 1)
+        if best is None and len(tried) <= _FOLDERS_TRIED:
+            best = _best(folder, names, islice(pictures, _FOLDERS_TRIED), pictures, int(_ENOUGH * len(names)) or 1)
+        if best is not None:
             found[folder] = Beside(folder, best, _tag(folder, best))
     return found
+
+
+def _best(
+    folder: str, names: set[str], others: Iterable[str], pictures: Mapping[str, set[str]], least: int
+) -> str | None:
+    """Which of other folders has the pictures of these names: the one whose path differs least; None where it cannot
+    be told."""
+    ranked = []
+    for other in others:
+        shared = len(names & pictures[other])
+        if shared >= least:
+            alike = _same(folder, other)
+            ranked.append(((*_differences(folder, other), -alike, -shared, len(other)), other))
+    ranked.sort()
+    return ranked[0][1] if ranked and (len(ranked) == 1 or ranked[0][0] < ranked[1][0]) else None
+
+
+def _forms(folder: str) -> Iterable[tuple[str, ...]]:
+    """What folders have in common whose paths differ in one place."""
+    parts = tuple(folder.split("/")) if folder else ()
+    yield parts
+    for at in range(len(parts)):
+        yield parts[:at] + parts[at + 1 :]
 
 
 def _told_apart(
@@ -151,7 +172,7 @@ def _differences(one: str, other: str) -> tuple[int, int]:
 
 
 def _same(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many parts are equal from the first on."""
+    """How many parts (or letters) are equal from the first on."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
