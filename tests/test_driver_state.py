@@ -73,6 +73,7 @@ SITUATIONS: dict[str, list[str]] = {
     "modules and arguments by their names": ["import sys, nb_config\nsys.argv = ['program', '1']\nK = 10\ndef f(key): return int(sys.argv[1]) + sys.modules['__main__'].K + getattr(sys.modules['nb_config'], 'LIMIT')", "sys.argv[1] = '2'", "K = 20", "nb_config.LIMIT = 100"],
     "what is a thread's own": ["import threading\nclass L(threading.local):\n    k = 1\nl = L()\ndef f(key): return l.k", "l.k = 2"],
     "what Python and libraries are configured to": ["import decimal, sys, warnings, numpy as np\nwarnings.simplefilter('ignore')\nD = decimal.Decimal\ndef deep(n): return n and 1 + deep(n - 1)\ndef f(key):\n    try: n = deep(1500)\n    except RecursionError: n = 0\n    try: warnings.warn('odd'); w = 0\n    except UserWarning: w = 1\n    try: e = float(np.float64(1) / np.zeros(1)[0] > 0)\n    except FloatingPointError: e = 2\n    return int(D(2) / D(3) * 1000) + n + w * 10000 + e * 100000 + len(str(np.array([1 / 3])))", "decimal.getcontext().prec = 1", "sys.setrecursionlimit(sys.getrecursionlimit() + 2000)", "warnings.simplefilter('error', UserWarning)", "np.seterr(divide='raise')", "np.set_printoptions(precision=2)"],
+    "what libraries that are imported inside are configured to": ["import decimal, io, torch\nfrom PIL import Image\nB = io.BytesIO(); Image.new('L', (50, 50)).save(B, 'JPEG'); B = B.getvalue()\ndef opened(data):\n    from PIL import Image\n    try: Image.open(io.BytesIO(data)).load(); return 1\n    except Exception: return 0\ndef f(key):\n    import decimal, torch\n    return opened(B) + 10 * opened(B[:-9]) + 100 * torch.are_deterministic_algorithms_enabled() + 1000 * len(str(decimal.Decimal(1) / 3))", "Image.MAX_IMAGE_PIXELS = 7", "Image.MAX_IMAGE_PIXELS = None\nfrom PIL import ImageFile; ImageFile.LOAD_TRUNCATED_IMAGES = True", "torch.use_deterministic_algorithms(True)", "decimal.getcontext().prec = 2"],
     "a module made at run time is imported inside": ["import sys, types\nm = types.ModuleType('nb_made'); m.K = 1; sys.modules['nb_made'] = m\ndef f(key):\n    import nb_made\n    return nb_made.K", "m.K = 2"],
     "the environment is set": ["import os\nos.environ['NB_K'] = '1'\ndef f(key): return int(os.environ['NB_K'])", "os.environ['NB_K'] = '2'"],
     "the folder is changed": ["from pathlib import Path\ndef f(key): return len(list(Path('.').glob('nb_mark*')))", "Path('sub').mkdir(exist_ok=True); Path('sub/nb_mark').touch()\nimport os; os.chdir('sub')"],
@@ -82,6 +83,7 @@ SITUATIONS: dict[str, list[str]] = {
 REFUSED = {
     "a lock": ("import threading\nL = threading.Lock()\ndef f(key):\n    with L: return 1", "L is a _thread.lock"),
     "an open file": ("O = open('nb_file', 'w')\ndef f(key): return O.closed + 1", "O is a _io.TextIOWrapper"),
+    "a file that is read": ("O = open(__import__('os').devnull)\ndef f(key): return O.closed + 1", "O is a _io.TextIOWrapper"),
     "a connection": ("import sqlite3\nD = sqlite3.connect(':memory:')\ndef f(key): return D.total_changes", "D is a sqlite3.Connection"),
     "a generator": ("G = (n for n in range(3))\ndef f(key): return G is not None", "G is a builtins.generator"),
     "a thread pool": ("from concurrent.futures import ThreadPoolExecutor\nP = ThreadPoolExecutor(1)\ndef f(key): return P is not None", "P is a concurrent.futures.thread.ThreadPoolExecutor"),
@@ -183,3 +185,22 @@ def test_what_cannot_be_sent_is_refused_by_name(name: str, notebook: types.Modul
         values(one, 20, 2)
         with pytest.raises(SignalError, match=rf"__main__\.{said}.*setup\(\)"):
             values(one, 600, 2)
+
+
+def test_code_that_draws_from_the_state_of_the_process_is_told_so(notebook: types.ModuleType) -> None:
+    run_cell(
+        "import random\nimport numpy as np\ndef f(key): return random.random() + np.random.rand()\n"
+        "def g(key): return random.Random(key).random() + np.random.default_rng(len(key)).random()",
+        notebook,
+    )
+    drawn = signal(Called(vars(notebook)["f"]), name="drawn")
+    with pytest.warns(FingerprintWarning, match="random state of the process"):
+        before = drawn.fingerprint
+    vars(notebook)["f"]("k")
+    assert signal(Called(vars(notebook)["f"]), name="drawn").fingerprint == before
+    assert len(values(drawn, 600, 2)) > 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FingerprintWarning)
+        own = signal(Called(vars(notebook)["g"]), name="own")
+        rounded = {vars(notebook)["np"].float32(vars(notebook)["g"](f"k{place}")) for place in range(10)}
+        assert values(own, 600, 2) == set(map(float, rounded))

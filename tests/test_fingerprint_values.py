@@ -151,7 +151,7 @@ def test_modules_that_are_imported_inside_count_without_layout_and_docstrings(
     def module(text: str, name: str) -> str:
         (tmp_path / f"{name}.py").write_text(text)
         found: dict[str, str] = {}
-        Sources(found, lambda module: False).imported((name, 0, ()), "")
+        Sources(found, lambda module: False, lambda module, name, value: None, set()).imported((name, 0, ()), "")
         return found[f"{name} (module)"]
 
     plain = module("def f(a, b=1):\n    return [a, 'xy']", "inside_one")

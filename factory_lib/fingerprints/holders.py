@@ -6,10 +6,12 @@ Of the former only the kind counts; of a buffer, a queue, a weak reference what 
 from __future__ import annotations
 
 import contextvars
+import importlib
 import io
 import logging
 import os
 import queue
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +38,9 @@ _HOLDERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 """What to call those that hold something, and what it is."""
 
+_RANDOM = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
+"""Modules, and what they call the random state that their functions draw from."""
+
 
 class Holder(NamedTuple):
     """What counts of such an object.
@@ -54,6 +59,8 @@ class Holder(NamedTuple):
 def holder(value: Any) -> Holder | None:
     """What counts of an object that is nothing by itself; None for all others."""
     kind = type(value)
+    if draws_for_all(value):
+        return Holder("random state of the process")
     if kind is type(os.environ) or (kind.__module__.startswith("logging") and issubclass(kind, _LOGGING)):
         return Holder(f"{kind.__module__}.{kind.__qualname__}")
     if kind.__module__ not in _MODULES:
@@ -65,6 +72,19 @@ def holder(value: Any) -> Holder | None:
             except ReferenceError:
                 break
     return Holder(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def random_state(module: str) -> Any:
+    """What functions of a module draw from in this process."""
+    return getattr(importlib.import_module(module), dict(_RANDOM)[module])
+
+
+def draws_for_all(value: Any) -> str:
+    """Module whose functions draw from a random state, where it is that of the whole process; "" for others."""
+    for module, name in _RANDOM:
+        if value is not None and getattr(sys.modules.get(module), name, None) is value:
+            return module
+    return ""
 
 
 def _in_context(variable: contextvars.ContextVar[Any]) -> tuple[str, Any]:

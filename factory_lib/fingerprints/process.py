@@ -68,7 +68,7 @@ def counted(modules: Collection[str], names: Collection[str]) -> dict[str, str]:
     found = {}
     for name, state in _STATES.items():
         is_named = not state.names.isdisjoint(names)
-        is_used = state.module in modules or (bool(state.names) and not state.of_module)
+        is_used = state.module.partition(".")[0] in modules or (bool(state.names) and not state.of_module)
         if is_used and (is_named or not state.names) and _is_there(state):
             value = state.read(sys.modules[state.module])
             if value != state.usual:
@@ -125,6 +125,13 @@ def _asked(module: str, getter: str, setter: str, usual: Any, names: Collection[
         lambda module, value: getattr(module, setter)(value),
         usual,
         frozenset(names),
+    )
+
+
+def _attribute(module: str, name: str, usual: Any) -> _State:
+    """A state that is an attribute of a module."""
+    return _State(
+        module, lambda module: getattr(module, name), lambda module, value: setattr(module, name, value), usual
     )
 
 
@@ -189,6 +196,11 @@ _STATES: dict[str, _State] = {
         "cpu",
     ),
     "gradients of torch": _asked("torch", "is_grad_enabled", "set_grad_enabled", True),
+    "pixels of Pillow": _attribute("PIL.Image", "MAX_IMAGE_PIXELS", 2**30 // 4 // 3),
+    "truncated pictures of Pillow": _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+    "algorithms of torch": _asked(
+        "torch", "are_deterministic_algorithms_enabled", "use_deterministic_algorithms", False
+    ),
     "precision of torch": _asked("torch", "get_float32_matmul_precision", "set_float32_matmul_precision", "highest"),
 }  # fmt: skip
 """Each is asked of its library, which keeps it where no walk over objects comes by."""

@@ -29,6 +29,7 @@ class Sources:
         counts_for_nothing: whether a module is left out.
         live: called with a loaded module, a dotted name in it and its value, where that is not what the file says;
             with an empty name for a module without a file.
+        others: outermost names of modules that are not the user's; added to.
 
     Attributes:
         modules: those of the user that were met.
@@ -39,9 +40,11 @@ class Sources:
         self,
         found: dict[str, str],
         counts_for_nothing: Callable[[str], bool],
-        live: Callable[[types.ModuleType, str, Any], None] = lambda module, name, value: None,
+        live: Callable[[types.ModuleType, str, Any], None],
+        others: set[str],
     ) -> None:
         self._found = found
+        self._others = others
         self._skips = counts_for_nothing
         self._live = live
         self._seen: set[str] = set()
@@ -74,6 +77,7 @@ class Sources:
         if place.owner == "installed":
             self.package(name)
         if place.owner != "own":
+            self._others.add(name.partition(".")[0])
             return
         self.modules.add(name)
         loaded = sys.modules.get(name)

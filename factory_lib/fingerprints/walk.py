@@ -64,7 +64,7 @@ class Walk(Found):
         self._looked_into: set[int] = set()
         self._skips = counts_for_nothing
         self._shown = frozenset(shows)
-        self._sources = Sources(self.found, counts_for_nothing, self._changed)
+        self._sources = Sources(self.found, counts_for_nothing, self._changed, self.others)
         self._values = Values(self._refer, self._is_opaque, self.isolated, self._holds)
         self._values.names, self._values.written = texts, frozenset(written_to)
 

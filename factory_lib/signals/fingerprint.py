@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory_lib.fingerprints.components import digest, why
 from factory_lib.fingerprints.components import walked as _walked
+from factory_lib.fingerprints.holders import draws_for_all
 from factory_lib.fingerprints.walk import Walk
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _MACHINERY_OF_SIGNALS = {
     "dependencies", "dispatch", "engine", "fingerprint", "inputs", "naming", "outputs", "pool", "reading", "signal",
     "single", "task", "travel", "use", "watching", "wire", "worker", "workers",
 }  # fmt: skip
+_DRAWS = {"rand", "randn", "randperm", "rand_like", "randn_like", "random_sample"}
+_SEEDS = {"seed", "manual_seed", "default_rng", "generator", "set_state", "setstate", "set_rng_state"}
 _told: set[tuple[str, str]] = set()
 
 
@@ -47,7 +50,7 @@ def components_of(signal: Signal) -> dict[str, str]:
         SignalError: a declared dependency is not there.
     """
     walk = walk_of(signal)
-    _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk)])
+    _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk), *_drawn(walk)])
     return walk.found
 
 
@@ -120,6 +123,18 @@ def _undeclared(signal: Signal, walk: Walk) -> list[str]:
         f"Declare it: @signal(depends_on=[{'env(…)' if 'environment' in what else 'Path(…)'}]), or give version=."
         for file, line, what in sorted(set(walk.reads))
         if not ("file" in what and walk.files)
+    ]
+
+
+def _drawn(walk: Walk) -> list[str]:
+    """Code that draws from a random state that the samples of a process share."""
+    by_name = not _DRAWS.isdisjoint(walk.names) and not {"numpy", "torch"}.isdisjoint(walk.others)
+    draws = by_name or any(draws_for_all(value) for _, value in walk.held)
+    if not draws or not _SEEDS.isdisjoint(walk.names | walk.texts):
+        return []
+    return [
+        "it draws from the random state of the process, so that its values hang on the order of samples and on the "
+        "worker. Make a generator from the sample: random.Random(key), torch.Generator().manual_seed(…)."
     ]
 
 

@@ -30,6 +30,7 @@ import cloudpickle
 
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
+from factory_lib.fingerprints.holders import draws_for_all, random_state
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.process import taken
 from factory_lib.fingerprints.values import ATOMS, MADE_OF
@@ -179,6 +180,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return Signal, value.parts()
         if issubclass(kind, types.ModuleType) and is_users(value.__name__):
             return self._module(value)
+        if isinstance(value, io.TextIOWrapper):  # cloudpickle would send what is in it
+            raise TypeError("cannot pickle an open file")
+        if module := draws_for_all(value):
+            return random_state, (module,)
         if kind in MADE_OF:
             return MADE_OF[kind](value)
         if kind in _REBUILT and (kind is not _CACHED or is_users(value.__module__)):
@@ -242,15 +247,23 @@ def _refusal(signal: Signal, walk: Walk, error: Exception) -> SignalError:
     """What cannot travel, and where it is."""
     hint = "Make it in setup() of a class, which runs in each worker process: locks, files, connections, models."
     for path, value in walk.held:
-        try:
-            cloudpickle.dumps(value)
-        except Exception:
+        if not _pickles(value):
             kind = type(value)
             what = f"{path} is a {kind.__module__}.{kind.__qualname__}, which cannot be sent to worker processes."
             return SignalError(f"Signal {signal.name!r}: {what}", hint)
     return SignalError(
         f"Signal {signal.name!r} cannot be sent to worker processes: {type(error).__name__}: {error}", hint
     )
+
+
+def _pickles(value: Any) -> bool:
+    if isinstance(value, io.TextIOWrapper):
+        return False
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def _with_its_name(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
