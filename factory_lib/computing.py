@@ -66,11 +66,8 @@ class SignalRows(Origin):
         block = settle(self.block, ledger)
         shard_sources = {**table_sources(block, warehouse()), **ledger.shard_sources}
         stage, how, added = derive(warehouse(), STAGING, block)
-        try:
+        with stage.dropped_on_error():
             self._fill(stage, shard_sources, ledger)
-        except BaseException:
-            stage.drop()
-            raise
         ledger.bytes += added
         ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
         return stage

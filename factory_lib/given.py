@@ -48,6 +48,13 @@ class GivenColumns(Origin):
 
     def write(self, ledger: Ledger) -> Stage:
         stage, how, added = derive(warehouse(), STAGING, settle(self.block, ledger))
+        with stage.dropped_on_error():
+            self._fill(stage)
+        ledger.bytes += added + stage.bytes(self.types)
+        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "columns"]
+        return stage
+
+    def _fill(self, stage: Stage) -> None:
         values = self._values(stage.warehouse)
         try:
             values.write(self.reader)
@@ -58,9 +65,6 @@ class GivenColumns(Origin):
             fill_columns(stage, lambda shard: values.rows(stage, shard), names, values.shards(stage))
         finally:
             values.drop()
-        ledger.bytes += added + stage.bytes(self.types)
-        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "columns"]
-        return stage
 
     def _values(self, wh: Warehouse) -> RunsOfValues | MatchedValues:
         if set(self.on) == set(ROW_ID):

@@ -163,8 +163,7 @@ class ArrowRows(Origin):
         return f"an Arrow table with columns {', '.join(self.reader.schema.names[:8])}"
 
     def write(self, ledger: Ledger) -> Stage:
-        stage = stage_of_rows(self.columns)
-        write_batches(stage, (self._with_shard(batch) for batch in self.reader), str(self))
+        stage = stage_of_rows(self.columns, (self._with_shard(batch) for batch in self.reader), str(self))
         ledger.bytes += stage.bytes()
         ledger.storage.append("insert")
         return stage
@@ -198,16 +197,11 @@ class ShardRows(Origin):
         from factory_lib.sources import ShardReport, read_shards
 
         reports: dict[str, ShardReport] = {}
-        stage = stage_of_rows(self.columns)
         batches = (
             batch.append_column("shard", pa.array([shard] * batch.num_rows, pa.string()))
             for shard, batch in read_shards(self.source, self.shards, reports=reports)
         )
-        try:
-            write_batches(stage, batches, f"ingesting {redact(self.source.uri)}")
-        except BaseException:
-            stage.drop()
-            raise
+        stage = stage_of_rows(self.columns, batches, f"ingesting {redact(self.source.uri)}")
         ledger.shard_sources |= {shard.name: shard.fingerprint for shard in self.shards}
         files = {s.fingerprint: [(f.uri, f.size, f.etag) for f in s.files] for s in self.shards}
         provenance.record_files(stage.warehouse, files)
@@ -233,23 +227,22 @@ class ShardRows(Origin):
         }
 
 
-def stage_of_rows(columns: Mapping[str, str]) -> Stage:
-    """An empty staging table that `write_batches` fills.
+def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch], what: str) -> Stage:
+    """A staging table of rows; where they cannot all be written, none is left.
 
     Args:
         columns: column name -> ClickHouse type, with those that every version has.
+        batches: with a column `shard`; position, sample_id and key are filled in. Position is the number of a row
+            in its shard, the id of a sample a hash of where it is stored and its key.
+        what: goes on, for the progress.
     """
-    return create_stage(warehouse(), STAGING, columns, defaults={"sample_id": _sample_id_expression(columns)})
+    stage = create_stage(warehouse(), STAGING, columns, defaults={"sample_id": _sample_id_expression(columns)})
+    with stage.dropped_on_error():
+        _write(stage, batches, what)
+    return stage
 
 
-def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) -> int:
-    """Write batches with a column `shard` into a `stage_of_rows`; position, sample_id and key are filled in.
-
-    Position is the running number of a row in its shard. The sample's id is a hash of where it is stored and its key.
-
-    Returns:
-        Number of rows.
-    """
+def _write(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) -> None:
     counters: dict[str, int] = {}
     rows = inserts = 0
     # One insert runs while the rows of the next one are read.
@@ -271,7 +264,6 @@ def write_batches(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) ->
     tell_apart(stage)
     if inserts > 1:
         stage.optimize()
-    return rows
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -398,12 +390,7 @@ class DerivedRows(Origin):
 
     def write(self, ledger: Ledger) -> Stage:
         table = self.rows(settle(self.block, ledger))
-        stage = stage_of_rows(self.types)
-        try:
-            write_batches(stage, table.to_batches(), str(self))
-        except BaseException:
-            stage.drop()
-            raise
+        stage = stage_of_rows(self.types, table.to_batches(), str(self))
         ledger.bytes += stage.bytes()
         ledger.storage.append("insert")
         return stage

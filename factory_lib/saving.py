@@ -235,12 +235,13 @@ def _assemble(
             return _evolved(wh, request, rows, carried, keep), True
         rows.order_columns(list(carried.columns))
     built = create_stage(wh, request.dataset, {}, like=rows.name)
-    if len(keep) > len(carried.shards) // 2:
-        built.attach(carried.table)
-        built.drop_shards(s for s in carried.shards if s not in set(keep))
-    else:
-        built.attach(carried.table, keep)
-    built.attach(rows.name)
+    with built.dropped_on_error():
+        if len(keep) > len(carried.shards) // 2:
+            built.attach(carried.table)
+            built.drop_shards(s for s in carried.shards if s not in set(keep))
+        else:
+            built.attach(carried.table, keep)
+        built.attach(rows.name)
     return built, False
 
 
@@ -255,8 +256,9 @@ def _evolved(wh: Warehouse, request: Request, rows: Stage, carried: Version, kee
     try:
         conform(carried_rows, columns, unit)
         built = create_stage(wh, request.dataset, {}, like=rows.name)
-        built.attach(carried_rows.name)
-        built.attach(rows.name)
+        with built.dropped_on_error():
+            built.attach(carried_rows.name)
+            built.attach(rows.name)
         return built
     finally:
         carried_rows.drop()

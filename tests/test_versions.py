@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +314,28 @@ def test_code_that_git_does_not_know_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text("b = 2")
     code_of.cache_clear()
     assert code_of(str(tmp_path))["changed"] == "yes"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_rows_that_end_in_an_error_leave_no_table(error: type[BaseException]) -> None:
+    schema = pa.schema([("key", pa.string()), ("n", pa.int64())])
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"key": ["a", "b"], "n": [1, 2]}, schema=schema)
+        raise error
+
+    def reader() -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, rows())
+
+    DatasetQuery.from_arrow(pa.table({"key": ["a", "b"], "x": [1, 2]})).save("laion")
+    other = DatasetQuery.from_arrow(pa.table({"key": ["c"], "x": ["text"]}))
+    with pytest.raises(error):
+        DatasetQuery.from_arrow(reader()).save("new")
+    with pytest.raises(error):
+        DatasetQuery("laion").add_columns(reader(), on=["key"]).save("new")
+    with pytest.raises(QueryError, match="x"):
+        DatasetQuery("laion").union(other).save("new")
+    del other
+    gc.collect()  # what was written of a query goes with it
+    left = "SELECT concat(database, '.', name) AS name FROM system.tables WHERE name LIKE '\\_stage\\_%'"
+    assert warehouse().rows(left) == []

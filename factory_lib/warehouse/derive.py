@@ -191,11 +191,8 @@ def _share(warehouse: Warehouse, dataset: str, block: Block, how: Derivation) ->
     base = block.source
     table = ".".join(quote(p) for p in base.name.split(".", 1))
     stage = clone(warehouse, dataset, table, base.shards)
-    try:
+    with stage.dropped_on_error():
         return _changed(warehouse, dataset, stage, block, how)
-    except BaseException:
-        stage.drop()
-        raise
 
 
 def _changed(
@@ -241,8 +238,9 @@ def _compacted(warehouse: Warehouse, dataset: str, stage: Stage, kept: int) -> S
     if kept >= COPY_BELOW * int(physical or 0):
         return None
     compacted = create_stage(warehouse, dataset, {}, like=stage.name)
-    warehouse.execute(f"INSERT INTO {compacted.name} SELECT * FROM {stage.name}")
-    compacted.optimize()
+    with compacted.dropped_on_error():
+        warehouse.execute(f"INSERT INTO {compacted.name} SELECT * FROM {stage.name}")
+        compacted.optimize()
     stage.drop()
     return compacted
 
@@ -251,17 +249,19 @@ def _attach_union(
     warehouse: Warehouse, dataset: str, block: Block, source: UnionSource
 ) -> tuple[Stage, Derivation, int]:
     """Attach the parts of each query of a union; shards that two of them have are copied."""
-    parts = [derive(warehouse, dataset, part) for part in source.blocks]
-    stages = [stage for stage, _, _ in parts]
-    added = sum(size for _, _, size in parts)
+    stages: list[Stage] = []
+    added = 0
     seen: set[str] = set()
     overlap = False
-    for stage in stages:
-        shards = set(stage.shard_rows())
-        overlap |= bool(seen & shards)
-        seen |= shards
-    columns, unit = union_columns([s.source() for s in stages])
     try:
+        for part in source.blocks:
+            stage, _, size = derive(warehouse, dataset, part)
+            stages.append(stage)
+            added += size
+            shards = set(stage.shard_rows())
+            overlap |= bool(seen & shards)
+            seen |= shards
+        columns, unit = union_columns([s.source() for s in stages])
         for stage in stages:
             conform(stage, columns, unit)
         if overlap:
@@ -269,8 +269,9 @@ def _attach_union(
             copied = _copy(warehouse, dataset, rows)
             return copied, Derivation("copy", "queries of the union share shards"), copied.bytes()
         result = create_stage(warehouse, dataset, {}, like=stages[0].name)
-        for stage in stages:
-            result.attach(stage.name)
+        with result.dropped_on_error():
+            for stage in stages:
+                result.attach(stage.name)
         return result, Derivation("attach"), added
     finally:
         for stage in stages:
@@ -354,12 +355,9 @@ def _copy(warehouse: Warehouse, dataset: str, block: Block) -> Stage:
         settings["max_threads"] = 1
     target = ", ".join(quote(n) for n in types)
     statement = f"INSERT INTO {stage.name} ({target}) SELECT {', '.join(columns)} FROM ({inner})"
-    try:
+    with stage.dropped_on_error():
         warehouse.execute(statement, rendering.params, settings)
         stage.optimize()
-    except BaseException:
-        stage.drop()
-        raise
     return stage
 
 

@@ -6,8 +6,9 @@ a column, a shard. Nobody but the builder sees the table; a killed builder leave
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
@@ -159,6 +160,15 @@ class Stage:
         query = f"SELECT sum(column_bytes_on_disk) FROM system.parts_columns WHERE {where}"
         return int(self.warehouse.scalar(query, {**params, "c": names}) or 0)
 
+    @contextlib.contextmanager
+    def dropped_on_error(self) -> Iterator[None]:
+        """Within, whatever fails removes the table: only who finished has made one."""
+        try:
+            yield
+        except BaseException:
+            self.drop()
+            raise
+
     def drop(self) -> None:
         """Remove the table."""
         self.warehouse.drop(self.name)
@@ -202,7 +212,8 @@ def create_stage(
 def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> Stage:
     """A staging table that shares the parts of another table."""
     stage = create_stage(warehouse, dataset, {}, like=table)
-    stage.attach(table, shards)
+    with stage.dropped_on_error():
+        stage.attach(table, shards)
     return stage
 
 
