@@ -37,7 +37,7 @@ def loaded(source: str, folder: Path) -> types.ModuleType:
     module = types.ModuleType("kinds_case")
     module.__file__ = str(path)
     sys.modules["kinds_case"] = module
-    exec(compile(source, str(path), "exec"), vars(module))
+    exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     return module
 
 
