@@ -54,6 +54,15 @@ def test_a_table_is_dropped_though_a_result_of_it_is_held(wh: Warehouse, table: 
     assert sum(going.read_next_batch().num_rows for _ in range(50)) > 0
 
 
+def test_garbage_that_is_collected_while_a_connection_is_made_drops_its_table(
+    wh: Warehouse, table: Callable[[str], str]
+) -> None:
+    name = table("a Int64")
+    with wh._lock:
+        wh.drop(name)
+    assert wh.rows(f"EXISTS TABLE {name}")[0]["result"] == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_child_has_connections_of_its_own(wh: Warehouse) -> None:
     reader = wh.stream("SELECT number FROM numbers(3000000)")

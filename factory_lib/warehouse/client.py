@@ -248,7 +248,8 @@ class Warehouse:
 
     def forget_lock(self) -> None:
         """A new lock, for a forked child: another thread may have held the old one at that moment."""
-        self._lock = threading.Lock()
+        # A thread may come a second time: garbage is collected at any moment, and tables go with the queries of theirs.
+        self._lock = threading.RLock()
 
     def _client(self, form: bool = False) -> Any:
         with self._lock:
