@@ -37,10 +37,11 @@ def end_with_creator() -> None:
     of their workers, and their workers wait for ever for the next task of the dead.
     """
     creator = multiprocessing.parent_process()
+    if creator is None:
+        return
 
     def watch() -> None:
-        if creator is not None:
-            creator.join()
-            os._exit(1)
+        creator.join()
+        os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -6,8 +6,6 @@ counted, shown and saved reads its source and computes its signals once.
 
 from __future__ import annotations
 
-import contextlib
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.bounded import split
-from factory_lib.errors import EngineError, QueryError, nearest
+from factory_lib.errors import QueryError, nearest
 from factory_lib.expressions import SqlText
 from factory_lib.progress import track
 from factory_lib.redaction import redact
@@ -30,6 +28,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import SINGLE_SHARD, SYSTEM
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.given_values import check_written
+from factory_lib.warehouse.lifetimes import drop_with
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.null_elements import marked
 from factory_lib.warehouse.stage import Stage, create_stage
@@ -89,7 +88,7 @@ class Origin:
         if self._stage is None:
             self._ledger = Ledger(fresh=ledger.fresh)
             self._stage = self.write(self._ledger)
-            weakref.finalize(self, _drop_quietly, self._stage)
+            drop_with(self, self._stage)
         ledger.add(self._ledger)
         return self._stage
 
@@ -111,12 +110,6 @@ class Origin:
     def sql(self, rendering: Rendering) -> str:
         """What stands for the rows where a query is shown, not run."""
         return f"/* {self} */"
-
-
-def _drop_quietly(stage: Stage) -> None:
-    # When the engine is gone, what it left is swept with other stale staging tables.
-    with contextlib.suppress(EngineError):
-        stage.drop()
 
 
 def settle(block: Block, ledger: Ledger) -> Block:

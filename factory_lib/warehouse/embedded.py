@@ -130,12 +130,12 @@ def stop_engine(home: Path) -> bool:
     Returns:
         Whether one ran.
     """
-    if not _held(home):
+    if not is_held(home):
         return False
     # One that just starts has not yet written which process it is, one that just leaves has removed it.
-    _wait(lambda: _named(home) is not None or not _held(home), STOP_SECONDS)
+    _wait(lambda: _named(home) is not None or not is_held(home), STOP_SECONDS)
     state = _named(home)
-    if state is None and not _held(home):
+    if state is None and not is_held(home):
         return True
     if state is None or not state.owner.is_here:
         raise EngineError(
@@ -145,7 +145,7 @@ def stop_engine(home: Path) -> bool:
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(state.pid, number)
-        if _wait(lambda: not _held(home), patience):
+        if _wait(lambda: not is_held(home), patience):
             return True
     raise EngineError(f"The engine of {home} (process {state.pid}) cannot be stopped.", "Is its disk hanging?")
 
@@ -170,7 +170,7 @@ def _answering(home: Path) -> EngineState | None:
         except ConnectionRefusedError:
             return None
         except (TimeoutError, OSError, http.client.HTTPException):
-            if not _held(home):
+            if not is_held(home):
                 return None
         if time.monotonic() > deadline:
             raise EngineError(
@@ -189,7 +189,7 @@ def _ping(state: EngineState) -> str | None:
         connection.close()
 
 
-def _held(home: Path) -> bool:
+def is_held(home: Path) -> bool:
     """Whether an engine process is alive, by its lock."""
     try:
         descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CLOEXEC)
@@ -241,9 +241,9 @@ def _coming_up(home: Path) -> EngineState | None:
     found: list[EngineState] = []
 
     def settled() -> bool:
-        if _held(home) and (state := _answering(home)) is not None:
+        if is_held(home) and (state := _answering(home)) is not None:
             found.append(state)
-        return bool(found) or not _held(home)
+        return bool(found) or not is_held(home)
 
     holder = EngineState.read(home)
     elsewhere = holder is not None and not holder.owner.is_here
