@@ -43,7 +43,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.pictures",),
     ("factory_lib.home",),
     ("factory_lib.progress", "factory_lib.settings"),
-    ("factory_lib.bounded", "factory_lib.errors", "factory_lib.lifeline", "factory_lib.memory", "factory_lib.owners"),
+    (
+        "factory_lib.bounded",
+        "factory_lib.errors",
+        "factory_lib.filelocks",
+        "factory_lib.lifeline",
+        "factory_lib.memory",
+        "factory_lib.owners",
+    ),
     ("factory_lib.redaction",),
     ("factory_lib.fingerprints",),
 )

@@ -11,6 +11,7 @@ from operator import attrgetter
 from factory_lib.fingerprints import fresh
 from factory_lib.fingerprints.places import look_again
 from factory_lib.fingerprints.process import counted
+from factory_lib.fingerprints.steady import steady
 from factory_lib.fingerprints.walk import Walk
 
 WAY = "fingerprinting"
@@ -35,7 +36,18 @@ def walked(
 
     Returns:
         The walk, with the components that it found.
+
+    Raises:
+        Unsteady: another thread changes what is taken apart, all the time.
     """
+    return steady(lambda: _walked(follow, counts_for_nothing, configured))
+
+
+def _walked(
+    follow: Callable[[Walk], None],
+    counts_for_nothing: Callable[[str], bool],
+    configured: Collection[tuple[str, str]] | None,
+) -> Walk:
     look_again()
     walk = Walk(counts_for_nothing)
     _follow(walk, follow, configured)

@@ -18,6 +18,7 @@ from typing import Any
 from factory_lib.fingerprints.compiled import Said, told
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.sources import said_of
+from factory_lib.fingerprints.steady import Unsteady, steady
 from factory_lib.fingerprints.walk import Walk
 
 _SECONDS = 60
@@ -58,7 +59,8 @@ def note_imported(names: Iterable[str]) -> None:
     for name in names:
         module = sys.modules.get(name)
         if type(module) is types.ModuleType and not _is_ours(name) and place_of(name).owner == "own":
-            _seen[name] = module.__spec__, _digests(module)
+            with contextlib.suppress(Unsteady):  # then a process of its own is asked
+                _seen[name] = module.__spec__, _digests(module)
 
 
 def _is_ours(name: str) -> bool:
@@ -96,8 +98,12 @@ def tell(names: Iterable[str]) -> None:
 
 def _digests(module: types.ModuleType) -> dict[str, str]:
     what = said_of(module)
-    held = {} if what is None else dict(_held(module, what))
-    return {inner: _digest(value, f"{module.__name__}.{inner}") for inner, value in held.items()}
+
+    def look() -> dict[str, str]:
+        held = {} if what is None else dict(_held(module, what))
+        return {inner: _digest(value, f"{module.__name__}.{inner}") for inner, value in held.items()}
+
+    return steady(look)
 
 
 def _digest(value: Any, path: str) -> str:

@@ -6,7 +6,6 @@ All record batches but the last have the same number of rows, so a row is found 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, nearest
+from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.loading.convert import is_list, to_arrow, to_numpy
 from factory_lib.loading.order import Rows
@@ -160,8 +160,7 @@ def build_index(
     name = hashlib.blake2b(wanted.encode(), digest_size=16).hexdigest()
     path = folder / name
     private_folder(folder)
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / f"{name}.lock").open("w") as lock, exclusive(lock):
         if not (path / "index.json").exists():
             _sweep(folder)
             building = unfinished(path)

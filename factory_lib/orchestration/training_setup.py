@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import NothingToLearn, TrainingError
+from factory_lib.filelocks import exclusive
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
@@ -153,11 +153,11 @@ def alone(setup: Setup, wait_seconds: float = 30.0) -> Iterator[None]:
     Raises:
         TrainingError: another run trains the same.
     """
-    with (setup.folder / "lock").open("w") as lock:
+    with (setup.folder / "lock").open("w") as lock, ExitStack() as held:
         until = time.monotonic() + wait_seconds
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(exclusive(lock, wait=False))
                 break
             except BlockingIOError:
                 if time.monotonic() > until:

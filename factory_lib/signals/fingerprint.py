@@ -14,9 +14,10 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from factory_lib.fingerprints.components import digest, why
-from factory_lib.fingerprints.components import walked as _walked
+from factory_lib.errors import SignalError
+from factory_lib.fingerprints.components import digest, walked, why
 from factory_lib.fingerprints.holders import draws_for_all
+from factory_lib.fingerprints.steady import Unsteady
 from factory_lib.fingerprints.walk import Walk
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def components_of(signal: Signal) -> dict[str, str]:
         Dotted name -> short hash (or the value itself, for versions and numbers).
 
     Raises:
-        SignalError: a declared dependency is not there.
+        SignalError: a declared dependency is not there, or another thread keeps changing what the signal uses.
     """
     walk = walk_of(signal)
     _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk), *_drawn(walk)])
@@ -79,7 +80,7 @@ def walk_of(signal: Signal, configured: Collection[tuple[str, str]] | None = Non
             walk.package("PIL")
         walk.follow(signal.target)
 
-    return _walked(follow, is_machinery, configured)
+    return _walked(f"signal {signal.name!r}", follow, configured)
 
 
 def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
@@ -89,11 +90,22 @@ def code_components(target: Callable[..., Any], *, ignore: Collection[str] = ())
         target: a function, a callable object, a class.
         ignore: distributions whose version does not matter to the result, such as `dagster`.
     """
-    walk = _walked(lambda walk: walk.follow(target), is_machinery)
-    _warn(getattr(target, "__qualname__", ""), _opaque(walk))
+    name = getattr(target, "__qualname__", "")
+    walk = _walked(name or type(target).__name__, lambda walk: walk.follow(target))
+    _warn(name, _opaque(walk))
     ignored = {f"package:{name}" for name in ignore}
     found = walk.found | {"factory": VALUES}
     return {name: value for name, value in found.items() if name not in ignored}
+
+
+def _walked(what: str, follow: Callable[[Walk], None], configured: Collection[tuple[str, str]] | None = None) -> Walk:
+    try:
+        return walked(follow, is_machinery, configured)
+    except Unsteady as error:
+        raise SignalError(
+            f"The fingerprint of {what} cannot be taken: another thread keeps changing what it uses ({error}).",
+            "Let that thread end first.",
+        ) from error
 
 
 def is_machinery(module: str) -> bool:

@@ -9,11 +9,14 @@ and counts as it is: where it can't be told who changed it, a value is computed 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +32,30 @@ _uses: Counter[str] = Counter()
 _dear: set[str] = set()
 _steady: set[str] = set()
 """Signals that use, when it was last looked at, left as it had found them."""
-_depth = 0
+_notices = True
+_lock = threading.RLock()
+"""Runs may be under way in several threads; all that follows belongs to them together."""
+_open: Counter[int] = Counter()
+"""Thread -> the uses that began in it and go on."""
+_under_way: dict[int, _Use] = {}
+"""By the id of the signal."""
+_loaded: frozenset[str] = frozenset()
+"""Modules that were there before any of the uses that go on."""
+
+
+@dataclass
+class _Use:
+    """A signal in use.
+
+    Attributes:
+        signal: the signal.
+        before: its components before the first of the uses that go on.
+        runs: how many those are.
+    """
+
+    signal: Signal
+    before: Mapping[str, str]
+    runs: int = 0
 
 
 def settled(signal: Signal) -> dict[str, str]:
@@ -41,30 +67,69 @@ def settled(signal: Signal) -> dict[str, str]:
 
 @contextlib.contextmanager
 def using(*signals: Signal) -> Iterator[None]:
-    """Notice what computing signals in this process changes of them; what happens inside belongs to the outermost."""
-    global _depth
-    before: list[tuple[Signal, Mapping[str, str]]] = []
-    loaded: set[str] = set()
-    if not _depth:
-        loaded = set(sys.modules)
-        before = [(one, _timed(one)) for one in signals if _is_due(one.name)]
-    _depth += 1
+    """Notice what computing signals in this process changes of them; what happens inside belongs to the outermost.
+
+    Several threads may compute at once, the same signals, too: what they change is noticed when the last of them ends.
+    """
+    thread = threading.get_ident()  # a generator that uses signals may be ended by another one
+    began = _begin(thread, signals) if _notices else None
     try:
         yield
     finally:
-        _depth -= 1
-        if not _depth and (new := sys.modules.keys() - loaded):
-            from factory_lib.fingerprints.fresh import note_imported
-
-            note_imported(new)
-        for one, components in before:
-            _compare(one, components)
+        if began is not None:
+            _end(thread, began)
 
 
 def forget_use() -> None:
     """Notice nothing from now on: in a process that is there for computing alone."""
-    global _depth
-    _depth += 1
+    global _notices
+    _notices = False
+
+
+def _begin(thread: int, signals: Sequence[Signal]) -> list[_Use]:
+    """Begin a use; what is to be compared at its end."""
+    global _loaded
+    with _lock:
+        began: list[_Use] = []
+        if not _open[thread]:
+            loaded = frozenset(sys.modules)
+            for one in signals:
+                if id(one) in _under_way or _is_due(one.name):
+                    began.append(_under_way.get(id(one)) or _Use(one, _timed(one)))
+            if not _open:
+                _loaded = loaded
+        for use in began:
+            use.runs += 1
+            _under_way[id(use.signal)] = use
+        _open[thread] += 1
+        return began
+
+
+def _end(thread: int, began: Sequence[_Use]) -> None:
+    with _lock:
+        _open[thread] -= 1
+        if not _open[thread]:
+            del _open[thread]
+        if not _open and (new := sys.modules.keys() - _loaded):
+            from factory_lib.fingerprints.fresh import note_imported
+
+            note_imported(new)
+        for use in began:
+            use.runs -= 1
+            if not use.runs:
+                del _under_way[id(use.signal)]
+                _compare(use.signal, use.before)
+
+
+def _after_fork() -> None:
+    """Of other threads a forked child has only what they held."""
+    global _lock
+    _lock = threading.RLock()
+    for thread in _open.keys() - {threading.get_ident()}:
+        del _open[thread]
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _is_due(name: str) -> bool:

@@ -12,7 +12,6 @@ bytes of memory a row. It is meant for up to `MAX_ROWS` rows; larger pools are j
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
+from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
@@ -260,8 +260,8 @@ class _Attributes:
 def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
     if not (folder / "places.npy").exists():
         private_folder(folder.parent)
-        with (folder.parent / f".{folder.name[:12]}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of several readers one builds, be they threads or processes
+        with (folder.parent / f".{folder.name[:12]}.lock").open("w") as lock, exclusive(lock):
+            # of several readers one builds, be they threads or processes
             if not (folder / "places.npy").exists():
                 _build(folder, tables)
     return KeyIndex(folder, tables)

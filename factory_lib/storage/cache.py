@@ -8,7 +8,6 @@ bounded; who knows the future (a loader does) says what is needed last, and that
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import StoreError
+from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.settings import settings
@@ -419,16 +419,13 @@ class BlockCache:
                 kept = sum(mirror.bytes for mirror in mirrors_of(self.options.folder))
                 self._capacity = min(self._capacity, int((free + kept) * FREE_SHARE))
             descriptor = self._usage.fileno()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
+            with exclusive(descriptor):
                 raw = os.pread(descriptor, 8, 0)
                 used = [struct.unpack("<q", raw)[0] if len(raw) == 8 else 0]
                 before = used[0]
                 yield used
                 if used[0] != before:
                     os.pwrite(descriptor, struct.pack("<q", used[0]), 0)
-            finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _size(ranges: Sequence[Range]) -> int:
@@ -482,6 +479,5 @@ def _remove(folder: Path, mirror: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with path.open("w") as lock, exclusive(lock):
         yield

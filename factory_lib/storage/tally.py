@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from factory_lib.filelocks import exclusive
 
 FILE = "served.json"
 KEPT = (
@@ -33,12 +34,12 @@ def add(folder: Path, counters: Mapping[str, float]) -> None:
     except OSError:
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        total = _parsed(os.pread(descriptor, 4096, 0))
-        for name, amount in news.items():
-            total[name] += amount
-        # Padded, so that a shorter text leaves nothing of a longer one behind.
-        os.pwrite(descriptor, json.dumps(total).encode().ljust(1024), 0)
+        with exclusive(descriptor):
+            total = _parsed(os.pread(descriptor, 4096, 0))
+            for name, amount in news.items():
+                total[name] += amount
+            # Padded, so that a shorter text leaves nothing of a longer one behind.
+            os.pwrite(descriptor, json.dumps(total).encode().ljust(1024), 0)
     except OSError:
         pass
     finally:

@@ -9,6 +9,7 @@ in the SELECT: ClickHouse writes that ten times as fast as the two-byte strings 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -26,7 +27,7 @@ from factory_lib.settings import settings as read_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from factory_lib.warehouse.results import Lost
+    from factory_lib.warehouse.results import Body, Lost
 
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
@@ -66,7 +67,7 @@ class Warehouse:
         self._url = url
         self._home = home
         self._clients: dict[tuple[bool, int, str], Any] = {}
-        self._open_results: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._streams: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.forget_lock()
 
     @property
@@ -106,7 +107,7 @@ class Warehouse:
 
     def query(self, sql: str, params: Values = None, settings: Values = None) -> pa.Table:
         """The whole result of a SELECT. Arguments and errors as for `execute`."""
-        return self._reading(lambda: self._open(sql, params, settings).read_all())
+        return self._reading(lambda: self._whole(sql, params, settings))
 
     def stream(self, sql: str, params: Values = None, settings: Values = None) -> pa.RecordBatchReader:
         """The result of a SELECT as it comes, in constant memory. Arguments as for `execute`.
@@ -114,7 +115,7 @@ class Warehouse:
         Dropping the reader ends the query (pyarrow's `close()` alone lets go of nothing). Errors in the middle are
         raised by the reader as `EngineError`.
         """
-        return self._reading(lambda: self._open(sql, params, settings))
+        return self._reading(lambda: self._streamed(sql, params, settings))
 
     def scalar(self, sql: str, params: Values = None, settings: Values = None) -> Any:
         """First column of the first row as a Python value; None when there is no row."""
@@ -168,9 +169,9 @@ class Warehouse:
         return upload.rows
 
     def drop(self, table: str) -> None:
-        """Drop a table that is this process's own, if there is one; what still reads it in this process is ended.
+        """Drop a table that is this process's own, if there is one; streams of it in this process are ended.
 
-        An error holds what it interrupted for as long as somebody handles it: a result that was read half keeps its
+        An error holds what it interrupted for as long as somebody handles it: a stream that was read half keeps its
         tables, and their end would be waited for without an end.
 
         Args:
@@ -181,7 +182,7 @@ class Warehouse:
         """
         named = re.compile(rf"(?<!\w){re.escape(table.rpartition('.')[2].strip('`'))}(?!\w)")
         with self._lock:
-            reading = [body for body, sql in list(self._open_results.items()) if named.search(sql)]
+            reading = [body for body, sql in list(self._streams.items()) if named.search(sql)]
         for body in reading:
             body.close()
         self.execute(f"DROP TABLE IF EXISTS {table} SYNC")
@@ -243,18 +244,29 @@ class Warehouse:
         )
         return getattr(self._client(form), method)(sql, parameters=given, settings=dict(settings or {}), **more)
 
-    def _open(self, sql: str, params: Values, settings: Values) -> pa.RecordBatchReader:
-        from factory_lib.warehouse.results import Body, open_result
+    def _whole(self, sql: str, params: Values, settings: Values) -> pa.Table:
+        from factory_lib.warehouse.results import open_result
+
+        with contextlib.closing(self._ask(sql, params, settings)) as body:
+            return open_result(body).read_all()
+
+    def _streamed(self, sql: str, params: Values, settings: Values) -> pa.RecordBatchReader:
+        from factory_lib.warehouse.results import open_result
+
+        body = self._ask(sql, params, settings)
+        with self._lock:
+            self._streams[body] = sql
+        return open_result(body)
+
+    def _ask(self, sql: str, params: Values, settings: Values) -> Body:
+        from factory_lib.warehouse.results import Body
 
         asked = {
             **_ARROW,
             "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame",
             **(settings or {}),
         }
-        body = Body(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
-        with self._lock:
-            self._open_results[body] = sql
-        return open_result(body)
+        return Body(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
 
     def forget_lock(self) -> None:
         """A new lock, for a forked child: another thread may have held the old one at that moment."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from factory_lib.errors import EngineError
+from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import Owner, boot_id, folder_identity
 from factory_lib.progress import track
@@ -215,8 +216,8 @@ def _starting(home: Path) -> Iterator[None]:
             "Set FACTORY_HOME to a folder that you can write to.",
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        with exclusive(descriptor):
+            yield
     finally:
         os.close(descriptor)
 

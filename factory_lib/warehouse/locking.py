@@ -9,7 +9,6 @@ saves lost races, and it makes decisions stand until they are carried out.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import random
 import time
 import uuid
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from factory_lib.errors import CommitError, EngineError
+from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import Owner, owner
 from factory_lib.progress import track
@@ -51,13 +51,13 @@ def locked(warehouse: Warehouse, *datasets: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _file(home: Path, dataset: str) -> Iterator[None]:
     folder = private_folder(home / "locks", home)
-    with open(folder / dataset, "w") as file:
+    with open(folder / dataset, "w") as file, contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(exclusive(file, wait=False))
         except BlockingIOError:
             # A blocked request is served in its turn; asked for again and again, some would wait for ever.
             with track(f"waiting for other writers of {dataset}"):
-                fcntl.flock(file, fcntl.LOCK_EX)
+                held.enter_context(exclusive(file))
         yield
 
 
