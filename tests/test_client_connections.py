@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 from factory_lib.errors import EngineError, SettingsError
+from factory_lib.warehouse import pool
 from factory_lib.warehouse.address import client_arguments, shown
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.embedded import engine_url
@@ -38,6 +42,29 @@ def test_threads_share_one_warehouse(wh: Warehouse, table: Callable[[str], str])
         assert set(pool.map(work, range(64))) == {0}
     assert wh.scalar(f"SELECT sum(a) FROM {name}") == sum(range(64))
     assert warehouse() is wh
+
+
+def test_garbage_may_be_collected_while_a_connection_is_taken(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result in a cycle gives its connection back in the middle of that."""
+    taken: list[int] = []
+
+    def take(self: pool.Waiting) -> Any:
+        taken.append(gc.collect())
+        return queue.LifoQueue._get(self)
+
+    def work() -> None:
+        held: list[Any] = [wh.stream("SELECT number, repeat('x', 100) AS text FROM system.numbers")]
+        held[0].read_next_batch()
+        held.append(held)
+        del held
+        wh.scalar("SELECT 1")
+
+    monkeypatch.setattr(pool.Waiting, "_get", take)
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(60)
+    assert not worker.is_alive()
+    assert any(taken)
 
 
 def test_a_table_is_dropped_though_a_result_of_it_is_held(wh: Warehouse, table: Callable[[str], str]) -> None:

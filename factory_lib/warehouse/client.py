@@ -289,10 +289,10 @@ class Warehouse:
     def _connect(self, form: bool) -> Any:
         import clickhouse_connect
         from clickhouse_connect import common
-        from clickhouse_connect.driver.httputil import get_pool_manager
 
         from factory_lib.warehouse.address import client_arguments
         from factory_lib.warehouse.embedded import engine_url
+        from factory_lib.warehouse.pool import pool_of
 
         # the server knows best which settings it has
         common.set_setting("invalid_setting_action", "send")
@@ -300,10 +300,12 @@ class Warehouse:
         logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
         url = engine_url(self._home) if self._home is not None else self._url
         assert url is not None
-        # A pool of its own keeps the embedded engine away from http_proxy in the environment, token and all.
-        own = {"pool_mgr": get_pool_manager(maxsize=32), "database": _NO_FILES} if self.is_embedded else {}
+        given = client_arguments(url) | ({"database": _NO_FILES} if self.is_embedded else {})
+        # The embedded engine is kept away from proxies in the environment, token and all.
+        pool = pool_of(given["interface"], given["host"], given["port"], proxies=not self.is_embedded)
         return clickhouse_connect.get_client(
-            **{**client_arguments(url), **own},
+            **given,
+            pool_mgr=pool,
             # a session would allow one statement at a time
             autogenerate_session_id=False,
             compress=False,
