@@ -17,6 +17,7 @@ from factory_lib.loading.dataset import BatchDataset, to_torch
 from factory_lib.loading.slabs import HEADER, Pool
 from factory_lib.loading.workers import MAX_TOGETHER
 from tests.loading_rows import reader_of, write_shards
+from tests.waiting import wait_for
 
 SIZE = 3000
 
@@ -86,6 +87,27 @@ def test_an_abandoned_epoch_gives_its_blocks_back(table, tmp_path):
             if step == 2:
                 break
     assert max(opened) - min(opened) <= 5 * MAX_TOGETHER
+
+
+def test_a_batch_whose_worker_is_killed_before_it_arrives_is_made_again(table, tmp_path, monkeypatch):
+    """It has been sent, and its block was not looked at yet."""
+    looks: list[int] = []
+    look = slabs._memory
+
+    def too_late(block: slabs.Block) -> Any:
+        looks.append(block[0])
+        if len(looks) == 5:
+            slabs._mapped.clear()
+            os.kill(block[0], 9)
+            wait_for(lambda: not os.path.exists(f"/proc/{block[0]}/fd/{block[1]}"))
+        return look(block)
+
+    monkeypatch.setattr(slabs, "_memory", too_late)
+    dataset = load(table, tmp_path, num_workers=2, start_method="fork", shuffle=False)
+    batches = list(dataset)
+    assert all(right(batch) for batch in batches)
+    assert [n for batch in batches for n in batch["number"].tolist()] == list(range(200))
+    assert dataset.counters["restarted_workers"] == 1
 
 
 def arrived(value: Any) -> Any:
@@ -171,7 +193,7 @@ def test_a_worker_that_is_gone_is_an_error_and_not_other_memory():
     other = os.memfd_create("other")
     try:
         assert other == descriptor
-        with pytest.raises(FileNotFoundError, match="no longer the worker"):
+        with pytest.raises(slabs.WorkerGone, match="killed before its batch had arrived"):
             pickle.loads(message)
     finally:
         os.close(other)

@@ -173,6 +173,10 @@ class _Piece:
         return _of_block, self._parts
 
 
+class WorkerGone(RuntimeError):
+    """A batch came in a block that is gone with its worker."""
+
+
 Block = tuple[int, int, int, int]
 _mapped: OrderedDict[Block, mmap.mmap] = OrderedDict()
 _mapping = threading.Lock()
@@ -190,16 +194,20 @@ def _memory(block: Block) -> mmap.mmap:
     """A worker's block, mapped here.
 
     Raises:
-        OSError: the worker is gone.
+        WorkerGone: it was killed after it had sent the batch.
     """
     pid, descriptor, inode, size = block
     with _mapping:
         found = _mapped.get(block)
         if found is None:
-            opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            gone = WorkerGone(f"Worker process {pid} was killed before its batch had arrived.")
             try:
-                if os.fstat(opened).st_ino != inode:
-                    raise FileNotFoundError(f"Process {pid} is no longer the worker that sent a batch.")
+                opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                raise gone from None
+            try:
+                if os.fstat(opened).st_ino != inode:  # the number is another process's by now
+                    raise gone
                 found = _mapped[block] = mmap.mmap(opened, HEADER + size)
             finally:
                 os.close(opened)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +21,8 @@ from factory_lib.settings import environment, use_environment
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 MESSAGE_SECONDS, MAX_TOGETHER = 0.01, 8  # of making batches, and batches, that are sent together
+# What torch says of a worker that was killed; where memory is page-locked, a thread of its own finds that out.
+_TELLS_OF_DEATH = re.compile(r"DataLoader worker|Pin memory thread exited")
 RESTARTS = 3  # times that killed workers are replaced in one epoch
 
 
@@ -71,8 +75,8 @@ class Workers:
                         done += 1
                 return
             except RuntimeError as error:
-                self._loader = None
-                if "DataLoader worker" not in str(error):
+                self._end()
+                if not (isinstance(error, slabs.WorkerGone) or _TELLS_OF_DEATH.search(str(error))):
                     raise
                 restarts += 1
                 self._counters["restarted_workers"] = self._counters.get("restarted_workers", 0) + 1
@@ -81,6 +85,14 @@ class Workers:
                         f"A worker process of the loader died {restarts} times: {error}",
                         'Out of memory? A script without `if __name__ == "__main__":` needs start_method="fork".',
                     ) from error
+
+    def _end(self) -> None:
+        """End the processes. Torch's handler of signals may tell once more meanwhile that one of them was killed."""
+        loader, self._loader = self._loader, None
+        running = getattr(loader, "_iterator", None)
+        if running is not None:
+            with contextlib.suppress(RuntimeError):
+                running._shutdown_workers()
 
     def _running(self) -> DataLoader[Any]:
         if self._loader is None:
