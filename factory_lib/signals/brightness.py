@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-_WEIGHTS = np.array([[0.241, 0.691, 0.068]], np.float32)
+_EXACT_WEIGHTS = np.array([[0.241], [0.691], [0.068]])
+_WEIGHTS = _EXACT_WEIGHTS.T.astype(np.float32)
 _DOUBT = 1e-3
 """How far a brightness in float32 may be off, of 255."""
 
-_BLOCK = 1 << 17
+_BLOCK = 1 << 15
+
+_SAMPLE = 1 << 14
+"""Pixels, about, that say at which level to look for a percentile: to count all levels takes longer than all else."""
 
 
 def brightness(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
@@ -22,8 +28,7 @@ def brightness(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
 
     colours = pixels.reshape(1, -1, 3)
     count = colours.shape[1]
-    levels = np.empty(count, np.uint8)
-    counts = np.zeros(256, np.int64)
+    levels = np.empty((1, count), np.uint8)
     squares = np.empty((1, min(count, _BLOCK), 3), np.float32)
     total = 0.0
     for start in range(0, count, _BLOCK):
@@ -34,20 +39,13 @@ def brightness(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
         roots = cv2.transform(mine, _WEIGHTS)
         cv2.sqrt(roots, roots)
         total += cv2.sumElems(roots)[0]
-        rounded = cv2.convertScaleAbs(roots)
-        levels[start : start + _BLOCK] = rounded[0]
-        counts += cv2.calcHist([rounded], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-    ranked = np.cumsum(counts)
-    return (
-        total / count / 255,
-        _percentile(colours[0], levels, ranked, 0.05),
-        _percentile(colours[0], levels, ranked, 0.99),
-    )
+        cv2.convertScaleAbs(roots, levels[:, start : start + _BLOCK])
+    some = np.cumsum(np.bincount(levels[0, :: max(1, count // _SAMPLE)], minlength=256))
+    fifth, ninety_ninth = (_percentile(colours[0], levels[0], some, share) for share in (0.05, 0.99))
+    return total / count / 255, fifth, ninety_ninth
 
 
-def _percentile(
-    colours: NDArray[np.uint8], levels: NDArray[np.uint8], ranked: NDArray[np.int64], share: float
-) -> float:
+def _percentile(colours: NDArray[np.uint8], levels: NDArray[np.uint8], some: NDArray[np.int64], share: float) -> float:
     """A percentile of the brightness, as cleanvision has numpy compute it in float64.
 
     Looked at in float64 are only the pixels whose level is that of the percentile.
@@ -55,29 +53,46 @@ def _percentile(
     Args:
         colours: of the pixels, (n, 3).
         levels: their brightness of 255, rounded from float32, (n,).
-        ranked: pixels with at most each level, (256,).
+        some: of some of the pixels, how many have at most each level, (256,).
         share: below the percentile, 0 to 1.
     """
     rank = (len(levels) - 1) * share
     first, second = int(rank), min(int(rank) + 1, len(levels) - 1)
-    # plain numbers: numpy would make the levels as wide as its own
-    low, high = (int(level) for level in np.searchsorted(ranked, (first, second), side="right"))
-    below = int(ranked[low - 1]) if low else 0
-    exact = _exact(colours.take(np.flatnonzero((levels >= low) & (levels <= high)), axis=0))
-    exact.partition((first - below, second - below))
-    one, other = float(exact[first - below]), float(exact[second - below])
+    low, below, upto = _level(levels, first, int(np.searchsorted(some, some[-1] * share)))
+    high = low if second < upto else int(levels[levels > low].min())
+    near = levels == low if low == high else (levels >= low) & (levels <= high)
+    one, other = _ranked(colours.take(np.flatnonzero(near), axis=0), first - below, second - below)
     # float32 may have put a pixel on the wrong side of a half, but not far from it
     if (low and one * 255 < low - 0.5 + _DOUBT) or (high < 255 and other * 255 > high + 0.5 - _DOUBT):
-        exact = _exact(colours)
-        exact.partition((first, second))
-        one, other = float(exact[first]), float(exact[second])
+        one, other = _ranked(colours, first, second)
     return _between(one, other, rank - first)
 
 
-def _exact(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
-    red, green, blue = colours.T.astype(np.float64)
-    found: NDArray[np.float64] = np.sqrt(0.241 * (red * red) + 0.691 * (green * green) + 0.068 * (blue * blue)) / 255
-    return found
+def _level(levels: NDArray[np.uint8], rank: int, guess: int) -> tuple[int, int, int]:
+    """The level of the pixel of a rank, and how many have less, and at most, that; a good guess is a short way."""
+    level, below, upto = guess, _count(levels, guess - 1), _count(levels, guess)
+    while below > rank:
+        level, below, upto = level - 1, _count(levels, level - 2), below
+    while upto <= rank:
+        level, below, upto = level + 1, upto, _count(levels, level + 1)
+    return level, below, upto
+
+
+def _count(levels: NDArray[np.uint8], level: int) -> int:
+    """How many have at most a level."""
+    return int(np.count_nonzero(levels <= level)) if level >= 0 else 0
+
+
+def _ranked(colours: NDArray[np.uint8], first: int, second: int) -> tuple[float, float]:
+    """The brightness of the pixels of two ranks, in float64."""
+    planes = colours.T.astype(np.float64, order="C")
+    planes *= planes
+    planes *= _EXACT_WEIGHTS
+    squares = planes[0]
+    squares += planes[1]
+    squares += planes[2]
+    squares.partition((first, second))  # the root of the larger one is not smaller
+    return math.sqrt(squares[first]) / 255, math.sqrt(squares[second]) / 255
 
 
 def _between(one: float, other: float, part: float) -> float:
