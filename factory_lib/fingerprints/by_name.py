@@ -8,26 +8,37 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from factory_lib.fingerprints.places import is_module, may_be_modules, place_of
 
 _EVALUATE = frozenset({"eval", "exec"})
+_LOOK_UP = _EVALUATE | {"globals", "modules"}
 _IMPORT = frozenset({"import_module", "__import__", "iter_modules", "walk_packages", "find_spec", "run_module"})
 _WORD = re.compile(r"[^\W\d]\w*")
 _MODULE = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
+_CONTAINERS = (list, tuple, set, frozenset, dict)
 _MANY = 64
 """Of longer containers texts are no names."""
 
 
-def texts_in(values: Iterable[Any]) -> Iterator[str]:
+def texts_in(values: Iterable[Any]) -> set[str]:
     """The texts among values, and those that a list, set or dict among them holds."""
+    found = set()
     for value in values:
-        if type(value) is str:
-            yield value
-        elif type(value) in (list, tuple, set, frozenset, dict) and len(value) <= _MANY:
-            inner = [*value, *value.values()] if type(value) is dict else value
-            yield from (one for one in inner if type(one) is str)
+        kind = type(value)
+        if kind is str:
+            found.add(value)
+        elif kind in _CONTAINERS and len(value) <= _MANY:
+            inner = [*value, *value.values()] if kind is dict else value
+            found.update(one for one in inner if type(one) is str)
+    return found
+
+
+def looks_up(names: Collection[str]) -> bool:
+    """Whether code of these names may look names up by texts."""
+    return not _LOOK_UP.isdisjoint(names)
 
 
 def looked_up(names: Collection[str], texts: Collection[str], namespace: Mapping[str, Any]) -> set[str]:
@@ -85,6 +96,7 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
             yield whole.rpartition(".")[0]
 
 
+@lru_cache(maxsize=8192)
 def _absolute(name: str, package: str) -> str:
     """A dotted name as seen from outside its package; "" for a text that is none."""
     if not 0 < len(name) < 256 or not _MODULE.fullmatch(name):

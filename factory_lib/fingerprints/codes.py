@@ -13,7 +13,7 @@ import itertools
 import sys
 import types
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 _EXTENDED, _CACHE = dis.EXTENDED_ARG, dis.opmap.get("CACHE", 0)
@@ -48,63 +48,53 @@ def _marks(operations: set[int]) -> bytes:
 
 
 _KINDS = [_kind(operation) for operation in range(256)]
+_KEPT = bytes(255 if kind == _PLAIN else 0 if kind == _IS_CONSTANT else (1 << kind) - 1 for kind in _KINDS)
+"""What of the argument of an operation stays as it is: of the number of a name its flags, which are the lowest bits."""
+_ROOTS = _marks(_GLOBALS | _FREE)
 _NAMING = _marks({one for one in range(256) if _KINDS[one] != _PLAIN} | _FREE | {_SMALL})
 _JUMPING = _marks({*dis.hasjrel, *dis.hasjabs})
 _SEES_LOCALS = {"locals", "vars", "eval", "exec"}
 _READS_FILES = {"open", "read_text", "read_bytes", "loadtxt", "fromfile", "from_file"}
 _READS_ENVIRONMENT = {"environ", "getenv", "environb"}
+_READS = _READS_FILES | _READS_ENVIRONMENT
 
 
 class Facts:
-    """What is known of a code object, with the code inside it: found out when it is asked for, once."""
+    """What is known of a code object, with the code inside it.
+
+    Attributes:
+        digest: of instructions, constants, names and arguments; not of file, lines, docstring and local names.
+        references: names looked up outside, each with the attributes that are read from it right away, sorted; those of
+            enclosing functions begin with a dot.
+        imports: (module, level, names) of every import, sorted.
+        names: all global and attribute names.
+        inner_names: all names in the code inside: of a module, in its functions and classes.
+        texts: string constants.
+        reads: (line, what) of instructions that open files or read the environment, sorted.
+    """
+
+    digest: str
+    references: list[tuple[str, tuple[str, ...]]]
+    imports: list[tuple[str, int, tuple[str, ...]]]
+    names: frozenset[str]
+    inner_names: frozenset[str]
+    texts: frozenset[str]
+    reads: list[tuple[int, str]]
 
     def __init__(self, code: types.CodeType) -> None:
-        self._code = code
-        self._operations, self._arguments = code.co_code[::2], code.co_code[1::2]
-        self._naming = list(_naming(self._operations, self._arguments))
-        self._inner = [facts(constant) for constant in code.co_consts if type(constant) is types.CodeType]
-
-    @cached_property
-    def digest(self) -> str:
-        """Of instructions, constants, names and arguments; not of file, lines, docstring and local names."""
-        sees_locals = not self.names.isdisjoint(_SEES_LOCALS)
-        return _digest(self._code, self._operations, self._arguments, self._naming, sees_locals)
-
-    @cached_property
-    def references(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Names looked up outside, each with the attributes that are read from it right away, sorted.
-
-        Those of enclosing functions begin with a dot.
-        """
-        found = set(_references(self._code, self._operations, self._naming))
-        found.update(*(one.references for one in self._inner))
-        own = {f".{name}" for name in self._code.co_cellvars}
-        return sorted(pair for pair in found if pair[0] not in own)
-
-    @cached_property
-    def imports(self) -> list[tuple[str, int, tuple[str, ...]]]:
-        """(module, level, names) of every import, sorted."""
-        return sorted(set(_imports(self._code, self._naming)).union(*(one.imports for one in self._inner)))
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """All global and attribute names."""
-        return frozenset(self._code.co_names).union(*(one.names for one in self._inner))
-
-    @property
-    def inner_names(self) -> frozenset[str]:
-        """All names in the code inside: of a module, in its functions and classes."""
-        return frozenset[str]().union(*(one.names for one in self._inner))
-
-    @cached_property
-    def texts(self) -> frozenset[str]:
-        """String constants."""
-        return frozenset(_texts(self._code.co_consts)).union(*(one.texts for one in self._inner))
-
-    @cached_property
-    def reads(self) -> list[tuple[int, str]]:
-        """(line, what) of instructions that open files or read the environment, sorted."""
-        return sorted(set(_reads(self._code, self._naming)).union(*(one.reads for one in self._inner)))
+        operations, arguments = code.co_code[::2], code.co_code[1::2]
+        named = _naming(operations, arguments)
+        inner = [facts(constant) for constant in code.co_consts if type(constant) is types.CodeType]
+        self.inner_names = frozenset[str]().union(*(one.names for one in inner))
+        self.names = self.inner_names.union(code.co_names)
+        self.texts = frozenset(_texts(code.co_consts)).union(*(one.texts for one in inner))
+        self.imports = sorted(set(_imports(code, operations, named)).union(*(one.imports for one in inner)))
+        self.reads = sorted(set(_reads(code, named)).union(*(one.reads for one in inner)))
+        own = {f".{name}" for name in code.co_cellvars}
+        found = set(_references(code, operations, named)).union(*(one.references for one in inner))
+        self.references = sorted(pair for pair in found if pair[0] not in own)
+        sees_locals = not _SEES_LOCALS.isdisjoint(self.names)
+        self.digest = _digest(code, operations, arguments, named, sees_locals)
 
 
 @lru_cache(maxsize=32768)
@@ -130,45 +120,56 @@ def steps(code: types.CodeType) -> list[Step]:
     return found
 
 
-def _naming(operations: bytes, arguments: bytes) -> Iterator[Step]:
+def _naming(operations: bytes, arguments: bytes) -> list[Step]:
     """Those of the instructions that name something: a constant, a global, an attribute, a variable outside."""
     marks = operations.translate(_NAMING)
-    place = marks.find(1)
-    while place >= 0:
-        argument, before, shift = arguments[place], place - 1, 8
-        while before >= 0 and operations[before] == _EXTENDED:
-            argument |= arguments[before] << shift
-            before, shift = before - 1, shift + 8
-        yield place, operations[place], argument
-        place = marks.find(1, place + 1)
+    places, named = itertools.compress(itertools.count(), marks), itertools.compress(operations, marks)
+    if _EXTENDED not in operations:
+        return list(zip(places, named, itertools.compress(arguments, marks), strict=True))
+    return [
+        (place, operation, _whole(operations, arguments, place)) for place, operation in zip(places, named, strict=True)
+    ]
+
+
+def _whole(operations: bytes, arguments: bytes, place: int) -> int:
+    """The argument of an instruction, with the bytes of it that stand before."""
+    argument, before, shift = arguments[place], place - 1, 8
+    while before >= 0 and operations[before] == _EXTENDED:
+        argument |= arguments[before] << shift
+        before, shift = before - 1, shift + 8
+    return argument
 
 
 def _digest(code: types.CodeType, operations: bytes, arguments: bytes, found: list[Step], sees_locals: bool) -> str:
     left_out = _left_out(code, operations, found)
-    plain, written, extends = bytearray(arguments), [], _EXTENDED in operations
-    constants, names = code.co_consts, code.co_names
-    for place, operation, argument in found:
-        kind = _KINDS[operation]
-        if kind == _PLAIN or place in left_out:
-            continue
-        before = place - 1 if extends else -1
-        while before >= 0 and operations[before] == _EXTENDED:
-            plain[before], before = 0, before - 1
-        if kind == _IS_CONSTANT:
-            plain[place] = 0
-            written.append(_constant(constants[argument]))
-        else:  # the lowest bits are flags
-            plain[place] = argument & ((1 << kind) - 1)
-            written.append(names[argument >> kind])
+    constants, names, kinds = [_constant(one) for one in code.co_consts], code.co_names, _KINDS
+    written = [
+        constants[argument] if kind == _IS_CONSTANT else names[argument >> kind]
+        for place, operation, argument in found
+        if (kind := kinds[operation]) != _PLAIN and place not in left_out
+    ]
+    plain = _plain(operations, arguments, () if _EXTENDED not in operations else found, left_out)
     table = _handlers(code, left_out) if code.co_exceptiontable else []
     if left_out:
         kept = [place for place in range(len(operations)) if place not in left_out]
-        operations, plain = bytes(operations[one] for one in kept), bytearray(plain[one] for one in kept)
+        operations, plain = bytes(operations[one] for one in kept), bytes(plain[one] for one in kept)
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
     seen = code.co_varnames if sees_locals else code.co_varnames[:count]
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _CALL_FLAGS)
     whole = repr((written, seen, code.co_freevars, code.co_cellvars, shape, table))
     return hashlib.sha256(operations + plain + whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _plain(operations: bytes, arguments: bytes, extended: Iterable[Step], left_out: set[int]) -> bytes:
+    """The arguments without the numbers of constants and names; `extended` are the steps that may have more bytes of
+    them before."""
+    kept = int.from_bytes(arguments, "little") & int.from_bytes(operations.translate(_KEPT), "little")
+    plain = bytearray(kept.to_bytes(len(arguments), "little"))
+    for place, operation, _ in extended:
+        before = place - 1
+        while before >= 0 and operations[before] == _EXTENDED and _KINDS[operation] != _PLAIN and place not in left_out:
+            plain[before], before = 0, before - 1
+    return bytes(plain)
 
 
 def _left_out(code: types.CodeType, operations: bytes, found: list[Step]) -> set[int]:
@@ -230,9 +231,12 @@ def _references(code: types.CodeType, operations: bytes, named: list[Step]) -> l
     root, before, last = "", "", -1
     attributes: list[str] = []
     for place, operation, argument in [*named, (len(operations) + 1, _CACHE, 0)]:
-        follows = not operations[last + 1 : place].strip(_BESIDES) and place <= len(operations)
+        if not root and not _ROOTS[operation]:
+            before, last = "", place
+            continue
+        follows = bool(root) and place <= len(operations) and not operations[last + 1 : place].strip(_BESIDES)
         last = place
-        if root and follows and operation in _ATTRIBUTES:
+        if follows and operation in _ATTRIBUTES:
             attributes.append(_name_of(code, operation, argument))
             continue
         if root:
@@ -248,8 +252,10 @@ def _references(code: types.CodeType, operations: bytes, named: list[Step]) -> l
     return found
 
 
-def _imports(code: types.CodeType, named: list[Step]) -> list[tuple[str, int, tuple[str, ...]]]:
-    found = []
+def _imports(code: types.CodeType, operations: bytes, named: list[Step]) -> list[tuple[str, int, tuple[str, ...]]]:
+    found: list[tuple[str, int, tuple[str, ...]]] = []
+    if _IMPORT not in operations:
+        return found
     for place, (_, operation, argument) in enumerate(named):
         if operation == _IMPORT:
             given: list[Any] = [
@@ -261,7 +267,7 @@ def _imports(code: types.CodeType, named: list[Step]) -> list[tuple[str, int, tu
 
 
 def _reads(code: types.CodeType, named: list[Step]) -> list[tuple[int, str]]:
-    if not (_READS_FILES | _READS_ENVIRONMENT) & set(code.co_names):
+    if _READS.isdisjoint(code.co_names):
         return []
     starts = sorted((start, line) for start, line in dis.findlinestarts(code) if line is not None)
     found = []

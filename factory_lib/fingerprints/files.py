@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 
@@ -39,16 +40,17 @@ def content(path: str, names: Collection[str] = ()) -> str | None:
         names: texts that may name what is used of the folder.
     """
     try:
-        if os.path.isfile(path):
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode):
             return f"file:{file_digest(path)[:32]}"
-        if not os.path.isdir(path) or os.path.abspath(path) in _broad():
+        if not stat.S_ISDIR(status.st_mode) or os.path.abspath(path) in _broad():
             return None
         with os.scandir(path) as entries:
             holds_code = any(entry.name.endswith(_CODE) for entry in entries)
         used = sorted(name for name in names if _is_inside(path, name)) if holds_code else []
         named = [f"{name} {content(os.path.join(path, name)) or ''}" for name in used]
         found = named or list(_listed(path))
-    except OSError:
+    except (OSError, ValueError):  # text that cannot be a path
         return None
     return "folder:" + hashlib.sha256("\n".join(found).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

@@ -44,7 +44,7 @@ def configured(modules: Mapping[str, Said], names: Collection[str]) -> dict[tupl
         (module, dotted name in it) -> its value.
     """
     held = {name: _named(_held(sys.modules[name], what), names) for name, what in modules.items() if not _is_ours(name)}
-    unseen = [name for name in sys.modules if held.get(name) and not _is_seen(name)]
+    unseen = any(values and not _is_seen(name) for name, values in held.items())
     given = {**{name: _seen[name][1] for name in held if _is_seen(name)}, **(_asked([*held]) if unseen else {})}
     return {
         (name, inner): value

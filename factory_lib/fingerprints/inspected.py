@@ -19,10 +19,13 @@ _NAMES = {
     "subclasses": {"__subclasses__"},
 }  # fmt: skip
 """What is looked at -> names in code that do so."""
+_ALL_NAMES = frozenset[str]().union(*_NAMES.values())
 
 
 def looked_at(names: Collection[str]) -> set[str]:
     """What of functions and classes code of these names looks at: "docs", "annotations", "source", "subclasses"."""
+    if _ALL_NAMES.isdisjoint(names):
+        return set()
     return {what for what, asking in _NAMES.items() if not asking.isdisjoint(names)}
 
 

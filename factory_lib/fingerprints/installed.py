@@ -19,9 +19,7 @@ _KNOWN = {
     "attr": "attrs",
 }
 """Distributions of well-known modules: looked at first, to save reading what every distribution installed."""
-_FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-py[\d.]+)?(-[^-]+)?\.(dist|egg)-info")
 _DESCRIBES = ("METADATA", "PKG-INFO", "RECORD")
-_TOP = re.compile(r"(?m)^([^/,.\n]+)")
 
 
 class Distribution(NamedTuple):
@@ -49,27 +47,39 @@ def owner(folder: str, relative: str, top: str) -> Distribution | None:
     Returns:
         None for a file that no distribution installed.
     """
-    plain = any(os.path.isfile(os.path.join(folder, top, f"__init__{end}")) for end in (".py", ".pyc"))
-    shared = not plain and os.path.isdir(os.path.join(folder, top))
-    installed = _installed(folder, os.stat(folder).st_mtime_ns)
-    wanted = {_KNOWN.get(top, top).lower(), top.replace("_", "-").lower()}
-    named = [one for one in installed if one.name in wanted and _is_whole(one)]
+    modified = os.stat(folder).st_mtime_ns
+    named, shared = _named(folder, modified, top)
     if named and not shared:
         versions = sorted({one.version for one in named if one.name == named[0].name})
         return named[0]._replace(version=" and ".join(versions))  # an upgrade that broke off leaves two
-    return next((one for one in (*named, *_with_top(installed, top)) if _lists(one, relative)), None)
+    others = _with_top(_installed(folder, modified), top)
+    return next((one for one in (*named, *others) if _lists(one, relative)), None)
+
+
+@lru_cache(maxsize=1024)
+def _named(folder: str, modified: int, top: str) -> tuple[list[Distribution], bool]:
+    """The distributions that are called like a package, and whether others may have put modules into it, too."""
+    wanted = {_KNOWN.get(top, top).lower(), top.replace("_", "-").lower()}
+    named = [one for one in _installed(folder, modified) if one.name in wanted and _is_whole(one)]
+    return named, _is_shared(os.path.join(folder, top))
+
+
+def _is_shared(folder: str) -> bool:
+    """Whether a package has no `__init__.py`, so that several distributions may be in it."""
+    plain = any(os.path.isfile(os.path.join(folder, f"__init__{end}")) for end in (".py", ".pyc"))
+    return not plain and os.path.isdir(folder)
 
 
 @lru_cache(maxsize=64)
 def _installed(folder: str, modified: int) -> tuple[Distribution, ...]:
     """The distributions in a folder; `modified` tells one state of it from another."""
     found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            parts = _FOLDER.fullmatch(entry.name)
-            if parts:
-                name = parts["name"].lower().replace("_", "-").replace(".", "-")
-                found.append(Distribution(name, parts["version"].partition("+")[0], entry.path))
+    for entry in (name for name in os.listdir(folder) if name.endswith("-info")):
+        stem, dot, kind = entry.rpartition(".")
+        name, *rest = stem.split("-")
+        if dot and kind in {"dist-info", "egg-info"} and name and 0 < len(rest) <= 3 and all(rest):
+            name = name.lower().replace("_", "-").replace(".", "-")
+            found.append(Distribution(name, rest[0].partition("+")[0], os.path.join(folder, entry)))
     return tuple(sorted(found, key=lambda one: one.name))
 
 
@@ -90,7 +100,7 @@ def _lists(one: Distribution, relative: str) -> bool:
 @lru_cache(maxsize=1024)
 def _tops(files: str) -> frozenset[str]:
     """First parts of the paths of its files, without extensions."""
-    return frozenset(_TOP.findall(_record(files)))
+    return frozenset(re.findall(r"(?m)^([^/,.\n]+)", _record(files)))
 
 
 @lru_cache(maxsize=32)

@@ -6,7 +6,8 @@ import abc
 import copyreg
 import enum
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 _OF_CLASSES = {
@@ -32,7 +33,10 @@ def closure(function: types.FunctionType) -> dict[str, Any]:
 
 def defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Parameters with their default values."""
-    code, values = function.__code__, function.__defaults__ or ()
+    values = function.__defaults__ or ()
+    if not (values or function.__kwdefaults__):
+        return []
+    code = function.__code__
     positional = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :] if values else ()
     return sorted((dict(zip(positional, values, strict=True)) | (function.__kwdefaults__ or {})).items())
 
@@ -68,9 +72,24 @@ def is_salted(code: types.CodeType) -> bool:
     return code.co_name == "__hash__" and code.co_filename.startswith("<attrs generated")
 
 
+def home_of(kind: type, module: str) -> Mapping[str, Any] | None:
+    """The globals of the module of that name, where a method of the class has them."""
+    for member in list(vars(kind).values()):
+        function = member if type(member) is types.FunctionType else function_in(member)
+        if function is not None and function.__globals__.get("__name__") == module:
+            return function.__globals__
+    return None
+
+
+def put_into(kind: type) -> list[tuple[str, types.FunctionType]]:
+    """The functions in a class that are those of another module."""
+    functions = [pair for pair in list(vars(kind).items()) if type(pair[1]) is types.FunctionType]
+    return [pair for pair in functions if pair[1].__globals__.get("__name__") != kind.__module__]
+
+
 def function_in(member: Any) -> types.FunctionType | None:
     """The function inside a method, a static or class method, or a property."""
-    if isinstance(member, staticmethod | classmethod):
+    if isinstance(member, (staticmethod, classmethod)):  # quicker than their union, and asked of every member
         member = member.__func__
     elif isinstance(member, property):
         member = member.fget
@@ -93,23 +112,23 @@ def with_attributes(member: enum.Enum) -> Any:
 
 def members_of(kind: type) -> list[tuple[str, Any]]:
     """What a class says, sorted by name: not what it has by itself, nor what a base says with the same object."""
+    above = [vars(base) for base in kind.__mro__[1:]]
+    of_enum = isinstance(kind, enum.EnumMeta)
+    own = [(key, member) for key, member in vars(kind).items() if key not in _OF_CLASSES]
     return sorted(
         (
             (key, member)
-            for key, member in vars(kind).items()
-            if not (key in _OF_CLASSES or _is_made_by_enum(kind, key) or _is_inherited(kind, key, member))
+            for key, member in own
+            if not ((of_enum and _is_made_by_enum(kind, key)) or _is_inherited(above, key, member))
         ),
-        key=lambda pair: pair[0],
+        key=itemgetter(0),
     )
 
 
-def _is_inherited(kind: type, key: str, member: Any) -> bool:
-    above = next((vars(base)[key] for base in kind.__mro__[1:] if key in vars(base)), _MISSING)
-    return above is member
+def _is_inherited(above: Sequence[Mapping[str, Any]], key: str, member: Any) -> bool:
+    return next((base[key] for base in above if key in base), _MISSING) is member
 
 
 def _is_made_by_enum(kind: type, key: str) -> bool:
-    if not isinstance(kind, enum.EnumMeta):
-        return False
     single = key.startswith("_") and key.endswith("_") and key not in {"_missing_", "_generate_next_value_"}
     return single or key in vars(kind).get("_member_map_", ())

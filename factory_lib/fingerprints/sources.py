@@ -48,6 +48,7 @@ class Sources:
         self._skips = counts_for_nothing
         self._live = live
         self._seen: set[str] = set()
+        self._imported: set[tuple[Import, str]] = set()
         self.modules: set[str] = set()
         self.loaded: dict[str, Said] = {}
 
@@ -58,6 +59,9 @@ class Sources:
             one: module as written, leading dots, names taken from it.
             package: the package that relative imports start from.
         """
+        if (one, package) in self._imported:
+            return
+        self._imported.add((one, package))
         name, level, names = one
         if level:
             parts = package.split(".")

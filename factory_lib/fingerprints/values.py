@@ -111,7 +111,7 @@ class Values:
         """A short text that is equal for equal values."""
         kind = type(value)
         if kind is str:
-            return f"str {self._located(value, value, os.path.isabs(value), path)}"
+            return f"str {self._located(value, value, False, path)}"
         if kind is bytes and len(value) > _SMALL:
             return f"bytes {_hash(value)}"
         if kind in ATOMS:
@@ -280,19 +280,20 @@ class Values:
         Args:
             text: any text.
             name: what it counts as where nothing stands there.
-            moves: only the content counts: the place of a checkout does not.
+            moves: a path, whatever it looks like; so is any text that begins at the root.
             path: to the text.
         """
-        if path.rpartition(".")[2] in self.written:
+        if self.written and path.rpartition(".")[2] in self.written:
             return repr(os.path.basename(text))
-        if 0 < len(text) <= 1024 and (moves or _LIKE_A_FILE.fullmatch(text) or text.isidentifier()):
+        absolute = os.path.isabs(text)
+        if 0 < len(text) <= 1024 and (moves or absolute or text.isidentifier() or _LIKE_A_FILE.fullmatch(text)):
             found = content(os.path.expanduser(text), self.names) if "\0" not in text else None
             if found is not None:
                 self.files += 1
-                return found if os.path.isabs(text) else f"{text!r} {found}"
-        if os.path.isabs(text) and "/" in text[1:] and _is_below_a_root(text):
+                return found if absolute else f"{text!r} {found}"
+        if absolute and "/" in text[1:] and _is_below_a_root(text):
             return repr(os.path.basename(text))
-        return repr(text) if name == text or not os.path.isabs(text) else repr(name)
+        return repr(text) if name == text or not absolute else repr(name)
 
 
 def declared_by(kind: type, name: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import enum
 import hashlib
-import os
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -18,16 +17,16 @@ from typing import Any
 from factory_lib.fingerprints import by_name
 from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import Said, constants_set, differs
-from factory_lib.fingerprints.files import file_digest
-from factory_lib.fingerprints.found import Found
 from factory_lib.fingerprints.inspected import annotations_of, looked_at, source_of
+from factory_lib.fingerprints.owned import Owned
 from factory_lib.fingerprints.parts import (
     closure,
     defaults,
-    function_in,
+    home_of,
     is_salted,
     members_of,
     plain_state,
+    put_into,
     registered,
     with_attributes,
 )
@@ -37,13 +36,11 @@ from factory_lib.fingerprints.values import ATOMS, Values, declared_by, kept_sta
 from factory_lib.fingerprints.writes import written
 
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__loader__", "__builtins__"}
-_SOURCES = (".py", ".pyc")
 _HERE = __name__.partition(".")[0]
 _MISSING = object()
-_PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set)
 
 
-class Walk(Found):
+class Walk(Owned):
     """Collects the components that objects depend on.
 
     Args:
@@ -60,9 +57,10 @@ class Walk(Found):
         texts: Collection[str] = (),
         written_to: Collection[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(counts_for_nothing)
         self._looked_into: set[int] = set()
-        self._skips = counts_for_nothing
+        self._packages: dict[str, bool] = {}
+        self._finished = (0, 0, 0)
         self._shown = frozenset(shows)
         self._sources = Sources(self.found, counts_for_nothing, self._changed, self.others)
         self._values = Values(self._refer, self._is_opaque, self.isolated, self._holds)
@@ -98,12 +96,6 @@ class Walk(Found):
         if self.files != before:
             self.of_files.add(name)
         return name
-
-    @staticmethod
-    def _is_code(value: Any) -> bool:
-        kind = type(value)
-        code = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
-        return kind in code or issubclass(kind, type)
 
     def _object(self, target: Any, path: str) -> None:
         """An object: its class, and its fields."""
@@ -203,7 +195,8 @@ class Walk(Found):
             parts.append(f"{parameter}={self.use(default, f'{name}.{parameter}')}")
         for key, value in sorted(function.__dict__.items()):
             parts.append(f"{key}:{self.use(value, f'{name}.{key}')}")
-        parts += self._looked_at(function, function.__annotations__, name)
+        if self._shown:
+            parts += self._looked_at(function, function.__annotations__, name)
         self.found[name] = _hash(parts)
         self._note(known, code)
         return name
@@ -224,15 +217,11 @@ class Walk(Found):
                 parts.append(f"{root}{attributes}={self._reach(value, attributes, where)}")
             elif not root.startswith((".", "_")) and self._is_put_there(vars(builtins).get(root)):
                 parts.append(f"{root}={self._set_from_outside(builtins, root)}")
-        texts = known.texts | set(by_name.texts_in(values))
+        texts = by_name.texts_in(values)
+        self.texts |= known.texts
         self.texts |= texts
-        for key in sorted(by_name.looked_up(known.names, texts, namespace)):
-            self._uses(module, key)
-            parts.append(f"{key}={self._reach(namespace[key], (), f'{module}.{key}')}")
-        if "modules" in known.names or any(one[0] == "__main__" for one in known.imports):
-            parts += self._of_modules_by_text(known, {*texts, *(one[0] for one in known.imports)}, module)
-        if by_name.looks_for_module(known.names) and module in sys.modules:
-            self.changed[module, ""] = sys.modules[module]
+        if by_name.looks_up(known.names) or any(one[0] == "__main__" for one in known.imports):
+            parts += self._by_texts(known, known.texts | texts, namespace, module)
         package = str(
             namespace.get("__package__") or (module if "__path__" in namespace else module.rpartition(".")[0])
         )
@@ -243,6 +232,18 @@ class Walk(Found):
             self._importers.add(package)
             packages = [value.__name__ for value in values if isinstance(value, types.ModuleType)]
             self._by_name |= {inner for one in packages for inner in by_name.submodules(one)}
+        return parts
+
+    def _by_texts(self, known: Facts, texts: Collection[str], namespace: Mapping[str, Any], module: str) -> list[str]:
+        """What the texts that a function may make names of stand for."""
+        parts = []
+        for key in sorted(by_name.looked_up(known.names, texts, namespace)):
+            self._uses(module, key)
+            parts.append(f"{key}={self._reach(namespace[key], (), f'{module}.{key}')}")
+        if "modules" in known.names or any(one[0] == "__main__" for one in known.imports):
+            parts += self._of_modules_by_text(known, {*texts, *(one[0] for one in known.imports)}, module)
+        if by_name.looks_for_module(known.names) and module in sys.modules:
+            self.changed[module, ""] = sys.modules[module]
         return parts
 
     def _of_modules_by_text(self, known: Facts, texts: Collection[str], own: str) -> list[str]:
@@ -261,8 +262,12 @@ class Walk(Found):
 
     def finish(self) -> None:
         """Follow the modules that code imports by texts, which may be those of other code."""
+        known = (len(self.texts), len(self._importers), len(self._by_name))
+        if known == self._finished:
+            return
         for package in sorted(self._importers):
             self._by_name |= set(by_name.modules(self.texts, package))
+        self._finished = (*known[:2], len(self._by_name))
         for name in sorted(self._by_name):
             self._sources.imported((name, 0, ()), "")
 
@@ -289,7 +294,8 @@ class Walk(Found):
 
     def _note(self, known: Facts, code: types.CodeType) -> None:
         self.shows |= looked_at(known.names)
-        self.reads += [(code.co_filename, line, what) for line, what in known.reads]
+        if known.reads:
+            self.reads += [(code.co_filename, line, what) for line, what in known.reads]
         self.written |= written(code)
         self.names |= known.names
 
@@ -298,6 +304,9 @@ class Walk(Found):
 
         A name of a package of others stands for what came with it, whether its module was imported yet or not.
         """
+        known = None if attributes else self._names.get(id(value))
+        if known is not None:
+            return known
         theirs = ""
         while isinstance(value, types.ModuleType) and attributes:
             module, (name, *rest) = value.__name__, attributes
@@ -348,28 +357,11 @@ class Walk(Found):
                     for name in constants_set(module):
                         self.configured(module.__name__, name, vars(module)[name])
 
-    def _is_users(self, value: Any) -> bool:
-        """Whether a function or class was defined by the user's code."""
-        if type(value) is types.FunctionType:
-            return self._is_own(str(value.__globals__.get("__name__") or ""), value.__globals__)
-        home = value.__module__ if issubclass(type(value), type) else None
-        return isinstance(home, str) and home in sys.modules and self._is_own(home)
-
-    def _is_put_there(self, value: Any) -> bool:
-        """Whether something among Python's builtins was put there by the user."""
-        return type(value) in _PLAIN or (self._is_code(value) and self._is_users(value))
-
     def _set_from_outside(self, module: types.ModuleType, name: str) -> str:
         """What the user put into a module of somebody else's: it counts, and travels."""
         value = vars(module)[name]
         self.changed[module.__name__, name] = value
         return self.use(value, f"{module.__name__}.{name}")
-
-    def _extension(self, module: str) -> None:
-        """Count the file of a module of the user that is no Python code."""
-        place = place_of(module)
-        if place.owner == "own" and place.path and not place.path.endswith(_SOURCES) and os.path.isfile(place.path):
-            self.found[f"{module} (module)"] = file_digest(place.path)[:16]
 
     def _uses(self, module: str, name: str) -> None:
         used = self.uses.setdefault(module, set())
@@ -395,9 +387,7 @@ class Walk(Found):
     def _class(self, kind: type, path: str) -> str:
         module: Any = kind.__module__
         module = module if isinstance(module, str) else "builtins"  # compiled classes may have a descriptor there
-        methods = [member for member in map(function_in, vars(kind).values()) if member is not None]
-        homes = [one.__globals__ for one in methods if one.__globals__.get("__name__") == module]
-        if not self._is_own(module, homes[0] if homes else None):
+        if not self._is_own(module, home_of(kind, module)):
             return self._foreign_class(kind, module, path)
         self._extension(module)
         name = self._claim(kind, f"{module}.{kind.__qualname__}", path)
@@ -414,7 +404,8 @@ class Walk(Found):
         if "subclasses" in self._shown:
             below: list[type] = type.__subclasses__(kind)
             parts += sorted(self._refer(one, f"{name}.{one.__name__}") for one in below)
-        parts += self._looked_at(kind, annotations_of(kind), name)
+        if self._shown:
+            parts += self._looked_at(kind, annotations_of(kind), name)
         self.found[name] = _hash(parts)
         return name
 
@@ -442,9 +433,8 @@ class Walk(Found):
         if self._skips(module) or not self.package(module):
             return name
         for base in kind.__mro__[:-1]:
-            for key, member in list(vars(base).items()):
-                home = str(member.__globals__.get("__name__") or "") if type(member) is types.FunctionType else None
-                if home not in (None, base.__module__) and self._is_own(str(home), member.__globals__):
+            for key, member in put_into(base):
+                if self._is_own(str(member.__globals__.get("__name__") or ""), member.__globals__):
                     self.found[f"{name}.{key}"] = _hash([self._refer(member, f"{name}.{key}")])
         return name
 
@@ -466,6 +456,12 @@ class Walk(Found):
 
     def package(self, module: str) -> bool:
         """Count the version of the package of a module; whether it has one."""
+        known = self._packages.get(module)
+        if known is None:
+            known = self._packages[module] = self._counts_package(module)
+        return known
+
+    def _counts_package(self, module: str) -> bool:
         if self._skips(module):
             return False
         self.others.add(module.partition(".")[0])
@@ -473,9 +469,6 @@ class Walk(Found):
             return False
         self._sources.package(module)
         return True
-
-    def _is_own(self, module: str, namespace: Mapping[str, Any] | None = None) -> bool:
-        return not self._skips(module) and place_of(module, namespace).owner == "own"
 
     def isolated(self, value: Any, path: str) -> str:
         """Hash of a value and all that it refers to, by itself."""

@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "write_table", "write_parquet", "write_csv", "urlretrieve",
 }  # fmt: skip
 """That are given a path."""
+_WRITES = _METHODS | _FUNCTIONS | {"open"}
 _BUILD = {
     "join", "joinpath", "with_name", "with_suffix", "with_stem", "str", "Path", "PurePath", "format", "encode",
     "hexdigest", "sha256", "sha1", "md5", "blake2b", "crc32", "hash", "fspath", "abspath", "resolve", "absolute",
@@ -37,15 +38,15 @@ _AFTER_ARGUMENTS = ("PRECALL", "CALL", "KW_NAMES", "LOAD_CONST")
 _ENDS = ("STORE_", "POP_TOP", "RETURN_", "POP_JUMP", "FOR_ITER", "DELETE_", "RAISE", "YIELD")
 
 
+@lru_cache(maxsize=8192)
 def written(code: types.CodeType) -> frozenset[str]:
     """Names of globals, attributes and variables of enclosing functions that stand for what a code object writes to."""
     inner = [written(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return _written(code).union(*inner)
 
 
-@lru_cache(maxsize=8192)
 def _written(code: types.CodeType) -> frozenset[str]:
-    if not (_METHODS | _FUNCTIONS | {"open"}) & set(code.co_names):
+    if _WRITES.isdisjoint(code.co_names):
         return frozenset()
     found: set[str] = set()
     means: dict[str, frozenset[str]] = {}

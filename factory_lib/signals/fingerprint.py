@@ -12,6 +12,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import SignalError
@@ -108,6 +109,7 @@ def _walked(what: str, follow: Callable[[Walk], None], configured: Collection[tu
         ) from error
 
 
+@lru_cache(maxsize=4096)
 def is_machinery(module: str) -> bool:
     """Whether a module is part of the factory and changes no value: queries, storage, the engine."""
     if module != "factory_lib" and not module.startswith("factory_lib."):
