@@ -308,3 +308,13 @@ def test_vectors_in_a_parquet_as_metadata(tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["a", "b"], "emb": vectors}), tmp_path / "m.parquet")
     found = rows(open_source(str(tmp_path / "tars"), metadata=str(tmp_path / "m.parquet")), "key", "emb")
     assert found == [{"key": "b", "emb": [3, 4]}, {"key": "a", "emb": [1, 2]}]
+
+
+def test_of_files_in_a_folder_that_differ_in_case_alone_the_first_counts(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.JPG", "a.jpg", "b.jpg")):
+        (tmp_path / name).write_bytes(jpeg(number))
+    table, reports = read_all(open_source(str(tmp_path)))
+    assert [pointer["uri"] for pointer in table["image"].to_pylist()] == [str(tmp_path / n) for n in ("a.JPG", "b.jpg")]
+    assert reports[tmp_path.name].counts == {"duplicate_members": 1}
+    said = "1 members, of sample 'a', have the extension of one before them: the first counts"
+    assert reports[tmp_path.name].problems == [said]

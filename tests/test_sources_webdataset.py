@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +97,59 @@ def test_of_several_images_the_first_format_counts(tmp_path: Path) -> None:
     assert [(row["image"]["size"], row["png"]["size"]) for row in found] == [(4, 3), (5, 0), (9, 0)]
 
 
-def test_duplicate_members_are_said_and_the_first_counts(tmp_path: Path) -> None:
+def test_a_member_that_comes_again_begins_another_sample_of_its_key(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("0.jpg", b"zero"), ("0.txt", "zero")])
+    members = [
+        ("1.jpg", b"first"), ("1.txt", "a"), ("1.jpg", b"second one"), ("1.TXT", "b"), ("1.txt", "only text"),
+        ("2.txt", "c"), ("2.unknown", b""), ("2.other", b""), ("2.jpg", b"two"),
+    ]  # fmt: skip
+    write_tar(tmp_path / "b.tar", members)
+    table, reports = read_all(open_source(str(tmp_path), schema_tars=1))
+    assert table["key"].to_pylist() == ["0", "1", "1", "1", "2"]
+    assert [pointer["size"] for pointer in table["image"].to_pylist()] == [4, 5, 10, 0, 3]
+    assert table["caption"].to_pylist() == ["zero", "a", "b", "only text", "c"]
+    assert reports["b"].counts == {"repeated_keys": 2, "no_image": 1, "unknown_members": 2}
+    assert reports["b"].problems[1:] == [
+        "2 samples have a key that occurred before, in b.tar: members of a sample stand together in a tar, each once"
+    ]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_samples_of_one_key_are_cut_alike_wherever_the_pass_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(members_module, "_MEMBERS_AT_ONCE", at_once)
     path = write_tar(
-        tmp_path / "a.tar", [("1.jpg", b"first"), ("1.txt", "a"), ("1.jpg", b"second one"), ("1.txt", "b")]
+        tmp_path / "a.tar", [(f"k.{end}", f"{n}") for n in range(50) for end in ("jpg", "txt")[: 1 + n % 2]]
     )
     table, reports = read_all(open_source(str(path)))
-    assert table["image"][0].as_py()["size"] == 5
-    assert table["caption"].to_pylist() == ["a"]
-    assert reports["a"].counts == {"duplicate_members": 2}
-    assert reports["a"].problems == [
-        "2 members, of samples '1', '1', have the extension of one before them: the first counts"
-    ]
+    assert table["caption"].to_pylist() == [f"{n}" if n % 2 else None for n in range(50)]
+    assert reports["a"].samples == 50
+
+
+def test_more_extensions_than_bits_are_told_apart(tmp_path: Path) -> None:
+    names = [f"e{n:02}" for n in range(40)]
+    path = write_tar(tmp_path / "a.tar", [(f"{key}.{name}", b"x") for key in "ab" for name in names])
+    table, reports = read_all(open_source(str(path)))
+    assert table["key"].to_pylist() == ["a", "b"]
+    assert reports["a"].counts == {}
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_headers_without_bytes_begin_no_sample(tmp_path: Path, kind: int) -> None:
+    name = "folder/" + "long" * 50
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+        for n in range(2):
+            for end in ("jpg", "txt"):
+                header = tarfile.TarInfo(f"{name}.{end}")
+                header.size = 1
+                tar.addfile(header, io.BytesIO(f"{n}".encode()))
+                header.type, header.size, header.linkname = tarfile.LNKTYPE, 0, f"{name}.{end}"
+                tar.addfile(header)
+    table, reports = read_all(open_source(str(tmp_path / "a.tar")))
+    assert table["key"].to_pylist() == [name, name]
+    assert table["caption"].to_pylist() == ["0", "1"]
+    assert reports["a"].counts == {"repeated_keys": 1, "links": 4}
 
 
 def test_json_fields_become_typed_columns(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 The rule is WebDataset's (https://github.com/webdataset/webdataset): a sample is a run of consecutive members with the
 same key; the key is the path up to the first dot of the file name; the rest, in lower case, is the extension. Names
-without a dot, and hidden ones, belong to no sample.
+without a dot, and hidden ones, belong to no sample. Where a member comes again within a run, which WebDataset refuses,
+another sample of that key begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ KEY_PATTERN_HINT = (
 )
 _MEMBERS_AT_ONCE = 30_000
 _TEXT_BYTES_AT_ONCE = 64 * 2**20
+_BITS = 32
+"""Few enough that a sum of as many as a tar has members does not overflow."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Members:
         offsets, sizes: uint64, where the bytes are.
         texts: contents of the members that were asked for; None for all others, and for those too large to be read.
         uris: file of each member; None where all are in one file.
+        in_sequence: they stand as they were written, so that one that comes again is of another sample.
     """
 
     keys: pa.StringArray
@@ -45,6 +49,7 @@ class Members:
     sizes: npt.NDArray[np.uint64]
     texts: list[bytes | None]
     uris: pa.StringArray | None = None
+    in_sequence: bool = False
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -52,15 +57,47 @@ class Members:
     def rows(self, start: int, stop: int | None = None) -> Members:
         """A range of members."""
         part = slice(start, stop)
-        uris = None if self.uris is None else self.uris[part]
-        return Members(self.keys[part], self.codes[part], self.offsets[part], self.sizes[part], self.texts[part], uris)
+        return replace(
+            self,
+            keys=self.keys[part],
+            codes=self.codes[part],
+            offsets=self.offsets[part],
+            sizes=self.sizes[part],
+            texts=self.texts[part],
+            uris=None if self.uris is None else self.uris[part],
+        )
 
     def group_starts(self) -> npt.NDArray[np.int64]:
         """The first member of each sample."""
         if not len(self):
             return np.zeros(0, np.int64)
         changed = pc.not_equal(self.keys[1:], self.keys[:-1]).to_numpy(zero_copy_only=False)
-        return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(changed) + 1])
+        runs = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(changed) + 1])
+        return _starts_within(runs, self.codes) if self.in_sequence else runs
+
+
+def _starts_within(runs: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The first member of each sample where one run of a key may hold several: each has an extension once.
+
+    Args:
+        runs: the first member of each run, sorted.
+        codes: extension of each member; one that is not known, -1, begins none.
+    """
+    bits = np.where(codes >= 0, np.uint64(1) << (np.maximum(codes, 0) % _BITS).astype(np.uint64), np.uint64(0))
+    again = np.add.reduceat(bits, runs) != np.bitwise_or.reduceat(bits, runs)  # two extensions may share a bit
+    if not again.any():
+        return runs
+    ends = np.append(runs[1:], len(codes))
+    starts: list[int] = []
+    for start, end in zip(runs[again].tolist(), ends[again].tolist(), strict=True):
+        seen: set[int] = set()
+        for place, code in enumerate(codes[start:end].tolist(), start):
+            if code in seen:
+                starts.append(place)
+                seen = set()
+            if code >= 0:
+                seen.add(code)
+    return np.sort(np.concatenate([runs, np.array(starts, np.int64)]))
 
 
 def split_names(names: pa.StringArray, pattern: str | None = None) -> tuple[pa.StringArray, pa.DictionaryArray]:
@@ -159,8 +196,9 @@ def members_of(
     for row, text in zip(wanted.tolist(), block.payloads(rows[wanted]), strict=True):
         texts[row] = text
     if complete:
-        return Members(keys, codes, block.offsets, block.sizes, texts)
-    return Members(keys.take(pa.array(rows)), codes, block.offsets[rows], block.sizes[rows], texts)
+        return Members(keys, codes, block.offsets, block.sizes, texts, in_sequence=True)
+    offsets, sizes = block.offsets[rows], block.sizes[rows]
+    return Members(keys.take(pa.array(rows)), codes, offsets, sizes, texts, in_sequence=True)
 
 
 def whole_samples(parts: Iterable[Members]) -> Iterator[Members]:
@@ -194,4 +232,5 @@ def _concatenated(parts: list[Members]) -> Members:
         np.concatenate([part.offsets for part in parts]),
         np.concatenate([part.sizes for part in parts]),
         [text for part in parts for text in part.texts],
+        in_sequence=parts[0].in_sequence,
     )

@@ -143,7 +143,7 @@ def build_samples(members: Members, uri: str, layout: Layout, report: ShardRepor
     if repeated:
         report.count("repeated_keys", repeated)
         name = path_of(uri).rsplit("/", 1)[-1]
-        hint = "members of a sample stand together in a tar"
+        hint = "members of a sample stand together in a tar, each once"
         report.problem(f"{repeated} samples have a key that occurred before, in {name}: {hint}")
     columns: dict[str, pa.Array] = {"key": keys}
     columns |= _pointer_columns(members, sample, first, keys, uri, layout, report)
