@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from factory_lib import open_source
 from factory_lib.errors import SourceError
-from factory_lib.sources.account import losses
+from factory_lib.sources.account import lines, losses
 from factory_lib.sources.boxes import boxes_of
 from factory_lib.sources.classes import NamedClasses
 from factory_lib.sources.parallel import folders_beside
@@ -238,8 +240,50 @@ def test_metadata_names_the_files_of_samples_in_tars(
     assert {row["key"]: row["caption"] for row in read} == {
         f"train/{n:05d}": None if n == 4 else f"caption {n}" for n in range(6)
     }
-    assert (report.counts["no_metadata"], report.counts["repeated_rows"]) == (1, 1)
+    assert {row["key"]: row["captions"] for row in read} == {
+        f"train/{n:05d}": None if n == 4 else [f"caption {n}"] * (2 if n == 5 else 1) for n in range(6)
+    }
+    assert report.counts["no_metadata"] == 1
     assert not losses(source.account.data())
+
+
+def test_all_captions_of_a_sample_in_a_tar_are_kept(tmp_path: Path, factory_home: Path) -> None:
+    random = np.random.default_rng(0)
+    said = pd.DataFrame({"file_name": [f"{n:03d}.jpg" for n in random.integers(0, 40, 150)], "n": range(150)})
+    said["text"] = [None if n % 7 == 0 else f"caption {n}" for n in said["n"]]
+    for number in range(2):
+        tar(tmp_path / "tars" / f"{number}.tar", [(f"{n:03d}.jpg", jpeg(n % 4)) for n in range(number, 50, 2)])
+    for number in range(3):  # the second caption of a sample may be in another table
+        (tmp_path / "m").mkdir(exist_ok=True)
+        said[said["n"] % 3 == number].to_parquet(tmp_path / "m" / f"{number}.parquet")
+    source = open_source(str(tmp_path / "tars"), metadata=str(tmp_path / "m"))
+    ordered = pd.concat([said[said["n"] % 3 == number] for number in range(3)])
+    expected = {
+        name.removesuffix(".jpg"): [text for text in rows["text"] if isinstance(text, str)] or None
+        for name, rows in ordered.groupby("file_name")
+    }
+    found = {row["key"]: row["captions"] for row in rows(source)}
+    assert found == {f"{n:03d}": expected.get(f"{n:03d}") for n in range(50)}
+    assert any("every caption" in line or "captions" in line for line in lines(source.account.data()))
+    whole = {f"{n:03d}": said[said["file_name"] == f"{n:03d}.jpg"] for n in range(50)}
+    firsts = {key: ordered[ordered["file_name"] == f"{key}.jpg"]["text"].iloc[0] for key in whole if len(whole[key])}
+    assert {row["key"]: row["caption"] for row in rows(source)} == {
+        key: firsts[key] if isinstance(firsts.get(key), str) else None for key in whole
+    }
+
+
+def test_captions_of_tars_without_repeated_rows_are_no_list(tmp_path: Path, factory_home: Path) -> None:
+    tar(tmp_path / "tars" / "0.tar", [(f"{n}.jpg", jpeg(n)) for n in range(3)])
+    (tmp_path / "m.csv").write_text("file_name,text\n" + "".join(f"{n}.jpg,c{n}\n" for n in range(3)))
+    assert "captions" not in open_source(str(tmp_path / "tars"), metadata=str(tmp_path / "m.csv")).schema.names
+    (tmp_path / "m.csv").write_text("file_name,said\n0.jpg,a\n0.jpg,b\n1.jpg,c\n")
+    report = ShardReport("")
+    source = open_source(str(tmp_path / "tars"), metadata=str(tmp_path / "m.csv"), caption="said")
+    read = [row for s in source.shards() for b in source.read(s, report) for row in b.to_pylist()]
+    assert [(row["caption"], row["captions"]) for row in read] == [("a", ["a", "b"]), ("c", ["c"]), (None, None)]
+    source = open_source(str(tmp_path / "tars"), metadata=str(tmp_path / "m.csv"))
+    list(source.read(source.shards()[0], report))
+    assert report.counts["repeated_rows"] == 1
 
 
 def test_names_without_folders_do_not_join_what_several_folders_have(tmp_path: Path, factory_home: Path) -> None:

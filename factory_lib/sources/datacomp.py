@@ -37,7 +37,7 @@ class JoinedSource:
     @property
     def schema(self) -> pa.Schema:
         """Columns of every batch."""
-        return joined_schema(self.samples.schema, self.metadata.schema)
+        return joined_schema(self.samples.schema, self.metadata.columns)
 
     def shards(self) -> list[SourceShard]:
         """Those of the samples; each depends on all tables, because its rows may lie in any of them."""

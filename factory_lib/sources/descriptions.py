@@ -22,6 +22,7 @@ from factory_lib.sources.account import ABOUT_OTHERS, extension_of
 from factory_lib.sources.columns import column_name
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.failures import count_failures, failed_rows
+from factory_lib.sources.keyindex import CAPTIONS
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.parallel import folders_beside, named_by
 from factory_lib.sources.picture_names import Naming, PictureNames
@@ -32,7 +33,7 @@ from factory_lib.sources.tablefiles import DOCUMENT_SUFFIXES
 from factory_lib.sources.tables import TablePair, pair_files
 from factory_lib.storage.store import FileInfo
 
-CAPTION, CAPTIONS = "caption", "captions"
+CAPTION = "caption"
 OF_PICTURES = frozenset({"image", "folder"})
 """Columns that pictures have whatever describes them."""
 NAMES_NONE = "a table that names no picture that is there"

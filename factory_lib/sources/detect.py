@@ -10,17 +10,18 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.sources.account import Account
-from factory_lib.sources.columns import TYPES
+from factory_lib.sources.columns import TYPES, column_name
 from factory_lib.sources.datacomp import JoinedSource
-from factory_lib.sources.descriptions import tables_among, texts_among
+from factory_lib.sources.descriptions import CAPTION, tables_among, texts_among
 from factory_lib.sources.folder import ImageFolder, open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
-from factory_lib.sources.keyindex import KeyedTables
+from factory_lib.sources.keyindex import CAPTIONS, KeyedTables
 from factory_lib.sources.layout import Layout, LayoutBuilder, first_blocks
 from factory_lib.sources.listing import listed, visible
 from factory_lib.sources.mapping import Mapping
@@ -29,6 +30,7 @@ from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.packedtar import first_members
 from factory_lib.sources.partitions import partitioned
+from factory_lib.sources.picture_names import names_in
 from factory_lib.sources.sample_names import find_names, knows_some
 from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER, Source
@@ -130,7 +132,7 @@ def open_source(
             account.settle_files(root, (file.uri for file in seen), used, name)
             if metadata is not None:
                 source = (_described_by(source, found, metadata, on) if isinstance(source, ImageFolder) else None) or (
-                    join_metadata(source, metadata, on, vectors, account, key_pattern)
+                    join_metadata(source, metadata, on, vectors, account, key_pattern, caption)
                 )
             said = {"on": on, "vectors": None if vectors is None else list(vectors), **mapping.options()}
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), **said}
@@ -187,11 +189,15 @@ def join_metadata(
     vectors: Sequence[str] | None = None,
     account: Account | None = None,
     key_pattern: str | None = None,
+    caption: str | None = None,
 ) -> JoinedSource:
     """Join the columns of tables to the samples of a source: by a column of both, or by one that names their files.
 
+    Where several rows of the first tables have one key, their captions become a list as well.
+
     Args:
         key_pattern: where extensions begin in names of files; see `Mapping`.
+        caption: column of captions; None for `caption`.
 
     Raises:
         SourceError: there are no tables at `metadata`, or nothing to join by.
@@ -199,7 +205,7 @@ def join_metadata(
     uri = store().resolve(metadata)
     account = Account() if account is None else account
     root, seen = listed(uri, account)
-    found = _Found(root, tuple(visible(root, seen)), vectors, 1, 3, account)
+    found = _Found(root, tuple(visible(root, seen)), vectors, 1, 3, account, caption=caption)
     joined = _joined(source, found, on, key_pattern)
     used = {file.uri for pair in joined.metadata.pairs for file in pair.files}
     account.settle_files(root, (f.uri for f in seen), used, "tables")
@@ -224,7 +230,8 @@ def _joined(source: Source, found: _Found, on: str | None, key_pattern: str | No
         if names is not None:
             kind = shown_type(schema.field(names.column).type)
             found.account.use("columns", kind, names.column, "names the samples by their files")
-            return JoinedSource(source.uri, source, KeyedTables(pairs, names.column, schema, home, names=names))
+            tables = KeyedTables(pairs, names.column, schema, home, names=names)
+            return JoinedSource(source.uri, source, _listed(tables, source, found))
     if on is None and not shared:
         raise SourceError(
             f"{redact(uri)} has none of the columns {', '.join(KEYS)} in common with {redact(source.uri)}, and names "
@@ -237,7 +244,22 @@ def _joined(source: Source, found: _Found, on: str | None, key_pattern: str | No
         if on not in names:
             raise SourceError(f"{redact(where)} has no column {on!r} to join by.", nearest(on, names))
     tables = KeyedTables(pairs, on, schema, home, _are_numbers(schema, source, on))
-    return JoinedSource(source.uri, source, tables)
+    return JoinedSource(source.uri, source, _listed(tables, source, found))
+
+
+def _listed(tables: KeyedTables, source: Source, found: _Found) -> KeyedTables:
+    """The same with a list of all captions of a sample, where the first tables have several."""
+    caption = column_name(found.caption) if found.caption else CAPTION
+    named = {*tables.schema.names, *source.schema.names}
+    if caption not in tables.schema.names or caption == tables.on or CAPTIONS in named:
+        return tables
+    read = (pair.fresh() for pair in tables.pairs[: found.schema_tars] if tables.on in pair.fields)
+    keys = [tables.keys(names_in(pair, tables.on, None)) for pair in read]
+    every = pa.chunked_array(keys, pa.string()).drop_null()
+    if pc.count_distinct(every).as_py() == len(every):
+        return tables
+    found.account.use("columns", shown_type(pa.list_(pa.string())), CAPTIONS, f"of all rows of a sample: {caption}")
+    return replace(tables, listed=caption)
 
 
 def _metadata_tables(found: _Found) -> list[TablePair]:

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -39,8 +40,10 @@ from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair
 
 MAX_ROWS = 200_000_000
-_FORMAT = 4
+_FORMAT = 5
 _REPORT = "report.json"
+CAPTIONS = "captions"
+"""Column of all captions of a picture, where it has several."""
 _ROWS_AT_ONCE = 100_000
 _OLD_SECONDS = 24 * 3600.0
 
@@ -56,6 +59,7 @@ class KeyedTables:
         home: folder in which indexes are kept.
         numbers: whether keys are compared as the numbers that they are: `0007` is 7.
         names: how the column names samples by their files; None where it holds what a column of theirs holds.
+        listed: a column of which samples get the values of all rows that have their key, as `captions`.
     """
 
     pairs: tuple[TablePair, ...]
@@ -64,6 +68,12 @@ class KeyedTables:
     home: Path
     numbers: bool = False
     names: SampleNames | None = None
+    listed: str | None = None
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Columns that samples get."""
+        return self.schema if self.listed is None else self.schema.append(pa.field(CAPTIONS, pa.list_(pa.string())))
 
     @property
     def on_samples(self) -> str:
@@ -107,7 +117,8 @@ class KeyedTables:
     def find(self, keys: pa.Array, report: ShardReport) -> pa.RecordBatch:
         """The row of each key, all null for a key that is nowhere (counted as `no_metadata`).
 
-        Builds the index when it is not there yet. Of several rows with one key the first counts.
+        Builds the index when it is not there yet. Of several rows with one key the first counts; of what is `listed`,
+        all do.
 
         Args:
             keys: a column of samples as it is.
@@ -116,13 +127,15 @@ class KeyedTables:
             SourceError: there is no index to be had of the tables.
         """
         opened = open_index(self)
-        tables, rows = opened.places(self.keys_of_samples(keys))
+        wanted = self.keys_of_samples(keys)
+        tables, rows = opened.places(wanted)
         report.count("no_metadata", int((tables < 0).sum()))
-        return opened.take(tables, rows)
+        found = opened.take(tables, rows)
+        return found if self.listed is None else found.append_column(CAPTIONS, opened.lists(wanted, self.listed))
 
     def nulls(self, rows: int) -> pa.RecordBatch:
         """Rows that are in no table."""
-        return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in self.schema], schema=self.schema)
+        return _nulls(self.columns, rows)
 
 
 def open_index(tables: KeyedTables) -> KeyIndex:
@@ -160,6 +173,12 @@ class KeyIndex:
             report.count(kind, number)
         for problem in told["problems"]:
             report.problem(problem)
+        if told["repeated"] and self.tables.listed is None:
+            report.count("repeated_rows", told["repeated"])
+            report.problem(
+                f"{told['repeated']} rows have the {self.tables.on!r} of a row before them, which counts; of captions, "
+                "all are kept where the first tables have several of a sample (--caption says which column has them)"
+            )
 
     def first_key(self) -> str | None:
         """One of the keys, as the tables write it."""
@@ -168,10 +187,40 @@ class KeyIndex:
 
     def places(self, keys: pa.StringArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Number of the table and row in it of each key; -1 where it is in none."""
-        hashes = hash_strings(keys)
-        at = np.searchsorted(self._hashes, hashes)
         table = np.full(len(keys), -1, np.int64)
         row = np.full(len(keys), -1, np.int64)
+        for found, tables, rows in self._matches(keys, every=False):
+            table[found], row[found] = tables, rows
+        return table, row
+
+    def lists(self, keys: pa.StringArray, column: str) -> pa.ListArray:
+        """The values of a column in all rows of each key, as text, in the order of the tables; null for none."""
+        nowhere = np.zeros(0, np.int64)
+        matches = [(nowhere, nowhere, nowhere), *self._matches(keys, every=True)]
+        which, tables, rows = (np.concatenate(part) for part in zip(*matches, strict=True))
+        values = pa.nulls(len(which), pa.string())
+        for number in np.unique(tables).tolist():
+            here = np.flatnonzero(tables == number)
+            taken = self._attributes[number].take(rows[here], [column]).column(0).cast(pa.string())
+            values = pc.replace_with_mask(values, pa.array(tables == number), taken)
+        present = values.is_valid().to_numpy(zero_copy_only=False)
+        order = np.argsort(which[present], kind="stable")
+        ends = np.cumsum(np.bincount(which[present], minlength=len(keys)))
+        offsets = pa.array(
+            np.concatenate([[0], ends]), pa.int32(), mask=np.append(np.diff(ends, prepend=0) == 0, False)
+        )
+        return pa.ListArray.from_arrays(offsets, values.filter(pa.array(present)).take(pa.array(order)))
+
+    def _matches(
+        self, keys: pa.StringArray, every: bool
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Some of the keys, the number of the table and the row in it of each; of a key the first rows come first.
+
+        Args:
+            every: all rows of a key, not only the first.
+        """
+        hashes = hash_strings(keys)
+        at = np.searchsorted(self._hashes, hashes)
         open_ = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
         while len(open_):
             # Equal hashes stand next to each other, in the order of their rows: look at one after the other.
@@ -179,18 +228,17 @@ class KeyIndex:
             open_ = open_[inside]
             open_ = open_[self._hashes[at[open_]] == hashes[open_]]
             place = self._places[at[open_]]
-            candidates = (place >> np.uint64(32)).astype(np.int64), (place & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            equal = self._keys_equal(keys, open_, *candidates)
-            table[open_[equal]], row[open_[equal]] = candidates[0][equal], candidates[1][equal]
-            open_ = open_[~equal]
+            tables, rows = (place >> np.uint64(32)).astype(np.int64), (place & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            equal = self._keys_equal(keys, open_, tables, rows)
+            yield open_[equal], tables[equal], rows[equal]
+            open_ = open_ if every else open_[~equal]
             at[open_] += 1
-        return table, row
 
     def take(self, tables: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """Rows by table and number; null where the table is -1."""
         order = np.argsort(tables, kind="stable")
         bounds = np.searchsorted(tables[order], np.arange(-1, len(self._pairs) + 1))
-        parts = [self.tables.nulls(int(bounds[1] - bounds[0]))]
+        parts = [_nulls(self.tables.schema, int(bounds[1] - bounds[0]))]
         for number in range(len(self._pairs)):
             wanted = rows[order[bounds[number + 1] : bounds[number + 2]]]
             if len(wanted):
@@ -256,6 +304,10 @@ class _Attributes:
         return one_batch(pa.Table.from_batches(parts, schema)).take(pa.array(back))
 
 
+def _nulls(schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
 @lru_cache(maxsize=8)
 def _opened(folder: Path, tables: KeyedTables) -> KeyIndex:
     if not (folder / "places.npy").exists():
@@ -286,12 +338,10 @@ def _build(folder: Path, tables: KeyedTables) -> None:
         every = np.concatenate(hashes)
         order = np.argsort(every, kind="stable")
         repeated = int((np.diff(every[order]) == 0).sum())
-        if repeated:
-            report.count("repeated_rows", repeated)
-            report.problem(f"{repeated} rows have the {tables.on!r} of a row before them, which counts")
         np.save(building / "hashes.npy", every[order])
         np.save(building / "places.npy", np.concatenate(places)[order])
-        (building / _REPORT).write_text(json.dumps({"counts": report.counts, "problems": report.problems}))
+        told = {"counts": report.counts, "problems": report.problems, "repeated": repeated}
+        (building / _REPORT).write_text(json.dumps(told))
         os.rename(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
