@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from fsspec.config import conf
@@ -12,6 +13,7 @@ from factory_lib.errors import FileMissing, StoreError
 from factory_lib.sources.listing import expanded
 from factory_lib.storage.store import store
 from tests.hub import Hub
+from tests.layouts import jpeg
 from tests.samples import rows, write_tar
 from tests.web import Ranged, serve_http
 
@@ -86,6 +88,15 @@ def test_web_servers(shards: Path) -> None:
         assert samples(f"{url}/list.txt") == FIRST_TWO
         assert samples(f"{url}/data/") == ALL
         assert samples(f"{url}/data/001.tar") == {"10": "txt 10", "11": "txt 11"}
+
+
+def test_shards_of_a_web_server_are_called_as_those_of_a_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "my pics 100%"
+    folder.mkdir()
+    (folder / "a b.jpg").write_bytes(jpeg(0))
+    with serve_http(tmp_path, Ranged) as url:
+        names = [open_source(uri).shards()[0].name for uri in (str(folder), f"{url}/{quote(folder.name)}")]
+    assert names == ["my_pics_100_"] * 2
 
 
 def test_the_hub(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,78 @@ def test_threads_take_turns_on_the_one_connection_of_ftp(tmp_path: Path) -> None
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
     assert found == contents
+
+
+class Unmeasured(Quiet):
+    """Bodies of files without a length, as servers that make them on the way send them; with ranges if asked to."""
+
+    ranges = False
+
+    def do_HEAD(self) -> None:
+        if Path(self.translate_path(self.path)).is_dir():
+            super().do_HEAD()
+            return
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        path, wanted = Path(self.translate_path(self.path)), self.headers.get("Range", "")
+        if path.is_dir():
+            super().do_GET()
+            return
+        data = path.read_bytes()
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if wanted and self.ranges:
+            part = data[int(first) : int(last) + 1 if last else None]
+            self.send_response(206 if part else 416)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}" if part else f"bytes */{len(data)}")
+            data = part
+        else:
+            self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):  # who counts the bytes of a range may not want the rest
+            self.wfile.write(data)
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_files_of_which_the_server_does_not_say_how_large_they_are(tmp_path: Path, ranges: bool) -> None:
+    contents = {"a.bin": os.urandom(200_000), "empty.bin": b"", "one.bin": b"1"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    with serve_http(tmp_path, type("Handler", (Unmeasured,), {"ranges": ranges})) as url:
+        files = store().list(url)
+        assert {file.uri.rsplit("/", 1)[1]: file.size for file in files} == {n: len(d) for n, d in contents.items()}
+        for file in files:
+            assert store().read(file.uri, etag=file.etag) == contents[file.uri.rsplit("/", 1)[1]]
+
+
+PAGE = """<html><body>
+<a href="?C=N;O=D">Name</a><a href="../">Parent</a><a href="http://[no address">x</a><a href="mailto:a@b.c">m</a>
+<a HREF='./0.jpg'>0</a><A href=1.jpg>1</A><a href="/pics/2.jpg">2</a><a href="{url}/pics/3.jpg">3</a>
+<a href=" 4.jpg ">4</a><a href="5.jpg#top">5</a><a href="sub/../6.jpg">6</a><a href="7&amp;8.jpg">7</a>
+<a href="/other.jpg">no</a><a href="//example.invalid/pics/9.jpg">no</a><a>none</a><a href="">itself</a></body></html>"""
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xhtml+xml"])
+def test_links_of_pages_are_what_browsers_make_of_them(tmp_path: Path, kind: str) -> None:
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            if not self.path.endswith("/"):
+                super().do_GET()
+                return
+            page = PAGE.format(url=f"http://{self.headers['Host']}").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(page)
+
+    (tmp_path / "pics").mkdir()
+    names = [*(f"{n}.jpg" for n in range(7)), "7&8.jpg"]
+    for name in [*(f"pics/{name}" for name in names), "other.jpg"]:
+        (tmp_path / name).write_bytes(name.encode())
+    with serve_http(tmp_path, Handler) as url:
+        found = {store().read(file.uri) for file in store().list(f"{url}/pics")}
+    assert found == {f"pics/{name}".encode() for name in names}
 
 
 @pytest.mark.parametrize("handler", [Quiet, Ranged], ids=["whole files", "ranges"])

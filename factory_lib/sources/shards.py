@@ -125,8 +125,8 @@ def name_shards(root: str, groups: Iterable[tuple[str, tuple[FileInfo, ...]]], s
     shards: list[SourceShard] = []
     taken: set[str] = set()
     for uri, files in groups:
-        path = path_of(uri)
-        relative = path.removeprefix(path_of(root).rstrip("/") + "/") if uri != root else path.rsplit("/", 1)[-1]
+        path, above = path_of(uri), path_of(root).rstrip("/")
+        relative = path.removeprefix(f"{above}/") if path != above else path.rsplit("/", 1)[-1]
         stem = re.sub(r"\.[A-Za-z0-9]{1,8}$", "", relative)
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem.replace("/", ".")).lstrip("_.-") or "shard"
         name += suffix

@@ -19,6 +19,7 @@ AT_ONCE = 8
 MAX_FOLDERS = 100_000
 """Index pages that are followed at most: pages of an application may link to each other for ever."""
 _PIECE = 2**16
+_PAGES = ("text/html", "application/xhtml+xml")
 
 
 class HttpFiles(RemoteFiles):
@@ -117,7 +118,7 @@ class HttpFiles(RemoteFiles):
         except FileNotFoundError:
             return None
         try:
-            if body.kind != "text/html" or not urldefrag(body.url)[0].endswith("/"):
+            if body.kind not in _PAGES or not urldefrag(body.url)[0].endswith("/"):
                 return None
             page = await body.read(None)
         finally:
@@ -125,7 +126,7 @@ class HttpFiles(RemoteFiles):
         parser = _Anchors()
         parser.feed(page.decode("utf-8", "replace"))
         # Index pages also link to themselves in another order (?C=M) and to the folder above.
-        links = (urldefrag(urljoin(body.url, link))[0] for link in parser.links if not link.startswith("?"))
+        links = (_target(body.url, link) for link in parser.links if not link.startswith("?"))
         below = (folder + link.removeprefix(body.url) for link in links if link.startswith(body.url))
         return [link for link in dict.fromkeys(below) if link != folder and "?" not in link]
 
@@ -140,10 +141,24 @@ class HttpFiles(RemoteFiles):
             headers = body.answer.headers
         else:
             _raise_for(status, uri, answer)
-        if "Content-Length" not in headers:
-            raise OSError(f"the server does not say how large {uri} is")
-        size = int(headers["Content-Length"])
+        size = int(headers["Content-Length"]) if "Content-Length" in headers else await self._measured(uri)
         return FileInfo(uri, size, identity_of(headers) or f"size-{size}")
+
+    async def _measured(self, uri: str) -> int:
+        """How large a file is of which the server does not say it: what an answer to a range says, or its bytes."""
+        body = await self._open(uri, 0, 1, None)
+        try:
+            if body.answer.status != 200:
+                total = body.answer.headers.get("Content-Range", "").rpartition("/")[2]
+                if not total.isdecimal():
+                    raise OSError(f"the server does not say how large {uri} is")
+                return int(total)
+            size = 0
+            while part := await body.read(_PIECE):
+                size += len(part)
+            return size
+        finally:
+            body.close()
 
     async def _fetch(self, uri: str, start: int, end: int | None, etag: str | None) -> bytes:
         body = await self._open(uri, start, end, etag)
@@ -233,6 +248,14 @@ class _Anchors(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def _target(page: str, link: str) -> str:
+    """Where a link of a page leads; nowhere for what is no address."""
+    try:
+        return urldefrag(urljoin(page, link.strip()))[0]
+    except ValueError:
+        return ""
 
 
 async def _all(coroutines: Any) -> list[Any]:
