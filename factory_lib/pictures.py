@@ -1,8 +1,8 @@
 """Opening and decoding pictures: the one place where foreign bytes meet Pillow, and become the pixels that all see.
 
 Signals, hashes, CLIP, the loader and contact sheets see one and the same picture: the first frame as RGB, turned as its
-EXIF says, transparency laid on white, 16 bits scaled to 8. `FACTORY_AS_STORED` turns each of these off for all of them,
-and what it says is part of the fingerprints of signals and of the state of a loader.
+EXIF says, transparency laid on white, 16 bits (and floats up to 1) scaled to 8. `FACTORY_AS_STORED` turns each of these
+off for all of them, and what it says is part of the fingerprints of signals and of the state of a loader.
 
 Pillow knows some forty formats and tries them all on any bytes, whatever a file's name says; among them are some that
 start another program (PostScript runs Ghostscript) and many that nobody attacks because nobody uses them. Only those
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ORIENTATION_TAG = 0x0112
+_BACK = {6: 8, 8: 6}
+"""Orientations whose turn is undone by another one than their own."""
 _HEAD = 1 << 17
 """Bytes of a JPEG within which its EXIF stands: a segment has 64 KB, and few stand before it."""
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -77,13 +79,18 @@ def decode(picture: Image.Image, size: int | None = None) -> Image.Image:
         Exception: whatever Pillow raises on broken pixels.
     """
     stored = as_stored()
-    turned = 1 if "orientation" in stored else orientation(picture)
+    said = orientation(picture)
     if size is not None and picture.format == "JPEG":
         width, height = picture.size
         scale = size / min(width, height)
         picture.draft("RGB", (ceil(width * scale), ceil(height * scale)))
+    picture.load()
+    left = orientation(picture)  # Pillow turns a TIFF itself when it decodes it, and then says that it is upright
+    turn = left
+    if "orientation" in stored:
+        turn = 1 if left == said else _BACK.get(said, said)
     found = _rgb(picture, stored)
-    return found if turned == 1 else found.transpose(_turns()[turned])
+    return found if turn == 1 else found.transpose(_turns()[turn])
 
 
 def array_of(picture: Image.Image) -> NDArray[np.uint8]:
@@ -132,8 +139,8 @@ def jpeg_orientation(data: bytes | memoryview) -> int:
 
 
 def _rgb(picture: Image.Image, stored: frozenset[str]) -> Image.Image:
-    if picture.mode.startswith("I") and "depth" not in stored:
-        return _eight_bit(picture)
+    if picture.mode.startswith(("I", "F")) and "depth" not in stored:
+        return _eight_bit(picture, "alpha" not in stored)
     transparent = picture.mode in _TRANSPARENT or "transparency" in picture.info
     if transparent and "alpha" not in stored:
         from PIL import Image
@@ -142,20 +149,32 @@ def _rgb(picture: Image.Image, stored: frozenset[str]) -> Image.Image:
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, seen).convert("RGB")
     if picture.mode == "RGB":
-        picture.load()
         return picture
     return picture.convert("RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Grey levels of 16 (or 32) bits scaled to 8: Pillow's own conversion clips at 255 and gives white."""
+def _eight_bit(picture: Image.Image, on_white: bool) -> Image.Image:
+    """Grey levels of other numbers scaled to 8 bits: Pillow's own conversion clips at 255 and gives white, or black.
+
+    Whole numbers of 16 bits (32 where one is above 255) lose their lower 8; floats that are all at most 1 are shares.
+
+    Args:
+        on_white: whether the level that a file calls transparent becomes white.
+    """
     import numpy as np
     from PIL import Image
 
-    levels = np.asarray(picture).astype(np.int64)
-    if picture.mode.startswith("I;16") or levels.max(initial=0) > 255:
-        levels = levels >> 8
-    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+    levels = np.asarray(picture)
+    if picture.mode == "F":
+        scaled = np.nan_to_num(levels) * (255 if np.nanmax(levels, initial=0) <= 1 else 1)
+        return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    transparent = picture.info.get("transparency") if on_white else None
+    seen = levels.astype(np.int64)
+    if picture.mode.startswith("I;16") or seen.max(initial=0) > 255:
+        seen >>= 8
+    if isinstance(transparent, int):
+        seen[levels == transparent] = 255
+    return Image.fromarray(seen.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 @functools.cache

@@ -158,7 +158,7 @@ ORIENTED = {
 @pytest.mark.parametrize("where", SEEING)
 @pytest.mark.parametrize("number", ORIENTED)
 def test_all_turn_a_picture_as_its_exif_says(where: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in ("JPEG", "PNG"):
+    for kind in ("JPEG", "PNG", "TIFF"):
         seen = np.asarray(SEEING[where](turned(number, kind)))
         assert corners(seen) == ORIENTED[number]
         assert (seen.shape[0] < seen.shape[1]) == (number < 5)
@@ -198,6 +198,23 @@ def test_all_scale_sixteen_bits(where: str, kind: str, monkeypatch: pytest.Monke
     assert (np.asarray(SEEING[where](saved(deep, kind))) == 127).all()
     monkeypatch.setenv("FACTORY_AS_STORED", "depth")
     assert (np.asarray(SEEING[where](saved(deep, kind))) == 255).all(), "as Pillow clips it"
+
+
+def with_transparent_level(png: bytes, level: int) -> bytes:
+    """A PNG with a chunk tRNS (PNG 3rd edition, 11.3.1.1) before its pixels."""
+    at, chunk = png.index(b"IDAT") - 4, b"tRNS" + struct.pack(">H", level)
+    return png[:at] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[at:]
+
+
+@pytest.mark.parametrize("where", SEEING)
+def test_all_see_deep_levels_as_they_are_meant(where: str) -> None:
+    grey = np.tile(np.arange(0, 256, 17, dtype=np.uint8), (16, 1))
+    deep = with_transparent_level(saved(Image.fromarray(grey.astype(np.uint16) * 257)), 34 * 257)
+    shown = np.asarray(SEEING[where](deep))[..., 0].astype(int)
+    assert (np.abs(shown - np.where(grey == 34, 255, grey)) <= 4).all() or where == "loader, small"
+    for scale in (1, 1 / 255):  # floats of 0 to 255, and of 0 to 1
+        shown = np.asarray(SEEING[where](saved(Image.fromarray(np.full((16, 16), 119 * scale, np.float32)), "TIFF")))
+        assert (np.abs(shown.astype(int) - 119) <= 1).all()
 
 
 @pytest.mark.parametrize("where", SEEING)

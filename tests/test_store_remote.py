@@ -62,14 +62,14 @@ class Unmeasured(Quiet):
 
     ranges = False
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802
         if Path(self.translate_path(self.path)).is_dir():
             super().do_HEAD()
             return
         self.send_response(200)
         self.end_headers()
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         path, wanted = Path(self.translate_path(self.path)), self.headers.get("Range", "")
         if path.is_dir():
             super().do_GET()
@@ -110,7 +110,7 @@ PAGE = """<html><body>
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xhtml+xml"])
 def test_links_of_pages_are_what_browsers_make_of_them(tmp_path: Path, kind: str) -> None:
     class Handler(Quiet):
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802
             if not self.path.endswith("/"):
                 super().do_GET()
                 return
