@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from factory_lib import DatasetQuery, open_source
@@ -76,6 +77,19 @@ def test_a_file_that_cannot_be_opened_is_no_success(tmp_path: Path) -> None:
     assert not found.passed
     assert found.description is not None
     assert "9 samples read, 0 lost (0.0%), 1 unreadable tars" in found.description
+
+
+def test_columns_stand_in_the_account_by_the_names_that_they_get(tmp_path: Path) -> None:
+    nested = pa.array([{"a": 1}])
+    table = {"url": ["u"], "标题": ["t"], "描述": ["d"], "text": ["x"], "one": nested, "two": nested}
+    pq.write_table(pa.table(table), tmp_path / "0.parquet")
+    source = open_source(str(tmp_path), caption="one", drop_columns=["two"])
+    columns = [e for e in source.account.data() if e["kind"] == "columns"]
+    used = {name: e["reason"] for e in columns if e["used"] for name in e["examples"] if e["reason"]}
+    assert used["caption"] == "nested values as JSON text"
+    assert (used["column"], used["column_2"]) == ("called '标题' there", "called '描述' there")
+    assert sum(e["count"] for e in columns if e["used"]) == len(source.schema.names)
+    assert left_out(source) == {"two": "left out by choice"}
 
 
 def test_groups_are_counted_and_keep_three_names() -> None:

@@ -265,6 +265,18 @@ def test_img2dataset_is_joined_by_key(tmp_path: Path) -> None:
     assert read_all(source)[1]["00000"].counts == {"failed_rows": 1, "failed: HTTP Error 404: Not Found": 1}
 
 
+def test_keys_that_pandas_wrote_as_floats_are_the_integers_that_they_were(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [(f"{n:09d}.jpg", b"x") for n in (0, 7, 120)])
+    keys = pa.array([120.0, None, 7.0, 0.5])
+    pq.write_table(pa.table({"key": keys, "url": ["a", "b", "c", "d"]}), tmp_path / "0.parquet")
+    found, _ = read_all(open_source(str(tmp_path)))
+    assert found.select(["key", "url"]).to_pylist() == [
+        {"key": "000000000", "url": None}, {"key": "000000007", "url": "c"}, {"key": "000000120", "url": "a"},
+    ]  # fmt: skip
+    found, _ = read_all(open_source(str(tmp_path / "0.parquet")))
+    assert found["key"].to_pylist() == ["120", "", "7", ""]
+
+
 def test_img2dataset_whose_files_disagree(tmp_path: Path) -> None:
     img2dataset(tmp_path, ["5", "1", "4", "2"], {})
     table = pq.read_table(tmp_path / "00000.parquet")

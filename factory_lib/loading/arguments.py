@@ -116,7 +116,7 @@ def check_pictures(decoders: Mapping[str, Decoder], **wanted: Any) -> None:
         members = ", ".join(decoders)
         raise LoaderError(
             f"{name} is for pictures, and none is decoded ({f'as bytes: {members}' if members else 'no members'}).",
-            'Name the picture among members, and a decoder: decoders={"image": "pillow"}.',
+            f'Name the picture among members, and a decoder: decoders={{"{next(iter(decoders), "image")}": "pillow"}}.',
         )
 
 

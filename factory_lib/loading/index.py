@@ -202,7 +202,10 @@ def _write(
     for member in members:
         if not pa.types.is_struct(reader.schema.field(member).type):
             structs = [f.name for f in reader.schema if pa.types.is_struct(f.type)]
-            raise LoaderError(f"{member!r} of {identity!r} is not a member but a column.", nearest(member, structs))
+            raise LoaderError(
+                f"{member!r} of {identity!r} is not a member but a column.",
+                nearest(member, structs) or f"Name it among columns: columns=[{member!r}].",
+            )
     files: dict[str, int] = {}
     cuts: list[int] = []
     lengths: dict[str, set[int]] = {name: set() for name in columns}

@@ -61,7 +61,7 @@ class Account:
     """
 
     groups: dict[tuple[str, str, bool, str], Group] = field(default_factory=dict)
-    names: dict[str, set[str]] = field(default_factory=lambda: {"files": set(), "columns": set()})
+    names: dict[str, dict[str, Group]] = field(default_factory=lambda: {"files": {}, "columns": {}})
 
     def use(self, kind: Kind, what: str, name: str, reason: str = "") -> None:
         """Something is in the dataset; `reason` says as what, where that is not plain."""
@@ -77,6 +77,16 @@ class Account:
             loss: whether samples or values may be missing for it.
         """
         self._add(Group(kind, what, False, reason, loss), name)
+
+    def forget(self, kind: Kind, name: str) -> Group | None:
+        """Count something no longer; the group that it was in, None where nobody said anything of it."""
+        group = self.names[kind].pop(name, None)
+        if group is not None:
+            group.count -= 1
+            group.examples[:] = [one for one in group.examples if one != printable(redact(name))]
+            if not group.count:
+                del self.groups[group.kind, group.what, group.used, group.reason]
+        return group
 
     def member(self, archive: str, path: str, reason: str = "", *, used: bool = False, loss: bool = True) -> None:
         """A file within an archive, which is counted whenever it is named: there may be millions.
@@ -104,14 +114,14 @@ class Account:
     def _add(self, group: Group, name: str) -> None:
         if name in self.names[group.kind]:
             return
-        self.names[group.kind].add(name)
-        self._count(group, name)
+        self.names[group.kind][name] = self._count(group, name)
 
-    def _count(self, group: Group, name: str) -> None:
+    def _count(self, group: Group, name: str) -> Group:
         found = self.groups.setdefault((group.kind, group.what, group.used, group.reason), group)
         found.count += 1
         if len(found.examples) < EXAMPLES:
             found.examples.append(printable(redact(name)))
+        return found
 
     def settle_files(self, root: str, seen: Iterable[str], used: set[str], format: str) -> None:
         """Account for files by their names.

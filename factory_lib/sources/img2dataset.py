@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from factory_lib.errors import StoreError
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.failures import count_failures, failed_rows
+from factory_lib.sources.keyhash import key_texts
 from factory_lib.sources.layout import Layout
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.surviving import surviving
@@ -120,8 +121,8 @@ class _Successes:
         for found in read if table.files else ():
             self._attributes, self._arrays = found
         keys = self._attributes.column("key")
-        self._numbers = pa.types.is_integer(keys.type)
-        keys = keys.cast(pa.string())
+        self._numbers = pa.types.is_integer(keys.type) or pa.types.is_floating(keys.type)
+        keys = key_texts(keys)
         check_keys(keys, table.name, report)
         failed = failed_rows(self._attributes)
         if failed is not None:

@@ -14,6 +14,14 @@ _PRIMES = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 _ROWS_AT_ONCE = 100_000
 
 
+def key_texts(column: pa.Array) -> pa.StringArray:
+    """Keys as text; floats as the whole numbers that they are: pandas writes integers so, where one is missing."""
+    if pa.types.is_floating(column.type):
+        whole = pc.equal(pc.floor(column), column)
+        column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
+    return column.cast(pa.string())
+
+
 def hash_strings(keys: pa.StringArray) -> npt.NDArray[np.uint64]:
     """Hash each string; equal strings have equal hashes in every process and version. Nulls hash like an empty string.
 

@@ -32,7 +32,7 @@ from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.sources.coerce import one_batch
-from factory_lib.sources.keyhash import hash_strings
+from factory_lib.sources.keyhash import hash_strings, key_texts
 from factory_lib.sources.picture_names import normal
 from factory_lib.sources.sample_names import SampleNames
 from factory_lib.sources.shards import ShardReport
@@ -88,10 +88,7 @@ class KeyedTables:
         """Keys of the tables as they are compared."""
         if self.names is not None:
             return self.names.of_table(column)
-        if pa.types.is_floating(column.type):  # integers among which one is missing, as pandas writes them
-            whole = pc.equal(pc.floor(column), column)
-            column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
-        texts = normal(column.cast(pa.string()))
+        texts = normal(key_texts(column))
         return pc.replace_substring_regex(texts, r"^0+([0-9])", r"\1") if self.numbers else texts
 
     def attributes(self, pair: TablePair) -> pa.Schema:

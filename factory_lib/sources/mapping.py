@@ -90,6 +90,10 @@ class Mapping:
         of_role = {raw: role for role, raw in roles.items()}
         named = name_columns((raw for raw in kept if raw not in of_role and raw in roles), taken=schema.names)
         found = {of_role.get(raw, named.get(raw, raw)): raw for raw in kept}
+        renamed = {name: account.forget("columns", raw) for name, raw in found.items() if name != raw}
+        for name, said in renamed.items():
+            if said is not None:
+                account.use("columns", said.what, name, said.reason)
         first = [name for name in ("key", "image") if name in found]
         return {name: found[name] for name in (*first, *(n for n in found if n not in first))}
 
@@ -104,6 +108,7 @@ class Mapping:
         if "key" in dropped and "key" not in roles:
             raise SourceError("The column 'key' cannot be left out: it names the samples.", "Name another with key=….")
         for name in (name for name in kept if name in dropped - roles):
+            account.forget("columns", name)
             account.leave_out("columns", shown_type(schema.field(name).type), name, BY_CHOICE, loss=False)
         return [name for name in kept if name not in dropped or name in roles]
 

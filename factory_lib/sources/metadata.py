@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from factory_lib.bounded import aligned
 from factory_lib.sources.failures import count_failures, failed_rows
+from factory_lib.sources.keyhash import key_texts
 from factory_lib.sources.media import MediaRows
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, name_shards
 from factory_lib.sources.surviving import surviving
@@ -58,7 +59,7 @@ class MetadataTables:
         start = 0
         for batch, pointers in surviving(self._pieces(pair, report), pair.files[0].uri, "unreadable_tables", report):
             if self.key:
-                keys = batch.column(self.key).cast(pa.string())
+                keys = key_texts(batch.column(self.key))
                 check_keys(keys, pair.name, report)
                 keys = keys.fill_null("")
             else:

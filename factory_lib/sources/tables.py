@@ -181,6 +181,8 @@ class TablePair:
                 words = f"pointers to rows of {list(member.shape[1:])} {member.dtype}, without a header"
             elif name in self._partitions:
                 words = "in the names of folders"
+            elif not name.isascii():  # little or nothing of it is left
+                words = f"{words}; " * bool(words) + f"called {name!r} there"
             elif column != column_name(name):
                 words = words or f"a second column called {name!r}"
             if words:
