@@ -101,6 +101,15 @@ def test_the_largest_stays_then_the_earliest_shard_and_copies_of_copies_are_one_
     assert {key: kept for key, (kept, _, _) in found_in(query).items()} == {"0": "2", "1": "2", "3": "2"}
 
 
+def test_of_copies_the_one_without_margins_stays_unless_it_is_much_smaller(engine: None) -> None:
+    plain, bordered, padded = scene(7), EDITS["bordered"](scene(7)), EDITS["padded to a square"](scene(7))
+    assert bordered.width * bordered.height > plain.width * plain.height
+    found = found_in(table_of([bordered, padded, plain, scene(8)]))
+    assert {key: kept for key, (kept, _, _) in found.items()} == {"0": "2", "1": "2"}
+    found = found_in(table_of([plain.resize((80, 60)), bordered]))
+    assert {key: kept for key, (kept, _, _) in found.items()} == {"0": "1"}
+
+
 def test_of_equal_pictures_the_first_in_row_order_is_told_in_whatever_order_they_are_read(engine: None) -> None:
     query = table_of([scene(5)] * 12, list("lfcibkeajdhg"))
     first = query.filter("shard = 'a'").select("sample_id").to_arrow()["sample_id"][0].as_py()

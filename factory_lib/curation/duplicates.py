@@ -21,7 +21,7 @@ from factory_lib.curation.candidates import DISTANCE, Candidates, candidates, ha
 from factory_lib.curation.hash_duplicates import DISTANCE as HASH_DISTANCE
 from factory_lib.curation.hash_duplicates import near_by_hashes
 from factory_lib.errors import QueryError, nearest
-from factory_lib.expressions import C
+from factory_lib.expressions import C, fn
 from factory_lib.pending import DerivedRows
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery
@@ -59,8 +59,9 @@ def near_duplicates(
     """The samples that are near-duplicates of a better one.
 
     Better is the one with more pixels, then the one whose shard and position come first, so that a new shard removes
-    old samples only where it brings a larger picture. Copies of copies are one group, of which the best stays.
-    Pictures of a single colour have nothing to be compared by, and stay.
+    old samples only where it brings a larger picture. A picture with margins of one colour (a border, a pad to a
+    square) counts half its pixels: the same without them is better. Copies of copies are one group, of which the best
+    stays. Pictures of a single colour have nothing to be compared by, and stay.
 
     Args:
         samples: with `image_header` and `thumbnail` (or, by hashes, the hashes) as columns; samples without them have
@@ -101,7 +102,9 @@ def near_duplicates(
                 f"near_duplicates() compares by the column {name!r} as its signal makes it, this one is"
                 f" {samples.columns[name]}."
             )
-    pixels = C.image_header.width.fill_null(0) * C.image_header.height.fill_null(0)
+    has_margins = (fn.length(C.thumbnail) > SIDE * SIDE).cast("UInt8")
+    area = C.image_header.width.fill_null(0).cast("UInt64") * C.image_header.height.fill_null(0)
+    pixels = fn.intDiv(area, 1 + has_margins)
     shown = [MEMBER] if samples.columns.get(MEMBER) == POINTER_TYPE else []
     given = samples.select("shard", "position", "sample_id", "key", "thumbnail", *shown, pixels=pixels.cast("UInt64"))
     rows = NearDuplicateRows(given.block, {"score": float(score), "distance": int(bits)})
