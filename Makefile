@@ -40,7 +40,7 @@ dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
 	@$(BIN)/factory up
 
 test: $(STAMP) ## the test suite
-	$(BIN)/python -m pytest -n 4 --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

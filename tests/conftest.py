@@ -25,7 +25,19 @@ searches.load_profile("any machine")
 # A shell that starts things in the background has them ignore interrupts, and Dagster takes SIGTERM for one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+LONGEST = (
+    "reuse reproduce dagster_automation versions graph update query history training_run history_descent"
+    " loader_frameworks concurrent_writers driver_state layouts curation verify dagster_io_manager retention"
+    " dagster_running concurrent_runs signals_processes loader_remote proof duplicates serving loader_soak version_kinds"
+).split()
+"""Files of tests that take half a minute and more; they begin first, so that nobody waits for one alone at the end."""
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order of `LONGEST`, then as they were found."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
