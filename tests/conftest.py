@@ -26,9 +26,10 @@ searches.load_profile("any machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
-    "reuse reproduce dagster_automation versions graph update query history training_run history_descent"
-    " loader_frameworks concurrent_writers driver_state layouts curation verify dagster_io_manager retention"
-    " dagster_running concurrent_runs signals_processes loader_remote proof duplicates serving loader_soak version_kinds"
+    "soak graph reuse dagster_automation reproduce training_run loader_frameworks driver_state update versions"
+    " history_descent layouts history staleness concurrent_writers loader_remote query concurrent_runs verify"
+    " dagster_running dagster_io_manager why_stale loader_epochs loader_damage loader_soak serving proof duplicates"
+    " retention curation"
 ).split()
 """Files of tests that take half a minute and more; they begin first, so that nobody waits for one alone at the end."""
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from factory_lib import C, DatasetQuery
-from factory_lib.demo.run import demonstrate
+from factory_lib.demo.report import print_report
+from factory_lib.demo.run import DemoSource, demonstrate
 from factory_lib.errors import FileMissing
 from factory_lib.orchestration.running import load_definitions, run_graph
 from factory_lib.orchestration.shards import ShardSource
@@ -106,7 +109,11 @@ def test_a_source_that_is_not_there_is_not_remembered(
 
 @pytest.mark.parametrize("lacking", ["captions", "pictures"])
 def test_what_cannot_be_judged_is_kept_and_said(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, tmp_path: Path, lacking: str
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    tmp_path: Path,
+    lacking: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if lacking == "captions":
         noise = np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), np.uint8)
@@ -123,6 +130,12 @@ def test_what_cannot_be_judged_is_kept_and_said(
     assert record.event is not None
     said = record.event.dagster_event.event_specific_data.description  # type: ignore[union-attr]
     assert f"these samples have no {lacking}" in str(said)
+    monkeypatch.setattr("factory_lib.orchestration.instance.factory_instance", lambda: contextlib.nullcontext(instance))
+    report = io.StringIO()
+    print_report(DemoSource(str(tmp_path), None), outcome, 1.0, Console(file=report, width=200))
+    assert "kept all" in report.getvalue()
+    (suggested,) = re.findall(r'factory sql "(.*)"', report.getvalue())
+    assert warehouse().query(suggested).num_rows == 5
     if lacking == "captions":  # those of a later shard show that these should have some
         captioned = [(f"{n}.{kind}", data) for n, pixels in enumerate(noise)
                      for kind, data in (("jpg", jpeg_of(pixels)), ("txt", b"noise and nothing else"))]  # fmt: skip

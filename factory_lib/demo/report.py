@@ -52,7 +52,8 @@ def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: 
     console.print(f"\nDone in {seconds:.0f} s. Next:")
     console.print("  make dev                          the graph, its runs and the pictures in the Dagster UI")
     console.print("  .venv/bin/factory show training_set      columns, rows and provenance of the result")
-    console.print('  .venv/bin/factory sql "SELECT caption, clip_score FROM training_set.v1 LIMIT 5"')
+    columns = [name for name in ("key", "caption", "clip_score") if name in DatasetQuery(chain[-1]).columns]
+    console.print(f'  .venv/bin/factory sql "SELECT {", ".join(columns)} FROM {chain[-1]} LIMIT 5"', markup=False)
 
 
 def print_ingest(samples: Version, console: Console) -> None:
@@ -155,22 +156,22 @@ def print_nearest(training_set: Version, source: DemoSource, console: Console) -
     if "clip" not in DatasetQuery("clip_embeddings").columns:
         return
     embedded = DatasetQuery("clip_embeddings").join(DatasetQuery(training_set), on="sample_id", how="semi")
-    named = [name for name in ("key", "caption") if name in embedded.columns]
+    named = "caption" if "caption" in embedded.columns else "key"
     if source.truth is not None:
         target, what = clip.encode_text.one(EXEMPLAR), repr(EXEMPLAR)
     else:
-        first = embedded.limit(1).select("clip", *named).to_arrow().to_pylist()
+        first = embedded.limit(1).select("clip", named).to_arrow().to_pylist()
         if not first:
             return
-        target, what = first[0]["clip"], f"the first image ({first[0].get('caption') or first[0]['key']!r})"
+        target, what = first[0]["clip"], f"the first image ({first[0][named]!r})"
     near = embedded.mutate(dist=cosine_distance(C.clip, target)).order_by(C.dist).limit(5)
     table = Table(title=f"Five images nearest to {what}", title_justify="left")
-    for name in ("distance", "caption", "where its bytes are"):
+    for name in ("distance", named, "where its bytes are"):
         table.add_column(name, justify="right" if name == "distance" else "left")
-    for row in near.select("dist", "image", *named).to_arrow().to_pylist():
+    for row in near.select("dist", "image", named).to_arrow().to_pylist():
         pointer = row["image"]
         place = f"{pointer['uri'].rsplit('/', 1)[-1]} [{pointer['offset']:,} + {pointer['size']:,}]"
-        table.add_row(f"{row['dist']:.3f}", str(row.get("caption") or row["key"]), place)
+        table.add_row(f"{row['dist']:.3f}", str(row[named]), place)
     console.print()
     console.print(table)
 
