@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from factory_lib import DatasetQuery, open_source
+from factory_lib.demo.report import print_ingest
 from factory_lib.errors import FileChanged, SourceError
 from factory_lib.orchestration.checks import check_ingest
 from factory_lib.sources import OpenedSource, ShardReport, SourceShard
@@ -63,6 +66,11 @@ def test_the_account_is_in_the_provenance(tmp_path: Path) -> None:
     account = version.provenance.sources[0]["account"]
     assert [(e["what"], e["count"]) for e in account if e["kind"] == "files" and not e["used"]] == [(".bin", 1)]
     assert {name for e in account if e["kind"] == "columns" for name in e["examples"]} == {"key", "image"}
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_ingest(version, console)
+    printed = console.export_text()
+    assert "1 samples, 1 shards (webdataset)" in printed
+    assert "1 .bin (notes.bin): belongs to no sample of the format webdataset" in printed
 
 
 @pytest.mark.usefixtures("engine")

@@ -32,7 +32,7 @@ def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
 
 @stage(group="curation")
 def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> DatasetQuery:
-    """One sample of every group of near-duplicates: the one with most pixels."""
+    """One sample of every group of near-duplicates: the one with most pixels, margins left aside."""
     return basic_filter.join(near_duplicates, on="sample_id", how="anti")
 
 

@@ -17,6 +17,7 @@ from factory_lib.errors import DatasetNotFound
 from factory_lib.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
 from factory_lib.rendered.truth import FilterScore, score_duplicates, score_filter
+from factory_lib.sources.account import lines
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, resolve
 
@@ -57,12 +58,15 @@ def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: 
 
 
 def print_ingest(samples: Version, console: Console) -> None:
-    """What the source held, and what of it is not a sample."""
+    """What the source held, what of it was odd, and what became of each of its files and columns."""
     record = samples.provenance
     for source in record.sources if record else []:
         counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in source["counts"].items())
-        console.print(f"\n{source['samples']:,} samples in {len(source['shards'])} shards ({source['format']})", end="")
-        console.print(f"; kept out: {counts}" if counts else "", soft_wrap=True)
+        console.print(f"\n{source['samples']:,} samples, {len(source['shards'])} shards ({source['format']})")
+        for line in lines(source.get("account", [])):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+        if counts:
+            console.print(f"  noted while reading: {counts}", soft_wrap=True)
         for problem in source["problems"][:5]:
             console.print(f"  {problem}", style="yellow", markup=False)
 
