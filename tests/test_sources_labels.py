@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from pathlib import Path
@@ -207,6 +208,39 @@ def test_partitions_are_columns(tmp_path: Path) -> None:
     assert not losses(source.account.data())
     one = open_source(str(tmp_path / "t" / "lang=en" / "year=2020"))
     assert [(row["lang"], row["year"], row["code"]) for row in rows(one)] == [("en", 2020, "007")]
+
+
+PLACES = [("en", "2020"), ("en", "07"), ("a b", "2021"), (None, "2020")]
+FOLDERS = ["lang=en/year=2020", "lang=en/year=07", "lang=a%20b/year=2021", "lang=__HIVE_DEFAULT_PARTITION__/year=2020"]
+
+
+@pytest.mark.parametrize("kind", ["tars", "two tars a shard", "compressed", "pictures"])
+def test_tars_and_pictures_have_the_columns_of_their_folders(kind: str, tmp_path: Path) -> None:
+    for number, folder in enumerate(FOLDERS):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        if kind == "pictures":
+            (tmp_path / "in" / folder / f"{number}.jpg").write_bytes(jpeg(number))
+            continue
+        tar(tmp_path / "in" / folder / "0.tar", [(f"{number}.jpg", jpeg(number)), (f"{number}.json", b'{"own": 1}')])
+        if kind == "compressed":
+            data = (tmp_path / "in" / folder / "0.tar").read_bytes()
+            (tmp_path / "in" / folder / "0.tar").unlink()
+            (tmp_path / "in" / folder / "0.tar.gz").write_bytes(gzip.compress(data))
+    options = {"tars_per_shard": 2} if kind == "two tars a shard" else {}
+    options = {"unpack_to": str(tmp_path / "out")} if kind == "compressed" else options
+    source = open_source(str(tmp_path / "in"), **options)
+    found = {int(row["key"][-1]): (row["lang"], row["year"]) for row in rows(source)}
+    assert found == dict(enumerate(PLACES))
+    assert {field.name: str(field.type) for field in source.schema if field.name in ("lang", "year")} == {
+        "lang": "string", "year": "string",
+    }  # fmt: skip
+    assert sum(entry["count"] for entry in source.account.data() if entry["kind"] == "columns") == len(source.schema)
+
+
+def test_a_field_of_a_sample_counts_before_the_name_of_its_folder(tmp_path: Path) -> None:
+    for lang in ("en", "de"):
+        tar(tmp_path / f"lang={lang}" / "n=3" / "0.tar", [("1.jpg", jpeg(0)), ("1.json", b'{"lang": "own"}')])
+    assert [(row["lang"], row["n"]) for row in rows(open_source(str(tmp_path)))] == [("own", 3)] * 2
 
 
 def test_a_column_of_the_file_counts_before_that_of_its_folder(tmp_path: Path) -> None:

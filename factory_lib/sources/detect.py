@@ -29,7 +29,7 @@ from factory_lib.sources.members import LAST_DOT
 from factory_lib.sources.metadata import MetadataTables, key_column
 from factory_lib.sources.opened import OpenedSource
 from factory_lib.sources.packedtar import first_members
-from factory_lib.sources.partitions import partitioned
+from factory_lib.sources.partitions import partitioned, placed
 from factory_lib.sources.picture_names import names_in
 from factory_lib.sources.sample_names import find_names, knows_some
 from factory_lib.sources.settling import shown_type
@@ -130,10 +130,12 @@ def open_source(
                 )
             used = {file.uri for shard in source.shards() for file in shard.files}
             account.settle_files(root, (file.uri for file in seen), used, name)
-            if metadata is not None:
-                source = (_described_by(source, found, metadata, on) if isinstance(source, ImageFolder) else None) or (
-                    join_metadata(source, metadata, on, vectors, account, key_pattern, caption)
-                )
+            described = _described_by(source, found, metadata, on) if isinstance(source, ImageFolder) else None
+            source = described or source
+            if not isinstance(source, MetadataTables):  # whose tables have them already
+                source = placed(root, source, account)
+            if metadata is not None and described is None:
+                source = join_metadata(source, metadata, on, vectors, account, key_pattern, caption)
             said = {"on": on, "vectors": None if vectors is None else list(vectors), **mapping.options()}
             options: dict[str, Any] = {"format": name, "metadata": metadata and store().resolve(metadata), **said}
             options |= {"tars_per_shard": per_shard, "schema_tars": schema_tars, "unpack_to": to}
@@ -168,8 +170,10 @@ def opened_with(source: Source) -> dict[str, Any] | None:
     return dict(source.options) if isinstance(source, OpenedSource) else None
 
 
-def _described_by(source: ImageFolder, found: _Found, metadata: str, on: str | None) -> ImageFolder | None:
+def _described_by(source: ImageFolder, found: _Found, metadata: str | None, on: str | None) -> ImageFolder | None:
     """Pictures with tables from elsewhere that name them by their files; None for tables that have a key to join by."""
+    if metadata is None:
+        return None
     root, seen = listed(store().resolve(metadata), Account())
     tables = _metadata_tables(_Found(root, tuple(visible(root, seen)), None, 1, 3))
     if on is not None or not tables or set(_first_schema(tables, found).names) & set(KEYS) & set(source.schema.names):
