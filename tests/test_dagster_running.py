@@ -12,6 +12,7 @@ import pytest
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
 from factory_lib.expressions import C
+from factory_lib.orchestration.checks import check_synced
 from factory_lib.orchestration.instance import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.running import run_graph
@@ -42,6 +43,21 @@ def _runs(outcome: object) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 def _behind(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, tuple[str, tuple[str | None, ...]]]:
     found = unsynced(instance, definitions.resolve_asset_graph())
     return {one.asset.path[-1]: (one.reason, one.partitions) for one in found}
+
+
+def test_before_anything_was_made_all_of_it_is_behind(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    shown = definitions.resolve_asset_graph()
+    stages = ("samples", "measured", "kept")
+    found = _behind(definitions, instance)
+    assert {name: found[name] for name in (*stages, "chosen")} == {
+        **dict.fromkeys(stages, ("never made", ())),
+        "chosen": ("never made", (None,)),
+    }
+    assert all(why_stale(instance, shown, dg.AssetKey(name)).is_missing for name in (*stages, "chosen"))
+    checked = {one.asset_key.path[-1]: one for one in check_synced(instance, shown, [dg.AssetKey(s) for s in stages])}
+    assert [checked[name].passed for name in stages] == [False] * 3
+    assert {one.description for one in checked.values()} == {"Never made: no shard is known yet."}
 
 
 def test_everything_at_first_then_nothing_then_what_changed(folder: Path, instance: dg.DagsterInstance) -> None:

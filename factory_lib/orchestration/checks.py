@@ -13,7 +13,7 @@ from factory_lib.curation.funnel import rejections
 from factory_lib.curation.proof import Verdict
 from factory_lib.expressions import C, fn
 from factory_lib.operators import Expr
-from factory_lib.orchestration.unsynced import unsynced
+from factory_lib.orchestration.unsynced import Behind, unsynced
 from factory_lib.query import DatasetQuery
 from factory_lib.sources.account import losses
 from factory_lib.warehouse.client import warehouse
@@ -181,15 +181,21 @@ def check_synced(
     for key in assets:
         behind = [one for one in found if one.asset == key]
         count = sum(len(one.partitions) for one in behind)
-        lines = [f"{one.reason}: {len(one.partitions)} ({_some(one.partitions)})" for one in behind]
+        lines = [f"{one.reason}: {len(one.partitions)} ({_some(one.partitions)})" for one in behind if one.partitions]
         yield dg.AssetCheckResult(
             asset_key=key,
             check_name="synced",
             passed=not behind,
             severity=dg.AssetCheckSeverity.WARN,
-            description="Up to date." if not behind else f"{count} partitions are behind. " + "; ".join(lines),
+            description=_said(behind, count, lines),
             metadata={"behind": count, **{one.reason: len(one.partitions) for one in behind}},
         )
+
+
+def _said(behind: Sequence[Behind], count: int, lines: Sequence[str]) -> str:
+    if not behind:
+        return "Up to date."
+    return f"{count} partitions are behind. " + "; ".join(lines) if count else "Never made: no shard is known yet."
 
 
 def _some(partitions: Sequence[str | None]) -> str:

@@ -75,7 +75,7 @@ class Staleness:
 
     Attributes:
         never_made: its partitions that were never made.
-        is_missing: it has no partitions and was never made.
+        is_missing: it has no partitions, or none is known yet, and was never made.
     """
 
     stage: str
@@ -107,7 +107,7 @@ def why_stale(instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey)
         code=_code(node, made),
         inputs=[*_inputs("_".join(key.path), made, inputs), *_looked_up("_".join(key.path), made)],
         never_made=[k for k in missing if k is not None],
-        is_missing=None in missing,
+        is_missing=None in missing or not (keys or tags),
     )
 
 

@@ -38,7 +38,8 @@ class Behind:
     Attributes:
         asset: the stage.
         reason: `MISSING`, `CODE` or `INPUT`.
-        partitions: partition keys in the graph's order; `(None,)` for a stage without partitions.
+        partitions: partition keys in the graph's order; `(None,)` for a stage without partitions, none where no
+            partition is known yet.
     """
 
     asset: dg.AssetKey
@@ -74,6 +75,8 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
     if node.partitions_def is not None:
         keys = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
+    if not keys and not tags:
+        yield Behind(node.key, MISSING, ())
     inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
     states = States()
