@@ -70,6 +70,18 @@ def test_sql_limits() -> None:
     assert data("sql", threads, "--setting", "max_threads=3") == [{"value": "3"}]
 
 
+@pytest.mark.usefixtures("photos")
+def test_sql_of_tags() -> None:
+    run("tag", "photos.v1", "old-1.0")
+    run("tag", "photos.v2", "new")
+    assert data("sql", "SELECT count() AS n FROM photos@old-1.0") == [{"n": 100}]
+    both = "WITH (SELECT count() FROM photos@old-1.0) AS old SELECT old, count() AS n, 'a photos@new' AS `é` FROM `photos`@new"
+    assert data("sql", both + " -- photos@none") == [{"old": 100, "n": 200, "é": "a photos@new"}]
+    assert re.search(r"no tag 'nwe'.*'new'", run("sql", "SELECT 1 FROM photos@nwe", code=1).stderr, re.DOTALL)
+    assert "no dataset 'phots'" in run("sql", "SELECT 1 FROM phots@new", code=1).stderr
+    assert "Error: " in run("sql", "SELECT @x, 1 @ 2", code=1).stderr
+
+
 CHANGES = [
     "DROP TABLE photos.v1",
     "INSERT INTO photos.v1 SELECT * FROM photos.v1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryError, nearest
 from factory_lib.sqltokens import Token, as_bytes, as_text, tokens
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import is_dataset_database, is_version_name
+from factory_lib.warehouse.names import TAG, Ref, check_dataset_name, is_dataset_database, is_version_name
 from factory_lib.warehouse.permitted import check_statement
 from factory_lib.warehouse.versions import datasets, resolve
 
@@ -30,7 +31,7 @@ def read(warehouse: Warehouse, sql: str, settings: Mapping[str, Any] | None = No
     """The rows of a statement, as they come. The engine refuses whatever would change something.
 
     Args:
-        sql: one statement, without a FORMAT clause; versions are tables, `laion.v3`.
+        sql: one statement, without a FORMAT clause; versions are tables, `laion.v3` or, by a tag, `laion@icml`.
         settings: ClickHouse settings: numbers, switches and choices.
 
     Raises:
@@ -38,6 +39,7 @@ def read(warehouse: Warehouse, sql: str, settings: Mapping[str, Any] | None = No
         ColumnNotFound, NotFound: it names what is not there; with the nearest name that is.
         EngineError: the engine refused it for another reason.
     """
+    sql = _with_versions(warehouse, sql)
     words = list(tokens(as_bytes(sql)))
     try:
         check_statement(warehouse, sql)
@@ -46,6 +48,21 @@ def read(warehouse: Warehouse, sql: str, settings: Mapping[str, Any] | None = No
         return warehouse.stream(sql, settings={**(settings or {}), "readonly": 1})
     except EngineError as error:
         raise _translated(warehouse, words, error) from None
+
+
+def _with_versions(warehouse: Warehouse, sql: str) -> str:
+    """The statement with `laion@icml` as the table of the version that it means."""
+    text = as_bytes(sql)
+    words = list(tokens(text))
+    parts, done = [], 0
+    for dataset, at in itertools.pairwise(words):
+        tag = TAG.match(text, at.end) if at.keyword == "@" and dataset.end == at.start else None
+        if tag is None or dataset.kind not in ("word", "quoted"):
+            continue
+        version = resolve(warehouse, Ref(check_dataset_name(as_text(dataset.name)), tag=tag[0]))
+        parts += [text[done : dataset.start], f"`{version.dataset}`.`v{version.number}`"]
+        done = tag.end()
+    return as_text("".join([*parts, text[done:]]))
 
 
 def _check_settings(warehouse: Warehouse, settings: Mapping[str, Any]) -> None:

@@ -21,7 +21,10 @@ VALUES_PREFIX = "values_"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"system", "information_schema", "default", CATALOG, STAGING})
-_REF = re.compile(r"(?P<dataset>[^.@]+)(?:\.v(?P<number>[1-9]\d*)|@(?P<tag>[a-z0-9][a-z0-9_.-]*))?")
+TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+"""What a tag looks like."""
+
+_REF = re.compile(rf"(?P<dataset>[^.@]+)(?:\.v(?P<number>[1-9]\d*)|@(?P<tag>{TAG.pattern}))?")
 
 
 @dataclass(frozen=True)

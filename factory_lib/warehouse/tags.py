@@ -15,9 +15,8 @@ from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import CATALOG
+from factory_lib.warehouse.names import CATALOG, TAG
 
-_TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _TAKEN = re.compile(r"latest|v?\d+")
 
 
@@ -118,7 +117,7 @@ def check_tag(tag: str) -> str:
     Raises:
         InvalidName: there cannot.
     """
-    if not _TAG.fullmatch(tag):
+    if not TAG.fullmatch(tag):
         raise InvalidName(
             f"{tag!r} cannot be a tag: tags are lower-case letters, digits, '.', '_' and '-', and begin with a letter"
             " or digit."
