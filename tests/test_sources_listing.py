@@ -90,13 +90,14 @@ def test_web_servers(shards: Path) -> None:
         assert samples(f"{url}/data/001.tar") == {"10": "txt 10", "11": "txt 11"}
 
 
-def test_shards_of_a_web_server_are_called_as_those_of_a_disk(tmp_path: Path) -> None:
-    folder = tmp_path / "my pics 100%"
+@pytest.mark.parametrize("name", ["my pics 100%", "a?b#c", "a%20b"])
+def test_shards_of_a_web_server_are_called_as_those_of_a_disk(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
     folder.mkdir()
     (folder / "a b.jpg").write_bytes(jpeg(0))
     with serve_http(tmp_path, Ranged) as url:
         names = [open_source(uri).shards()[0].name for uri in (str(folder), f"{url}/{quote(folder.name)}")]
-    assert names == ["my_pics_100_"] * 2
+    assert names == [name.translate(dict.fromkeys(map(ord, " %?#"), "_"))] * 2
 
 
 def test_the_hub(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

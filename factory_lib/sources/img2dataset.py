@@ -75,7 +75,7 @@ class Img2Dataset:
         groups = []
         for at in range(0, len(self.tars), self.tars_per_shard):
             group = self.tars[at : at + self.tars_per_shard]
-            groups.append((group[0].tar.uri, tuple(file for tar in group for file in tar.files)))
+            groups.append((group[0].tar.path, tuple(file for tar in group for file in tar.files)))
         return name_shards(self.uri, groups, f".x{self.tars_per_shard}" if self.tars_per_shard > 1 else "")
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:

@@ -51,7 +51,7 @@ class MetadataTables:
 
     def shards(self) -> list[SourceShard]:
         """One a table."""
-        return name_shards(self.uri, [(pair.files[0].uri, pair.files) for pair in self.pairs])
+        return name_shards(self.uri, [(pair.files[0].path, pair.files) for pair in self.pairs])
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows in the order of the table; a damaged table is reported and ends the shard."""

@@ -117,21 +117,21 @@ def group_files(root: str, files: Sequence[FileInfo], per_shard: int = 1) -> lis
         raise SourceError(f"tars_per_shard is {per_shard}.", "It is how many tars make one shard: 1 or more.")
     groups = [tuple(files[at : at + per_shard]) for at in range(0, len(files), per_shard)]
     suffix = f".x{per_shard}" if per_shard > 1 else ""
-    return name_shards(root, [(group[0].uri, group) for group in groups], suffix)
+    return name_shards(root, [(group[0].path, group) for group in groups], suffix)
 
 
 def name_shards(root: str, groups: Iterable[tuple[str, tuple[FileInfo, ...]]], suffix: str = "") -> list[SourceShard]:
-    """Name groups of files after a URI each, relative to `root`, without its extension."""
+    """Name groups of files after a path each (see `path_of`), relative to `root`, without its extension."""
     shards: list[SourceShard] = []
     taken: set[str] = set()
-    for uri, files in groups:
-        path, above = path_of(uri), path_of(root).rstrip("/")
+    above = path_of(root).rstrip("/")
+    for path, files in groups:
         relative = path.removeprefix(f"{above}/") if path != above else path.rsplit("/", 1)[-1]
         stem = re.sub(r"\.[A-Za-z0-9]{1,8}$", "", relative)
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem.replace("/", ".")).lstrip("_.-") or "shard"
         name += suffix
         if name in taken:
-            name += "-" + hashlib.sha256(uri.encode()).hexdigest()[:8]
+            name += "-" + hashlib.sha256(path.encode()).hexdigest()[:8]
         taken.add(name)
         shards.append(SourceShard(name, files))
     return sorted(shards, key=lambda shard: shard.name)

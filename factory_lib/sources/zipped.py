@@ -78,7 +78,7 @@ class Zips:
 
     def shards(self) -> list[SourceShard]:
         """One an archive."""
-        return name_shards(self.uri, [(archive.uri, (archive, *self.beside)) for archive in self.archives])
+        return name_shards(self.uri, [(archive.path, (archive, *self.beside)) for archive in self.archives])
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows of an archive, by the names of its members."""
