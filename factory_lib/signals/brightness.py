@@ -60,12 +60,22 @@ def _percentile(colours: NDArray[np.uint8], levels: NDArray[np.uint8], some: NDA
     first, second = int(rank), min(int(rank) + 1, len(levels) - 1)
     low, below, upto = _level(levels, first, int(np.searchsorted(some, some[-1] * share)))
     high = low if second < upto else int(levels[levels > low].min())
+    if low == high and low in (0, 255) and _plain(colours, low, first, second):
+        return _ranked(np.full((1, 3), low, np.uint8), 0, 0)[0]
     near = levels == low if low == high else (levels >= low) & (levels <= high)
     one, other = _ranked(colours.take(np.flatnonzero(near), axis=0), first - below, second - below)
     # float32 may have put a pixel on the wrong side of a half, but not far from it
     if (low and one * 255 < low - 0.5 + _DOUBT) or (high < 255 and other * 255 > high + 0.5 - _DOUBT):
         one, other = _ranked(colours, first, second)
     return _between(one, other, rank - first)
+
+
+def _plain(colours: NDArray[np.uint8], level: int, first: int, second: int) -> bool:
+    """Whether the pixels of two ranks are pure black (or white), as a plain ground is: none is darker (brighter)."""
+    import cv2
+
+    plain = cv2.countNonZero(cv2.inRange(colours[None], (level,) * 3, (level,) * 3))
+    return second < plain if level == 0 else first >= len(colours) - plain
 
 
 def _level(levels: NDArray[np.uint8], rank: int, guess: int) -> tuple[int, int, int]:
