@@ -6,6 +6,7 @@ over a few rows in this process and over many in workers.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import linecache
 import os
@@ -68,6 +69,9 @@ SITUATIONS: dict[str, list[str]] = {
     "a module imported inside is patched": ["def f(key):\n    from nb_lazy import g\n    return g(key)", "import nb_lazy; nb_lazy.g = lambda key: 3", "nb_lazy.LIMIT = 8"],
     "a class of a module imported inside is patched": ["def f(key):\n    from nb_lazy import Tool\n    return Tool().go()", "import nb_lazy; nb_lazy.Tool.size = 4", "nb_lazy.Tool.go = lambda self: 11"],
     "a module imported inside is edited, then reloaded": ["def f(key):\n    import nb_lazy\n    return nb_lazy.g(key)", "EDIT nb_lazy LIMIT = 3|LIMIT = 33", "import nb_lazy\n" + RELOAD.format("nb_lazy")],
+    "a module imported inside is edited and patched, not reloaded": ["def f(key):\n    import nb_lazy\n    return nb_lazy.g(key)", "EDIT nb_lazy LIMIT = 3|LIMIT = 33", "import nb_lazy; nb_lazy.LIMIT = 8", "exec('def g(key): return 70', vars(nb_lazy))"],
+    "a module of a package is edited and patched, not reloaded": ["def f(key):\n    from nb_deep.inner import g\n    return g(key)", "EDIT nb_deep/inner + K|+ 100 * K", "import nb_deep.inner; nb_deep.inner.K = 9"],
+    "a module imported inside is deleted": ["def f(key):\n    import nb_lazy\n    return nb_lazy.g(key)", "from pathlib import Path; Path('nb_lazy.py').unlink()", "import nb_lazy; nb_lazy.LIMIT = 8"],
     "a module imported inside, deep, is edited": ["def f(key):\n    from nb_deep.inner import g\n    return g(key)", "import nb_deep.inner; nb_deep.inner.K = 9"],
     "what a module imported inside holds is configured": ["import nb_held; nb_held.only()\ndef f(key):\n    import nb_held\n    return nb_held.g(key)", "@nb_held.register\ndef two(key): return 10", "nb_held.only().size = 100", "class Two(nb_held.Only): size = 1000", "nb_held.local.k = 10000", "nb_held.TOTAL = 100000"],
     "modules and arguments by their names": ["import sys, nb_config\nsys.argv = ['program', '1']\nK = 10\ndef f(key): return int(sys.argv[1]) + sys.modules['__main__'].K + getattr(sys.modules['nb_config'], 'LIMIT')", "sys.argv[1] = '2'", "K = 20", "nb_config.LIMIT = 100"],
@@ -141,14 +145,16 @@ def notebook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.Mo
 
 
 def run_cell(cell: str, notebook: types.ModuleType) -> None:
-    """Run a cell; `EDIT module old|new` edits the file of a module instead."""
+    """Run a cell, compiled as IPython does; `EDIT module old|new` edits the file of a module instead."""
     if cell.startswith("EDIT "):
         _, name, edit = cell.split(" ", 2)
         path, (old, new) = Path(f"{name}.py"), edit.split("|")
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
     else:
-        exec(compile(cell, "<cell>", "exec"), vars(notebook))
+        name = f"<ipython-input-{hashlib.sha256(cell.encode()).hexdigest()[:12]}>"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+        exec(compile(cell, name, "exec"), vars(notebook))
 
 
 def values(one: Any, number: int, workers: int) -> set[float]:
@@ -185,6 +191,38 @@ def test_what_cannot_be_sent_is_refused_by_name(name: str, notebook: types.Modul
         values(one, 20, 2)
         with pytest.raises(SignalError, match=rf"__main__\.{said}.*setup\(\)"):
             values(one, 600, 2)
+
+
+def test_code_that_looks_at_the_source_of_a_cell_finds_it_in_workers(notebook: types.ModuleType) -> None:
+    run_cell(
+        "import inspect\nfrom factory_lib.signals import signal\n@signal\nclass Nb:\n    def setup(self): pass\n"
+        "    def __call__(self, key: str) -> float: return float(len(inspect.getsource(g)))",
+        notebook,
+    )
+    known = set()
+    for cell in ("def g(key): return 1\n", "def g(key): return 1  # longer\n"):
+        run_cell(cell, notebook)
+        assert values(vars(notebook)["Nb"], 600, 2) == {float(len(cell))}
+        known.add(vars(notebook)["Nb"].fingerprint)
+    assert len(known) == 2
+
+
+def test_a_signal_of_a_module_that_was_loaded_again_is_told_so(notebook: types.ModuleType) -> None:
+    text = "from factory_lib.signals import signal\n@signal\ndef held(key: str) -> float:\n    return 1.0\n"
+    Path("nb_signal.py").write_text(text)
+    run_cell("from nb_signal import held", notebook)
+    before = vars(notebook)["held"]
+    with warnings.catch_warnings(action="error"):
+        assert before.fingerprint
+    run_cell("EDIT nb_signal 1.0|2.0", notebook)
+    run_cell("import nb_signal\n" + RELOAD.format("nb_signal"), notebook)
+    with pytest.warns(
+        FingerprintWarning, match=r"nb_signal\.held is another signal by now.*from nb_signal import held"
+    ):
+        assert before.fingerprint
+    run_cell("from nb_signal import held", notebook)
+    with warnings.catch_warnings(action="error"):
+        assert vars(notebook)["held"].fingerprint != before.fingerprint
 
 
 def test_code_that_draws_from_the_state_of_the_process_is_told_so(notebook: types.ModuleType) -> None:

@@ -22,6 +22,7 @@ class Found:
         found_configured: (module, name) of what somebody configured in modules, and no code that is followed names.
         others: outermost names of the modules of others that are used.
         names: all names in code of the user.
+        lines: name of what is no file -> the lines in it, where code looks at the source of what they make.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Found:
         self.others: set[str] = set()
         self.found_configured: set[tuple[str, str]] = set()
         self.names: set[str] = set()
+        self.lines: dict[str, list[str]] = {}
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._kept: list[Any] = []
@@ -55,6 +57,7 @@ class Found:
         self.shows |= inner.shows
         self.others |= inner.others
         self.names |= inner.names
+        self.lines |= inner.lines
         self._importers |= inner._importers
         self._by_name |= inner._by_name
         self.found |= {name: version for name, version in inner.found.items() if name.startswith("package:")}

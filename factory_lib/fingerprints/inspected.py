@@ -6,6 +6,9 @@ It counts only where some code that is followed asks for it.
 from __future__ import annotations
 
 import inspect
+import linecache
+import os
+import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -35,6 +38,15 @@ def annotations_of(kind: type) -> dict[str, Any]:
     given = {f"{name}.metadata": dict(field.metadata) for name, field in fields.items() if field.metadata}
     annotations = vars(kind).get("__annotations__")
     return {**(annotations if isinstance(annotations, dict) else {}), **given}
+
+
+def lines_of(value: Any) -> dict[str, list[str]]:
+    """The lines of what a function was compiled from, by its name, where that is no file: a cell of a notebook."""
+    code = getattr(value, "__code__", None)
+    if not isinstance(code, types.CodeType) or os.path.exists(code.co_filename):
+        return {}
+    lines = linecache.getlines(code.co_filename)
+    return {code.co_filename: lines} if lines else {}
 
 
 def source_of(value: Any) -> str:

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from factory_lib.fingerprints.codes import Facts
+from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import Said, changes, said, said_in_archive
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.places import is_module, package_of, place_of
@@ -133,6 +133,30 @@ def _as_loaded(module: types.ModuleType | None, what: Said | None) -> Said | Non
 
 
 _loaded: dict[str, tuple[Any, Said | None]] = {}
+
+
+def code_then(name: str) -> types.CodeType | None:
+    """The code of a loaded module whose file says something else by now, or is gone; None for all others."""
+    module = sys.modules.get(name)
+    known = _loaded.get(name)
+    if module is None or known is None or known[0] is not module.__spec__ or known[1] is None:
+        return None
+    path = place_of(name).path
+    now = None if path is None else _said(path)
+    return None if now is not None and now.facts.digest == known[1].facts.digest else known[1].code
+
+
+def is_loaded_from(name: str, code: types.CodeType) -> bool:
+    """Whether a module is loaded, and from code that does the same."""
+    known, module = _loaded.get(name), sys.modules.get(name)
+    if module is None or known is None or known[1] is None:
+        return False
+    return known[0] is module.__spec__ and known[1].facts.digest == facts(code).digest
+
+
+def loaded_from(module: types.ModuleType, code: types.CodeType) -> None:
+    """Take a module for loaded from some code, whatever its file says."""
+    _loaded[module.__name__] = (module.__spec__, Said(facts(code), code))
 
 
 def _short(known: Facts) -> str:

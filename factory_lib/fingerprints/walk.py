@@ -17,7 +17,7 @@ from typing import Any
 from factory_lib.fingerprints import by_name
 from factory_lib.fingerprints.codes import Facts, facts
 from factory_lib.fingerprints.compiled import Said, constants_set, differs
-from factory_lib.fingerprints.inspected import annotations_of, looked_at, source_of
+from factory_lib.fingerprints.inspected import annotations_of, lines_of, looked_at, source_of
 from factory_lib.fingerprints.owned import Owned
 from factory_lib.fingerprints.parts import (
     closure,
@@ -416,6 +416,7 @@ class Walk(Owned):
             parts.append(self._values.text(dict(annotations), f"{name}.annotations"))
         if "source" in self._shown:
             parts.append(source_of(value))
+            self.lines |= lines_of(value)
         return parts
 
     def _member(self, member: Any, key: str, name: str) -> str:

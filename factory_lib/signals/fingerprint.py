@@ -30,8 +30,8 @@ VALUES = "1"
 _VALUES_IN_FACTORY = ("curation", "pictures", "rendered", "training")
 """Packages of factory_lib whose code makes values; of `signals`, all but `_MACHINERY_OF_SIGNALS`."""
 _MACHINERY_OF_SIGNALS = {
-    "dependencies", "dispatch", "engine", "fingerprint", "inputs", "naming", "outputs", "pool", "reading", "signal",
-    "single", "task", "travel", "use", "watching", "wire", "worker", "workers",
+    "dependencies", "dispatch", "edited", "engine", "fingerprint", "inputs", "naming", "outputs", "pool", "reading",
+    "signal", "single", "task", "travel", "use", "watching", "wire", "worker", "workers",
 }  # fmt: skip
 _DRAWS = {"rand", "randn", "randperm", "rand_like", "randn_like", "random_sample"}
 _SEEDS = {"seed", "manual_seed", "default_rng", "generator", "set_state", "setstate", "set_rng_state"}
@@ -52,7 +52,7 @@ def components_of(signal: Signal) -> dict[str, str]:
         SignalError: a declared dependency is not there, or another thread keeps changing what the signal uses.
     """
     walk = walk_of(signal)
-    _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk), *_drawn(walk)])
+    _warn(signal.name, [*_opaque(walk), *_undeclared(signal, walk), *_drawn(walk), *_outdated(signal)])
     return walk.found
 
 
@@ -149,6 +149,17 @@ def _drawn(walk: Walk) -> list[str]:
     return [
         "it draws from the random state of the process, so that its values hang on the order of samples and on the "
         "worker. Make a generator from the sample: random.Random(key), torch.Generator().manual_seed(…)."
+    ]
+
+
+def _outdated(signal: Signal) -> list[str]:
+    """A signal of a module that was loaded again since: what runs is what it was before."""
+    found = signal.successor
+    if not found:
+        return []
+    return [
+        f"{found} is another signal by now, as its module was loaded again: this one is what it was before. "
+        f"Take it anew: from {' import '.join(found.rsplit('.', 1))}."
     ]
 
 

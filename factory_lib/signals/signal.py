@@ -228,6 +228,15 @@ class Signal:
         """The module that declared it."""
         return self._home[0]
 
+    @property
+    def successor(self) -> str:
+        """`module.name` that holds another signal of the same function or class now; "" where none does."""
+        module, attribute = self._home
+        now = getattr(sys.modules.get(module), attribute, None)
+        if module == "__main__" or not isinstance(now, Signal) or now is self or now.name != self.name:
+            return ""
+        return f"{module}.{attribute}" if _declared_as(now.target) == _declared_as(self.target) else ""
+
     def parts(self) -> tuple[Any, ...]:
         """The arguments that make it anew."""
         return (
@@ -367,6 +376,11 @@ def _declare(
     )
     object.__setattr__(made, "__doc__", target.__doc__)
     return made
+
+
+def _declared_as(target: Any) -> str:
+    """The name under which a function, or the class of an object, was declared."""
+    return str(getattr(target, "__qualname__", type(target).__qualname__))
 
 
 def _made(kind: type, where: str) -> Callable[..., Any]:

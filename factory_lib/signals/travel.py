@@ -35,6 +35,7 @@ from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.process import taken
 from factory_lib.fingerprints.values import ATOMS, MADE_OF
 from factory_lib.fingerprints.walk import Walk
+from factory_lib.signals.edited import load, then
 from factory_lib.signals.fingerprint import walk_of
 from factory_lib.signals.signal import Signal
 from factory_lib.signals.task import limit_of
@@ -87,6 +88,7 @@ def unpacked(sent: Sent, set_here: set[tuple[str, str]] | None = None) -> Signal
         for size in sent.sizes:
             ends.append(ends[-1] + size)
             buffers.append(whole[ends[-2] : ends[-1]])
+    load(sent.then, sent.lines)
     found: Signal
     changed: Sequence[tuple[str, str, Any]]
     found, changed = pickle.loads(sent.pickled, buffers=buffers)
@@ -128,7 +130,10 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     sizes = tuple(one.raw().nbytes for one in buffers)
     files, modules = frozenset(walk.of_files), _states(walk)
     names, configured = frozenset(walk.changed), frozenset(walk.found_configured)
-    return Sent(key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), path, sizes)
+    return Sent(
+        key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), then(walk), walk.lines,
+        path, sizes,
+    )  # fmt: skip
 
 
 def _states(walk: Walk) -> dict[str, str]:

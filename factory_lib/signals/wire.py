@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Then:
+    """A module as its file was when this process loaded it.
+
+    Attributes:
+        name: of the module.
+        path: of its file.
+        folders: where its submodules are, for a package.
+        code: of the module, marshalled.
+    """
+
+    name: str
+    path: str
+    folders: tuple[str, ...]
+    code: bytes
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,8 @@ class Sent:
         changed: (module, name) of what is set in modules that are imported where it arrives.
         configured: (module, name) of what in these is not as importing them gives it.
         limit: seconds that a call may take.
+        then: modules of the user whose files were edited since they were loaded.
+        lines: of cells, by their names, where code looks at them.
         file, sizes: where its large arrays are, one after the other, and how many bytes each has.
     """
 
@@ -34,6 +53,8 @@ class Sent:
     configured: frozenset[tuple[str, str]]
     name: str
     limit: float
+    then: tuple[Then, ...] = ()
+    lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     file: str = ""
     sizes: tuple[int, ...] = ()
 
