@@ -482,3 +482,34 @@ def test_other_bytes_of_the_same_name_and_size_elsewhere_are_computed(tmp_path: 
     version = make(tmp_path / "two", [level])
     assert counts(version) == (0, 6)
     assert values(version, "level") == {f"k{i:03d}": 100 + i for i in range(6)}
+
+
+def sized(level: int) -> bytes:
+    """A lossless picture of one grey level; no other has its size in bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8 + level, 6), (level, level, level)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def test_keys_and_shards_that_are_renamed_at_once_keep_their_values(tmp_path: Path) -> None:
+    first = {f"k{i:03d}": (sized(i), f"caption {i}") for i in range(20)}
+    write(tmp_path / "one" / "a.tar", first)
+    write(tmp_path / "one" / "b.tar", grey(6, start=20))
+    assert counts(make(tmp_path / "one", [level])) == (0, 26)
+    # In another order, so that none stands where it stood.
+    write(tmp_path / "two" / "x.tar", {f"new_{key}": first[key] for key in reversed(first)})
+    write(tmp_path / "two" / "y.tar", {f"new_{key}": value for key, value in grey(6, start=20).items()}, pad=600)
+    version = make(tmp_path / "two", [level])
+    assert counts(version) == (26, 0)
+    assert values(version, "level") == {f"new_k{i:03d}": i for i in range(26)}
+
+
+def test_of_other_samples_that_are_of_equal_sizes_by_chance_few_are_read_twice(tmp_path: Path, reads: Reads) -> None:
+    write(tmp_path / "one" / "a.tar", grey(30))
+    make(tmp_path / "one", [level])
+    other = {f"other_{key}": (picture(100 + i), caption) for i, (key, (_, caption)) in enumerate(grey(30).items())}
+    write(tmp_path / "two" / "x.tar", other, pad=600)
+    reads.ranges.clear()
+    assert counts(make(tmp_path / "two", [level])) == (0, 30)
+    assert reads.count == 30 + 8
+    assert len(set(reads.ranges)) == 30

@@ -168,8 +168,7 @@ def _take(group: _Group) -> None:
         _by_place(group, match, rows)
         if one.reads.members and (shards := _unmatched(group, match)):
             if group.alike:
-                hash_rows(one.inputs, one.reads, group.alike.now(rows, group.wanted(match), shards), shards)
-                _by_content(group, match, rows, shards)
+                _by_likeness(group, group.alike, match, rows, shards)
             else:
                 some = replace(rows, where=among(shards, "_t.shard"))
                 hash_unknown(one.inputs, one.reads, group.wanted(match), some, shards)
@@ -185,6 +184,26 @@ def _take(group: _Group) -> None:
                 f"SELECT _m.target AS shard, _m.position AS position, _m.identity AS identity, {value} AS value,"
                 f" {error} AS error{found} AND {staged.reusable(value, error, checked=earlier.checked)}"
             )
+
+
+def _by_likeness(group: _Group, alike: Alike, match: str, rows: Rows, shards: Sequence[str]) -> None:
+    """Read and compare rows that are like rows of then: where sizes alone are equal a few of each shard, and the others
+    where one of these was found."""
+
+    def compare(where: str, some: Sequence[str]) -> None:
+        hash_rows(group.first.inputs, group.first.reads, where, some)
+        _by_content(group, match, rows, some)
+
+    def found() -> dict[str, int]:
+        counts = group.first.warehouse.rows(f"SELECT target, count() AS rows FROM {match} GROUP BY target")
+        return {row["target"]: int(row["rows"]) for row in counts}
+
+    compare(alike.now(rows, group.wanted(match), shards), shards)
+    before = found()
+    compare(alike.few_of_size(rows, group.wanted(match), shards), shards)
+    renamed = [shard for shard, count in found().items() if count > before.get(shard, 0)]
+    if renamed:
+        compare(alike.of_size(rows, group.wanted(match), renamed), renamed)
 
 
 def _tell_bare(staged: Staged, earlier: Earlier, count: str) -> None:
