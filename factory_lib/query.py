@@ -270,7 +270,8 @@ class DatasetQuery:
         """Bring a dataset up to date with this query, shard by shard.
 
         Shards that are new, whose input changed, or that another query or other signals made are made again and
-        replace those of the latest version; shards that are gone from the input leave it.
+        replace those of the latest version; shards that are gone from the input leave it. Of an inner or left join the
+        left side is the input; where its right side, or whatever else the query looks up, changed, all shards are.
 
         Returns:
             The version, or the latest one where nothing changed: then nothing is computed or committed.

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -155,9 +156,52 @@ def test_a_condition_on_another_dataset_is_an_input(folder: Path) -> None:
     assert kept().rows == 5
 
 
+def test_a_join_is_made_again_for_the_shards_of_its_left_side_that_changed(folder: Path) -> None:
+    """Whatever was updated in whatever order, the dataset is what the query gives."""
+    DatasetQuery.from_source(str(folder)).update("samples")
+
+    def wanted(*rows: tuple[str, int]) -> None:
+        names, weights = zip(*rows, strict=True)
+        DatasetQuery.from_arrow(pa.table({"name": names, "weight": weights})).save("wanted")
+
+    def updated(how: Literal["inner", "left"]) -> tuple[Version, set[str]]:
+        query = DatasetQuery("samples").join(DatasetQuery("wanted"), on={"caption": "name"}, how=how)
+        query = query.filter(C.caption != "no").mutate(twice=C.weight * 2)
+        before = {} if how not in made else {name: s.origin for name, s in made[how].shards.items()}
+        version = made[how] = query.update(how)
+        columns = ["shard", "key", "caption", "weight", "twice"]
+        rows = [one.select(*columns).to_arrow().to_pylist() for one in (DatasetQuery(version), query)]
+        assert sorted(map(repr, rows[0])) == sorted(map(repr, rows[1]))
+        assert query.update(how) == version
+        return version, {name for name, s in version.shards.items() if s.origin != before.get(name)}
+
+    made: dict[str, Version] = {}
+    wanted(("a", 1), ("a", 2), ("aaa", 3))
+    assert updated("inner")[0].rows == 3
+    assert updated("left")[0].rows == 7
+    write_tar(folder / "d.tar", ["a", "b"])
+    DatasetQuery.from_source(str(folder)).update("samples")
+    assert updated("inner")[1] == {"d"}
+    assert updated("left")[1] == {"d"}
+    wanted(("a", 1), ("bbb", 9))
+    version, again = updated("inner")
+    assert (version.rows, again) == (3, {"a", "b", "d"})
+    assert updated("left")[0].rows == 8
+    (folder / "a.tar").unlink()
+    DatasetQuery.from_source(str(folder)).update("samples")
+    assert updated("inner")[0].rows == 2
+    assert set(updated("left")[0].shards) == {"b", "c", "d"}
+    DatasetQuery.from_arrow(pa.table({"name": ["a"], "weight": [1]})).save("wanted")
+    for how in ("right", "full"):
+        query = DatasetQuery("samples").join(DatasetQuery("wanted"), on={"caption": "name"}, how=how)  # type: ignore[arg-type]
+        with pytest.raises(QueryError, match="works shard by shard"):
+            query.update("whole")
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path
+from typing import Literal
 from factory_lib import DatasetQuery, signal
 
 log, stop = Path(sys.argv[1]), int(sys.argv[2])

@@ -10,7 +10,7 @@ from factory_lib.computing import SignalRows, table_sources
 from factory_lib.errors import FactoryError
 from factory_lib.pending import Origin, ShardRows
 from factory_lib.redaction import without_credentials
-from factory_lib.sql import Block, PendingSource, TableSource, leaves, source_columns, tables
+from factory_lib.sql import Block, JoinSource, PendingSource, TableSource, leaves, source_columns, tables
 from factory_lib.sqltext import literal, quote
 from factory_lib.storage.files import is_state
 from factory_lib.storage.store import store
@@ -31,6 +31,11 @@ def narrowed(block: Block, shards: Sequence[str]) -> Block | None:
     if isinstance(source, TableSource):
         kept = tuple(s for s in shards if source.shards is None or s in source.shards)
         return replace(block, source=replace(source, shards=kept))
+    if isinstance(source, JoinSource):
+        # Each row is one of the left, in its shard, and what it is joined with is looked up.
+        of_left = source.how in ("inner", "left") and source.columns.get("shard") == ("l", "shard")
+        left = narrowed(source.left, shards) if of_left else None
+        return None if left is None else replace(block, source=replace(source, left=left))
     if not isinstance(source, PendingSource):
         return None
     if isinstance(source.origin, ShardRows):
