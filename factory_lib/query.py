@@ -269,9 +269,8 @@ class DatasetQuery:
     def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
         """Bring a dataset up to date with this query, shard by shard.
 
-        Shards that are new, whose input changed, or that another query or other signals made are made again and
-        replace those of the latest version; shards that are gone from the input leave it. Of an inner or left join the
-        left side is the input; where its right side, or whatever else the query looks up, changed, all shards are.
+        Shards that are new, whose input (the left side of a join) or what is looked up (its right side) changed, or
+        that another query made, are made again and replace those before; shards that are gone from the input leave it.
 
         Returns:
             The version, or the latest one where nothing changed: then nothing is computed or committed.

@@ -208,12 +208,17 @@ def test_code_that_looks_at_the_source_of_a_cell_finds_it_in_workers(notebook: t
 
 
 def test_a_signal_of_a_module_that_was_loaded_again_is_told_so(notebook: types.ModuleType) -> None:
-    text = "from factory_lib.signals import signal\n@signal\ndef held(key: str) -> float:\n    return 1.0\n"
+    text = (
+        "from factory_lib.signals import signal\n@signal\ndef held(key: str) -> float:\n    return 1.0\n"
+        "def made(k):\n    @signal\n    def inner(key: str) -> float: return k\n    return inner\n"
+        "other, inner = made(1), made(2)\n"
+    )
     Path("nb_signal.py").write_text(text)
     run_cell("from nb_signal import held", notebook)
     before = vars(notebook)["held"]
     with warnings.catch_warnings(action="error"):
         assert before.fingerprint
+        assert sys.modules["nb_signal"].other.fingerprint
     run_cell("EDIT nb_signal 1.0|2.0", notebook)
     run_cell("import nb_signal\n" + RELOAD.format("nb_signal"), notebook)
     with pytest.warns(

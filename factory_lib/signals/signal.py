@@ -235,7 +235,8 @@ class Signal:
         now = getattr(sys.modules.get(module), attribute, None)
         if module == "__main__" or not isinstance(now, Signal) or now is self or now.name != self.name:
             return ""
-        return f"{module}.{attribute}" if _declared_as(now.target) == _declared_as(self.target) else ""
+        declared = _declared_as(self.target)
+        return f"{module}.{attribute}" if declared == attribute and declared == _declared_as(now.target) else ""
 
     def parts(self) -> tuple[Any, ...]:
         """The arguments that make it anew."""
