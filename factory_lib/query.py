@@ -368,11 +368,11 @@ class DatasetQuery:
         Raises:
             LoaderError: no rows, unknown names, impossible numbers.
         """
-        from factory_lib.loading.arguments import check_delivers
+        from factory_lib.loading.arguments import check_delivers, pictures_of
         from factory_lib.loading.dataset import to_torch
 
         block = self._settled()
-        members = [n for n in ("image",) if n in block.columns] if members is None else members
+        members = pictures_of(self.columns) if members is None else members
         check_delivers(self.python, self.columns, [*members, *columns])
         wanted = {n: Column(n) for n in ("shard", "position", *members, *columns)}
         rows = self._of(block.exposed().select(wanted), self.python)

@@ -310,6 +310,8 @@ def test_errors_name_the_nearest_right_thing(base: DatasetQuery) -> None:
 def test_bytes_are_read_where_pointers_point_and_something_is_delivered(engine: None) -> None:
     from factory_lib.curation.duplicates import near_duplicates
     from factory_lib.signals.hashes import phash
+    from factory_lib.signals.reading import computable
+    from factory_lib.signals.text import caption_stats
 
     pointer = {"uri": "/nowhere", "offset": 0, "size": 1}
     kind = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
@@ -324,6 +326,11 @@ def test_bytes_are_read_where_pointers_point_and_something_is_delivered(engine: 
         query.to_torch(members=[])
     with pytest.raises(LoaderError, match="nothing to deliver.*there are none"):
         query.drop("image").to_torch()
+    with pytest.raises(LoaderError, match="nothing to deliver.*there are none"):
+        query.drop("image").mutate(image=C.caption).to_torch()
+    texts = {**query.columns, "image": "Nullable(String)"}  # as a table has it that names pictures
+    assert computable([phash, caption_stats], query.columns) == [phash, caption_stats]
+    assert computable([phash, caption_stats], texts) == [caption_stats]
     with pytest.raises(QueryError, match="'thumbnail' as its signal makes it"):
         near_duplicates(query.mutate(thumbnail="abc", image_header="x"))
 

@@ -14,6 +14,7 @@ from factory_lib.orchestration.training_checks import model_check_specs
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
+from factory_lib.warehouse.arrow_types import is_pointer
 
 
 def trained_by() -> Sequence[Callable[..., Any]]:
@@ -44,7 +45,8 @@ def trained_model(
 
     Both are scored on samples from before the filters, which would choose an easy exam; copies of others are left out.
     """
-    if not {"image", "caption"} <= set(training_set.columns):
+    columns = training_set.columns
+    if not is_pointer(columns.get("image", "")) or "caption" not in columns:
         return not_trained("these samples have no captions, or no pictures, to learn from.")
     # neither is an input: other uncurated samples are no reason to train again
     uncurated = DatasetQuery("image_signals")

@@ -11,6 +11,7 @@ from factory_lib.errors import LoaderError, nearest
 from factory_lib.loading.decode import IMAGE_MEMBERS, Decoder, decoder
 from factory_lib.loading.index import Index
 from factory_lib.loading.order import Tail
+from factory_lib.warehouse.arrow_types import is_pointer
 
 Tokenizer = Callable[[list[str]], Any]
 
@@ -89,6 +90,11 @@ def decoders_of(
     return chosen
 
 
+def pictures_of(kinds: Mapping[str, str]) -> list[str]:
+    """Members of which there are pictures, by the ClickHouse types of columns: `image`, where it points at bytes."""
+    return [name for name in ("image",) if is_pointer(kinds.get(name, ""))]
+
+
 def check_delivers(query: str, kinds: Mapping[str, str], wanted: Sequence[str]) -> None:
     """Raise where a loader of a query, whose columns have these ClickHouse types, would deliver nothing.
 
@@ -96,8 +102,6 @@ def check_delivers(query: str, kinds: Mapping[str, str], wanted: Sequence[str]) 
         LoaderError: names the members that there are.
     """
     if not wanted:
-        from factory_lib.warehouse.arrow_types import is_pointer
-
         known = ", ".join(name for name, kind in kinds.items() if is_pointer(kind))
         raise LoaderError(
             f"to_torch() of {query} has nothing to deliver: no members, no columns.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import FactoryError
 from factory_lib.pictures import decode, open_picture
+from factory_lib.warehouse.arrow_types import is_pointer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +54,7 @@ def picture_samples(version: Version, member: str = "image") -> Samples | None:
     Returns:
         The pictures; None when the version has no such column or no row.
     """
-    if member not in version.columns:
+    if not is_pointer(version.columns.get(member, "")):
         return None
     pictures = _pictures(version, member)
     if not pictures:

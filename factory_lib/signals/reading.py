@@ -51,10 +51,17 @@ class Plan:
         return Plan(members, tuple(name for name in wanted if name in schema.names))
 
 
-def computable(signals: Sequence[Signal], columns: Iterable[str]) -> list[Signal]:
-    """Of some signals those whose columns are there: samples may have no captions, or no pictures."""
-    there = set(columns)
-    return [one for one in signals if {given.column for given in one.inputs} <= there]
+def computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> list[Signal]:
+    """Of some signals those whose columns are there: samples may have no captions, or no pictures.
+
+    Args:
+        signals: some signals.
+        columns: column -> ClickHouse type. A table may have a text that it calls `image`, and no pictures.
+    """
+    from factory_lib.warehouse.arrow_types import is_pointer
+
+    there = [one for one in signals if {given.column for given in one.inputs} <= columns.keys()]
+    return [one for one in there if all(is_pointer(columns[name]) for name in one.members)]
 
 
 def check_pointers(one: Signal, kinds: Mapping[str, str]) -> None:

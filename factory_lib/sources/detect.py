@@ -157,6 +157,8 @@ def open_source(
 def _choices(schema: pa.Schema) -> dict[str, str]:
     """Column -> what it could be, where nothing is called `image` or `caption`."""
     found: dict[str, str] = {}
+    if "image" in schema.names and schema.field("image").type != POINTER:
+        found["image"] = "points at no bytes, so it is no picture"
     if "image" not in schema.names:
         found |= {field.name: "--image makes one the image" for field in schema if field.type == POINTER}
     if "caption" not in schema.names:

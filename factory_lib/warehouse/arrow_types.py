@@ -31,14 +31,12 @@ POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.
 """Arrow type of a column that points at bytes in storage; offset and size in bytes."""
 
 POINTER_TYPE = "Tuple(uri LowCardinality(String), offset UInt64, size UInt64)"
+"""ClickHouse type of such a column."""
 
 
 def is_pointer(kind: str) -> bool:
     """Whether a ClickHouse type is that of a column that points at bytes."""
     return {"uri", "offset", "size"} <= set(re.findall(r"[(,] *(\w+) ", kind)) and kind.startswith("Tuple(")
-
-
-"""ClickHouse type of such a column."""
 
 
 def clickhouse_type(field: pa.Field) -> str:
