@@ -328,6 +328,9 @@ def test_bytes_are_read_where_pointers_point_and_something_is_delivered(engine: 
         query.drop("image").to_torch()
     with pytest.raises(LoaderError, match="nothing to deliver.*there are none"):
         query.drop("image").mutate(image=C.caption).to_torch()
+    joined = query.join(query.select("sample_id"), on="sample_id", how="semi")
+    assert joined.columns["image"] == query.columns["image"]  # as the engine says it, and as it is known
+    assert "phash" in joined.add_signals(phash).columns
     texts = {**query.columns, "image": "Nullable(String)"}  # as a table has it that names pictures
     assert computable([phash, caption_stats], query.columns) == [phash, caption_stats]
     assert computable([phash, caption_stats], texts) == [caption_stats]

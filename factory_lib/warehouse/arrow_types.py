@@ -27,6 +27,9 @@ _SCALARS = (
     (pa.types.is_large_string, "String"),
     (pa.types.is_string_view, "String"),
 )
+PLAIN_TYPES = {"print_pretty_type_names": 0}
+"""Settings with which the engine says types on one line, as they are compared here."""
+
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 """Arrow type of a column that points at bytes in storage; offset and size in bytes."""
 

@@ -147,10 +147,11 @@ class Warehouse:
         Raises:
             EngineError: as for `execute`. An insert of more than a million rows that fails may leave a part of them.
         """
+        from factory_lib.warehouse.arrow_types import PLAIN_TYPES
         from factory_lib.warehouse.uploads import Upload, as_reader
 
         def types() -> dict[str, str]:
-            return {row["name"]: row["type"] for row in self.rows(f"DESCRIBE TABLE {table}")}
+            return {row["name"]: row["type"] for row in self.rows(f"DESCRIBE TABLE {table}", settings=PLAIN_TYPES)}
 
         upload = Upload(as_reader(data), types)
         if upload.empty:

@@ -29,6 +29,7 @@ from factory_lib.sql import (
     source_columns,
 )
 from factory_lib.sqltext import quote
+from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -326,7 +327,7 @@ def describe_columns(warehouse: Warehouse, block: Block) -> dict[str, str]:
     """Column name -> ClickHouse type of a query, as the engine infers them."""
     rendering = Rendering()
     text = rendering.select(block)
-    rows = warehouse.rows(f"DESCRIBE ({text})", rendering.params, rendering.settings)
+    rows = warehouse.rows(f"DESCRIBE ({text})", rendering.params, {**rendering.settings, **PLAIN_TYPES})
     types = {row["name"]: row["type"] for row in rows}
     for name, ch_type in types.items():
         if "Nothing" in ch_type:

@@ -15,6 +15,7 @@ from factory_lib.errors import EngineError
 from factory_lib.owners import owner
 from factory_lib.sql import TableSource
 from factory_lib.sqltext import literal, quote
+from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
 from factory_lib.warehouse.names import STAGE_PREFIX
@@ -29,7 +30,6 @@ _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SET
 _READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
 _NO_TABLE = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
-_PLAIN_TYPES = {"print_pretty_type_names": 0}
 _MUTATION = {"allow_nondeterministic_mutations": 1}
 
 
@@ -221,7 +221,7 @@ def table_columns(warehouse: Warehouse, database: str, table: str) -> tuple[dict
     """Columns (name -> type) of a table and the names of those that hold unit vectors; none of a table that is gone."""
     try:
         # For system.columns the engine would go through all tables of the database.
-        rows = warehouse.rows(f"DESCRIBE TABLE {quote(database)}.{quote(table)}", settings=_PLAIN_TYPES)
+        rows = warehouse.rows(f"DESCRIBE TABLE {quote(database)}.{quote(table)}", settings=PLAIN_TYPES)
     except EngineError as error:
         if error.code not in _NO_TABLE:
             raise
