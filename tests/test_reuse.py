@@ -513,3 +513,13 @@ def test_of_other_samples_that_are_of_equal_sizes_by_chance_few_are_read_twice(t
     assert counts(make(tmp_path / "two", [level])) == (0, 30)
     assert reads.count == 30 + 8
     assert len(set(reads.ranges)) == 30
+
+
+def test_sizes_that_many_shards_have_say_nothing(tmp_path: Path, reads: Reads) -> None:
+    for number in range(5):
+        write(tmp_path / "one" / f"{number}.tar", {f"{number}_{key}": value for key, value in grey(2).items()})
+    make(tmp_path / "one", [level])
+    write(tmp_path / "two" / "x.tar", {f"other_{key}": value for key, value in grey(2, start=50).items()}, pad=600)
+    reads.ranges.clear()
+    assert counts(make(tmp_path / "two", [level])) == (0, 2)
+    assert reads.count == 2

@@ -32,12 +32,14 @@ class Alike:
         reads: what is read of them.
         held: what a version calls what is read.
         wanted: SQL condition on the inputs: rows that lack a value.
+        by_size: of rows that are gone the size is enough.
     """
 
     inputs: Inputs
     reads: Reads
     held: Held
     wanted: str
+    by_size: bool = True
 
     def shards(self, table: str) -> list[str]:
         """The shards of a version that hold rows like those of now."""
@@ -59,7 +61,8 @@ class Alike:
         if not places:
             return key
         gone = f"_t.sample_id NOT IN (SELECT sample_id FROM {now.table})"
-        return f"({key} OR ({gone} AND {places[-1]}))"  # the others are of that size, too
+        alike = places[-1:] if self.by_size else places[:-1]  # the others are of that size, too
+        return f"({key} OR ({gone} AND ({' OR '.join(alike)})))"
 
     def now(self, rows: Rows, wanted: str, shards: Sequence[str]) -> str:
         """SQL condition on the rows of now, called `_t`: they lack a value, and one of then is like them in more than

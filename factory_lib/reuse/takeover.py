@@ -32,6 +32,8 @@ from factory_lib.warehouse.stage import table_columns
 logger = logging.getLogger(__name__)
 
 _SHARDS_AT_ONCE = 200
+_TIMES_THE_SHARDS = 4
+"""Renaming leaves about as many shards as there were: where many more hold rows of the same sizes, that is chance."""
 
 
 def take_over(staged: Sequence[Staged], types: Mapping[str, str]) -> None:
@@ -154,6 +156,9 @@ def _alike(groups: Sequence[_Group]) -> Iterator[_Group]:
         first, earlier = same[0].first, same[0].earlier
         alike = Alike(first.inputs, first.reads, earlier.held, same[0].wanted(""))
         there = set(alike.shards(earlier.table))
+        if len(there) > _TIMES_THE_SHARDS * len(_missing_shards([first])):
+            alike = replace(alike, by_size=False)
+            there = set(alike.shards(earlier.table))
         sources = {shard: source for one in same for shard, source in one.earlier.sources.items() if shard in there}
         for piece in _pieces(sources):
             yield replace(same[0], earlier=replace(earlier, sources=piece), alike=alike)
@@ -199,6 +204,8 @@ def _by_likeness(group: _Group, alike: Alike, match: str, rows: Rows, shards: Se
         return {row["target"]: int(row["rows"]) for row in counts}
 
     compare(alike.now(rows, group.wanted(match), shards), shards)
+    if not alike.by_size:
+        return
     before = found()
     compare(alike.few_of_size(rows, group.wanted(match), shards), shards)
     renamed = [shard for shard, count in found().items() if count > before.get(shard, 0)]
