@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import platform
@@ -42,13 +43,11 @@ def machine() -> str:
 def disk_bytes(folder: Path) -> int:
     """Bytes on disk below a folder; a file with several names counts once."""
     seen: dict[tuple[int, int], int] = {}
-    for path in folder.rglob("*"):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file():
-            seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
+    for parent, _, files in os.walk(folder):  # what vanishes meanwhile, as parts that were merged do, is passed over
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(os.path.join(parent, name))
+                seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
     return sum(seen.values())
 
 
