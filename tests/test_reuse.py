@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -19,124 +16,29 @@ from PIL import Image
 
 from factory_lib import C, DatasetQuery, fn, open_source, signal
 from factory_lib.errors import SignalError, StoreError
-from factory_lib.signals import Signal, Vector
 from factory_lib.storage.store import Store
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version
+from tests.measured import (
+    Reads,
+    add_member,
+    both,
+    counts,
+    grey,
+    in_this_process,
+    length,
+    level,
+    look,
+    make,
+    picture,
+    reads,
+    values,
+    vector,
+    write,
+)
 
+__all__ = ["in_this_process", "reads"]
 pytestmark = pytest.mark.usefixtures("engine")
-
-
-def picture(level: int) -> bytes:
-    """A small lossless picture of one grey level, always of the same size in bytes."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), (level, level, level)).save(buffer, "BMP")
-    return buffer.getvalue()
-
-
-def write(path: Path, samples: Mapping[str, tuple[bytes, str]], pad: int = 0) -> None:
-    """A tar of pictures with captions; the file is new, whatever the clock says."""
-    path.parent.mkdir(exist_ok=True)
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    with tarfile.open(path.with_suffix(".part"), "w") as tar:
-        if pad:
-            _add(tar, "LICENSE", b"x" * pad)
-        for key, (data, caption) in samples.items():
-            _add(tar, f"{key}.jpg", data)
-            _add(tar, f"{key}.txt", caption.encode())
-    path.with_suffix(".part").rename(path)
-    os.utime(path, ns=(before + 10**9, before + 10**9))
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    about = tarfile.TarInfo(name)
-    about.size = len(data)
-    tar.addfile(about, io.BytesIO(data))
-
-
-def grey(n: int, start: int = 0) -> dict[str, tuple[bytes, str]]:
-    """Samples whose grey level is their number."""
-    return {f"k{i:03d}": (picture(i), f"caption {i}") for i in range(start, start + n)}
-
-
-class Look(NamedTuple):
-    level: int
-    half: float
-
-
-@signal
-def level(image: Image.Image) -> int:
-    pixel = image.getpixel((0, 0))
-    assert isinstance(pixel, tuple)
-    return int(pixel[0])
-
-
-@signal
-def look(image: Image.Image) -> Look:
-    value = image.getpixel((0, 0))[0]  # type: ignore[index]
-    return Look(int(value), value / 2)
-
-
-@signal(output=Vector(3))
-def vector(image: Image.Image) -> Any:
-    value = float(image.getpixel((0, 0))[0])  # type: ignore[index]
-    return np.array([value + 0.3, 1.7, value / 3])
-
-
-@signal
-def length(caption: str) -> int:
-    return len(caption)
-
-
-@signal
-def both(image: bytes, caption: str) -> str:
-    return f"{len(image)} {image[-1]} {caption}"
-
-
-class Reads:
-    """What was read of members: from the store, range by range."""
-
-    def __init__(self) -> None:
-        self.ranges: list[tuple[str, int, int]] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.ranges)
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    found, original = Reads(), Store.read_ranges
-
-    def counted(self: Store, uri: str, ranges: Sequence[tuple[int, int]], **named: Any) -> Any:
-        found.ranges += [(uri, *one) for one in ranges]
-        return original(self, uri, ranges, **named)
-
-    monkeypatch.setattr(Store, "read_ranges", counted)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACTORY_WORKERS", "1")
-
-
-def make(folder: Path, signals: Sequence[Signal], name: str = "measured", **options: Any) -> Version:
-    """Ingest a folder and compute signals over it."""
-    DatasetQuery.from_source(str(folder)).save("samples")
-    return DatasetQuery("samples").add_signals(*signals, **options).save(name)
-
-
-def counts(version: Version) -> tuple[int, int]:
-    """Values taken over, and computed."""
-    assert version.provenance is not None
-    return version.provenance.reused, version.provenance.computed
-
-
-def values(version: Version, column: str) -> dict[str, Any]:
-    """Key -> value."""
-    table = DatasetQuery(version).select("key", column).to_arrow()
-    return dict(zip(table["key"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
 def test_a_tar_to_which_samples_were_appended_computes_those(tmp_path: Path, reads: Reads) -> None:
@@ -365,9 +267,9 @@ def test_equal_samples_and_equal_keys_do_no_harm(tmp_path: Path) -> None:
     def tar(levels: Sequence[int]) -> None:
         with tarfile.open(folder / "a.tar", "w") as file:
             for i, one in enumerate(levels):
-                _add(file, "same.jpg", picture(one))
-                _add(file, "same.txt", b"same")
-                _add(file, f"other{i}.txt", b"same")
+                add_member(file, "same.jpg", picture(one))
+                add_member(file, "same.txt", b"same")
+                add_member(file, f"other{i}.txt", b"same")
         os.utime(folder / "a.tar", ns=(len(levels) * 10**9, len(levels) * 10**9))
 
     def found(version: Version) -> list[Any]:
@@ -443,83 +345,3 @@ def test_what_is_remembered_goes_with_the_versions(tmp_path: Path) -> None:
         warehouse().execute(f"DROP TABLE {name}.v2 SYNC")
     sweep(warehouse(), [])
     assert warehouse().scalar("SELECT count() FROM factory.contents") == 0
-
-
-def test_bytes_decide_wherever_they_are_now(tmp_path: Path) -> None:
-    signals = (level, length, both)
-    first, other = grey(6), grey(6, start=20)
-    write(tmp_path / "one" / "a.tar", first)
-    write(tmp_path / "one" / "b.tar", other)
-    assert counts(make(tmp_path / "one", signals)) == (0, 36)
-
-    def nothing_is_computed(folder: str, expected: dict[str, int], *some: Signal) -> None:
-        version = make(tmp_path / folder, some or signals)
-        assert counts(version)[1] == 0, folder
-        assert values(version, "level") == expected, folder
-
-    known = {key: int(key[1:]) for key in (*first, *other)}
-    shutil.copytree(tmp_path / "one", tmp_path / "copied")
-    nothing_is_computed("copied", known)
-    (tmp_path / "copied").rename(tmp_path / "moved")
-    nothing_is_computed("moved", known)
-    (tmp_path / "moved" / "a.tar").rename(tmp_path / "moved" / "renamed.tar")
-    nothing_is_computed("moved", known)
-    # A sample that moved to another shard, and keys of other names.
-    write(tmp_path / "cut" / "x.tar", dict(list(first.items())[:2]), pad=600)
-    write(tmp_path / "cut" / "y.tar", {**dict(list(first.items())[2:]), **other})
-    nothing_is_computed("cut", known)
-    renamed = {f"new_{key}": value for key, value in first.items()}
-    write(tmp_path / "keys" / "x.tar", renamed)
-    # What reads no bytes is looked for under its key alone: it is computed in no time.
-    nothing_is_computed("keys", {f"new_{key}": int(key[1:]) for key in first}, level, both)
-
-
-def test_other_bytes_of_the_same_name_and_size_elsewhere_are_computed(tmp_path: Path) -> None:
-    write(tmp_path / "one" / "a.tar", grey(6))
-    make(tmp_path / "one", [level])
-    swapped = {key: (picture(100 + i), caption) for i, (key, (_, caption)) in enumerate(grey(6).items())}
-    write(tmp_path / "two" / "b.tar", swapped)
-    version = make(tmp_path / "two", [level])
-    assert counts(version) == (0, 6)
-    assert values(version, "level") == {f"k{i:03d}": 100 + i for i in range(6)}
-
-
-def sized(level: int) -> bytes:
-    """A lossless picture of one grey level; no other has its size in bytes."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (8 + level, 6), (level, level, level)).save(buffer, "BMP")
-    return buffer.getvalue()
-
-
-def test_keys_and_shards_that_are_renamed_at_once_keep_their_values(tmp_path: Path) -> None:
-    first = {f"k{i:03d}": (sized(i), f"caption {i}") for i in range(20)}
-    write(tmp_path / "one" / "a.tar", first)
-    write(tmp_path / "one" / "b.tar", grey(6, start=20))
-    assert counts(make(tmp_path / "one", [level])) == (0, 26)
-    # In another order, so that none stands where it stood.
-    write(tmp_path / "two" / "x.tar", {f"new_{key}": first[key] for key in reversed(first)})
-    write(tmp_path / "two" / "y.tar", {f"new_{key}": value for key, value in grey(6, start=20).items()}, pad=600)
-    version = make(tmp_path / "two", [level])
-    assert counts(version) == (26, 0)
-    assert values(version, "level") == {f"new_k{i:03d}": i for i in range(26)}
-
-
-def test_of_other_samples_that_are_of_equal_sizes_by_chance_few_are_read_twice(tmp_path: Path, reads: Reads) -> None:
-    write(tmp_path / "one" / "a.tar", grey(30))
-    make(tmp_path / "one", [level])
-    other = {f"other_{key}": (picture(100 + i), caption) for i, (key, (_, caption)) in enumerate(grey(30).items())}
-    write(tmp_path / "two" / "x.tar", other, pad=600)
-    reads.ranges.clear()
-    assert counts(make(tmp_path / "two", [level])) == (0, 30)
-    assert reads.count == 30 + 8
-    assert len(set(reads.ranges)) == 30
-
-
-def test_sizes_that_many_shards_have_say_nothing(tmp_path: Path, reads: Reads) -> None:
-    for number in range(5):
-        write(tmp_path / "one" / f"{number}.tar", {f"{number}_{key}": value for key, value in grey(2).items()})
-    make(tmp_path / "one", [level])
-    write(tmp_path / "two" / "x.tar", {f"other_{key}": value for key, value in grey(2, start=50).items()}, pad=600)
-    reads.ranges.clear()
-    assert counts(make(tmp_path / "two", [level])) == (0, 2)
-    assert reads.count == 2

@@ -160,24 +160,28 @@ def print_nearest(training_set: Version, source: DemoSource, console: Console) -
     if "clip" not in DatasetQuery("clip_embeddings").columns:
         return
     embedded = DatasetQuery("clip_embeddings").join(DatasetQuery(training_set), on="sample_id", how="semi")
-    named = "caption" if "caption" in embedded.columns else "key"
+    named = [name for name in ("caption", "key") if name in embedded.columns]  # a caption may be NULL
     if source.truth is not None:
         target, what = clip.encode_text.one(EXEMPLAR), repr(EXEMPLAR)
     else:
-        first = embedded.limit(1).select("clip", named).to_arrow().to_pylist()
+        first = embedded.limit(1).select("clip", *named).to_arrow().to_pylist()
         if not first:
             return
-        target, what = first[0]["clip"], f"the first image ({first[0][named]!r})"
+        target, what = first[0]["clip"], f"the first image ({_name(first[0])!r})"
     near = embedded.mutate(dist=cosine_distance(C.clip, target)).order_by(C.dist).limit(5)
     table = Table(title=f"Five images nearest to {what}", title_justify="left")
-    for name in ("distance", named, "where its bytes are"):
+    for name in ("distance", named[0], "where its bytes are"):
         table.add_column(name, justify="right" if name == "distance" else "left")
-    for row in near.select("dist", "image", named).to_arrow().to_pylist():
+    for row in near.select("dist", "image", *named).to_arrow().to_pylist():
         pointer = row["image"]
         place = f"{pointer['uri'].rsplit('/', 1)[-1]} [{pointer['offset']:,} + {pointer['size']:,}]"
-        table.add_row(f"{row['dist']:.3f}", str(row[named]), place)
+        table.add_row(f"{row['dist']:.3f}", _name(row), place)
     console.print()
     console.print(table)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row.get("caption") or row["key"])
 
 
 def print_model(training_set: Version, console: Console) -> None:
