@@ -187,7 +187,7 @@ def make_base(rows: int) -> None:
         "SETTINGS min_bytes_for_wide_part = 0, table_readonly = 0"
     )
     wh.execute(f"INSERT INTO seed._rows SELECT {columns} FROM numbers({per_shard * SHARDS})")
-    from factory_lib.sql import Block, TableSource
+    from factory_lib.plan.sql import Block, TableSource
     from factory_lib.warehouse.stage import table_columns
 
     types, _ = table_columns(wh, "seed", "_rows")
@@ -198,7 +198,7 @@ def make_base(rows: int) -> None:
 def search(rows: int) -> None:
     """The 500 nearest of 1M x 512 unit vectors in BFloat16, against numpy in memory."""
     from factory_lib import C, DatasetQuery, cosine_distance
-    from factory_lib.sql import Block, TableSource
+    from factory_lib.plan.sql import Block, TableSource
     from factory_lib.warehouse.client import warehouse
     from factory_lib.warehouse.stage import create_stage, table_columns
 

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from factory_lib.errors import FactoryError
-    from factory_lib.expressions import C, case, cosine_distance, fn, sql_text
     from factory_lib.loading.mixing import mix
+    from factory_lib.plan.expressions import C, case, cosine_distance, fn, sql_text
     from factory_lib.query import DatasetQuery
     from factory_lib.signals import Vector, signal
     from factory_lib.signals import clip as clip
     from factory_lib.sources import open_source
 
 _HOMES = {
-    "C": "expressions",
+    "C": "plan.expressions",
     "DatasetQuery": "query",
     "FactoryError": "errors",
     "Vector": "signals",
-    "case": "expressions",
+    "case": "plan.expressions",
     "clip": "signals.clip",
-    "cosine_distance": "expressions",
-    "fn": "expressions",
+    "cosine_distance": "plan.expressions",
+    "fn": "plan.expressions",
     "mix": "loading.mixing",
     "open_source": "sources",
     "signal": "signals",
-    "sql_text": "expressions",
+    "sql_text": "plan.expressions",
 }
 
 __all__ = [

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
+from factory_lib.build.joins import join_source, key_pairs
+from factory_lib.build.pending import ArrowRows, Ledger, ShardRows, settle, typed
 from factory_lib.errors import QueryError
-from factory_lib.expressions import SqlText
-from factory_lib.joins import join_source, key_pairs
-from factory_lib.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
-from factory_lib.pending import ArrowRows, Ledger, ShardRows, settle, typed
-from factory_lib.redaction import without_credentials
-from factory_lib.sampling import sampled
-from factory_lib.sql import (
+from factory_lib.plan.expressions import SqlText
+from factory_lib.plan.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
+from factory_lib.plan.sampling import sampled
+from factory_lib.plan.sql import (
     Block,
     JoinSource,
     PendingSource,
@@ -30,6 +29,7 @@ from factory_lib.sql import (
     leaves,
     tables,
 )
+from factory_lib.redaction import without_credentials
 from factory_lib.warehouse import derive, provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import naming_columns
@@ -201,7 +201,7 @@ class DatasetQuery:
             on_error: "null": a sample that fails gets NULL (a vector: empty) and the reason in `<name>_error`;
                 "raise": it ends the run.
         """
-        from factory_lib.computing import SignalRows
+        from factory_lib.build.computing import SignalRows
         from factory_lib.signals.reading import check_pointers
         from factory_lib.signals.signal import Signal
 
@@ -225,7 +225,7 @@ class DatasetQuery:
             data: pyarrow table or reader, or whatever speaks Arrow's stream protocol.
             on: what tells which row a value is for: `sample_id`, `key`, or, the fastest, `("shard", "position")`.
         """
-        from factory_lib.given import GivenColumns
+        from factory_lib.build.given import GivenColumns
 
         keys = (on,) if isinstance(on, str) else tuple(on)
         rows = GivenColumns(derive.with_system_columns(self.block), data, keys)
@@ -260,7 +260,7 @@ class DatasetQuery:
         Raises:
             InvalidName, QueryError, CommitError
         """
-        from factory_lib.saving import Request, save
+        from factory_lib.build.saving import Request, save
 
         shards = self.restricted_to() if mode == "merge" else None
         python = f"{self.python}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
@@ -275,7 +275,7 @@ class DatasetQuery:
         Returns:
             The version, or the latest one where nothing changed: then nothing is computed or committed.
         """
-        from factory_lib.updating import update
+        from factory_lib.build.updating import update
 
         return update(self.block, f"{self.python}.update({name!r})", name, context or {})
 
@@ -495,6 +495,6 @@ def _given(**named: Any) -> dict[str, Any]:
 
 def _python(value: Any) -> str:
     """A value as it was, or could have been, written in Python."""
-    from factory_lib.writing import python_of
+    from factory_lib.plan.writing import python_of
 
     return python_of(value)

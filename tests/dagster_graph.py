@@ -15,10 +15,10 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from factory_lib import DatasetQuery, fn
-from factory_lib.expressions import C
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.shards import ShardSource, apply_changes, observe_shards, shard_changes
 from factory_lib.orchestration.stage import stage
+from factory_lib.plan.expressions import C
 
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 SOURCE = dg.AssetKey("source_shards")

@@ -89,14 +89,14 @@ def s3(s3_endpoint: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Buc
         monkeypatch.delenv(name, raising=False)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    _connect_store(s3_endpoint, monkeypatch)
+    connect_store(s3_endpoint, monkeypatch)
     request = urllib.request.Request(f"{s3_endpoint}/moto-api/reset", method="POST")
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
     s3_client.create_bucket(Bucket="shards")
     return Bucket("s3://shards", s3_endpoint, s3_client)
 
 
-def _connect_store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def connect_store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point the store at a server; its client for that server is kept, because making one takes a second."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setattr("factory_lib.storage.store._clients", _clients.setdefault(endpoint, {}))
@@ -126,7 +126,7 @@ def relay(s3: Bucket, relay_server: Relay, monkeypatch: pytest.MonkeyPatch) -> R
     """A relay that all requests of the store go through."""
     relay_server.gets.clear()
     relay_server.faults.clear()
-    _connect_store(relay_server.url, monkeypatch)
+    connect_store(relay_server.url, monkeypatch)
     return relay_server
 
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import DatasetQuery, signal
+from factory_lib.build.reuse.claims import Claims
+from factory_lib.build.reuse.tables import staged_tables
 from factory_lib.errors import EngineError
 from factory_lib.owners import Owner, owner
-from factory_lib.reuse.claims import Claims
-from factory_lib.reuse.tables import staged_tables
 from factory_lib.signals import Vector
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.lifetimes import drop_left
@@ -114,7 +114,7 @@ def test_a_run_waits_for_a_living_run_and_takes_over_from_a_dead_one() -> None:
 
 def test_nothing_is_committed_for_what_is_not_staged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever removes staged values in the last moment makes the run fail, and never makes a NULL."""
-    from factory_lib.reuse.staged import Staged
+    from factory_lib.build.reuse.staged import Staged
 
     texts()
     original = Staged.write_into

@@ -147,7 +147,7 @@ def test_gc_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lost", ["_record_recipe", "record_held"])
 def test_what_is_recorded_is_counted_before_it_is_published(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    from factory_lib import saving
+    from factory_lib.build import saving
 
     @signal
     def double(n: int) -> int:

@@ -11,7 +11,6 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
-from factory_lib.expressions import C
 from factory_lib.orchestration.checks import check_synced
 from factory_lib.orchestration.instance import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
@@ -20,6 +19,7 @@ from factory_lib.orchestration.shards import SHARDS_A_TICK, ShardSource, shard_s
 from factory_lib.orchestration.stage import stage
 from factory_lib.orchestration.staleness import why_stale
 from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
+from factory_lib.plan.expressions import C
 from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, run, write_tar
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, fn, sql_text
-from factory_lib.aggregates import is_open, kind_of
+from factory_lib.plan.aggregates import is_open, kind_of
 from factory_lib.warehouse.client import warehouse
 
 ROWS, SHARDS = 60_000, 8

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from factory_lib.engine.bounded import HEAD_BYTES
+from factory_lib.engine.lanes import PLACES, RESERVE
 from factory_lib.warehouse import embedded
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.embedded import engine_status, engine_url, stop_engine
-from factory_lib.warehouse.engine.bounded import HEAD_BYTES
-from factory_lib.warehouse.engine.lanes import PLACES, RESERVE
 
 STREAM = "SELECT number, repeat('x', 1000) FROM system.numbers"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from factory_lib.warehouse.engine.statement import Insert, Query, parse
+from factory_lib.engine.statement import Insert, Query, parse
 
 INSERTS = [
     # text, head, format, data

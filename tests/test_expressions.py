@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
 from factory_lib.errors import QueryError
-from factory_lib.operators import Expr
-from factory_lib.sqltext import identifiers, literal, quote, type_of_value
+from factory_lib.plan.operators import Expr
+from factory_lib.plan.sqltext import identifiers, literal, quote, type_of_value
 
 
 class Scope:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
+from factory_lib.build.pending import INSERT_ROWS, _gathered
 from factory_lib.errors import (
     ColumnNotFound,
     DatasetNotFound,
@@ -19,7 +20,6 @@ from factory_lib.errors import (
     SignalError,
     VersionNotFound,
 )
-from factory_lib.pending import INSERT_ROWS, _gathered
 from factory_lib.warehouse.client import warehouse
 
 ROWS = 1000

@@ -21,11 +21,11 @@ from click.testing import CliRunner
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, signal, sql_text
 from factory_lib.cli import factory
 from factory_lib.history.reproducing import Reproduction, reproduce
+from factory_lib.plan.sql import Rendering
 from factory_lib.rendered.folder import write_folder
 from factory_lib.signals.hashes import phash
 from factory_lib.signals.text import caption_stats
 from factory_lib.sources import open_source
-from factory_lib.sql import Rendering
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, datasets
 
@@ -133,7 +133,7 @@ def test_another_engine_is_said(laion: Version, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_recipe_gives_the_same_sql(laion: Version) -> None:
-    from factory_lib.recipes import RecipeReader, recipe_of
+    from factory_lib.build.recipes import RecipeReader, recipe_of
 
     for name, query in QUERIES.items():
         block = query(DatasetQuery(laion)).block

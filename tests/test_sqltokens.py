@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory_lib.errors import EngineError
-from factory_lib.sqltokens import as_bytes, as_text, tokens
+from factory_lib.plan.sqltokens import as_bytes, as_text, tokens
 
 PIECES = "a b ' '' \" ` \\ \\' -- /* */ // # #! $ $$ $t$ ‘ ’ “ ” é ( ) + 1 x' || , − / $a".split()
 PIECES += ["\n", "# ", " ", "\u00a0"]

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.stats import mannwhitneyu
 
 from factory_lib.errors import LoaderError
-from factory_lib.expressions import C
+from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.rendered import RenderedFolder, write_folder
 from factory_lib.signals.tinyclip import TinyClip, pixels

@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest, norm
 
 from factory_lib.errors import TrainingError
-from factory_lib.expressions import C, case
 from factory_lib.orchestration.torchrun import _running
 from factory_lib.orchestration.training_asset import train_model
 from factory_lib.orchestration.training_checks import above_baseline, model_check_specs, not_worse
 from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.orchestration.training_setup import trainings_folder
+from factory_lib.plan.expressions import C, case
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.clip import Clip
 from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

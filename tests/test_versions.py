@@ -22,8 +22,8 @@ from clickhouse_connect.driver._backend.http_sync import HttpSyncBackend
 from factory_lib import C, DatasetQuery
 from factory_lib import signal as signal_of
 from factory_lib.errors import EngineError, QueryError
+from factory_lib.plan.sqltext import quote
 from factory_lib.redaction import without_credentials
-from factory_lib.sqltext import quote
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 from factory_lib.warehouse.lifetimes import drop_left

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 
 from factory_assets.defs.curation import split
-from factory_lib.expressions import C
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
 from factory_lib.orchestration.training_asset import not_trained, train_model
 from factory_lib.orchestration.training_checks import model_check_specs
 from factory_lib.orchestration.training_config import TrainingConfig
+from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
 from factory_lib.warehouse.arrow_types import is_pointer

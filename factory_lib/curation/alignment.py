@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from factory_lib.curation.proof import MIN_AUC, MIN_KNOWN, Verdict, judge_clip
-from factory_lib.expressions import C, cosine_distance, fn
-from factory_lib.operators import Expr
+from factory_lib.plan.expressions import C, cosine_distance, fn
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 NO_PICTURES = "Nothing was removed by it. Where pictures are in another column: --image (make demo IMAGE=…)."

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import MIN_KNOWN
-from factory_lib.expressions import C, fn
-from factory_lib.operators import Expr, lift
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.operators import Expr, lift
 from factory_lib.query import DatasetQuery
 
 UNSAFE = "punsafe"

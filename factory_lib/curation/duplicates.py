@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from factory_lib.build.pending import DerivedRows
 from factory_lib.curation.candidates import DISTANCE, Candidates, candidates, hashes
 from factory_lib.curation.hash_duplicates import DISTANCE as HASH_DISTANCE
 from factory_lib.curation.hash_duplicates import near_by_hashes
 from factory_lib.errors import QueryError, nearest
-from factory_lib.expressions import C, fn
-from factory_lib.pending import DerivedRows
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.sql import Block, PendingSource, Rendering
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.thumbnails import SIDE, planes_of
-from factory_lib.sql import Block, PendingSource, Rendering
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import SYSTEM

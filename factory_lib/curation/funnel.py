@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from factory_lib.expressions import C, case, fn
-from factory_lib.operators import Expr
+from factory_lib.plan.expressions import C, case, fn
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 if TYPE_CHECKING:

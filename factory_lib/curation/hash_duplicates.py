@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from factory_lib.errors import QueryError
-from factory_lib.expressions import C, fn, sql_text
-from factory_lib.operators import Expr
+from factory_lib.plan.expressions import C, fn, sql_text
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 DISTANCE = 6

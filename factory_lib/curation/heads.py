@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from factory_lib.curation.proof import MIN_SPREAD, Verdict, judge_head
-from factory_lib.expressions import C, fn
-from factory_lib.operators import Expr
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from factory_lib.expressions import C, fn
+from factory_lib.plan.expressions import C, fn
 from factory_lib.query import DatasetQuery
 
 PAIRS = 2000

@@ -14,7 +14,7 @@ from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_lib.curation.alignment import with_score
 from factory_lib.curation.funnel import Step, funnel, rejections
 from factory_lib.errors import DatasetNotFound
-from factory_lib.expressions import C, cosine_distance, fn
+from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
 from factory_lib.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.sources.account import lines

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from factory_lib.build.recipes import RecipeReader
 from factory_lib.errors import EngineError, FactoryError
 from factory_lib.history.origins import known_versions
-from factory_lib.operators import Call, Column, Expr, Literal, Ordering, Window
-from factory_lib.recipes import RecipeReader
-from factory_lib.sql import (
+from factory_lib.plan.operators import Call, Column, Expr, Literal, Ordering, Window
+from factory_lib.plan.sql import (
     ROW_ID,
     WHOLE_ROW,
     Block,
@@ -25,9 +25,9 @@ from factory_lib.sql import (
     describe,
     source_columns,
 )
+from factory_lib.plan.writing import python_of
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.writing import python_of
 
 
 def why_dropped(warehouse: Warehouse, maker: str, sample_id: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from factory_lib.errors import NotFound, QueryError
 from factory_lib.history.lineage import Lineage
-from factory_lib.sqltext import literal
+from factory_lib.plan.sqltext import literal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version, versions
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from factory_lib.plan.sqltext import quote
 from factory_lib.progress import Tracked, track
-from factory_lib.sqltext import quote
 from factory_lib.warehouse.versions import Version
 
 _SUMMED_ROWS = 50_000_000

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from factory_lib.fingerprints.components import other_way
 from factory_lib.history.comparing import differing_shards
 from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
+from factory_lib.plan.writing import LONG
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
-from factory_lib.writing import LONG
 
 _NAMED_FILES = 5
 _Makers = tuple[dict[str, Origin], dict[str, Origin]]

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from factory_lib.build.narrowing import changed_members, narrowed, pending_origins
+from factory_lib.build.pending import Ledger, settle
+from factory_lib.build.recipes import NotReproducible, Prepared, RecipeReader
 from factory_lib.errors import FactoryError
 from factory_lib.history.matching import Matching, ShardDifference
-from factory_lib.history.narrowing import changed_members, narrowed, pending_origins
 from factory_lib.history.origins import known_versions, read_records
-from factory_lib.pending import Ledger, settle
-from factory_lib.recipes import NotReproducible, Prepared, RecipeReader
+from factory_lib.plan.sql import Rendering, TableSource
 from factory_lib.redaction import without_credentials
-from factory_lib.sql import Rendering, TableSource
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.derive import conform, derive

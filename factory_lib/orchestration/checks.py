@@ -11,9 +11,9 @@ import dagster as dg
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import rejections
 from factory_lib.curation.proof import Verdict
-from factory_lib.expressions import C, fn
-from factory_lib.operators import Expr
 from factory_lib.orchestration.unsynced import Behind, unsynced
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 from factory_lib.sources.account import losses
 from factory_lib.warehouse.client import warehouse

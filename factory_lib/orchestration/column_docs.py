@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from factory_lib.computing import SignalRows
+from factory_lib.build.computing import SignalRows
+from factory_lib.plan.sql import Block, PendingSource, map_sources
 from factory_lib.signals.signal import Signal
-from factory_lib.sql import Block, PendingSource, map_sources
 from factory_lib.warehouse.derive import is_pointer
 
 SYSTEM = {

@@ -85,7 +85,7 @@ def _strip(pictures: list[Image]) -> str:
 
 def _pictures(version: Version, member: str) -> list[Image | None]:
     """Small pictures of some samples, None for those that cannot be decoded."""
-    from factory_lib.expressions import C
+    from factory_lib.plan.expressions import C
     from factory_lib.query import DatasetQuery
     from factory_lib.storage.store import store
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from factory_lib.computing import SignalRows
-from factory_lib.expressions import SqlText
-from factory_lib.operators import Column, Expr
-from factory_lib.sql import Block, JoinSource, PendingSource, TableSource, UnionSource
+from factory_lib.build.computing import SignalRows
+from factory_lib.plan.expressions import SqlText
+from factory_lib.plan.operators import Column, Expr
+from factory_lib.plan.sql import Block, JoinSource, PendingSource, TableSource, UnionSource
 
 Place = tuple[str, str]
 """A version's name and a column of it."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from factory_lib.computing import SignalRows
-from factory_lib.pending import ShardRows
+from factory_lib.build.computing import SignalRows
+from factory_lib.build.pending import ShardRows
+from factory_lib.plan.sql import Block, PendingSource, TableSource, map_sources
 from factory_lib.query import DatasetQuery
-from factory_lib.sql import Block, PendingSource, TableSource, map_sources
 
 
 def restricted(query: DatasetQuery, shards: Sequence[str]) -> DatasetQuery:

@@ -71,8 +71,8 @@ def set_up(
         NothingToLearn: there are not two different captions to learn from, or to be scored on.
         LoaderError: a query lacks a column.
     """
-    from factory_lib.expressions import C
-    from factory_lib.sql import tables
+    from factory_lib.plan.expressions import C
+    from factory_lib.plan.sql import tables
     from factory_lib.training import assignment as told
     from factory_lib.training.pairs import captioned, exam_batches
     from factory_lib.training.ranks import accelerator_of, processes_of
@@ -128,7 +128,7 @@ def _captioned(samples: DatasetQuery, caption: str, what: str) -> DatasetQuery:
     Raises:
         NothingToLearn: there are not two different captions.
     """
-    from factory_lib.expressions import C, fn
+    from factory_lib.plan.expressions import C, fn
     from factory_lib.training.pairs import captioned
 
     there = captioned(samples, caption)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError, NothingToLearn, nearest
-from factory_lib.expressions import C
+from factory_lib.plan.expressions import C
 from factory_lib.signals.tinyclip import SIDE, pixels
 from factory_lib.training.contrastive import vary
 

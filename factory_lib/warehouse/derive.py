@@ -12,11 +12,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from factory_lib.aggregates import is_summed
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
-from factory_lib.expressions import is_deterministic, spans_rows
-from factory_lib.operators import Column, Expr
-from factory_lib.sql import (
+from factory_lib.plan.aggregates import is_summed
+from factory_lib.plan.expressions import is_deterministic, spans_rows
+from factory_lib.plan.operators import Column, Expr
+from factory_lib.plan.sql import (
     ROW_ID,
     Block,
     JoinSource,
@@ -28,7 +28,7 @@ from factory_lib.sql import (
     describe,
     source_columns,
 )
-from factory_lib.sqltext import quote
+from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import STAGING, is_version_name

@@ -267,7 +267,7 @@ def _without_current_folder() -> list[str]:
 
 def _launch(home: Path) -> tuple[bool, int]:
     """Start a process for the folder; whether it says that it serves, and where in the log its words begin."""
-    command = [sys.executable, *_without_current_folder(), "-m", "factory_lib.warehouse.server", str(home), "--detach"]
+    command = [sys.executable, *_without_current_folder(), "-m", "factory_lib.engine.server", str(home), "--detach"]
     read_end, write_end = os.pipe()
     try:
         log, begin = _open_log(home / LOG)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from factory_lib.sql import Block, Rendering, TableSource, tables
+from factory_lib.plan.sql import Block, Rendering, TableSource, tables
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.derive import Derivation, describe_columns
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from factory_lib.sqltext import literal, quote
+from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.stage import Stage
 
 _WAVE_BYTES = 1 << 30

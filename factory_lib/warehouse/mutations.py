@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from factory_lib.errors import EngineError, FactoryError
-from factory_lib.sqltext import literal, quote
+from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 
 LOOK_SECONDS = 2.0

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError, QueryError, nearest
-from factory_lib.expressions import SqlText
-from factory_lib.operators import Expr
-from factory_lib.sqltext import literal
-from factory_lib.sqltokens import as_bytes, as_text, tokens
+from factory_lib.plan.expressions import SqlText
+from factory_lib.plan.operators import Expr
+from factory_lib.plan.sqltext import literal
+from factory_lib.plan.sqltokens import as_bytes, as_text, tokens
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.client import warehouse as current
 from factory_lib.warehouse.functions import permitted_functions

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from factory_lib.plan.sqltext import quote
 from factory_lib.progress import QUIET_SECONDS
-from factory_lib.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from factory_lib.errors import DiskFull
 from factory_lib.owners import ABANDONED_HOURS, Owner
-from factory_lib.sqltext import quote
+from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
 from factory_lib.owners import owner
-from factory_lib.sql import TableSource
-from factory_lib.sqltext import literal, quote
+from factory_lib.plan.sql import TableSource
+from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate

@@ -14,8 +14,8 @@ from functools import cached_property
 import pyarrow as pa
 
 from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, VersionNotFound, nearest
-from factory_lib.sql import TableSource
-from factory_lib.sqltext import quote
+from factory_lib.plan.sql import TableSource
+from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref

@@ -1,0 +1,294 @@
+"""Signals over the rows of a query: what is missing is computed, staged as it comes, and becomes a column.
+
+Nothing is computed whose inputs are those of a value that is there: staged by a run that was killed, or held by a
+version (see `factory_lib.build.reuse`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from factory_lib.build.pending import Ledger, Origin, settle
+from factory_lib.build.reuse.claims import Claims, Share
+from factory_lib.build.reuse.contents import all_known, among, remember
+from factory_lib.build.reuse.files import etags, files_of
+from factory_lib.build.reuse.identity import Reads
+from factory_lib.build.reuse.inputs import inputs_of
+from factory_lib.build.reuse.staged import Staged
+from factory_lib.build.reuse.takeover import take_over
+from factory_lib.errors import CommitError
+from factory_lib.plan.sql import Block, Rendering, tables
+from factory_lib.plan.sqltext import quote
+from factory_lib.progress import done, track
+from factory_lib.signals.content import PREFIX
+from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.derive import derive
+from factory_lib.warehouse.filling import waves
+from factory_lib.warehouse.names import STAGING, is_version_name
+from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.versions import resolve
+
+if TYPE_CHECKING:
+    from factory_lib.signals.signal import Signal
+
+STAGED_ROWS = 1 << 14
+STAGED_BYTES = 128 << 20
+STAGED_SECONDS = 0.5
+"""Values are staged after so many rows, bytes or seconds, whichever comes first: what a killed run loses at most."""
+
+WAVE_ROWS = 1 << 21
+WAVE_SHARDS = 500
+"""Shards are computed together up to so many rows and shards."""
+
+_ROW = ("shard", "position", "sample_id", "key")
+
+
+class SignalRows(Origin):
+    """The rows of a query with the values of signals as new columns."""
+
+    def __init__(self, block: Block, signals: Sequence[Signal], on_error: Literal["null", "raise"]) -> None:
+        self.block = block
+        self.signals = tuple(signals)
+        self.on_error: Literal["null", "raise"] = on_error
+
+    def __str__(self) -> str:
+        return f"signals {', '.join(s.name for s in self.signals)}"
+
+    def sql(self, rendering: Rendering) -> str:
+        return f"({rendering.select(self.block)}) /* with {self} */"
+
+    def write(self, ledger: Ledger) -> Stage:
+        block = settle(self.block, ledger)
+        shard_sources = {**table_sources(block, warehouse()), **ledger.shard_sources}
+        stage, how, added = derive(warehouse(), STAGING, block)
+        with stage.dropped_on_error():
+            self._fill(stage, shard_sources, ledger)
+        ledger.bytes += added
+        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
+        return stage
+
+    def _fill(self, stage: Stage, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
+        """Write the values of the signals into the table."""
+        reads = [Reads.of(signal) for signal in self.signals]
+        members = sorted({member for one in reads for member in one.members})
+        with (
+            Claims(stage.warehouse) as claims,
+            files_of(stage, members, shard_sources, claims.run) as files,
+            inputs_of(stage, files, reads) as inputs,
+        ):
+            errors = self.on_error == "null"
+            staged = [Staged.of(s, inputs, claims, errors=errors, fresh=ledger.fresh) for s in self.signals]
+            try:
+                computed = self._complete(stage, staged, fresh=ledger.fresh)
+                types = {name: t for s in self.signals for name, t in s.columns.items()}
+                own = stage.columns()
+                stage.drop_columns([name for name in types if name in own])
+                stage.add_columns(types, [s.name for s in self.signals if getattr(s.output, "unit", False)])
+                for one in staged:
+                    one.write_into(stage)
+            except BaseException:
+                for one in staged:
+                    one.abandon()
+                raise
+        ledger.bytes += stage.bytes(types)
+        ledger.signals += [one.record() for one in staged]
+        ledger.reused += inputs.total * len(staged) - computed
+        ledger.computed += computed
+        ledger.finish += [one.forget for one in staged]
+
+    def _complete(self, stage: Stage, staged: Sequence[Staged], *, fresh: bool) -> int:
+        """Have a staged value of every signal for every row; how many were computed for that."""
+        claims = staged[0].claims
+        types = stage.columns()
+        names = ", ".join(one.signal.name for one in staged)
+        values = staged[0].inputs.total * len(staged)
+        computed, left, elsewhere = 0, 0, not fresh
+        while True:
+            began = claims.now()
+            if elsewhere:
+                for one in staged:
+                    one.take_up()
+                take_over(staged, types)
+            missing = missing_rows(staged)
+            if elsewhere and values > _count(missing):
+                done(f"values of {names} taken over", values - _count(missing) - computed, values)
+            if not missing:
+                return computed
+            if left and _count(missing) >= left:
+                raise CommitError(
+                    f"Values of {names} were computed and are not in the warehouse.", "Is its disk full? Run it again."
+                )
+            left, elsewhere = 0, False
+            for lacking, shards in missing:
+                ours = self._compute(staged, lacking, shards, began, fresh=fresh)
+                computed += ours
+                elsewhere |= ours < _count([(lacking, shards)])
+                if ours:
+                    # The others are looked at anew: rows with equal inputs get their value from each other.
+                    left = _count(missing)
+                    break
+            else:
+                self._wait(staged, missing)
+
+    def _wait(self, staged: Sequence[Staged], missing: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """Wait for other runs, which compute everything that is missing."""
+        shards = sorted({shard for _, some in missing for shard in some})
+        staged[0].claims.wait([one.what for one in staged], shards)
+
+    def _compute(
+        self, staged: Sequence[Staged], lacking: int, shards: Mapping[str, int], began: str, *, fresh: bool
+    ) -> int:
+        """Compute and stage the signals that rows lack, for the rows that lack exactly these.
+
+        Shards that other runs are at are left out.
+
+        Args:
+            lacking: bit i is set where the rows lack a value of signal i.
+            shards: the shards that such rows are in -> how many there are.
+            began: when it was looked which values there are.
+
+        Returns:
+            How many values were computed.
+        """
+        from factory_lib.signals.engine import compute
+
+        wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
+        signals = [one.signal for one in wanted]
+        inputs = staged[0].inputs
+        members = sorted({member for one in wanted for member in one.reads.members})
+        total, computed = sum(shards.values()), 0
+        with track(f"computing {', '.join(s.name for s in signals)}", total) as progress:
+            for wave in waves(shards, WAVE_ROWS, WAVE_SHARDS):
+                states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
+                hashes = bool(members) and not all_known(
+                    inputs.rows, members, among(wave, "_t.shard"), inputs.warehouse
+                )
+                passing = Passing((*(f"_{one.identity}" for one in wanted), *members), keep=members)
+                share = Share(wanted[0].claims, [one.what for one in wanted], began, everything=fresh)
+                rows = passing.split(share.of(rows_lacking(staged, lacking, wave)))
+                results = compute(
+                    signals,
+                    rows,
+                    on_error=self.on_error,
+                    progress=progress.advance,
+                    ordered=True,
+                    etags=states,
+                    hashes=hashes,
+                )
+                for gathered in _gathered(results):
+                    beside = passing.take(gathered.num_rows)
+                    for one in wanted:
+                        one.insert(gathered, beside.column(f"_{one.identity}"))
+                    if hashes:
+                        columns = {m: beside.column(m) for m in members}
+                        columns |= {PREFIX + m: gathered.column(PREFIX + m) for m in members}
+                        remember(inputs.warehouse, pa.table(columns), members, states)
+                    share.staged(gathered)
+                    computed += gathered.num_rows
+                share.end()
+        if computed:
+            done(f"computed {', '.join(s.name for s in signals)}", computed, computed)
+        return computed * len(wanted)
+
+
+def missing_rows(staged: Sequence[Staged]) -> list[tuple[int, dict[str, int]]]:
+    """Rows that lack a value: which signals they lack (bit i: signal i) -> shard -> how many such rows it has."""
+    inputs = staged[0].inputs
+    rows = inputs.warehouse.rows(
+        f"SELECT lacking, shard, count() AS n FROM (SELECT shard, {_lacking(staged)} AS lacking FROM {inputs.name})"
+        " WHERE lacking != 0 GROUP BY lacking, shard ORDER BY lacking, shard"
+    )
+    found: dict[int, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["lacking"], {})[row["shard"]] = row["n"]
+    return list(found.items())
+
+
+def rows_lacking(staged: Sequence[Staged], lacking: int, shards: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of some shards that lack values of exactly these signals, in byte order: what is read, and hashes."""
+    wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
+    inputs = staged[0].inputs
+    reads = dict.fromkeys(c for one in wanted for c in one.signal.reads if c not in _ROW)
+    identities = sorted({one.identity for one in wanted})
+    columns = [*(f"_t.{quote(c)} AS {quote(c)}" for c in (*_ROW, *reads)), *(f"_i.{c} AS _{c}" for c in identities)]
+    return iter(
+        inputs.warehouse.stream(
+            f"SELECT {', '.join(columns)} FROM (SELECT * FROM {inputs.rows.table} WHERE {among(shards)}) AS _t"
+            f" INNER JOIN (SELECT * FROM {inputs.name} WHERE {among(shards)} AND {_lacking(staged)} = {lacking}) AS _i"
+            " ON _i.shard = toString(_t.shard) AND _i.position = _t.position ORDER BY _t.shard, _t.position"
+        )
+    )
+
+
+def _lacking(staged: Sequence[Staged]) -> str:
+    """SQL of which signals a row of the inputs lacks."""
+    return " + ".join(f"toUInt64({one.is_missing()}) * {1 << i}" for i, one in enumerate(staged))
+
+
+def _count(missing: Sequence[tuple[int, Mapping[str, int]]]) -> int:
+    """How many values are missing."""
+    return sum(lacking.bit_count() * sum(shards.values()) for lacking, shards in missing)
+
+
+class Passing:
+    """Columns of rows on their way past the signals: taken off before, put back behind, in the same order.
+
+    Args:
+        names: the columns.
+        keep: those of them that the signals see, too.
+    """
+
+    def __init__(self, names: Sequence[str], keep: Sequence[str] = ()) -> None:
+        self.names = list(dict.fromkeys(names))
+        self.hidden = [name for name in self.names if name not in keep]
+        self.waiting: deque[pa.RecordBatch] = deque()
+
+    def split(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches without these columns, which are kept."""
+        for batch in batches:
+            self.waiting.append(batch.select(self.names))
+            yield batch.drop_columns(self.hidden)
+
+    def take(self, rows: int) -> pa.Table:
+        """The columns of the next rows."""
+        taken: list[pa.RecordBatch] = []
+        while rows:
+            batch = self.waiting.popleft()
+            if batch.num_rows > rows:
+                self.waiting.appendleft(batch.slice(rows))
+                batch = batch.slice(0, rows)
+            taken.append(batch)
+            rows -= batch.num_rows
+        return pa.Table.from_batches(taken)
+
+
+def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
+    """Shard -> fingerprint of the files that its rows point into, of all versions that a query reads."""
+    found: dict[str, str] = {}
+    for table in tables(block):
+        if is_version_name(table.name):
+            for name, shard in resolve(wh, table.name).shards.items():
+                if shard.source and (table.shards is None or name in table.shards):
+                    found.setdefault(name, shard.source)
+    return found
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches together, as often as they are to be staged."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    last = time.monotonic()
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= STAGED_ROWS or size >= STAGED_BYTES or time.monotonic() - last >= STAGED_SECONDS:
+            yield pa.Table.from_batches(held)
+            held, rows, size, last = [], 0, 0, time.monotonic()
+    if rows:
+        yield pa.Table.from_batches(held)

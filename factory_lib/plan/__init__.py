@@ -1,0 +1,1 @@
+"""What a query is: expressions and SELECTs, as data; and what is derived from them. Nothing runs here."""
