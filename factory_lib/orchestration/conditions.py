@@ -6,7 +6,7 @@ memory: nothing is lost while the daemon is down, and nothing runs twice because
 Dagster's own `data_version_changed` and `code_version_changed` tell of changes since the last tick: in a run of several
 stages that takes longer than a tick, every stage would see its input change after it was requested, and run again.
 
-Around it stand Dagster's conditions, each for a reason that `tests/test_dagster_automation.py` shows:
+Around it stand Dagster's conditions, each for a reason that `tests/orchestration/test_dagster_automation.py` shows:
 
 * A partition that failed is not tried again and again: once at once (`newly_true`), and then when something changed.
 * The edge to the inputs has no `will_be_requested`: a stage waits until its input has landed, and is behind only if the

@@ -14,7 +14,8 @@ How, in terms of `dagster/_core/execution/plan/execute_step.py`:
 * The output itself is still emitted, so that downstream steps of the same run go on, with the IO manager loading for
   them.
 
-All of it is private to Dagster: `tests/test_dagster_partition_events.py` fails if an upgrade changes the behaviour.
+All of it is private to Dagster: an upgrade that changes the behaviour fails
+`tests/orchestration/test_dagster_partition_events.py`.
 """
 
 from __future__ import annotations
