@@ -1,7 +1,8 @@
 """The command line: `factory ls`, `factory show laion.v3`, `factory up`, …
 
 Each command lives in a module of `factory_lib.commands`, loaded when it is used: a quick command does not wait for what
-the others import.
+the others import. Packages that stand on the library bring commands of their own, such as `factory demo`, by the
+entry-point group `dataset_factory.commands`.
 
 Exit codes: 0 done; 1 what was asked cannot be done (message and hint on stderr); 2 the command was called wrongly;
 130 interrupted; 141 the reader of the output left.
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory_lib.commands.failing import failures_shown
 from factory_lib.errors import nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _MODULES = {
     "ls": "ls",
@@ -35,12 +39,20 @@ _MODULES = {
     "cache": "cache",
     "unsynced": "unsynced",
     "why-stale": "why_stale",
-    "demo": "demo",
     "up": "services",
     "down": "services",
     "status": "services",
 }
 """Command -> module of `factory_lib.commands` that has it as a function of the same name."""
+
+BROUGHT = "dataset_factory.commands"
+"""Entry-point group of commands that other packages bring, each a click command under its name."""
+
+
+def _brought() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {command.name: command for command in entry_points(group=BROUGHT)}
 
 
 class FactoryGroup(click.Group):
@@ -48,12 +60,13 @@ class FactoryGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order in which `--help` lists them."""
-        return list(_MODULES)
+        return [*_MODULES, *_brought()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command by its name; None where there is none."""
         if cmd_name not in _MODULES:
-            return None
+            brought = _brought().get(cmd_name)
+            return brought.load() if brought else None
         module = importlib.import_module(f"factory_lib.commands.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
@@ -67,8 +80,8 @@ class FactoryGroup(click.Group):
             click.UsageError: there is no such command; the message names the nearest.
         """
         name = args[0]
-        if not name.startswith("-") and name not in _MODULES:
-            raise click.UsageError(f"There is no command {name!r}. {nearest(name, _MODULES)}".rstrip(), ctx)
+        if not name.startswith("-") and name not in (known := self.list_commands(ctx)):
+            raise click.UsageError(f"There is no command {name!r}. {nearest(name, known)}".rstrip(), ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

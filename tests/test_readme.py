@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_python_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=60, shards=2)
     version = DatasetQuery.from_source(str(folder.path)).save("laion")

@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 
 from factory_assets.defs.curation import split
+from factory_assets.training.asset import not_trained, train_model
+from factory_assets.training.checks import model_check_specs
+from factory_assets.training.config import TrainingConfig
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
-from factory_lib.orchestration.training_asset import not_trained, train_model
-from factory_lib.orchestration.training_checks import model_check_specs
-from factory_lib.orchestration.training_config import TrainingConfig
 from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
@@ -19,8 +19,8 @@ from factory_lib.warehouse.arrow_types import is_pointer
 
 def trained_by() -> Sequence[Callable[..., Any]]:
     """What a model depends on, imported when it is asked for: the graph loads without torch."""
-    from factory_lib.training.pairs import exam_batches, training_batches
-    from factory_lib.training.program import train
+    from factory_assets.training.pairs import exam_batches, training_batches
+    from factory_assets.training.program import train
 
     return train, training_batches, exam_batches
 

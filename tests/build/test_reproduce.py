@@ -18,11 +18,11 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from factory_assets.demo.rendered.folder import write_folder
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, signal, sql_text
 from factory_lib.cli import factory
 from factory_lib.history.reproducing import Reproduction, reproduce
 from factory_lib.plan.sql import Rendering
-from factory_lib.rendered.folder import write_folder
 from factory_lib.signals.hashes import phash
 from factory_lib.signals.text import caption_stats
 from factory_lib.sources import open_source

@@ -9,9 +9,9 @@ import os
 
 import pytest
 
+from factory_assets.demo.rendered.folder import write_folder
 from factory_lib import DatasetQuery
 from factory_lib.history.reproducing import reproduce
-from factory_lib.rendered.folder import write_folder
 from factory_lib.warehouse.versions import Version
 from tests.version_kinds import KINDS, labels
 

@@ -79,7 +79,7 @@ def test_show_of_a_table_without_provenance() -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_ingest(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=60, shards=3)
     made = run("ingest", str(folder.path), "--name", "laion", "--shards", "00000,00001")

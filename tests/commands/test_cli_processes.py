@@ -75,7 +75,7 @@ def test_interrupting_a_command() -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_an_ingest_that_is_killed_leaves_nothing_that_gc_does_not_sweep(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=40, shards=4)
     staged = "SELECT count() FROM system.tables WHERE name LIKE '\\\\_stage\\\\_%'"

@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from factory_lib.errors import SourceError
-from factory_lib.rendered import RenderedFolder, add_shard, truth_path, write_folder
-from factory_lib.rendered.draw import render
-from factory_lib.rendered.edits import DAMAGES, EDITS, damage, encode
-from factory_lib.rendered.plan import MIN_SIDE, Recipe, plan_shard
-from factory_lib.rendered.scene import (
+from factory_assets.demo.rendered import RenderedFolder, add_shard, truth_path, write_folder
+from factory_assets.demo.rendered.draw import render
+from factory_assets.demo.rendered.edits import DAMAGES, EDITS, damage, encode
+from factory_assets.demo.rendered.plan import MIN_SIDE, Recipe, plan_shard
+from factory_assets.demo.rendered.scene import (
     BACKGROUNDS,
     COLOURS,
     MEANINGS,
@@ -32,6 +31,7 @@ from factory_lib.rendered.scene import (
     contradicting_scene,
     random_scene,
 )
+from factory_lib.errors import SourceError
 
 ROWS, SHARDS = 200, 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from factory_lib.rendered.truth import FAULTS, removed_by_fault, score_duplicates, score_filter
+from factory_assets.demo.rendered.truth import FAULTS, removed_by_fault, score_duplicates, score_filter
 
 # key -> fault, picture
 ROWS = {

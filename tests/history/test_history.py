@@ -186,7 +186,7 @@ def test_reasons_name_what_differs(tmp_path: Path) -> None:
 
 
 def test_reasons_name_signals_and_files(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=40, shards=2, seed=1)
 
@@ -217,7 +217,7 @@ def test_reasons_name_signals_and_files(tmp_path: Path) -> None:
 
 
 def test_reasons_follow_what_the_versions_were_made_of(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=40, shards=2, seed=1)
 

@@ -44,7 +44,7 @@ def test_lineage_follows_shards_and_not_what_they_did_not_come_from() -> None:
 
 
 def test_lineage_reaches_sources_and_survives_dropped_versions(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=20, shards=2)
     DatasetQuery.from_source(str(folder.path)).save("laion")
@@ -163,7 +163,7 @@ def test_a_key_that_several_samples_have() -> None:
 
 
 def test_trace_names_signals_and_bytes(tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=20, shards=2)
 

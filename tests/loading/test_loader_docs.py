@@ -16,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "loader.md").read_text()
 
 @pytest.mark.usefixtures("engine")
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from factory_lib.rendered.folder import write_folder
+    from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=240, shards=2)
     version = DatasetQuery.from_source(str(folder.path)).save("laion")

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from factory_assets.demo.report import print_report
+from factory_assets.demo.run import DemoSource, demonstrate
 from factory_lib import C, DatasetQuery
-from factory_lib.demo.report import print_report
-from factory_lib.demo.run import DemoSource, demonstrate
 from factory_lib.errors import FileMissing
 from factory_lib.orchestration.running import load_definitions, run_graph
 from factory_lib.orchestration.shards import ShardSource
@@ -151,7 +151,7 @@ def jpeg_of(pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 def test_shards_on_s3(instance: dg.DagsterInstance, definitions: dg.Definitions, s3: Bucket, tmp_path: Path) -> None:
-    from factory_lib.rendered.folder import add_shard, write_folder
+    from factory_assets.demo.rendered.folder import add_shard, write_folder
 
     folder = write_folder(tmp_path / "shards", samples=80, shards=2)
     uri = s3.put_folder(folder.path, "shards")

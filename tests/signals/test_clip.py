@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from factory_assets.demo.rendered.draw import render
+from factory_assets.demo.rendered.scene import Scene
 from factory_lib.errors import SignalError
-from factory_lib.rendered.draw import render
-from factory_lib.rendered.scene import Scene
 from factory_lib.signals import clip, compute
 from factory_lib.signals.checkpoint import BUNDLED, file_digest, resolve
 from factory_lib.signals.clip import Clip

@@ -10,11 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from factory_lib.rendered.scene import COLOURS, SHAPES, Scene
+from factory_assets.demo.rendered.scene import COLOURS, SHAPES, Scene
+from factory_assets.demo.tinyclip import SCORES, RenderedPairs, measure, rendered_pairs
 from factory_lib.signals.checkpoint import BUNDLED, TINY_DIMENSION
 from factory_lib.signals.tinyclip import DIMENSION, TinyClip, load_weights, pixels, save_weights, vocabulary_of, words
-from factory_lib.training.rendered_pairs import RenderedPairs, rendered_pairs
-from factory_lib.training.tinyclip import SCORES, measure
 
 PICTURES = 500
 

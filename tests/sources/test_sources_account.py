@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from factory_assets.demo.report import print_ingest
 from factory_lib import DatasetQuery, open_source
-from factory_lib.demo.report import print_ingest
 from factory_lib.errors import FileChanged, SourceError
 from factory_lib.orchestration.checks import check_ingest
 from factory_lib.sources import OpenedSource, ShardReport, SourceShard

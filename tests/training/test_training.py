@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
+from factory_assets.demo.rendered import RenderedFolder, write_folder
+from factory_assets.training.contrastive import SHIFT, fit, vary
+from factory_assets.training.evaluate import evaluate, roc_auc
+from factory_assets.training.pairs import Pairs, captioned, exam_batches, read_pairs, training_batches
 from factory_lib.errors import LoaderError
 from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
-from factory_lib.rendered import RenderedFolder, write_folder
 from factory_lib.signals.tinyclip import TinyClip, pixels
-from factory_lib.training.contrastive import SHIFT, fit, vary
-from factory_lib.training.evaluate import evaluate, roc_auc
-from factory_lib.training.pairs import Pairs, captioned, exam_batches, read_pairs, training_batches
 from factory_lib.warehouse.versions import Version
 
 TONES = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}

@@ -22,22 +22,22 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import binomtest, norm
 
+from factory_assets.training.asset import train_model
+from factory_assets.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from factory_assets.training.checks import above_baseline, model_check_specs, not_worse
+from factory_assets.training.config import TrainingConfig
+from factory_assets.training.contrastive import contrastive_loss, new_model
+from factory_assets.training.fitting import batch_loss
+from factory_assets.training.models import models_folder, publish, stored_models
+from factory_assets.training.noise import DEVIATIONS, compare, interval
+from factory_assets.training.pairs import captioned, training_batches
+from factory_assets.training.ranks import Rank, accelerator_of, distributed, processes_of
+from factory_assets.training.setup import trainings_folder
+from factory_assets.training.torchrun import _running
 from factory_lib.errors import TrainingError
-from factory_lib.orchestration.torchrun import _running
-from factory_lib.orchestration.training_asset import train_model
-from factory_lib.orchestration.training_checks import above_baseline, model_check_specs, not_worse
-from factory_lib.orchestration.training_config import TrainingConfig
-from factory_lib.orchestration.training_setup import trainings_folder
 from factory_lib.plan.expressions import C, case
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.clip import Clip
-from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from factory_lib.training.contrastive import contrastive_loss, new_model
-from factory_lib.training.fitting import batch_loss
-from factory_lib.training.models import models_folder, publish, stored_models
-from factory_lib.training.noise import DEVIATIONS, compare, interval
-from factory_lib.training.pairs import captioned, training_batches
-from factory_lib.training.ranks import Rank, accelerator_of, distributed, processes_of
 from factory_lib.warehouse.embedded import engine_url
 
 TONES = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
@@ -154,7 +154,7 @@ def launcher() -> int | None:
     """The process id of the torchrun that this process started."""
     listed = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
-    found = [int(row[0]) for row in rows if int(row[1]) == os.getpid() and "factory_lib.training.launch" in row[2]]
+    found = [int(row[0]) for row in rows if int(row[1]) == os.getpid() and "factory_assets.training.launch" in row[2]]
     return found[0] if found else None
 
 

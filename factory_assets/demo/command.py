@@ -27,7 +27,7 @@ def demo_command(source: str | None, clip: str | None, **mapping: str | None) ->
         resolve(clip)  # what cannot be had is an error now, not after the ingest
         os.environ["FACTORY_CLIP"] = clip
 
-    from factory_lib.demo.run import demonstrate
+    from factory_assets.demo.run import demonstrate
 
     console = Console(highlight=False)
     wide = console if console.is_terminal else Console(highlight=False, width=140)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory_assets.training.contrastive import vary
 from factory_lib.errors import LoaderError, NothingToLearn, nearest
 from factory_lib.plan.expressions import C
 from factory_lib.signals.tinyclip import SIDE, pixels
-from factory_lib.training.contrastive import vary
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset

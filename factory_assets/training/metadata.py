@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from factory_lib.training.noise import compare, interval
+from factory_assets.training.noise import compare, interval
 
 WIDTH, HEIGHT = 420, 120
 """Of the loss curve, in pixels."""
@@ -59,7 +59,7 @@ def model_metadata(found: Mapping[str, Any], facts: Mapping[str, str], weights: 
     """A finished model's event.
 
     Args:
-        found: see `training_asset.outcome`.
+        found: see `asset.outcome`.
         facts: header of the weights.
         weights: the stored file.
         seconds: of the whole run.

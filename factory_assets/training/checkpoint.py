@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from factory_lib.training.files import write_whole
+from factory_assets.training.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.rendered.plan import Recipe, Row
-from factory_lib.rendered.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
+from factory_assets.demo.rendered.plan import Recipe, Row
+from factory_assets.demo.rendered.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
 
 DIMENSION = 64
 """Length of the stored vectors."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from factory_assets.training.assignment import Assignment, Part
+from factory_assets.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from factory_assets.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
+from factory_assets.training.ranks import Rank, distributed, summed, whole_batch
+from factory_assets.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
 from factory_lib.loading.meter import statistics
 from factory_lib.signals.tinyclip import TinyClip
-from factory_lib.training.assignment import Assignment, Part
-from factory_lib.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from factory_lib.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
-from factory_lib.training.ranks import Rank, distributed, summed, whole_batch
-from factory_lib.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from factory_assets.defs.curation import ALIGNMENT, BASIC
+from factory_assets.demo.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.curation.alignment import with_score
 from factory_lib.curation.funnel import Step, funnel, rejections
 from factory_lib.errors import DatasetNotFound
 from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
-from factory_lib.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.sources.account import lines
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
-    from factory_lib.demo.run import DemoSource
+    from factory_assets.demo.run import DemoSource
     from factory_lib.orchestration.running import Outcome
 
 STAGES = (

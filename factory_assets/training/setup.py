@@ -15,9 +15,9 @@ from factory_lib.filelocks import exclusive
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.training_config import TrainingConfig
+    from factory_assets.training.assignment import Loading, Part
+    from factory_assets.training.config import TrainingConfig
     from factory_lib.query import DatasetQuery
-    from factory_lib.training.assignment import Loading, Part
     from factory_lib.warehouse.versions import Version
 
 KEEP_DAYS = 30
@@ -71,11 +71,11 @@ def set_up(
         NothingToLearn: there are not two different captions to learn from, or to be scored on.
         LoaderError: a query lacks a column.
     """
+    from factory_assets.training import assignment as told
+    from factory_assets.training.pairs import captioned, exam_batches
+    from factory_assets.training.ranks import accelerator_of, processes_of
     from factory_lib.plan.expressions import C
     from factory_lib.plan.sql import tables
-    from factory_lib.training import assignment as told
-    from factory_lib.training.pairs import captioned, exam_batches
-    from factory_lib.training.ranks import accelerator_of, processes_of
     from factory_lib.warehouse.client import warehouse
     from factory_lib.warehouse.versions import resolve
 
@@ -128,8 +128,8 @@ def _captioned(samples: DatasetQuery, caption: str, what: str) -> DatasetQuery:
     Raises:
         NothingToLearn: there are not two different captions.
     """
+    from factory_assets.training.pairs import captioned
     from factory_lib.plan.expressions import C, fn
-    from factory_lib.training.pairs import captioned
 
     there = captioned(samples, caption)
     found = there.agg(rows=fn.count(), first=fn.min(C[caption]), last=fn.max(C[caption])).to_arrow().to_pylist()[0]
@@ -185,9 +185,9 @@ def loading(config: TrainingConfig, accelerator: str, processes: int) -> dict[st
 def _part(
     name: str, samples: DatasetQuery, caption: str, given: Mapping[str, Any], loaders: dict[str, Loading]
 ) -> Part:
+    from factory_assets.training.assignment import SHUFFLED, Loading, Part
+    from factory_assets.training.pairs import training_batches
     from factory_lib.signals.tinyclip import vocabulary_of
-    from factory_lib.training.assignment import SHUFFLED, Loading, Part
-    from factory_lib.training.pairs import training_batches
 
     loader = training_batches(samples, caption, **given)
     loaders[name] = Loading.of(loader, caption, SHUFFLED, **given)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory_lib.rendered.plan import Recipe, Row
-from factory_lib.rendered.scores import Scores
+from factory_assets.demo.rendered.plan import Recipe, Row
+from factory_assets.demo.rendered.scores import Scores
 
 METADATA = pa.schema(
     [

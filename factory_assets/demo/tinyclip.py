@@ -1,4 +1,4 @@
-"""Trains the TinyCLIP that comes with the package: ``python -m factory_lib.training.tinyclip``.
+"""Trains the TinyCLIP that comes with the package: ``python -m factory_assets.demo.tinyclip``.
 
 It learns from rendered pictures that no rendered folder shares, takes some CPU-minutes, and writes the weights and the
 scores measured on pictures it has not seen beside `factory_lib/signals/tinyclip.py`.
@@ -11,21 +11,64 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.rendered.scene import BACKGROUNDS, COLOURS, MEANINGS, SHAPES, SIZES, TEMPLATES, Scene, caption
+from factory_assets.demo.rendered.draw import render
+from factory_assets.demo.rendered.edits import EDITS
+from factory_assets.demo.rendered.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    MEANINGS,
+    SHAPES,
+    SIZES,
+    TEMPLATES,
+    Scene,
+    caption,
+    random_scene,
+)
+from factory_assets.training.contrastive import BATCH, fit
+from factory_assets.training.evaluate import image_vectors, roc_auc, text_vectors
+from factory_lib.pictures import open_picture
 from factory_lib.signals.checkpoint import BUNDLED
-from factory_lib.signals.tinyclip import TinyClip, save_weights
-from factory_lib.training.contrastive import BATCH, fit
-from factory_lib.training.evaluate import image_vectors, roc_auc, text_vectors
-from factory_lib.training.rendered_pairs import RenderedPairs, rendered_pairs
+from factory_lib.signals.tinyclip import SIDE, TinyClip, pixels, save_weights
 
 IMAGES, STEPS, HELD_OUT = 16_000, 600, 2_000
 
 SCORES = BUNDLED.with_suffix(".json")
 """What was measured of the bundled weights."""
+
+
+@dataclass(frozen=True)
+class RenderedPairs:
+    """Pictures, uint8 (n, 64, 64, 3), with the scene and one caption of each."""
+
+    pictures: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+
+
+def rendered_pairs(count: int, seed: str) -> RenderedPairs:
+    """Render `count` pictures: as stored in a crawl (any size, JPEG, edited) and then squeezed to 64x64.
+
+    Args:
+        count: how many.
+        seed: names the set; a set never shares a picture with a rendered folder or with a set of another name.
+    """
+    pictures = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
+    captions, scenes = [], []
+    for number in range(count):
+        rng = Random(f"pair-{seed}/{number}")
+        scene = random_scene(rng)
+        size = (rng.randint(24, 72), rng.randint(24, 72)) if rng.random() < 0.06 else None
+        picture = render(scene, f"pair-{seed}/{number}", size)
+        jpeg = EDITS[rng.choice(list(EDITS))](picture, rng)
+        pictures[number] = pixels(open_picture(jpeg))
+        captions.append(caption(scene, rng.randrange(len(TEMPLATES))))
+        scenes.append(scene)
+    return RenderedPairs(pictures, tuple(captions), tuple(scenes))
 
 
 @dataclass(frozen=True)
@@ -105,7 +148,7 @@ def train_tinyclip(path: Path, *, images: int = IMAGES, steps: int = STEPS, seed
     trained = time.process_time()
     scores = measure(model, rendered_pairs(HELD_OUT, "tinyclip-held-out"))
     facts = {
-        "command": f"python -m factory_lib.training.tinyclip --images {images} --steps {steps} --seed {seed}",
+        "command": f"python -m factory_assets.demo.tinyclip --images {images} --steps {steps} --seed {seed}",
         "images": images,
         "steps": steps,
         "batch": BATCH,

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_assets.training.checks import model_checks, unanswered_checks
+from factory_assets.training.config import TrainingConfig
+from factory_assets.training.metadata import live_line, live_metadata, model_metadata
+from factory_assets.training.setup import Setup, alone, set_up
+from factory_assets.training.torchrun import torchrun
 from factory_lib import progress
 from factory_lib.errors import FactoryError, NothingToLearn
 from factory_lib.fingerprints.components import digest
 from factory_lib.orchestration.code import remember_code
-from factory_lib.orchestration.torchrun import torchrun
-from factory_lib.orchestration.training_checks import model_checks, unanswered_checks
-from factory_lib.orchestration.training_config import TrainingConfig
-from factory_lib.orchestration.training_metadata import live_line, live_metadata, model_metadata
-from factory_lib.orchestration.training_setup import Setup, alone, set_up
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -53,8 +53,8 @@ def train_model(
     Raises:
         dagster.Failure: it cannot be trained as asked, or a process of the training failed; says why.
     """
-    from factory_lib.training.models import models_folder, publish, stored_models
-    from factory_lib.training.program import ERROR
+    from factory_assets.training.models import models_folder, publish, stored_models
+    from factory_assets.training.program import ERROR
 
     remember_code(code)
     models = models_folder(context.asset_key.to_python_identifier())
@@ -67,7 +67,7 @@ def train_model(
             torchrun(
                 context,
                 setup.folder,
-                module="factory_lib.training.program",
+                module="factory_assets.training.program",
                 processes=setup.processes,
                 error_file=ERROR,
                 on_message=_Follower(context, setup),

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from factory_assets.training.pairs import Pairs
 from factory_lib.signals.tinyclip import TinyClip
-from factory_lib.training.pairs import Pairs
 
 CHOICES = 10
 """Captions that a picture chooses from, its own among them."""

@@ -1,4 +1,4 @@
-"""The training program, run by torchrun: ``torchrun --nproc-per-node 2 -m factory_lib.training.program FOLDER``.
+"""The training program, run by torchrun: ``torchrun --nproc-per-node 2 -m factory_assets.training.program FOLDER``.
 
 The folder is what `assignment.write_assignment` wrote. Left in it, for each part, are the weights and what was measured
 of them (`<part>.safetensors`, `<part>.json`); a part that is there is not trained again, one that was begun is taken up
@@ -18,17 +18,17 @@ from typing import Any
 
 import torch.distributed as dist
 
+from factory_assets.training.assignment import TEST, Assignment, Part, read_assignment
+from factory_assets.training.evaluate import Metrics, evaluate
+from factory_assets.training.files import write_whole
+from factory_assets.training.fitting import Fitted, fit_part
+from factory_assets.training.pairs import Pairs, read_pairs
+from factory_assets.training.ranks import Rank, process_group
+from factory_assets.training.reporter import SCORED, Tell, reporter
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.lifeline import end_with
 from factory_lib.redaction import redact
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
-from factory_lib.training.assignment import TEST, Assignment, Part, read_assignment
-from factory_lib.training.evaluate import Metrics, evaluate
-from factory_lib.training.files import write_whole
-from factory_lib.training.fitting import Fitted, fit_part
-from factory_lib.training.pairs import Pairs, read_pairs
-from factory_lib.training.ranks import Rank, process_group
-from factory_lib.training.reporter import SCORED, Tell, reporter
 
 PREVIOUS = "previous"
 ERROR = "error.txt"

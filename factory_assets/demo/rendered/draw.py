@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from factory_lib.rendered.scene import Scene
+from factory_assets.demo.rendered.scene import Scene
 
 RGB = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""torchrun that ends with its parent: ``python -m factory_lib.training.launch PARENT_PID TORCHRUN_ARGUMENTS…``.
+"""torchrun that ends with its parent: ``python -m factory_assets.training.launch PARENT_PID TORCHRUN_ARGUMENTS…``.
 
 Workers of torchrun have a session of their own each, so no signal to a process group reaches them all: torchrun passes
 a SIGTERM on to them, and each of them watches torchrun (see `lifeline`).

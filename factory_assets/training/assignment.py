@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factory_assets.training.files import write_whole
 from factory_lib.errors import TrainingError
 from factory_lib.home import private_folder
-from factory_lib.training.files import write_whole
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
@@ -73,8 +73,8 @@ class Loading:
         Raises:
             TrainingError: the index of its rows is gone.
         """
+        from factory_assets.training.pairs import IndexedSamples, exam_batches, training_batches
         from factory_lib.loading.index import open_index
-        from factory_lib.training.pairs import IndexedSamples, exam_batches, training_batches
 
         try:
             samples = IndexedSamples(open_index(Path(self.index)))

@@ -52,14 +52,14 @@ def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | 
     outcome = materialize(source, console)
     if outcome.errors:
         raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
-    from factory_lib.demo.report import print_report
+    from factory_assets.demo.report import print_report
 
     print_report(source, outcome, time.monotonic() - started, console)
 
 
 def rendered_source(console: Console) -> DemoSource:
     """Rendered, captioned images in the data folder; they are drawn at the first call."""
-    from factory_lib.rendered.folder import truth_path, write_folder
+    from factory_assets.demo.rendered.folder import truth_path, write_folder
 
     folder = settings().home / "demo" / "shards"
     truth = truth_path(folder)

@@ -45,7 +45,7 @@ def torchrun(
     """
     (folder / error_file).unlink(missing_ok=True)
     arguments = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes), "-m", module]
-    command = [sys.executable, "-m", "factory_lib.training.launch", str(os.getpid()), *arguments, str(folder)]
+    command = [sys.executable, "-m", "factory_assets.training.launch", str(os.getpid()), *arguments, str(folder)]
     with _session(context) as session, (folder / LOG).open("wb") as log:
         kept = {name: value for name, value in environment().items() if name not in _KEPT_BACK}
         told = 0

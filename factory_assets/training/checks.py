@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from factory_lib.training.noise import accuracy_said, compare, interval
+from factory_assets.training.noise import accuracy_said, compare, interval
 
 if TYPE_CHECKING:
-    from factory_lib.training.models import StoredModel
+    from factory_assets.training.models import StoredModel
 
 ABOVE_CHANCE, ABOVE_BASELINE, NOT_WORSE = "above_chance", "above_baseline", "not_worse_than_previous"
 
@@ -32,7 +32,7 @@ def model_checks(found: Mapping[str, Any], previous: StoredModel | None) -> list
     """Answer the checks of a model.
 
     Args:
-        found: see `training_asset.outcome`.
+        found: see `asset.outcome`.
         previous: the model before.
     """
     metrics = found["model"]["metrics"]

@@ -24,14 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory_assets.demo.rendered.draw import render
+from factory_assets.demo.rendered.edits import DAMAGES, EDITS, damage, encode
+from factory_assets.demo.rendered.plan import Recipe, Row, picture_seed, plan_shard
+from factory_assets.demo.rendered.records import METADATA, TRUTH, record, stats, true_row
+from factory_assets.demo.rendered.scores import score
 from factory_lib.errors import SourceError
 from factory_lib.lifeline import end_with_creator
 from factory_lib.pictures import open_picture
-from factory_lib.rendered.draw import render
-from factory_lib.rendered.edits import DAMAGES, EDITS, damage, encode
-from factory_lib.rendered.plan import Recipe, Row, picture_seed, plan_shard
-from factory_lib.rendered.records import METADATA, TRUTH, record, stats, true_row
-from factory_lib.rendered.scores import score
 
 _EPOCH = 1_700_000_000  # everything seems to have been written then: equal folders are equal bytes
 

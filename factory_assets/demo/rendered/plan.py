@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 
-from factory_lib.rendered.edits import DAMAGES, EDITS
-from factory_lib.rendered.scene import (
+from factory_assets.demo.rendered.edits import DAMAGES, EDITS
+from factory_assets.demo.rendered.scene import (
     TEMPLATES,
     Scene,
     caption,
