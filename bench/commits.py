@@ -48,7 +48,7 @@ def save(names: list[str], seed: int) -> None:
     """Commit new rows of shards."""
     from factory_lib.query import DatasetQuery
 
-    DatasetQuery.from_arrow(rows(names, seed), shard="part").save("laion", mode="merge")
+    DatasetQuery.from_arrow(rows(names, seed), shard="part").save("laion", mode="overwrite_shards")
 
 
 def commits(first: int, last: int, shards: int, home: Path) -> None:

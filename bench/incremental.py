@@ -118,8 +118,8 @@ def run(folder: Path, name: str) -> list[Version]:
     """From source to signals: both datasets are brought up to date."""
     from factory_lib import DatasetQuery
 
-    samples = DatasetQuery.from_source(str(folder)).update(f"{name}_samples")
-    measured = DatasetQuery(samples).add_signals(*signals()).update(f"{name}_signals")  # type: ignore[arg-type]
+    samples = DatasetQuery.from_source(str(folder)).refresh(f"{name}_samples")
+    measured = DatasetQuery(samples).add_signals(*signals()).refresh(f"{name}_signals")  # type: ignore[arg-type]
     return [samples, measured]
 
 

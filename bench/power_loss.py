@@ -50,7 +50,7 @@ def commit(number: int, oracle: Oracle) -> str:
         ("new", lambda: DatasetQuery.from_arrow(rows(["a", "b", "c"]), shard="part").save("laion")),
         (
             "merge",
-            lambda: DatasetQuery.from_arrow(rows([f"n{number}"]), shard="part").save("laion", mode="merge"),
+            lambda: DatasetQuery.from_arrow(rows([f"n{number}"]), shard="part").save("laion", mode="overwrite_shards"),
         ),
         ("filter", lambda: DatasetQuery("laion").filter(C.x > 300).save("good")),
         ("column", lambda: DatasetQuery("laion").mutate(y=C.x * 2).save("wide")),

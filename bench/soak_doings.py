@@ -48,9 +48,9 @@ def act(name: str, source: Path, sender: Any, chance: float) -> None:
 
 
 def _update(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    one = DatasetQuery.from_source(str(source)).update("texts")
+    one = DatasetQuery.from_source(str(source)).refresh("texts")
     yield "version", str(one), one.uuid
-    two = DatasetQuery("texts").add_signals(weight).update("weighed")
+    two = DatasetQuery("texts").add_signals(weight).refresh("weighed")
     yield "version", str(two), two.uuid
 
 

@@ -68,7 +68,7 @@ def derivations(folder: Path, rows: int) -> None:
         ("float column, Arrow values", lambda: base.add_columns(values, on=("shard", "position")).save("given"), ""),
         (
             "append one shard (merge)",
-            lambda: DatasetQuery.from_arrow(late, shard="shard").save("base", mode="merge"),
+            lambda: DatasetQuery.from_arrow(late, shard="shard").save("base", mode="overwrite_shards"),
             "",
         ),
         ("clone", lambda: base.save("cloned"), "SELECT * FROM base.v1"),

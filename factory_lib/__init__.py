@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from factory_lib.errors import FactoryError
     from factory_lib.loading.mixing import mix
-    from factory_lib.plan.expressions import C, case, cosine_distance, fn, sql_text
+    from factory_lib.plan.expressions import C, case, cosine_distance, fn, lit, sql_text
     from factory_lib.query import DatasetQuery
     from factory_lib.signals import Vector, signal
     from factory_lib.signals import clip as clip
@@ -27,6 +27,7 @@ _HOMES = {
     "clip": "signals.clip",
     "cosine_distance": "plan.expressions",
     "fn": "plan.expressions",
+    "lit": "plan.expressions",
     "mix": "loading.mixing",
     "open_source": "sources",
     "signal": "signals",
@@ -42,6 +43,7 @@ __all__ = [
     "clip",
     "cosine_distance",
     "fn",
+    "lit",
     "mix",
     "open_source",
     "signal",

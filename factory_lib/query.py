@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from factory_lib.build.joins import join_source, key_pairs
 from factory_lib.build.pending import ArrowRows, Ledger, ShardRows, settle, typed
-from factory_lib.errors import QueryError
+from factory_lib.errors import ColumnNotFound, QueryError, nearest
+from factory_lib.loading.terminal import to_torch
 from factory_lib.plan.expressions import SqlText
-from factory_lib.plan.operators import Call, Column, Expr, Field, InQuery, Ordering, lift, ordering
+from factory_lib.plan.operators import Call, Column, Expr, InQuery, Ordering, column_name, column_of, lift, ordering
 from factory_lib.plan.sampling import sampled
 from factory_lib.plan.sql import (
     Block,
@@ -26,10 +27,12 @@ from factory_lib.plan.sql import (
     Rendering,
     TableSource,
     UnionSource,
+    describe,
     leaves,
     tables,
 )
 from factory_lib.redaction import without_credentials
+from factory_lib.renamed import renamed, warn_renamed
 from factory_lib.warehouse import derive, provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import naming_columns
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from factory_lib.loading.dataset import BatchDataset
     from factory_lib.signals.signal import Signal
     from factory_lib.sources import Source
 
@@ -100,9 +102,8 @@ class DatasetQuery:
     # Verbs -----------------------------------------------------------------------------------------------------
 
     def select(self, *columns: str | Expr, **named: Any) -> DatasetQuery:
-        """Exactly these columns: names, `new="old"`, or `name=expression`; for text as a value: `mutate` first."""
-        chosen = {_column_name(c): _as_expr(c) for c in columns} | {n: _as_expr(e) for n, e in named.items()}
-        return self._step(self.block.select(chosen), "select", columns, named)
+        """Exactly these columns: names, `new="old"`, or `name=expression`; text as a value is `name=lit("text")`."""
+        return self._step(self.block.select(self._chosen(columns, named)), "select", columns, named)
 
     def drop(self, *columns: str) -> DatasetQuery:
         """All columns but these."""
@@ -151,9 +152,8 @@ class DatasetQuery:
         return self._step(self.block.unique(columns), "distinct", columns)
 
     def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:
-        """Groups of rows, to be followed by `agg`."""
-        chosen = {_column_name(k): _as_expr(k) for k in keys} | {n: checked(lift(e)) for n, e in named.items()}
-        return Grouped(self, chosen)
+        """Groups of rows, to be followed by `agg`; keys are named as the columns of `select` are."""
+        return Grouped(self, self._chosen(keys, named))
 
     def agg(self, **values: Any) -> DatasetQuery:
         """One row of aggregates over all rows: `agg(n=fn.count(), mean=fn.avg(C.score))`."""
@@ -235,23 +235,26 @@ class DatasetQuery:
 
     # Saving ----------------------------------------------------------------------------------------------------
 
+    @renamed({"evolve": "schema_evolution"}, {"mode": {"merge": "overwrite_shards"}})
     def save(
         self,
         name: str,
-        mode: Literal["new", "merge"] = "new",
+        mode: Literal["new", "overwrite_shards"] = "new",
         *,
         removed: Sequence[str] = (),
-        evolve: bool = False,
+        schema_evolution: bool = False,
         context: Mapping[str, str] | None = None,
     ) -> Version:
         """Make the next version of a dataset.
 
         Args:
             name: the dataset.
-            mode: "new": exactly these rows; "merge": their shards replace or join those of the latest version, the
-                rest is carried over. A query restricted to shards replaces these, also where no row of them is left.
-            removed: with "merge", shards that are not carried over.
-            evolve: with "merge", the columns may differ from the latest version's: NULL where one side lacks them.
+            mode: "new": exactly these rows; "overwrite_shards": their shards replace or join those of the latest
+                version, the rest is carried over. A query restricted to shards replaces these, also where no row of
+                them is left.
+            removed: with "overwrite_shards", shards that are not carried over.
+            schema_evolution: with "overwrite_shards", the columns may differ from the latest version's: NULL where one
+                side lacks them.
             context: what to add to provenance.
 
         Returns:
@@ -262,11 +265,11 @@ class DatasetQuery:
         """
         from factory_lib.build.saving import Request, save
 
-        shards = self.restricted_to() if mode == "merge" else None
+        shards = self.restricted_to() if mode == "overwrite_shards" else None
         python = f"{self.python}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
-        return save(Request(name, self.block, python, mode, shards, tuple(removed), evolve, context or {}))
+        return save(Request(name, self.block, python, mode, shards, tuple(removed), schema_evolution, context or {}))
 
-    def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
+    def refresh(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
         """Bring a dataset up to date with this query, shard by shard.
 
         Shards that are new, whose input (the left side of a join) or what is looked up (its right side) changed, or
@@ -277,7 +280,12 @@ class DatasetQuery:
         """
         from factory_lib.build.updating import update
 
-        return update(self.block, f"{self.python}.update({name!r})", name, context or {})
+        return update(self.block, f"{self.python}.refresh({name!r})", name, context or {})
+
+    def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
+        """`refresh`, as it was called before."""
+        warn_renamed("update()", "refresh()")
+        return self.refresh(name, context=context)
 
     def restricted_to(self) -> tuple[str, ...] | None:
         """The shards that the query was restricted to, or None."""
@@ -355,30 +363,7 @@ class DatasetQuery:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
-    def to_torch(
-        self, *, members: Sequence[str] | None = None, columns: Sequence[str] = (), **options: Any
-    ) -> BatchDataset:
-        """The samples as batches for training: an iterable dataset for PyTorch, Lightning, accelerate.
-
-        Args:
-            members: pointer columns whose bytes are read, decoded where they are pictures; default: `image`.
-            columns: others.
-            options: of `factory_lib.loading.dataset.to_torch`, such as `global_batch_size`, `image_size`, `map_style`.
-
-        Raises:
-            LoaderError: no rows, unknown names, impossible numbers.
-        """
-        from factory_lib.loading.arguments import check_delivers, pictures_of
-        from factory_lib.loading.dataset import to_torch
-
-        block = self._settled()
-        members = pictures_of(self.columns) if members is None else members
-        check_delivers(self.python, self.columns, [*members, *columns])
-        wanted = {n: Column(n) for n in ("shard", "position", *members, *columns)}
-        rows = self._of(block.exposed().select(wanted), self.python)
-        identity, etags = identity_of(block)
-        made = to_torch(rows.to_batches, identity, members=members, columns=columns, etags=etags, **options)
-        return cast("BatchDataset", made)
+    to_torch = to_torch
 
     def show(self, n: int = 10) -> None:
         """Print the first n rows."""
@@ -421,6 +406,29 @@ class DatasetQuery:
     ) -> DatasetQuery:
         words = [*map(_python, args), *(f"{n}={_python(v)}" for n, v in (named or {}).items())]
         return self._of(block, f"{self.python}.{verb}({', '.join(words)})")
+
+    def _chosen(self, columns: Sequence[str | Expr], named: Mapping[str, Any]) -> dict[str, Expr]:
+        """Output columns as `select` and `group_by` take them: a text is the name of a column.
+
+        Raises:
+            ColumnNotFound: it is none.
+        """
+        for value in named.values():
+            if isinstance(value, str) and value not in self.block.columns:
+                raise ColumnNotFound(
+                    f"There is no column {value!r} in {describe(self.block.source)}.",
+                    f"{nearest(value, self.block.columns)} The text itself is lit({value!r}).".strip(),
+                )
+        return {column_name(c): checked(column_of(c)) for c in columns} | {
+            n: checked(column_of(e)) for n, e in named.items()
+        }
+
+    def _pinned(self, columns: Sequence[str]) -> tuple[Any, str, dict[str, str]]:
+        """What the loader reads: rows in storage order with these columns, their identity, etags of their files."""
+        block = self._settled()
+        wanted = {n: Column(n) for n in ("shard", "position", *columns)}
+        rows = self._of(block.exposed().select(wanted), self.python)
+        return rows.to_batches, *identity_of(block)
 
     def _settled(self) -> Block:
         return settle(self.block, Ledger())
@@ -469,18 +477,6 @@ def _readable(block: Block) -> Block:
         if isinstance(e, Column) and source.columns.get(e.name) == "Array(BFloat16)"
     }
     return replace(block, columns={**block.columns, **wide}) if wide else block
-
-
-def _column_name(column: str | Expr) -> str:
-    if isinstance(column, str):
-        return column
-    if isinstance(column, Column | Field):
-        return column.name
-    raise QueryError("An expression needs a name here.", "Write name=expression.")
-
-
-def _as_expr(column: Any) -> Expr:
-    return Column(column) if isinstance(column, str) else checked(lift(column))
 
 
 def _count(n: int, verb: str) -> int:

@@ -44,5 +44,5 @@ def photos(engine: None) -> None:
                 "v": [[float(i), 0.5] for i in range(100)],
             }
         )
-        DatasetQuery.from_arrow(table, shard="part").save("photos", mode="merge")
+        DatasetQuery.from_arrow(table, shard="part").save("photos", mode="overwrite_shards")
     DatasetQuery("photos").filter(C.width >= 150).save("wide")

@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "factory_lib.lifeline",
         "factory_lib.memory",
         "factory_lib.owners",
+        "factory_lib.renamed",
     ),
     ("factory_lib.redaction",),
     ("factory_lib.fingerprints",),

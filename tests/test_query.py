@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from factory_lib import C, DatasetQuery, case, cosine_distance, fn, sql_text
+from factory_lib import C, DatasetQuery, case, cosine_distance, fn, lit, sql_text
 from factory_lib.build.pending import INSERT_ROWS, _gathered
 from factory_lib.errors import (
     ColumnNotFound,
@@ -287,11 +287,26 @@ def test_values_from_arrow_by_position_and_by_key(base: DatasetQuery) -> None:
             base.add_columns(wrong, on=("shard", "position")).count()
 
 
+def test_a_text_is_a_column_where_columns_stand_and_lit_is_the_text_itself(base: DatasetQuery) -> None:
+    chosen = base.limit(2).select("shard", other="name", text=lit("name"), count=lit(3))
+    assert chosen.to_arrow().to_pylist() == [
+        {"shard": "a", "other": f"n{i}", "text": "name", "count": 3} for i in range(2)
+    ]
+    assert str(chosen).endswith(".select('shard', other='name', text=lit('name'), count=3)")
+    groups = base.group_by(part="shard", kind=lit("photo")).agg(n=fn.count()).order_by("part").to_arrow().to_pylist()
+    assert groups == [{"part": "a", "kind": "photo", "n": 600}, {"part": "b", "kind": "photo", "n": 400}]
+    assert base.limit(1).mutate(t="name").to_arrow()["t"].to_pylist() == ["name"]
+    vectors = base.limit(1).mutate(v=sql_text("[1., 0.]"))
+    assert vectors.select(d=cosine_distance("v", [0.0, 1.0])).to_arrow()["d"].to_pylist() == [1.0]
+
+
 def test_errors_name_the_nearest_right_thing(base: DatasetQuery) -> None:
     wrong: list[tuple[type[Exception], str, Any]] = [
         (ColumnNotFound, "'nme' in people.v1. Did you mean 'name'", lambda: base.filter(C.nme == "x")),
         (ColumnNotFound, "Did you mean 'size'", lambda: base.filter("sze > 1").count()),
         (ColumnNotFound, "Did you mean 'score'", lambda: base.drop("scor")),
+        (ColumnNotFound, "'nme' in people.v1. Did you mean 'name'.*lit\\('nme'\\)", lambda: base.select(n="nme")),
+        (ColumnNotFound, "Did you mean 'name'.*lit\\('nme'\\)", lambda: base.group_by(n="nme")),
         (DatasetNotFound, "Did you mean 'people'", lambda: DatasetQuery("peple")),
         (VersionNotFound, "people has v1", lambda: DatasetQuery("people.v7")),
         (VersionNotFound, "no tag", lambda: DatasetQuery("people@icml")),

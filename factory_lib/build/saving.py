@@ -36,7 +36,7 @@ from factory_lib.warehouse.seals import counted, unseal
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish
 
-Mode = Literal["new", "merge"]
+Mode = Literal["new", "overwrite_shards"]
 MAX_RACES = 1000
 
 
@@ -48,10 +48,13 @@ class Request:
         dataset: name of the dataset.
         block: the query.
         python: the query as it was written.
-        mode: "new": a version of exactly these rows; "merge": their shards replace or join those of the latest version.
-        shards: with "merge", the shards that are replaced, also where no row of them is left; None: those of the rows.
-        removed: with "merge", shards of the latest version that are not carried over.
-        evolve: with "merge", columns may differ from the latest version's; what one side lacks is NULL there.
+        mode: "new": a version of exactly these rows; "overwrite_shards": their shards replace or join those of the
+            latest version.
+        shards: with "overwrite_shards", the shards that are replaced, also where no row of them is left; None: those of
+            the rows.
+        removed: with "overwrite_shards", shards of the latest version that are not carried over.
+        schema_evolution: with "overwrite_shards", columns may differ from the latest version's; what one side lacks is
+            NULL there.
         context: what the caller adds to provenance.
         inputs: what the shards were made of, to be recorded.
     """
@@ -62,7 +65,7 @@ class Request:
     mode: Mode = "new"
     shards: tuple[str, ...] | None = None
     removed: tuple[str, ...] = ()
-    evolve: bool = False
+    schema_evolution: bool = False
     context: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, ShardInput] = field(default_factory=dict)
 
@@ -72,13 +75,13 @@ def save(request: Request) -> Version:
 
     Raises:
         InvalidName: the dataset cannot be called that.
-        QueryError: the query is wrong, or its columns do not fit those of the version it is merged into.
+        QueryError: the query is wrong, or its columns do not fit those of the version whose shards it overwrites.
         CommitError: the version could not be published.
     """
     started = time.monotonic()
     check_dataset_name(request.dataset)
-    if request.mode not in ("new", "merge"):
-        raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'merge'.")
+    if request.mode not in ("new", "overwrite_shards"):
+        raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'overwrite_shards'.")
     wh = warehouse()
     ledger = Ledger()
     parents = versions_read(wh, request.block)
@@ -136,7 +139,7 @@ def _commit(
     for attempt in range(MAX_RACES):
         base = latest(wh, request.dataset)
         number = base.number + 1 if base else 1
-        carried = base if request.mode == "merge" else None
+        carried = base if request.mode == "overwrite_shards" else None
         # Rows that nothing joins are published as they are; others stay what the next attempt begins with.
         built, changed = (rows, False) if request.mode == "new" else _assemble(wh, request, rows, carried, replaced)
         try:
@@ -248,7 +251,7 @@ def _assemble(
 def _evolved(wh: Warehouse, request: Request, rows: Stage, carried: Version, keep: Sequence[str]) -> Stage:
     """A table for rows and carried shards whose columns differ: what one side lacks is NULL there."""
     own, old = rows.source(), carried.source
-    if not request.evolve:
+    if not request.schema_evolution:
         raise QueryError(_difference(own, carried))
     columns, unit = union_columns([old, own])
     conform(rows, columns, unit)
@@ -274,8 +277,8 @@ def _difference(own: TableSource, carried: Version) -> str:
     ]
     says = [f"new: {', '.join(new)}"] * bool(new) + [f"missing: {', '.join(gone)}"] * bool(gone) + types
     return (
-        f"The columns of these shards differ from those of {carried}, into which they are merged ({'; '.join(says)})."
-        " Save all shards again, or merge with evolve=True: columns that one side lacks are NULL there."
+        f"The columns of these shards differ from those of {carried}, whose other shards stay ({'; '.join(says)})."
+        " Save all shards again, or give schema_evolution=True: columns that one side lacks are NULL there."
     )
 
 

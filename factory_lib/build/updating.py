@@ -35,7 +35,7 @@ def update(block: Block, python: str, dataset: str, context: Mapping[str, str]) 
     root = None if narrowed(block, ()) is None else _root(block)
     if root is None:
         raise QueryError(
-            f"{dataset}: update() works shard by shard, and a row of this query may depend on rows of other shards.",
+            f"{dataset}: refresh() works shard by shard, and a row of this query may depend on rows of other shards.",
             f"save({dataset!r}) makes all of them.",
         )
     maker = made_by(block, _signals(block))
@@ -50,7 +50,7 @@ def update(block: Block, python: str, dataset: str, context: Mapping[str, str]) 
     some = narrowed(block, behind)
     assert some is not None
     inputs = {s: now[s] for s in behind}
-    return save(Request(dataset, some, python, "merge", tuple(behind), tuple(gone), False, context, inputs))
+    return save(Request(dataset, some, python, "overwrite_shards", tuple(behind), tuple(gone), False, context, inputs))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
 from factory_lib.progress import log_lines, reporting
 from factory_lib.redaction import without_credentials
+from factory_lib.renamed import told
 from factory_lib.sources.account import lines
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ _SHOWN_PROBLEMS = 10
     """
     factory ingest s3://bucket/laion --name laion
     factory ingest /data/pool --name pool --metadata /data/scores.parquet --shards 00000,00001
-    factory ingest /data/late --name laion --merge
+    factory ingest /data/late --name laion --overwrite-shards
     """
 )
 @click.argument("uri")
 @click.option("--name", required=True, help="The dataset that gets a new version.")
-@click.option("--merge", is_flag=True, help="Add to the latest version: its other shards are carried over.")
+@click.option(
+    "--overwrite-shards", is_flag=True, help="Overwrite or add these shards: the latest version's others stay."
+)
+@click.option("--merge", is_flag=True, hidden=True)
 @click.option("--shards", metavar="A,B", help="Only these shards.")
 @click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
 @click.option("--unpack-to", metavar="URI", help="Where what cannot be pointed at is unpacked to: archives, parquet.")
@@ -38,6 +42,7 @@ _SHOWN_PROBLEMS = 10
 def ingest_command(
     uri: str,
     name: str,
+    overwrite_shards: bool,
     merge: bool,
     shards: str | None,
     tars_per_shard: int | None,
@@ -57,6 +62,8 @@ def ingest_command(
     from factory_lib.warehouse.names import check_dataset_name
 
     check_dataset_name(name)
+    if merge:
+        say(told("--merge", "--overwrite-shards"))
     mapping = from_words({option: value for option, value in given.items() if value})
     source = open_source(uri, tars_per_shard=tars_per_shard, unpack_to=unpack_to, **mapping)
     wanted = None if shards is None else [shard.strip() for shard in shards.split(",") if shard.strip()]
@@ -64,7 +71,7 @@ def ingest_command(
         query = DatasetQuery.from_source(source, shards=wanted)
         if not query.count():
             raise SourceError(f"{without_credentials(uri)} gave no samples: no version was made.", _problems(query))
-        version = query.save(name, mode="merge" if merge else "new")
+        version = query.save(name, mode="overwrite_shards" if overwrite_shards or merge else "new")
     record = version.provenance
     assert record is not None
     read = record.sources[0]

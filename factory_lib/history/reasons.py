@@ -208,7 +208,7 @@ def _files(before: Version, after: Version, shards: Sequence[str]) -> list[Reaso
 
 def _query(python: str) -> str:
     """A query without the versions and shards that it was restricted to, and without how it was saved."""
-    text = re.sub(r"\.save\([^()]*\)$", "", python)
+    text = re.sub(r"\.(save|refresh|update)\([^()]*\)$", "", python)
     return re.sub(r", shards=\[[^\[\]]*\]", "", re.sub(r"\.v\d+(?=')", "", text))
 
 

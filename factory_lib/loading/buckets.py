@@ -17,14 +17,10 @@ from numpy.typing import NDArray
 from factory_lib.errors import LoaderError
 from factory_lib.loading.batches import BatchMaker, Maker, Recipe
 from factory_lib.loading.convert import to_numpy
+from factory_lib.loading.defaults import Shape
 from factory_lib.loading.index import Index
 from factory_lib.loading.order import Rows, batch_count, default_lanes, default_units
 from factory_lib.loading.tasks import Made, Task
-
-Shape = tuple[int, int]
-"""(height, width) in pixels."""
-SIZES = ("width", "height")
-"""Names of the columns with the sizes of pictures, where nobody says otherwise."""
 
 
 class BucketMaker(Maker):

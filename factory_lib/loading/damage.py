@@ -10,8 +10,6 @@ from factory_lib.loading.tasks import Broken, Made
 
 log = logging.getLogger(__name__)
 
-MAX_BROKEN = 0.25
-
 
 class Damage:
     """Watches one iteration over an epoch.

@@ -27,9 +27,10 @@ from factory_lib.loading.arguments import (
     tokenizers_of,
 )
 from factory_lib.loading.batches import BatchMaker, Maker, OnError, Recipe
-from factory_lib.loading.buckets import SIZES, Shape, bucket_maker
-from factory_lib.loading.damage import MAX_BROKEN, Damage
+from factory_lib.loading.buckets import bucket_maker
+from factory_lib.loading.damage import Damage
 from factory_lib.loading.decode import Decoder
+from factory_lib.loading.defaults import MAX_BROKEN, SIZES, Shape
 from factory_lib.loading.devices import Device, on_device
 from factory_lib.loading.hooks import Hooks
 from factory_lib.loading.index import Index, RowSource, build_index
@@ -355,56 +356,15 @@ def to_torch(
     cache: CacheOptions | Literal["settings"] | None = "settings",
     map_style: bool = False,
 ) -> BatchDataset | SampleDataset:
-    """Load rows for training.
+    """Load rows for training: what `DatasetQuery.to_torch` does once its rows are known.
 
     Args:
         rows: makes a reader of the rows in storage order (shard, position): `shard`, members as ``struct<uri, offset,
             size>``, columns. Called at most once for an identity.
         identity: of the rows: the table's UUID and the query's fingerprint. The order depends on it.
-        members: pointers to deliver: pictures decoded, other members as bytes (``{"data": uint8, "offsets":
-            int64}``).
-        columns: to deliver; what becomes of each type is told by `loading.collate`.
-        global_batch_size: rows of a batch over all ranks (default 512). Multiples of 96 keep each byte range on one
-            rank.
-        batch_size: rows of a batch of one rank, in place of that.
-        shuffle: False gives storage order.
-        seed: of the order and of augmentation.
-        rank, world_size: both or none; default to those of torch.distributed, then of `RANK` and `WORLD_SIZE`.
-        num_workers: processes that make batches; 0 makes them in the calling one.
-        tail: the last batch of an epoch, when rows are left over: ``"repeat"`` fills it with rows from the start of
-            the epoch, ``"drop"`` leaves it out, ``"mask"`` fills it and adds ``batch["mask"]``, False for rows that
-            must not count (exactly-once evaluation).
-        drop_last: True for ``tail="drop"``, False for ``tail="repeat"``.
-        image_size: deliver pictures as uint8 (rows, image_size, image_size, 3): shorter side scaled, centre cropped.
-            Without it and without `transform`, pictures of one size are stacked, others come as a list.
-        buckets: (height, width) of pictures; each batch has pictures of one of these, those whose aspect ratio is
-            nearest to it, scaled and cropped like squares.
-        size_columns: names of the columns with the widths and the heights of the pictures, for `buckets`.
-        decoders: ``"pillow"``, ``"simplejpeg"`` or ``"raw"`` for all picture members, or by member.
-        transform: from a PIL picture to an array or tensor, in place of scaling and cropping; with an `image_size`, the
-            picture may have been decoded at a fraction of its size, its shorter side still at least that long.
-            One with a parameter `rng` is given a seeded `numpy.random.Generator`.
-        sample_transform: from a sample, a dict without the batch dimension, to another one. Needs no pictures.
-        tokenizer: for the only text column, or by column, from list of str to a tensor or a mapping of tensors.
-        collate_fn: from a list of samples to a batch, as a DataLoader's.
-        collate: last step in the worker, from the batch to what is yielded.
-        on_error: a sample that cannot be decoded, or whose shard is damaged, is replaced by another one and counted, or
-            raises.
-        max_broken: share of broken samples of a rank above which an epoch ends with an error.
-        sample_seconds: that decoding and transforming a sample may take; by default 300 in workers, no limit in the
-            calling process.
-        early_end: what follows an iteration that ended early: ``"next"``, the next epoch, as in PyTorch's own loaders,
-            or ``"continue"``, the rest of the same epoch.
-        unit_rows, window_rows, lanes: see `loading.order`; by default they suit the number of samples and their mean
-            size.
-        prefetch: batches that each worker makes ahead.
-        start_method: of the workers.
-        pin_memory: page-locked tensors, for copying to an accelerator.
-        progress: draw a bar where an iteration of rank 0 takes more than two seconds in a terminal: samples a second,
-            bytes by tier, shares of decoding and waiting, stalls.
         etags: uri to etag as ingested, to refuse files replaced since.
-        cache: of remote files; by default what the settings say, None for none.
-        map_style: a `SampleDataset` of single samples in place of a `BatchDataset` of batches.
+
+    The other arguments are those of `DatasetQuery.to_torch`, and told there.
 
     Returns:
         A `BatchDataset`, or a `SampleDataset`.

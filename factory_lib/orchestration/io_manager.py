@@ -1,8 +1,8 @@
 """The IO manager: stages hand it queries, it makes versions of datasets.
 
-One run makes one version of a stage's dataset, whatever the number of partitions: `query.save(mode="merge")` replaces
-the shards of the run and carries the others over. A shard that cannot be made does not undo the others: they are
-published and recorded, then the step fails and names the bad ones.
+One run makes one version of a stage's dataset, whatever the number of partitions: `query.save(mode="overwrite_shards")`
+replaces the shards of the run and carries the others over. A shard that cannot be made does not undo the others: they
+are published and recorded, then the step fails and names the bad ones.
 """
 
 from __future__ import annotations
@@ -175,7 +175,9 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
         removed = [shard for shard in part if shard not in read]
         some = query if len(part) == len(shards) else restricted(query, part)
         try:
-            saved.append(some.save(name, mode="merge", removed=removed, evolve=True, context=origin))
+            saved.append(
+                some.save(name, mode="overwrite_shards", removed=removed, schema_evolution=True, context=origin)
+            )
             made += part
         except Exception as error:
             if _is_warehouse_down(error):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from factory_lib.errors import QueryError
-from factory_lib.plan.operators import Call, Column, Expr, Literal, Scope, Window, lift
+from factory_lib.plan.operators import Call, Column, Expr, Literal, Scope, Window, column_of, lift
 from factory_lib.plan.sqltext import identifiers
 
 
@@ -91,6 +91,11 @@ C = _Columns()
 fn = _Functions()
 
 
+def lit(value: Any) -> Expr:
+    """A value as an expression, where a text would be taken for the name of a column: `select(kind=lit("photo"))`."""
+    return lift(value)
+
+
 def sql_text(text: str) -> SqlText:
     """An expression written as SQL: `sql_text("row_number() OVER (PARTITION BY label ORDER BY score DESC)")`."""
     return SqlText(text)
@@ -105,11 +110,11 @@ def case(*whens: tuple[Any, Any], default: Any = None) -> Expr:
 
 
 def cosine_distance(left: Any, right: Any) -> Expr:
-    """1 - cosine similarity of two vectors, each a column or a sequence of numbers.
+    """1 - cosine similarity of two vectors, each a column (or its name) or a sequence of numbers.
 
     Columns that a signal stored as unit vectors are compared by dot product, which is the same number and faster.
     """
-    return CosineDistance(lift(left), lift(right))
+    return CosineDistance(column_of(left), column_of(right))
 
 
 def spans_rows(expr: Expr) -> bool:

@@ -401,6 +401,24 @@ def lift(value: Any) -> Expr:
     return Literal(value)
 
 
+def column_of(value: Any) -> Expr:
+    """Where a text stands for a column: the column of that name; anything else as `lift` has it."""
+    return Column(value) if isinstance(value, str) else lift(value)
+
+
+def column_name(column: str | Expr) -> str:
+    """The name of the column that a text or an expression names.
+
+    Raises:
+        QueryError: the expression has no name of its own.
+    """
+    if isinstance(column, str):
+        return column
+    if isinstance(column, Column | Field):
+        return column.name
+    raise QueryError("An expression needs a name here.", "Write name=expression.")
+
+
 def ordering(key: Any) -> Ordering:
     """A key of `order_by`: an expression, `expr.desc()`, a column name, or a column name with a minus in front."""
     if isinstance(key, Ordering):
@@ -424,7 +442,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _exprs_of(value: Any) -> tuple[Expr, ...]:
-    return tuple(Column(v) if isinstance(v, str) else lift(v) for v in _listed(value))
+    return tuple(column_of(v) for v in _listed(value))
 
 
 def _exprs(value: Any) -> Iterator[Expr]:

@@ -33,6 +33,8 @@ def python_of(value: Any) -> str:
     """A value as Python text. Long vectors are shortened: their values stand in the SQL beside it."""
     if isinstance(value, Ordering):
         return python_of(value.expr) + (".desc()" if value.descending else "")
+    if isinstance(value, Literal) and isinstance(value.value, str):
+        return f"lit({value.value!r})"
     if isinstance(value, Expr):
         return _expression(value)
     if isinstance(value, np.ndarray):

@@ -159,8 +159,8 @@ def test_an_update_computes_what_an_older_version_lost(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     write(folder / "a.tar", grey(4))
     write(folder / "b.tar", grey(4, 50))
-    DatasetQuery.from_source(str(folder)).update("samples")
-    first = DatasetQuery("samples").add_signals(level).update("measured")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
+    first = DatasetQuery("samples").add_signals(level).refresh("measured")
     lose(first, "shard = 'b' AND position = 1", "level")
     # as it was recorded when nobody looked
     uuid = {"u": first.uuid}
@@ -170,7 +170,7 @@ def test_an_update_computes_what_an_older_version_lost(tmp_path: Path) -> None:
         "INSERT INTO factory.versions SELECT {u:UUID}, 'measured', now64(3), 8, {r:String}",
         {**uuid, "r": record.replace('"checked": true', '"checked": false')},
     )
-    second = DatasetQuery("samples").add_signals(level).update("measured")
+    second = DatasetQuery("samples").add_signals(level).refresh("measured")
     assert (second.number, counts(second)) == (2, (3, 1))
     assert values(second, "level") == {f"k{i:03d}": i for i in (0, 1, 2, 3, 50, 51, 52, 53)}
-    assert DatasetQuery("samples").add_signals(level).update("measured").number == 2
+    assert DatasetQuery("samples").add_signals(level).refresh("measured").number == 2

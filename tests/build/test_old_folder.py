@@ -78,7 +78,7 @@ def test_a_version_is_reproduced(name: str) -> None:
 def test_a_dataset_is_continued() -> None:
     """Shard 001 of `raw` was read again since: its rows are made anew, of values that are there."""
     measured = DatasetQuery("raw").add_signals(image_header, quality, phash, dhash, thumbnail)
-    continued = measured.update("measured")
+    continued = measured.refresh("measured")
     assert str(continued) == "measured.v2"
     record = continued.provenance
     assert record is not None
@@ -87,6 +87,6 @@ def test_a_dataset_is_continued() -> None:
     carried = {shard for shard, known in continued.shards.items() if known.origin == old.uuid}
     assert carried == {"000", "002"}
     assert {known.made_by for known in continued.shards.values()} == {continued.shards["001"].made_by}
-    assert str(measured.update("measured")) == "measured.v2"
-    assert str(DatasetQuery("measured.v1").add_signals(caption_stats).update("captioned")) == "captioned.v1"
+    assert str(measured.refresh("measured")) == "measured.v2"
+    assert str(DatasetQuery("measured.v1").add_signals(caption_stats).refresh("captioned")) == "captioned.v1"
     assert latest(warehouse(), "captioned") == resolve(warehouse(), "captioned.v1")

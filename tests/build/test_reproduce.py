@@ -170,8 +170,8 @@ def test_ingest_and_merges_by_several_makers(folder: Path) -> None:
     names = [shard.name for shard in source.shards()]
     assert len(names) == 3
     DatasetQuery.from_source(source, shards=names[:2]).save("laion")
-    DatasetQuery.from_source(str(folder), shards=names[2:]).save("laion", mode="merge")
-    laion = DatasetQuery.from_source(str(folder), shards=names[:1]).save("laion", mode="merge")
+    DatasetQuery.from_source(str(folder), shards=names[2:]).save("laion", mode="overwrite_shards")
+    laion = DatasetQuery.from_source(str(folder), shards=names[:1]).save("laion", mode="overwrite_shards")
     assert len({shard.origin for shard in laion.shards.values()}) == 3
     found = reproduce(laion)
     assert found.is_equal, found
@@ -180,7 +180,7 @@ def test_ingest_and_merges_by_several_makers(folder: Path) -> None:
     for number, name in enumerate(names):
         query = DatasetQuery(laion, shards=[name]).filter(C.width > 10)
         query = query.mutate(**{f"c{number}": C.width + number})
-        merged = query.save("merged", mode="merge", evolve=True)
+        merged = query.save("merged", mode="overwrite_shards", schema_evolution=True)
     assert {"c0", "c1", "c2"} <= merged.columns.keys()
     again = reproduce(merged)
     assert again.is_equal, again

@@ -294,7 +294,7 @@ def test_shards_that_are_carried_into_more_columns_keep_their_values(tmp_path: P
     other = signal(lambda image: 1, name="level", output=int, inputs={"image": bytes})
     DatasetQuery("samples").add_signals(other).save("measured")
     query = DatasetQuery("samples", shards=["a"]).add_signals(level, length)
-    assert counts(query.save("measured", mode="merge", evolve=True)) == (0, 8)
+    assert counts(query.save("measured", mode="overwrite_shards", schema_evolution=True)) == (0, 8)
     del query
     warehouse().execute("DROP TABLE measured.v1 SYNC")
     # shard b of v2 holds what the other signal computed

@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, query: object = None) -> tuple[Version, Version]:
-    samples = DatasetQuery.from_source(str(folder)).update("samples")
-    return samples, DatasetQuery("samples").add_signals(length).filter(C.length > 1).update("measured")
+    samples = DatasetQuery.from_source(str(folder)).refresh("samples")
+    return samples, DatasetQuery("samples").add_signals(length).filter(C.length > 1).refresh("measured")
 
 
 def lengths(version: Version) -> dict[str, list[int]]:
@@ -84,10 +84,10 @@ def test_only_what_changed_is_made(folder: Path) -> None:
 
 
 def test_a_signal_may_have_a_name_that_queries_use(folder: Path) -> None:
-    samples = DatasetQuery.from_source(str(folder)).update("samples")
+    samples = DatasetQuery.from_source(str(folder)).refresh("samples")
     query = DatasetQuery(samples).add_signals(*(length.named(name) for name in ("n", "h", "m", "t", "value", "row")))
-    first = query.update("m")
-    assert query.update("m") == first
+    first = query.refresh("m")
+    assert query.refresh("m") == first
     assert computed(query.save("m")) == (36, 0)
 
 
@@ -108,45 +108,45 @@ def test_a_shard_of_which_nothing_is_kept_is_not_made_again(folder: Path) -> Non
 
 
 def test_other_code_makes_all_shards_and_values_of_the_same_signals_are_taken_over(folder: Path) -> None:
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
     query = DatasetQuery("samples")
-    query.add_signals(length).update("measured")
-    version = query.add_signals(length, longer).update("measured")
+    query.add_signals(length).refresh("measured")
+    version = query.add_signals(length, longer).refresh("measured")
     assert computed(version) == (6, 6)
     assert set(version.columns) >= {"length", "length_error", "longer", "longer_error"}
-    assert query.add_signals(length, longer).update("measured") == version
-    one = DatasetQuery("samples", shards=["a"]).add_signals(length, longer).filter(C.longer > 2).update("measured")
+    assert query.add_signals(length, longer).refresh("measured") == version
+    one = DatasetQuery("samples", shards=["a"]).add_signals(length, longer).filter(C.longer > 2).refresh("measured")
     assert one.shard_rows() == {"a": 1, "b": 2, "c": 2}
-    assert query.add_signals(length, longer).update("measured").shard_rows() == {"a": 2, "b": 2, "c": 2}
+    assert query.add_signals(length, longer).refresh("measured").shard_rows() == {"a": 2, "b": 2, "c": 2}
 
 
 def test_what_others_put_there_stays(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     write_tar(other / "x.tar", ["x"])
-    DatasetQuery.from_source(str(folder)).update("samples")
-    DatasetQuery.from_source(str(other)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
+    DatasetQuery.from_source(str(other)).refresh("samples")
     (folder / "c.tar").unlink()
-    assert list(DatasetQuery.from_source(str(folder)).update("samples").shards) == ["a", "b", "x"]
+    assert list(DatasetQuery.from_source(str(folder)).refresh("samples").shards) == ["a", "b", "x"]
     assert len(names("samples")) == 3
-    DatasetQuery.from_source(str(other)).update("samples")
+    DatasetQuery.from_source(str(other)).refresh("samples")
     assert len(names("samples")) == 3
 
 
 def test_what_depends_on_other_shards_is_refused(folder: Path) -> None:
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
     query = DatasetQuery("samples")
     for whole in (query.limit(3), query.order_by("caption"), query.group_by("shard").agg(n=fn.count())):
         with pytest.raises(QueryError, match="works shard by shard"):
-            whole.update("some")
+            whole.refresh("some")
 
 
 def test_a_condition_on_another_dataset_is_an_input(folder: Path) -> None:
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
     chosen = DatasetQuery("samples").filter(C.caption == "aaa").save("chosen")
 
     def kept() -> Version:
         query = DatasetQuery("samples")
-        return query.join(DatasetQuery("chosen").select("caption"), on="caption", how="semi").update("kept")
+        return query.join(DatasetQuery("chosen").select("caption"), on="caption", how="semi").refresh("kept")
 
     version = kept()
     assert version.rows == 1
@@ -158,7 +158,7 @@ def test_a_condition_on_another_dataset_is_an_input(folder: Path) -> None:
 
 def test_a_join_is_made_again_for_the_shards_of_its_left_side_that_changed(folder: Path) -> None:
     """Whatever was updated in whatever order, the dataset is what the query gives."""
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
 
     def wanted(*rows: tuple[str, int]) -> None:
         names, weights = zip(*rows, strict=True)
@@ -168,11 +168,11 @@ def test_a_join_is_made_again_for_the_shards_of_its_left_side_that_changed(folde
         query = DatasetQuery("samples").join(DatasetQuery("wanted"), on={"caption": "name"}, how=how)
         query = query.filter(C.caption != "no").mutate(twice=C.weight * 2)
         before = {} if how not in made else {name: s.origin for name, s in made[how].shards.items()}
-        version = made[how] = query.update(how)
+        version = made[how] = query.refresh(how)
         columns = ["shard", "key", "caption", "weight", "twice"]
         rows = [one.select(*columns).to_arrow().to_pylist() for one in (DatasetQuery(version), query)]
         assert sorted(map(repr, rows[0])) == sorted(map(repr, rows[1]))
-        assert query.update(how) == version
+        assert query.refresh(how) == version
         return version, {name for name, s in version.shards.items() if s.origin != before.get(name)}
 
     made: dict[str, Version] = {}
@@ -180,7 +180,7 @@ def test_a_join_is_made_again_for_the_shards_of_its_left_side_that_changed(folde
     assert updated("inner")[0].rows == 3
     assert updated("left")[0].rows == 7
     write_tar(folder / "d.tar", ["a", "b"])
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
     assert updated("inner")[1] == {"d"}
     assert updated("left")[1] == {"d"}
     wanted(("a", 1), ("bbb", 9))
@@ -188,14 +188,14 @@ def test_a_join_is_made_again_for_the_shards_of_its_left_side_that_changed(folde
     assert (version.rows, again) == (3, {"a", "b", "d"})
     assert updated("left")[0].rows == 8
     (folder / "a.tar").unlink()
-    DatasetQuery.from_source(str(folder)).update("samples")
+    DatasetQuery.from_source(str(folder)).refresh("samples")
     assert updated("inner")[0].rows == 2
     assert set(updated("left")[0].shards) == {"b", "c", "d"}
     DatasetQuery.from_arrow(pa.table({"name": ["a"], "weight": [1]})).save("wanted")
     for how in ("right", "full"):
         query = DatasetQuery("samples").join(DatasetQuery("wanted"), on={"caption": "name"}, how=how)  # type: ignore[arg-type]
         with pytest.raises(QueryError, match="works shard by shard"):
-            query.update("whole")
+            query.refresh("whole")
 
 
 SCRIPT = """
@@ -266,7 +266,7 @@ def test_whatever_is_looked_up_is_an_input(folder: Path) -> None:
     def of_rows(*names: str) -> DatasetQuery:
         return DatasetQuery.from_arrow(pa.table({"name": list(names)}))
 
-    samples = DatasetQuery.from_source(str(folder)).update("looking")
+    samples = DatasetQuery.from_source(str(folder)).refresh("looking")
     wanted = [str(v) for v in (of_rows("a", "b").save("wanted"), of_rows("a").save("wanted"))]
     base = DatasetQuery(samples)
     queries = {
@@ -280,9 +280,9 @@ def test_whatever_is_looked_up_is_an_input(folder: Path) -> None:
         "itself": lambda n: base.filter(C.caption.isin(base.filter(C.caption.isin(["a", "b"][: 2 - n])).select("caption"))),
     }  # fmt: skip
     for name, query in queries.items():
-        first = query(0).update("found")
-        assert query(0).update("found") == first, name
-        second = query(1).update("found")
+        first = query(0).refresh("found")
+        assert query(0).refresh("found") == first, name
+        second = query(1).refresh("found")
         rows = DatasetQuery(second).to_arrow().num_rows
         assert rows == query(1).count(), name
         assert second != first, name

@@ -85,7 +85,7 @@ def test_ingest(tmp_path: Path) -> None:
     made = run("ingest", str(folder.path), "--name", "laion", "--shards", "00000,00001")
     assert made.stdout == "laion.v1\n"
     assert "samples read" in made.stderr
-    found = data("ingest", str(folder.path), "--name", "laion", "--shards", "00002", "--merge")
+    found = data("ingest", str(folder.path), "--name", "laion", "--shards", "00002", "--overwrite-shards")
     assert (found["version"], found["shards"]) == ("laion.v2", 3)
     whole = data("ingest", str(folder.path), "--name", "grouped", "--tars-per-shard", "2")
     assert (whole["rows"], whole["shards"]) == (found["rows"], 2)

@@ -45,7 +45,7 @@ def run(home: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.exit_code, json.loads(done.stdout or "{}"), done.stderr
 
 
-def save(number: int, mode: str = "merge") -> None:
+def save(number: int, mode: str = "overwrite_shards") -> None:
     table = pa.table({"part": [f"s{number % 3}"] * 5, "n": [number] * 5})
     DatasetQuery.from_arrow(table, shard="part").save("laion", mode=mode)
 

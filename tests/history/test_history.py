@@ -140,7 +140,7 @@ def test_order_alone_is_a_move_and_other_shards_are_no_loss() -> None:
 
 def test_shards_that_were_carried_over_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     one = save(samples("a", range(10)) + samples("b", range(10)))
-    two = save(samples("b", range(9)), mode="merge")
+    two = save(samples("b", range(9)), mode="overwrite_shards")
     asked: list[list[str]] = []
     original = matching.Matching.of
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ def test_shards_that_were_carried_over_are_not_read(monkeypatch: pytest.MonkeyPa
     assert [s.shard for s in found.shards] == ["b"]
     assert found.shards_alike == 1
     # shards that were made anew with the same content are not read either, once their fingerprints are known
-    three = save(samples("a", range(10)), mode="merge")
+    three = save(samples("a", range(10)), mode="overwrite_shards")
     assert three.fingerprints(["a"]) == one.fingerprints(["a"])
     asked.clear()
     assert compare(one, three).removed == 1
@@ -173,12 +173,12 @@ def test_reasons_name_what_differs(tmp_path: Path) -> None:
         "list 1, place 10: 9.0",
         "list 1, place 10: 10.0",
     )
-    later = save(samples("b", range(12)), dataset="source", mode="merge")
+    later = save(samples("b", range(12)), dataset="source", mode="overwrite_shards")
     third = DatasetQuery(later).filter(C.x > 4).save("kept")
     kinds = {r.kind: r for r in reasons(second, third)}
     assert "query" not in kinds  # the same query, over another version
     assert (kinds["parents"].before, kinds["parents"].after) == ("source.v1", "source.v2")
-    added = save(samples("c", range(3)), dataset="source", mode="merge")
+    added = save(samples("c", range(3)), dataset="source", mode="overwrite_shards")
     (made,) = reasons(later, added)
     assert (made.kind, made.shards, made.text) == ("made", 1, "only in the second, made by source.v3")
     end = DatasetQuery(third).mutate(z=C.x + 1).order_by("z").save("end")
@@ -251,18 +251,18 @@ def test_reasons_follow_what_the_versions_were_made_of(tmp_path: Path) -> None:
 
 def test_shards_that_other_code_made_are_behind() -> None:
     for name in "abc":
-        save(samples(name, range(5)), dataset="source", mode="merge")
-        kept = DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="merge")
+        save(samples(name, range(5)), dataset="source", mode="overwrite_shards")
+        kept = DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="overwrite_shards")
     assert shards_behind(kept) == []  # the same query, over other versions and shards
-    changed = DatasetQuery("source", shards=["b"]).filter(C.x > 1).save("kept", mode="merge")
+    changed = DatasetQuery("source", shards=["b"]).filter(C.x > 1).save("kept", mode="overwrite_shards")
     assert shards_behind(changed) == ["a", "c"]
-    same_filter = DatasetQuery("source", shards=["a", "c"]).filter(C.x > 1).save("kept", mode="merge")
+    same_filter = DatasetQuery("source", shards=["a", "c"]).filter(C.x > 1).save("kept", mode="overwrite_shards")
     assert shards_behind(same_filter) == []
 
 
 def test_summaries() -> None:
     save(samples("a", range(5)))
-    save(samples("b", range(4)), mode="merge")
+    save(samples("b", range(4)), mode="overwrite_shards")
     DatasetQuery("d").filter(C.x > 2).save("kept")
     warehouse().execute("CREATE TABLE d.notes (x Int8) ENGINE = Memory")  # not a version
     one, two = version_summaries(warehouse(), "d")

@@ -27,8 +27,8 @@ def links(found: Lineage) -> set[tuple[str, str, str]]:
 
 def test_lineage_follows_shards_and_not_what_they_did_not_come_from() -> None:
     for name in "abc":
-        save(samples(name, range(5)), dataset="source", mode="merge")
-        DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="merge")
+        save(samples(name, range(5)), dataset="source", mode="overwrite_shards")
+        DatasetQuery("source", shards=[name]).filter(C.x > 0).save("kept", mode="overwrite_shards")
     found = lineage(DatasetQuery("kept", shards=["c"]).save("one_shard"))
     assert ("kept.v3", "one_shard.v1", "made of") in links(found)
     assert found.versions.keys() == {"one_shard.v1", "kept.v3", "source.v3"}  # a and b are no part of it
@@ -68,7 +68,7 @@ def test_lineage_reaches_sources_and_survives_dropped_versions(tmp_path: Path) -
 
 def test_many_versions_of_a_dataset_become_one_box() -> None:
     for i in range(6):
-        save(samples(f"s{i}", range(3)), mode="merge")
+        save(samples(f"s{i}", range(3)), mode="overwrite_shards")
     top = boxes(lineage(DatasetQuery("d").filter(C.x > 0).save("kept")))
     (parent,) = top.parents
     assert parent.names == ("d.v6",)
@@ -144,12 +144,13 @@ def test_the_life_of_a_sample() -> None:
 
 def test_the_life_of_a_sample_over_versions() -> None:
     save(samples("a", range(5)) + samples("b", range(5, 9)))
-    save(samples("b", range(5, 9)), mode="merge")  # made anew, the same
-    save(samples("c", range(9, 12)), mode="merge")
-    save(samples("b", range(5, 9), text="new"), mode="merge")
-    save(samples("b", range(5, 8)), mode="merge")
+    save(samples("b", range(5, 9)), mode="overwrite_shards")  # made anew, the same
+    save(samples("c", range(9, 12)), mode="overwrite_shards")
+    save(samples("b", range(5, 9), text="new"), mode="overwrite_shards")
+    save(samples("b", range(5, 8)), mode="overwrite_shards")
     spans = [
-        (s.first, s.last, s.is_there, s.changed) for s in trace(save(samples("a", range(2)), mode="merge"), "k8").spans
+        (s.first, s.last, s.is_there, s.changed)
+        for s in trace(save(samples("a", range(2)), mode="overwrite_shards"), "k8").spans
     ]
     assert spans == [("d.v1", "d.v3", True, ()), ("d.v4", "d.v4", True, ("text",)), ("d.v5", "d.v6", False, ())]
 

@@ -113,8 +113,10 @@ def shown(version: str) -> str:
 def test_what_the_factory_does_itself_is_no_finding() -> None:
     made(2)
     DatasetQuery("laion").filter(C.n > 5).mutate(m=C.n + 1).save("good")
-    DatasetQuery.from_arrow(pa.table({"part": ["s0"], "n": [1]}), shard="part").save("laion", mode="merge")
-    DatasetQuery.from_arrow(pa.table({"part": ["z"], "z": [1]}), shard="part").save("laion", mode="merge", evolve=True)
+    DatasetQuery.from_arrow(pa.table({"part": ["s0"], "n": [1]}), shard="part").save("laion", mode="overwrite_shards")
+    DatasetQuery.from_arrow(pa.table({"part": ["z"], "z": [1]}), shard="part").save(
+        "laion", mode="overwrite_shards", schema_evolution=True
+    )
     assert findings() == []
     policy = KeepPolicy(days=0)
     gone = drop_versions(warehouse(), expired(warehouse(), policy), policy)

@@ -32,7 +32,7 @@ def test_writers_at_once_lose_nothing() -> None:
 
     def write(writer: int) -> None:
         for i in range(3):
-            shard(f"w{writer}-{i}").save("laion", mode="merge")
+            shard(f"w{writer}-{i}").save("laion", mode="overwrite_shards")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
@@ -57,7 +57,7 @@ def test_a_version_whose_answer_was_lost_is_committed_once(monkeypatch: pytest.M
 
     with monkeypatch.context() as lost:
         lost.setattr(Warehouse, "execute", losing)
-        assert str(shard("more").save("laion", mode="merge")) == "laion.v2"
+        assert str(shard("more").save("laion", mode="overwrite_shards")) == "laion.v2"
     assert [v.rows for v in versions(warehouse(), "laion")] == [3, 6]
     assert verify(warehouse(), "laion").findings == []
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 def save(dataset: str, shard: str = "a", rows: int = 10) -> Version:
     table = pa.table({"part": [shard] * rows, "x": range(rows)})
-    return DatasetQuery.from_arrow(table, shard="part").save(dataset, mode="merge")
+    return DatasetQuery.from_arrow(table, shard="part").save(dataset, mode="overwrite_shards")
 
 
 def tag(version: Version, name: str, *, force: bool = False) -> bool:

@@ -40,7 +40,9 @@ def shard(name: str, rows: int = 50, start: int = 0) -> pa.Table:
 
 
 def save_shard(name: str, rows: int = 50, start: int = 0, dataset: str = "d", **options: object) -> Version:
-    return DatasetQuery.from_arrow(shard(name, rows, start), shard="part").save(dataset, mode="merge", **options)  # type: ignore[arg-type]
+    return DatasetQuery.from_arrow(shard(name, rows, start), shard="part").save(
+        dataset, mode="overwrite_shards", **options
+    )  # type: ignore[arg-type]
 
 
 def test_a_version_is_a_table_that_nobody_can_change() -> None:
@@ -65,7 +67,7 @@ def test_merging_replaces_joins_and_carries_shards() -> None:
     assert third.shard_rows() == {"a": 20, "b": 50}
     assert sorted(DatasetQuery(third).to_arrow()["x"].to_pylist()) == [*range(100, 150), *range(1000, 1020)]
     assert DatasetQuery("d.v2").count() == 100  # older versions stay as they were
-    emptied = DatasetQuery("d", shards=["a"]).filter(C.x < 0).save("d", mode="merge")
+    emptied = DatasetQuery("d", shards=["a"]).filter(C.x < 0).save("d", mode="overwrite_shards")
     assert emptied.shard_rows() == {"b": 50}
     removed = save_shard("c", removed=["b"])
     assert removed.shard_rows() == {"c": 50}
@@ -89,7 +91,7 @@ def test_what_a_commit_reads_does_not_grow_with_the_versions_there_are(monkeypat
 
     def commit() -> int:
         read.clear()
-        DatasetQuery.from_arrow(shard("a"), shard="part").add_signals(double).save("d", mode="merge")
+        DatasetQuery.from_arrow(shard("a"), shard="part").add_signals(double).save("d", mode="overwrite_shards")
         return sum(read)
 
     monkeypatch.setattr(HttpSyncBackend, "request", counting)
@@ -114,15 +116,15 @@ def test_what_a_commit_reads_does_not_grow_with_the_versions_there_are(monkeypat
 def test_columns_that_differ_are_an_error_or_null_but_never_zero() -> None:
     save_shard("a")
     wider = DatasetQuery.from_arrow(shard("b").append_column("extra", pa.array([1.5] * 50)), shard="part")
-    with pytest.raises(QueryError, match=r"d\.v1.*new: extra.*evolve=True"):
-        wider.save("d", mode="merge")
-    version = wider.save("d", mode="merge", evolve=True)
+    with pytest.raises(QueryError, match=r"d\.v1.*new: extra.*schema_evolution=True"):
+        wider.save("d", mode="overwrite_shards")
+    version = wider.save("d", mode="overwrite_shards", schema_evolution=True)
     rows = DatasetQuery(version).to_arrow()
     assert rows.filter(pa.compute.equal(rows["shard"], "a"))["extra"].null_count == 50
     assert rows.filter(pa.compute.equal(rows["shard"], "b"))["extra"].to_pylist() == [1.5] * 50
     text = DatasetQuery.from_arrow(shard("c").set_column(1, "x", pa.array(["t"] * 50)), shard="part")
     with pytest.raises(QueryError, match=r"'x' is .*Int64.* in .* and .*String"):
-        text.save("d", mode="merge", evolve=True)
+        text.save("d", mode="overwrite_shards", schema_evolution=True)
     assert [str(v) for v in versions(warehouse(), "d")] == ["d.v1", "d.v2"]
 
 
@@ -159,7 +161,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, factory_home: Path, writer
     code = (
         "import sys, pyarrow as pa; from factory_lib import DatasetQuery;"
         "t = pa.table({'part': [sys.argv[1]] * 50, 'x': list(range(50)), 'y': [i / 7 for i in range(50)]});"
-        "print(DatasetQuery.from_arrow(t, shard='part').save('d', mode='merge'))"
+        "print(DatasetQuery.from_arrow(t, shard='part').save('d', mode='overwrite_shards'))"
     )
     running = [
         subprocess.Popen(
@@ -197,7 +199,7 @@ def test_killed_at_random_points_nothing_committed_is_lost(factory_home: Path, v
         "import sys, pyarrow as pa; from factory_lib import C, DatasetQuery\n"
         "for i in range(1000):\n"
         "    t = pa.table({'part': ['s%d' % (i % 5)] * 200, 'x': list(range(200))})\n"
-        "    v = DatasetQuery.from_arrow(t, shard='part').filter(C.x < 150).mutate(y=C.x * 2).save('d', mode='merge')\n"
+        "    v = DatasetQuery.from_arrow(t, shard='part').filter(C.x < 150).mutate(y=C.x * 2).save('d', mode='overwrite_shards')\n"
         "    print(v, flush=True)\n"
     )
     rng = random.Random(7)
@@ -271,7 +273,7 @@ def test_shards_of_odd_names_and_credentials_are_cut_out() -> None:
     )
     assert version.shard_rows() == {"b\\c": 1, "it's a 'shard'": 1}
     assert save_shard("it's a 'shard'", rows=5, dataset="e").rows == 5
-    assert DatasetQuery("d", shards=["it's a 'shard'"]).save("d", mode="merge").rows == 2
+    assert DatasetQuery("d", shards=["it's a 'shard'"]).save("d", mode="overwrite_shards").rows == 2
     assert without_credentials("http://a:b@c/d") == "http://c/d"
 
 
