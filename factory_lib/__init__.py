@@ -10,6 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from factory_lib.catalog import (
+        datasets,
+        diff,
+        lineage,
+        reproduce,
+        tag,
+        tags,
+        trace,
+        untag,
+        version,
+        versions,
+    )
     from factory_lib.errors import FactoryError
     from factory_lib.loading.mixing import mix
     from factory_lib.plan.expressions import C, case, cosine_distance, fn, lit, sql_text
@@ -17,21 +29,33 @@ if TYPE_CHECKING:
     from factory_lib.signals import Vector, signal
     from factory_lib.signals import clip as clip
     from factory_lib.sources import open_source
+    from factory_lib.warehouse.versions import Version
 
 _HOMES = {
     "C": "plan.expressions",
     "DatasetQuery": "query",
     "FactoryError": "errors",
     "Vector": "signals",
+    "Version": "warehouse.versions",
     "case": "plan.expressions",
     "clip": "signals.clip",
     "cosine_distance": "plan.expressions",
+    "datasets": "catalog",
+    "diff": "catalog",
     "fn": "plan.expressions",
+    "lineage": "catalog",
     "lit": "plan.expressions",
     "mix": "loading.mixing",
     "open_source": "sources",
+    "reproduce": "catalog",
     "signal": "signals",
     "sql_text": "plan.expressions",
+    "tag": "catalog",
+    "tags": "catalog",
+    "trace": "catalog",
+    "untag": "catalog",
+    "version": "catalog",
+    "versions": "catalog",
 }
 
 __all__ = [
@@ -39,15 +63,26 @@ __all__ = [
     "DatasetQuery",
     "FactoryError",
     "Vector",
+    "Version",
     "case",
     "clip",
     "cosine_distance",
+    "datasets",
+    "diff",
     "fn",
+    "lineage",
     "lit",
     "mix",
     "open_source",
+    "reproduce",
     "signal",
     "sql_text",
+    "tag",
+    "tags",
+    "trace",
+    "untag",
+    "version",
+    "versions",
 ]
 
 

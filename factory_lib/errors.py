@@ -1,7 +1,9 @@
 """The tree of errors.
 
 Every error that a user can meet derives from `FactoryError`. Its message says what went wrong and where (dataset,
-version, shard, sample); its hint says what to do next, with the nearest valid value where there is one.
+version, shard, sample); its hint says what to do next, with the nearest valid value where there is one. What a caller
+got wrong is one of Python's own errors, too: `LookupError` where something that was named does not exist, `ValueError`
+where a value cannot be.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ class FactoryError(Exception):
         super().__init__(f"{self.message} {hint}".strip())
 
 
-class SettingsError(FactoryError):
+class SettingsError(FactoryError, ValueError):
     """A setting (environment variable) has a value that cannot be used."""
 
 
-class InvalidName(FactoryError):
+class InvalidName(FactoryError, ValueError):
     """A dataset, version, tag or column name breaks the rules for names."""
 
 
-class NotFound(FactoryError):
+class NotFound(FactoryError, LookupError):
     """Something that was named does not exist."""
 
 
@@ -55,11 +57,11 @@ class ColumnNotFound(NotFound):
     """A query names a column that its input does not have."""
 
 
-class TagExists(FactoryError):
+class TagExists(FactoryError, ValueError):
     """A tag is on another version, and tags do not move by themselves."""
 
 
-class QueryError(FactoryError):
+class QueryError(FactoryError, ValueError):
     """A query cannot be compiled or executed as written."""
 
 

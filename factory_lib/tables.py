@@ -1,9 +1,12 @@
-"""Rows as a table in a terminal."""
+"""Rows as a table: in a terminal, and as Arrow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import json
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -24,6 +27,58 @@ def print_table(table: pa.Table, title: str = "") -> None:
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
         shown.add_row(*map(cell, row))
     Console().print(shown)
+
+
+def arrow_table(kind: type, rows: Iterable[Any]) -> pa.Table:
+    """Dataclass objects as an Arrow table: a column a field, of the type that is written there, also without rows.
+
+    Texts and literals become string, int int64, float float64, sequences list, mappings map, dataclasses struct; what
+    may be anything (`Any`) is JSON text.
+    """
+    arrow_type = _arrow_type(kind)
+    columns = [_as_arrow(row, kind) for row in rows]
+    return pa.Table.from_pylist(columns, pa.schema(list(arrow_type)))
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    plain = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), Any: pa.string()}
+    if kind in plain:
+        return plain[kind]
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return pa.struct([(f.name, _arrow_type(hints[f.name])) for f in dataclasses.fields(kind)])
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return _arrow_type(type(inner[0]))
+    if origin in (Union, types.UnionType):
+        return _arrow_type(_some(inner))
+    if issubclass(origin, Mapping):
+        return pa.map_(_arrow_type(inner[0]), _arrow_type(inner[1]))
+    return pa.list_(_arrow_type(inner[0]))
+
+
+def _as_arrow(value: Any, kind: Any) -> Any:
+    """A value as pyarrow takes it for the type: mappings as pairs, what may be anything as JSON text."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if value is None:
+        return None
+    if kind is Any:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return {f.name: _as_arrow(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(kind)}
+    if origin in (Union, types.UnionType):
+        return _as_arrow(value, _some(inner))
+    if isinstance(value, Mapping):
+        return [(_as_arrow(k, inner[0]), _as_arrow(v, inner[1])) for k, v in value.items()]
+    if origin is not None and isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_arrow(item, inner[0]) for item in value]
+    return value
+
+
+def _some(kinds: Sequence[Any]) -> Any:
+    """X of `X | None`."""
+    return next(kind for kind in kinds if kind is not type(None))
 
 
 def cell(value: Any) -> str:

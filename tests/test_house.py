@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_assets.defs",),
     ("factory_assets.training", "factory_assets.partitions"),
     ("factory_lib.cli", "factory_lib.commands"),
-    ("factory_lib.orchestration",),
+    ("factory_lib.orchestration", "factory_lib.catalog"),
     ("factory_lib.curation", "factory_lib.history"),
     ("factory_lib.query",),
     ("factory_lib.build",),

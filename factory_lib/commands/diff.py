@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+from factory_lib.catalog import diff, version
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, plain, print_json, table
-from factory_lib.history.comparing import Difference, compare
+from factory_lib.history.comparing import Difference
 from factory_lib.history.matching import ShardDifference
-from factory_lib.history.reasons import Reason, reasons
-from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.versions import Version, resolve
+from factory_lib.history.reasons import Reason
+from factory_lib.warehouse.versions import Version
 
 _LISTED_SHARDS = 20
 _LISTED_REASONS = 12
@@ -34,21 +34,19 @@ def diff_command(before: str, after: str, shards: bool, as_json: bool) -> None:
 
     Samples are matched by sample_id within their shard. Shards that both versions share are not read.
     """
-    wh = warehouse()
-    first, second = resolve(wh, before), resolve(wh, after)
-    found = compare(first, second)
-    why = reasons(first, second)
+    first, second = version(before), version(after)
+    found = diff(first, second)
     if as_json:
-        print_json(_as_json(found, why))
+        print_json(_as_json(found))
         return
     _print_totals(found, first, second)
     _print_shards(found.shards if shards else found.shards[:_LISTED_SHARDS], len(found.shards))
-    _print_reasons(why, found.is_empty)
+    _print_reasons(found.reasons, found.is_empty)
 
 
-def _as_json(found: Difference, why: list[Reason]) -> dict[str, object]:
+def _as_json(found: Difference) -> dict[str, object]:
     totals = {name: getattr(found, name) for name in ("added", "removed", "changed", "moved")}
-    return {**plain(found), **totals, "columns": found.columns, "is_same": found.is_empty, "reasons": why}
+    return {**plain(found), **totals, "columns": found.columns, "is_same": found.is_empty}
 
 
 def _print_totals(found: Difference, first: Version, second: Version) -> None:
@@ -95,7 +93,7 @@ def _print_shards(shards: Sequence[ShardDifference], total: int) -> None:
         out.print(f"… and {total - len(shards):,} more: --shards lists them.")
 
 
-def _print_reasons(why: list[Reason], is_same: bool) -> None:
+def _print_reasons(why: Sequence[Reason], is_same: bool) -> None:
     if not why:
         return
     out = console()

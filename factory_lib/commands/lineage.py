@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from factory_lib.catalog import lineage
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
 from factory_lib.history.drawing import Box, boxes, label, mermaid
-from factory_lib.history.lineage import Lineage, lineage
-from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.versions import resolve
+from factory_lib.history.lineage import Lineage
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -32,7 +31,7 @@ def lineage_command(version: str, as_mermaid: bool, as_json: bool) -> None:
     """
     if as_mermaid and as_json:
         raise click.UsageError("--mermaid and --json exclude each other.")
-    found = lineage(resolve(warehouse(), version))
+    found = lineage(version)
     if as_json:
         print_json({**vars(found), "versions": list(found.versions.values())})
     elif as_mermaid:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 
+from factory_lib.catalog import summaries
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows, say, seconds, size, when
-from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries, version_summaries
+from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.names import parse_ref
-from factory_lib.warehouse.versions import resolve
 
 
 @command(
@@ -24,15 +23,11 @@ def ls_command(dataset: str | None, as_json: bool) -> None:
 
     SIZE is that of the latest version, with what it shares with others; ADDED is what the versions added on disk.
     """
-    wh = warehouse()
     if dataset is None:
-        datasets = dataset_summaries(wh)
+        datasets = dataset_summaries(warehouse())
         print_json(datasets) if as_json else _print_datasets(datasets)
         return
-    name = parse_ref(dataset).dataset
-    versions = version_summaries(wh, name)
-    if not versions:
-        resolve(wh, name)  # says what there is instead
+    versions = summaries(dataset)
     print_json(versions) if as_json else _print_versions(versions)
 
 

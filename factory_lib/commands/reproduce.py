@@ -7,11 +7,10 @@ from contextlib import nullcontext
 
 import click
 
+from factory_lib.catalog import reproduce
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, print_json, print_rows, say, seconds
 from factory_lib.progress import log_lines, reporting
-from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.versions import resolve
 
 _NAMED = 20
 """Equal shards are counted; so many of the others are listed."""
@@ -32,14 +31,12 @@ def reproduce_command(version: str, as_json: bool) -> None:
 
     Exit code 0 when all shards are equal, 1 when some differ or cannot be made again.
     """
-    from factory_lib.history.reproducing import Reproduction, reproduce
     from factory_lib.signals.declared import project_folders
 
     # Signals are imported by name: those of the project, too.
     sys.path += [folder for folder in project_folders() if folder not in sys.path]
-    asked = resolve(warehouse(), version)
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
-        found: Reproduction = reproduce(asked, say)
+        found = reproduce(version, say)
     if as_json:
         counts = {v.replace(" ", "_"): found.count(v) for v in ("equal", "different", "not reproducible")}
         print_json({**vars(found), "is_equal": found.is_equal, **counts})

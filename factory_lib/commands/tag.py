@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import click
 
+from factory_lib import catalog
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, print_rows, say, when
-from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.names import parse_ref
-from factory_lib.warehouse.tags import all_tags, delete_tag, set_tag
-from factory_lib.warehouse.versions import resolve
 
 
 @command(
@@ -33,9 +31,8 @@ def tag_command(version: str | None, tag: str | None, force: bool, delete: bool,
     elif version is None or tag is None:
         _list(version, as_json)
     else:
-        wh = warehouse()
-        found = resolve(wh, version)
-        changed = set_tag(wh, found.dataset, str(found), found.uuid, tag, force=force)
+        found = catalog.version(version)
+        changed = catalog.tag(found, tag, force=force)
         if as_json:
             print_json({"tag": f"{found.dataset}@{tag}", "version": str(found), "changed": changed})
         else:
@@ -47,7 +44,7 @@ def _delete(version: str | None, tag: str | None, as_json: bool) -> None:
     name = tag or (ref.tag if ref else None)
     if ref is None or name is None:
         raise click.UsageError("Which tag? factory tag --delete laion@icml")
-    gone = delete_tag(warehouse(), ref.dataset, name)
+    gone = catalog.untag(f"{ref.dataset}@{name}")
     if as_json:
         print_json({"deleted": str(gone), "version": gone.version})
     else:
@@ -55,9 +52,7 @@ def _delete(version: str | None, tag: str | None, as_json: bool) -> None:
 
 
 def _list(version: str | None, as_json: bool) -> None:
-    wh = warehouse()
-    dataset = resolve(wh, version).dataset if version else None
-    found = [tag for tags in all_tags(wh, dataset).values() for tag in tags.values()]
+    found = catalog.tag_list(version)
     if as_json:
         print_json([{"tag": str(t), "version": t.version, "since": t.since} for t in found])
     elif not found:

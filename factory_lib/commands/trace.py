@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import click
 
+from factory_lib.catalog import trace
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
-from factory_lib.history.tracing import Step, Trace, trace
+from factory_lib.history.tracing import Step, Trace
 from factory_lib.tables import cell
-from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.versions import resolve
 
 
 @command(
@@ -28,7 +27,7 @@ def trace_command(dataset: str, sample: str, as_json: bool) -> None:
     SAMPLE is its key or sample_id, DATASET a version, or a name for the latest. Shows where the bytes are, what each
     stage computed, and which stage dropped it and by which condition.
     """
-    found = trace(resolve(warehouse(), dataset), sample)
+    found = trace(dataset, sample)
     if as_json:
         print_json({**vars(found), "is_kept": found.is_kept, "dropped_by": found.dropped_by})
         return

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from factory_lib.history.matching import Matching, Resharded, ShardDifference
+from factory_lib.tables import arrow_table
 from factory_lib.warehouse.versions import Version
+
+if TYPE_CHECKING:
+    from factory_lib.history.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Difference:
         shards: the shards that differ, in order of their names.
         shards_alike: how many do not.
         resharded: samples of shards that only the first version has which are in shards that only the second has.
+        reasons: what explains it, what concerns most shards first, where that was asked for (`reasons.explained`).
     """
 
     before: str
@@ -36,6 +44,7 @@ class Difference:
     shards: Sequence[ShardDifference]
     shards_alike: int
     resharded: Resharded
+    reasons: Sequence[Reason] = ()
 
     @property
     def added(self) -> int:
@@ -70,6 +79,10 @@ class Difference:
     def is_empty(self) -> bool:
         """Whether the versions have the same samples, values and columns."""
         return not (self.shards or self.columns_added or self.columns_dropped or self.columns_retyped)
+
+    def to_arrow(self) -> pa.Table:
+        """One row a shard that differs: its rows before and after, and what became of them."""
+        return arrow_table(ShardDifference, self.shards)
 
 
 def compare(before: Version, after: Version) -> Difference:

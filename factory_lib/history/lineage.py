@@ -11,7 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import pyarrow as pa
+
 from factory_lib.history.origins import known_versions, read_records
+from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.provenance import Provenance
@@ -74,6 +77,10 @@ class Lineage:
     versions: dict[str, Ancestor] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
+
+    def to_arrow(self) -> pa.Table:
+        """One row a link: what was made of what, and of how many shards."""
+        return arrow_table(Link, self.links)
 
 
 def lineage(version: Version) -> Lineage:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factory_lib.fingerprints.components import other_way
-from factory_lib.history.comparing import differing_shards
+from factory_lib.history.comparing import Difference, compare, differing_shards
 from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
 from factory_lib.plan.writing import LONG
 from factory_lib.warehouse import provenance
@@ -39,6 +39,11 @@ class Reason:
     before: str = ""
     after: str = ""
     version: str = ""
+
+
+def explained(before: Version, after: Version) -> Difference:
+    """How two versions differ, and why."""
+    return replace(compare(before, after), reasons=reasons(before, after))
 
 
 def reasons(before: Version, after: Version) -> list[Reason]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from factory_lib.build.narrowing import changed_members, narrowed, pending_origins
 from factory_lib.build.pending import Ledger, settle
 from factory_lib.build.recipes import NotReproducible, Prepared, RecipeReader
@@ -22,6 +24,7 @@ from factory_lib.history.matching import Matching, ShardDifference
 from factory_lib.history.origins import known_versions, read_records
 from factory_lib.plan.sql import Rendering, TableSource
 from factory_lib.redaction import without_credentials
+from factory_lib.tables import arrow_table
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.derive import conform, derive
@@ -77,6 +80,10 @@ class Reproduction:
     def count(self, verdict: Verdict) -> int:
         """How many shards there are of a verdict."""
         return sum(shard.verdict == verdict for shard in self.shards)
+
+    def to_arrow(self) -> pa.Table:
+        """One row a shard: whether it came out equal, what differs, and why."""
+        return arrow_table(ShardOutcome, self.shards)
 
 
 def reproduce(version: Version, say: Callable[[str], None] = lambda _: None) -> Reproduction:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from factory_lib.history.finding import find_sample
 from factory_lib.history.life import Failure, Mention, Stop, life, pointers_of
 from factory_lib.history.lineage import lineage
 from factory_lib.history.spans import Span, spans
+from factory_lib.tables import arrow_table
 from factory_lib.warehouse.derive import SYSTEM
 from factory_lib.warehouse.versions import Version
 
@@ -81,6 +84,10 @@ class Trace:
         """The version in whose making it went; None when it is there, or nothing is left that could tell."""
         last = max((i for i, step in enumerate(self.steps) if step.is_there), default=None)
         return None if self.is_kept or last is None else self.steps[last + 1].version
+
+    def to_arrow(self) -> pa.Table:
+        """One row a step, the source first; values are JSON text."""
+        return arrow_table(Step, self.steps)
 
 
 def trace(version: Version, sample: str) -> Trace:

@@ -91,7 +91,9 @@ def _set(warehouse: Warehouse, dataset: str, version: str, uuid: str, tag: str, 
             return True
         before = after
     where = before.version if before else "gone again"
-    raise TagExists(f"{dataset}@{tag} is {where} already.", "Move it with --force, or choose another tag.")
+    raise TagExists(
+        f"{dataset}@{tag} is {where} already.", "Move it with --force (in Python force=True), or choose another tag."
+    )
 
 
 def delete_tag(warehouse: Warehouse, dataset: str, tag: str) -> Tag:

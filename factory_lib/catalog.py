@@ -1,0 +1,160 @@
+"""The catalog from Python: which datasets and versions there are, what became of what, and why.
+
+The commands print what these functions return. A version is named as everywhere: `laion` (its latest), `laion.v3`,
+`laion@icml`, or is a `Version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from factory_lib.errors import InvalidName
+from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries, version_summaries
+from factory_lib.tables import arrow_table
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.names import parse_ref
+from factory_lib.warehouse.tags import Tag, all_tags, delete_tag, set_tag, tags_of
+from factory_lib.warehouse.versions import Version, resolve
+
+if TYPE_CHECKING:  # what only some of the functions need is imported by these: `factory ls` is quick
+    from factory_lib.history.comparing import Difference
+    from factory_lib.history.lineage import Lineage
+    from factory_lib.history.reproducing import Reproduction
+    from factory_lib.history.tracing import Trace
+
+
+def version(name: str | Version) -> Version:
+    """The version that a name means: rows, columns, shards, provenance.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such dataset, version or tag.
+    """
+    return name if isinstance(name, Version) else resolve(warehouse(), name)
+
+
+def datasets() -> pa.Table:
+    """All datasets by name: latest version, how many there are, rows, bytes, tags."""
+    return arrow_table(DatasetSummary, dataset_summaries(warehouse()))
+
+
+def versions(dataset: str) -> pa.Table:
+    """The versions of a dataset, the oldest first: rows, shards, how it is stored, what it added and is made of, tags.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    return arrow_table(VersionSummary, summaries(dataset))
+
+
+def summaries(dataset: str) -> list[VersionSummary]:
+    """What `versions` makes a table of."""
+    name = parse_ref(dataset).dataset
+    found = version_summaries(warehouse(), name)
+    if not found:
+        resolve(warehouse(), name)  # says what there is instead
+    return found
+
+
+def diff(before: str | Version, after: str | Version) -> Difference:
+    """How two versions differ, of one dataset or of two, by shard and by column, and what explains it.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+    """
+    from factory_lib.history.reasons import explained
+
+    return explained(version(before), version(after))
+
+
+def lineage(name: str | Version) -> Lineage:
+    """What a version was made of, up to the sources.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+    """
+    from factory_lib.history.lineage import lineage as ancestry
+
+    return ancestry(version(name))
+
+
+def trace(name: str | Version, sample: str | int) -> Trace:
+    """One sample on its way to a version: where its bytes are, what each stage computed, which one dropped it and why.
+
+    Args:
+        sample: its key or `sample_id`. It need not be in the version: it may have been dropped on the way.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+        NotFound: no such sample is in the version nor in what that was made of.
+        QueryError: several samples have that key.
+    """
+    from factory_lib.history.tracing import trace as followed
+
+    return followed(version(name), str(sample))
+
+
+def reproduce(name: str | Version, say: Callable[[str], None] = lambda _: None) -> Reproduction:
+    """Make a version again from its provenance, under a name that goes again, and compare shard by shard.
+
+    Args:
+        say: told what is going on.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+    """
+    from factory_lib.history.reproducing import reproduce as again
+
+    return again(version(name), say)
+
+
+def tag(name: str | Version, tag: str, *, force: bool = False) -> bool:
+    """Give a version a tag: from then on `laion@icml` is that version.
+
+    Args:
+        force: move the tag when another version has it.
+
+    Returns:
+        Whether that changed anything.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+        InvalidName: there can be no such tag.
+        TagExists: another version has it.
+    """
+    found = version(name)
+    return set_tag(warehouse(), found.dataset, str(found), found.uuid, tag, force=force)
+
+
+def untag(name: str) -> Tag:
+    """Take a tag away, named as `laion@icml`; the version stays.
+
+    Returns:
+        What it was.
+
+    Raises:
+        InvalidName: the name has no tag.
+        VersionNotFound: the dataset has no such tag.
+    """
+    ref = parse_ref(name)
+    if ref.tag is None:
+        raise InvalidName(f"{name!r} names no tag.", "Write laion@icml.")
+    return delete_tag(warehouse(), ref.dataset, ref.tag)
+
+
+def tags(dataset: str | None = None) -> pa.Table:
+    """The tags of all datasets, or of one: which version each is on, and since when.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    return arrow_table(Tag, tag_list(dataset))
+
+
+def tag_list(dataset: str | None = None) -> list[Tag]:
+    """What `tags` makes a table of."""
+    if dataset is None:
+        return [one for found in all_tags(warehouse()).values() for one in found.values()]
+    return list(tags_of(warehouse(), version(dataset).dataset).values())
