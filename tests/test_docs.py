@@ -1,0 +1,263 @@
+"""The documentation: whatever can be used is told, and whatever is told is there."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import inspect
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import factory_lib
+import factory_lib.curation
+import factory_lib.signals
+from factory_lib import DatasetQuery, signal
+from factory_lib.cli import factory
+from factory_lib.orchestration.stage import stage
+from factory_lib.signals import Signal
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+PACKAGES = ("factory_lib", "factory_assets")
+FOREIGN = frozenset(
+    """arrayMap hex import_module write_bytes Array LowCardinality Tuple DataLoader StatefulDataLoader __subclasses__ fn
+    prepare""".split()
+)
+"""What the pages call that others made."""
+
+
+def code(text: str) -> list[str]:
+    """What a page sets in code font, in a line and in blocks."""
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    return blocks + spans(text)
+
+
+def spans(text: str) -> list[str]:
+    return [s.replace(r"\|", "|") for s in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+
+
+def told(page: str | None = None) -> set[str]:
+    """The words in code font of a page, or of all."""
+    texts = PAGES.values() if page is None else [PAGES[page]]
+    return {word for text in texts for one in code(text) for word in re.findall(r"\w+", one)}
+
+
+# What can be used is told ----------------------------------------------------------------------------------------
+
+
+def test_exports_are_documented() -> None:
+    assert set(factory_lib.__all__) - told() == set()
+    assert set(factory_lib.curation.__all__) - told("docs/curation.md") == set()
+
+
+def test_verbs_are_documented() -> None:
+    def is_old(member: Any) -> bool:
+        return "warn_renamed" in inspect.getsource(member)
+
+    public = {
+        name
+        for name, member in vars(DatasetQuery).items()
+        if not name.startswith("_") and not (inspect.isfunction(member) and is_old(member))
+    }
+    assert "update" not in public
+    assert "refresh" in public
+    assert public - {"block", "python"} - told("docs/queries.md") == set()
+
+
+def test_arguments_of_decorators_are_documented() -> None:
+    for decorator, page in ((signal, "docs/signals.md"), (stage, "docs/graph.md")):
+        names = {n for n in inspect.signature(decorator).parameters if n != "target"}
+        assert names - told(page) == set()
+
+
+def bundled_signals() -> set[str]:
+    found = set()
+    for module in pkgutil.iter_modules(factory_lib.signals.__path__):
+        members = vars(importlib.import_module(f"factory_lib.signals.{module.name}"))
+        found |= {f"signals.{module.name}.{name}" for name, one in members.items() if isinstance(one, Signal)}
+    return found
+
+
+def test_bundled_signals_are_documented() -> None:
+    assert {"signals.hashes.phash", "signals.clip.encode_text"} <= bundled_signals()
+    assert bundled_signals() - set(spans(PAGES["docs/signals.md"])) == set()
+
+
+def settings() -> set[str]:
+    """Variables that the settings read."""
+    tree = ast.parse((ROOT / "factory_lib" / "settings.py").read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return {text for text in texts if re.fullmatch(r"FACTORY_[A-Z_]+", text)}
+
+
+def test_settings_are_documented_and_those_documented_exist() -> None:
+    assert "FACTORY_HOME" in settings()
+    assert settings() - set(spans(PAGES["README.md"])) == set()
+    for page, text in PAGES.items():
+        assert set(re.findall(r"FACTORY_[A-Z_]+", text)) <= settings(), page
+
+
+@cache
+def commands() -> dict[str, click.Command]:
+    """Every command by the words that call it; those that other packages bring as the project declares them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, click.Command] = {}
+    for name, where in project["entry-points"]["dataset_factory.commands"].items():
+        module, _, attribute = where.partition(":")
+        found[f"factory {name}"] = getattr(importlib.import_module(module), attribute)
+    context = click.Context(factory)
+    for name in set(factory.list_commands(context)) - {words.split()[1] for words in found}:
+        one = factory.get_command(context, name)
+        assert one is not None
+        inner = one.commands if isinstance(one, click.Group) else {}
+        found |= {f"factory {name} {word}": command for word, command in inner.items()} or {f"factory {name}": one}
+    return found
+
+
+def test_commands_and_their_options_are_documented_and_those_documented_exist() -> None:
+    """The page says of each option what `--help` says."""
+    sections = re.split(r"^## ", PAGES["docs/commands.md"], flags=re.MULTILINE)[1:]
+    seen = set()
+    for section in sections:
+        title, _, body = section.partition("\n")
+        words = title.strip("`").split()
+        name = next(n for n in (" ".join(words[:3]), " ".join(words[:2])) if n in commands())
+        seen.add(name)
+        command = commands()[name]
+        rows = dict(re.findall(r"^\| (`-.*?`) \| (.*) \|$", body, re.MULTILINE))
+        options = {re.findall(r"(-[\w-]+)", names)[-1]: text.replace(r"\|", "|") for names, text in rows.items()}
+        helped = {
+            one.opts[-1]: one.help or ""
+            for one in command.params
+            if isinstance(one, click.Option) and not one.hidden and one.opts[-1] not in ("--json", "--debug")
+        }
+        assert options.keys() == helped.keys(), name
+        assert [n for n in helped if not options[n].startswith(helped[n])] == [], name
+        given = {one.make_metavar(click.Context(command)) for one in command.params if isinstance(one, click.Argument)}
+        assert {one.strip("[].") for one in title.strip("`")[len(name) :].partition("--")[0].split()} == {
+            one.strip("[].") for one in given
+        }, name
+    assert seen == set(commands())
+
+
+# What is told is there -------------------------------------------------------------------------------------------
+
+
+@cache
+def defined() -> set[str]:
+    """Names of functions, classes, arguments and variables in the packages and in the pages' blocks."""
+    texts = [path.read_text() for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    texts += [block for text in PAGES.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    found = re.findall(r"\b(?:def|class) (\w+)|\b(\w+)(?=:| = )", "\n".join(texts))
+    return {*dir(builtins), *(name for pair in found for name in pair)}
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    """Functions and methods that code calls, and the arguments that it names; functions of ClickHouse left out."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from (word.arg for word in node.keywords if word.arg and not _is_free(node.func))
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) != "fn":
+                yield node.func.attr
+
+
+def _is_free(function: ast.expr) -> bool:
+    """Whether a call takes any names: those of new columns."""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in ("select", "mutate", "rename", "agg", "group_by", "run") or name in FOREIGN
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_called_exists(page: str) -> None:
+    for text in spans(PAGES[page]):
+        try:
+            tree = ast.parse(re.sub(r"^@", "", text).replace("(…)", "()").replace("…", "..."))
+        except SyntaxError:  # no Python
+            names = re.findall(r"^(\w+)=$", text)
+        else:
+            names = list(called(tree))
+        assert set(names) <= defined() | FOREIGN, text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_files_and_links_exist(page: str) -> None:
+    rooms = {path.stem for path in (ROOT / "factory_lib").iterdir()}
+    for text in spans(PAGES[page]):
+        if re.fullmatch(r"[a-z_]+(\.(?!json|log|lock)\w+)+", text) and (
+            text.startswith(PACKAGES) or text.partition(".")[0] in rooms
+        ):
+            found = _resolved(text if text.startswith(PACKAGES) else f"factory_lib.{text}")
+            assert found or (ROOT / "factory_lib" / text).exists() or (ROOT / text).exists(), text
+        elif re.fullmatch(r"[\w.-]+(/[\w.-]+)*(\.(py|xml|sql)|/)", text) and text.partition("/")[0] in _folders():
+            assert (ROOT / text).exists() or (ROOT / "factory_lib" / text).exists(), text
+    for node in (
+        node
+        for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+        for node in ast.walk(ast.parse(block))
+    ):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGES):
+            assert all(_resolved(f"{node.module}.{alias.name}") for alias in node.names), ast.unparse(node)
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if not link.startswith("http"):
+            path, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / path if path else ROOT / page
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target.read_text()), link
+
+
+@cache
+def _folders() -> set[str]:
+    places = (ROOT, ROOT / "factory_lib")
+    return {path.name for place in places for path in place.iterdir() if path.is_dir()}
+
+
+def _resolved(name: str) -> bool:
+    """Whether there is a module or a member of one of that dotted name."""
+    module, _, member = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return bool(module) and (hasattr(importlib.import_module(module), member) if _is_module(module) else False)
+    return True
+
+
+def _is_module(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("page", ["queries", "signals", "curation", "graph"])
+def test_the_pages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from factory_assets.demo.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=40, shards=1)
+    DatasetQuery.from_source(str(folder.path)).save("laion")
+    monkeypatch.setenv("FACTORY_WORKERS", "1")
+    names: dict[str, Any] = {"__name__": page}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGES[f"docs/{page}.md"], re.DOTALL)):
+        file = tmp_path / f"{page}_{number}.py"
+        file.write_text(block)
+        exec(compile(block, str(file), "exec"), names)
