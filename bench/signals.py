@@ -64,8 +64,8 @@ def main() -> None:
 def compare(spans: list[list[Span]], size: int, options: argparse.Namespace) -> None:
     """The mean of every picture, by bare processes and by the engine, in turns."""
     from bench.report import print_report
+    from factory_lib.compute.pool import stop_workers
     from factory_lib.signals import signal
-    from factory_lib.signals.pool import stop_workers
 
     mean = signal(mean_of, name="mean")
     rows = rows_of(spans)
@@ -145,7 +145,8 @@ def mean_of(image: Image.Image) -> float:
 
 def run(signals: Signal | Sequence[Signal], rows: Sequence[pa.RecordBatch], workers: int) -> int:
     """Compute signals over rows; returns how many values there are."""
-    from factory_lib.signals import Signal, compute
+    from factory_lib.compute.run import compute
+    from factory_lib.signals import Signal
 
     given = [signals] if isinstance(signals, Signal) else list(signals)
     return sum(batch.num_rows for batch in compute(given, rows, workers=workers, on_error="raise"))

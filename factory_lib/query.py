@@ -202,7 +202,7 @@ class DatasetQuery:
                 "raise": it ends the run.
         """
         from factory_lib.build.computing import SignalRows
-        from factory_lib.signals.reading import check_pointers
+        from factory_lib.signals.inputs import check_pointers
         from factory_lib.signals.signal import Signal
 
         for signal in signals:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from factory_lib.signals import Signal, engine, pool, signal
+from factory_lib.compute import pool, run
+from factory_lib.signals import Signal, signal
 
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 
@@ -54,8 +55,8 @@ def table(batches: Iterator[pa.RecordBatch]) -> pa.Table:
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes and several tasks for few rows."""
-    monkeypatch.setattr(engine, "SMALL_ROWS", 0)
-    monkeypatch.setattr(engine, "TASK_ROWS", 8)
+    monkeypatch.setattr(run, "SMALL_ROWS", 0)
+    monkeypatch.setattr(run, "TASK_ROWS", 8)
 
 
 @pytest.fixture(scope="module", autouse=True)

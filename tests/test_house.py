@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.query",),
     ("factory_lib.build",),
     ("factory_lib.loading", "factory_lib.tables"),
+    ("factory_lib.compute",),
     ("factory_lib.signals",),
     ("factory_lib.sources", "factory_lib.engine"),
     ("factory_lib.warehouse",),

@@ -325,7 +325,7 @@ def test_errors_name_the_nearest_right_thing(base: DatasetQuery) -> None:
 def test_bytes_are_read_where_pointers_point_and_something_is_delivered(engine: None) -> None:
     from factory_lib.curation.duplicates import near_duplicates
     from factory_lib.signals.hashes import phash
-    from factory_lib.signals.reading import computable
+    from factory_lib.signals.inputs import computable
     from factory_lib.signals.text import caption_stats
 
     pointer = {"uri": "/nowhere", "offset": 0, "size": 1}

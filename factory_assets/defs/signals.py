@@ -6,7 +6,7 @@ from factory_lib.query import DatasetQuery
 from factory_lib.signals import clip
 from factory_lib.signals.hashes import dhash, phash
 from factory_lib.signals.image import image_header, quality
-from factory_lib.signals.reading import computable
+from factory_lib.signals.inputs import computable
 from factory_lib.signals.text import caption_stats
 from factory_lib.signals.thumbnails import thumbnail
 

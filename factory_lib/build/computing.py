@@ -21,11 +21,11 @@ from factory_lib.build.reuse.identity import Reads
 from factory_lib.build.reuse.inputs import inputs_of
 from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.takeover import take_over
+from factory_lib.compute.reading import PREFIX
 from factory_lib.errors import CommitError
 from factory_lib.plan.sql import Block, Rendering, tables
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import done, track
-from factory_lib.signals.content import PREFIX
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import waves
@@ -155,7 +155,7 @@ class SignalRows(Origin):
         Returns:
             How many values were computed.
         """
-        from factory_lib.signals.engine import compute
+        from factory_lib.compute.run import compute
 
         wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
         signals = [one.signal for one in wanted]

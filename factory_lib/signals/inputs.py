@@ -7,9 +7,9 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ import pyarrow as pa
 from factory_lib.errors import SignalError, nearest
 from factory_lib.signals.member import Member
 from factory_lib.signals.outputs import without_none
+
+if TYPE_CHECKING:
+    from factory_lib.signals.signal import Signal
 
 Kind = Literal["value", "bytes", "image", "member"]
 """`value`: the column's value; `bytes`: bytes of the member that the pointer column names; `image`: that member decoded
@@ -162,3 +165,41 @@ def _function_of(target: Any) -> Any:
         code = inspect.unwrap(code.func)
     code = getattr(code, "__func__", code)
     return code if inspect.isfunction(code) else getattr(type(code), "__call__", code)  # noqa: B004 - the function itself is wanted
+
+
+def computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> list[Signal]:
+    """Of some signals those whose columns are there: samples may have no captions, or no pictures.
+
+    Args:
+        signals: some signals.
+        columns: column -> ClickHouse type. A table may have a text that it calls `image`, and no pictures.
+    """
+    from factory_lib.warehouse.arrow_types import is_pointer
+
+    there = [one for one in signals if {given.column for given in one.inputs} <= columns.keys()]
+    return [one for one in there if all(is_pointer(columns[name]) for name in one.members)]
+
+
+def check_pointers(one: Signal, kinds: Mapping[str, str]) -> None:
+    """Raise where a signal reads the bytes of a column that points at none.
+
+    Args:
+        one: the signal.
+        kinds: column -> ClickHouse type.
+
+    Raises:
+        SignalError: names the column.
+    """
+    from factory_lib.warehouse.arrow_types import is_pointer
+
+    for name in one.members:
+        if not is_pointer(kinds[name]):
+            raise no_pointer(one, name, kinds[name])
+
+
+def no_pointer(one: Signal, column: str, kind: object) -> SignalError:
+    """The error of a signal that reads bytes where a column points at none."""
+    return SignalError(
+        f"Signal {one.name!r} reads the bytes that {column!r} points at, but that column is {kind}.",
+        "Pointer columns are structs of uri, offset and size.",
+    )

@@ -216,7 +216,7 @@ class Signal:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by reference where its module can be imported and still holds it.
 
-        The user's signals go to workers by value: see `travel`.
+        The user's signals go to workers by value: see `compute.travel`.
         """
         module, attribute = self._home
         if module != "__main__" and getattr(sys.modules.get(module), attribute, None) is self:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member, silent_decoding
 from factory_lib.signals.outputs import Vector
-from factory_lib.signals.signal import Signal
 from factory_lib.signals.task import describe
 from factory_lib.signals.use import using
+
+if TYPE_CHECKING:
+    from factory_lib.signals.signal import Signal
 
 
 def compute_one(signal: Signal, values: tuple[Any, ...]) -> Any:

@@ -302,7 +302,7 @@ def test_nothing_is_left_and_nothing_is_shown_when_it_is_interrupted(
         assert set(datasets(warehouse())) == {"laion", "measured"}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("factory_lib.signals.engine.compute", interrupted)
+    monkeypatch.setattr("factory_lib.compute.run.compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reproduce(version)
     assert seen[0]

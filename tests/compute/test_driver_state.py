@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.process import restore, taken
 from factory_lib.signals import signal
-from factory_lib.signals.engine import compute
 from factory_lib.signals.fingerprint import FingerprintWarning
 
 MODULES = {

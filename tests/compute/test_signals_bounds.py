@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, fn
+from factory_lib.compute import dispatch, reading, run
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
-from factory_lib.signals import compute, dispatch, engine, reading, signal
+from factory_lib.signals import signal
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.names import STAGING
 from tests.signal_rows import dying, no_workers_left, packed, table
@@ -22,8 +24,8 @@ ENDLESS = "a" * 40 + "!"
 
 @pytest.fixture(autouse=True)
 def _by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "SMALL_ROWS", 0)
-    monkeypatch.setattr(engine, "TASK_ROWS", 32)
+    monkeypatch.setattr(run, "SMALL_ROWS", 0)
+    monkeypatch.setattr(run, "TASK_ROWS", 32)
 
 
 @pytest.mark.parametrize(("ordered", "batch"), [(True, 0), (False, 4)])

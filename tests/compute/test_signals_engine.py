@@ -15,8 +15,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from factory_lib.compute import pool, reading, run
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
-from factory_lib.signals import Member, Vector, compute, engine, pool, reading, signal
+from factory_lib.signals import Member, Vector, signal
 from factory_lib.signals.hashes import dhash, phash, sha256
 from factory_lib.signals.image import image_header
 from factory_lib.storage.store import store
@@ -43,7 +45,7 @@ def test_values_and_errors_in_this_process(tmp_path: Path) -> None:
     assert found["words"].to_pylist() == [0, 1, 2, None, 4, 5]
     assert found["words_error"].to_pylist() == [None, None, None, "no caption", None, None]
     assert found.schema.field("red").type == pa.int64()
-    assert engine.output_schema([red, words]) == found.schema.remove(0).remove(0).remove(0)
+    assert run.output_schema([red, words]) == found.schema.remove(0).remove(0).remove(0)
 
 
 def test_processes_give_what_this_process_gives(tmp_path: Path, small_tasks: None) -> None:
@@ -69,7 +71,7 @@ def test_few_rows_and_one_worker_start_no_process(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(subprocess, "Popen", None)
     rows = packed(tmp_path / "a", [jpeg(number) for number in range(20)])
     assert set(table(compute([process_id], [rows], workers=4))["process_id"].to_pylist()) == {os.getpid()}
-    monkeypatch.setattr(engine, "SMALL_ROWS", 0)
+    monkeypatch.setattr(run, "SMALL_ROWS", 0)
     assert set(table(compute([process_id], [rows], workers=1))["process_id"].to_pylist()) == {os.getpid()}
     assert table(compute([words], [rows], workers=4)).num_rows == 20
 
@@ -77,8 +79,8 @@ def test_few_rows_and_one_worker_start_no_process(tmp_path: Path, monkeypatch: p
 def test_signals_of_columns_move_to_processes_when_they_take_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "LIGHT_SECONDS", 0.0)
-    monkeypatch.setattr(engine, "LIGHT_TASK_ROWS", 5)
+    monkeypatch.setattr(run, "LIGHT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "LIGHT_TASK_ROWS", 5)
     where = signal(
         lambda caption: os.getpid(), name="where_it_ran", output=int, inputs={"caption": (("caption", int | None))}
     )

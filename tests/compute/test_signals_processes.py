@@ -14,8 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
-from factory_lib.signals import compute, signal
+from factory_lib.signals import signal
 from tests.signal_rows import dying, jpeg, no_workers_left, packed, process_id, red, small_tasks, table
 
 __all__ = ["no_workers_left", "small_tasks"]
@@ -123,7 +124,8 @@ def test_a_script_without_a_main_guard_and_its_lambdas_run_in_processes(tmp_path
         import os, sys
         import pyarrow as pa
         from PIL import Image
-        from factory_lib.signals import compute, signal
+        from factory_lib.compute.run import compute
+        from factory_lib.signals import signal
 
         print("imported", __name__)
         OFFSET = 5

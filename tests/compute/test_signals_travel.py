@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from factory_lib.compute.pool import stop_workers
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
-from factory_lib.signals import Signal, compute, signal
-from factory_lib.signals.pool import stop_workers
+from factory_lib.signals import Signal, signal
 
 HELPER = """
 import functools

@@ -259,7 +259,7 @@ def test_a_hash_holds_the_signs_of_the_lowest_frequencies() -> None:
 def test_copies_of_the_test_data_are_found_and_nothing_else(engine: None, shared_data: Path) -> None:
     with (shared_data / "near_dups" / "groundtruth.csv").open() as file:
         truth = list(csv.DictReader(file))
-    from factory_lib.signals import compute
+    from factory_lib.compute.run import compute
     from tests.signals.test_signals_bundled import rows_of
 
     paths = [shared_data / "near_dups" / "images" / row["file"] for row in truth]

@@ -19,9 +19,9 @@ import cloudpickle
 import PIL.Image
 import pytest
 
+from factory_lib.compute.travel import packed, unpacked
 from factory_lib.fingerprints.components import unequal
 from factory_lib.signals.fingerprint import FingerprintWarning, walk_of
-from factory_lib.signals.travel import packed, unpacked
 from tests import staleness_kinds as kinds
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "cases"

@@ -17,8 +17,9 @@ from PIL import Image
 
 from factory_assets.demo.rendered.draw import render
 from factory_assets.demo.rendered.scene import Scene
+from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
-from factory_lib.signals import clip, compute
+from factory_lib.signals import clip
 from factory_lib.signals.checkpoint import BUNDLED, file_digest, resolve
 from factory_lib.signals.clip import Clip
 from tests.clip_checkpoint import save_random_clip

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from factory_lib.signals import compute
+from factory_lib.compute.run import compute
 from factory_lib.signals.hashes import dhash, phash, pixel_md5, sha256
 from factory_lib.signals.image import image_header, quality
 from factory_lib.signals.text import caption_stats

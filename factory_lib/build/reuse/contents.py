@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 from factory_lib.build.reuse.files import etags
 from factory_lib.build.reuse.identity import Reads, Rows
 from factory_lib.build.reuse.inputs import Inputs
+from factory_lib.compute.reading import PREFIX, Plan, hash_column, read_members, tasks
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.settings import settings
-from factory_lib.signals.content import PREFIX, hash_column
-from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import record_contents
 

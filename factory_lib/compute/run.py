@@ -1,4 +1,4 @@
-"""The signal engine: Arrow batches of rows in, Arrow batches of values out."""
+"""Signals over rows: Arrow batches of rows in, Arrow batches of values out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Literal
 
 import pyarrow as pa
 
+from factory_lib.compute.dispatch import Task
+from factory_lib.compute.pool import borrowed_pool
+from factory_lib.compute.reading import IDENTITY, Plan, Read, read_members, tasks
+from factory_lib.compute.rows import Running, compute_task, failed_task
+from factory_lib.compute.watching import Slot, interrupted_when_overdue
+from factory_lib.compute.wire import Program, Sent
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
-from factory_lib.signals.dispatch import Task
-from factory_lib.signals.pool import borrowed_pool
-from factory_lib.signals.reading import Plan, read_members, tasks
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import IDENTITY, Read, Running, compute_task, failed_task
 from factory_lib.signals.use import using
-from factory_lib.signals.watching import Slot, interrupted_when_overdue
-from factory_lib.signals.wire import Program, Sent
 
 TASK_ROWS = 256
 LIGHT_TASK_ROWS = 2048
@@ -188,7 +188,7 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
 def _by_processes(
     signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    from factory_lib.signals.travel import packed, states_of_process
+    from factory_lib.compute.travel import packed, states_of_process
 
     hashed = how.plan.members if how.hashes else ()
     with packed(signals) as sent, borrowed_pool() as pool:

@@ -22,14 +22,14 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from factory_lib.compute.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
+from factory_lib.compute.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.use import forget_use
-from factory_lib.signals.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
-from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
 
 if TYPE_CHECKING:
-    from factory_lib.signals.task import Running
+    from factory_lib.compute.rows import Running
 
 IDLE_SECONDS = 300.0
 KEPT_SIGNALS = 16
@@ -84,14 +84,14 @@ def _preload() -> None:
     import PIL.Image
     import pyarrow  # noqa: F401
 
-    import factory_lib.signals.task  # noqa: F401
+    import factory_lib.compute.rows  # noqa: F401
 
     PIL.Image.preinit()
 
 
 def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Slot) -> None:
+    from factory_lib.compute.rows import compute_task
     from factory_lib.errors import FactoryError
-    from factory_lib.signals.task import compute_task
 
     kept: OrderedDict[str, Running] = OrderedDict()
     modules: dict[str, str] = {}
@@ -130,11 +130,11 @@ def _set_up(
     changed: set[tuple[str, str]],
     slot: Slot,
 ) -> list[Running]:
+    from factory_lib.compute.rows import Running
+    from factory_lib.compute.travel import unpacked
     from factory_lib.fingerprints.components import unequal
     from factory_lib.fingerprints.process import restore
     from factory_lib.signals.fingerprint import walk_of
-    from factory_lib.signals.task import Running
-    from factory_lib.signals.travel import unpacked
 
     running = []
     slot.task = SETUP
@@ -169,7 +169,7 @@ def _set_up(
 
 def _receive(connection: Connection, received: queue.Queue[object], slot: Slot) -> None:
     """Take messages and read what their rows point at, so that the bytes are there when the task's turn comes."""
-    from factory_lib.signals.reading import read_members
+    from factory_lib.compute.reading import read_members
 
     program: Program | None = None
     try:

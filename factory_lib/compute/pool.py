@@ -8,9 +8,9 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 
-from factory_lib.signals.dispatch import Finished, Run, Task
-from factory_lib.signals.wire import Program
-from factory_lib.signals.workers import Worker, surroundings_now
+from factory_lib.compute.dispatch import Finished, Run, Task
+from factory_lib.compute.wire import Program
+from factory_lib.compute.workers import Worker, surroundings_now
 
 
 class Pool:

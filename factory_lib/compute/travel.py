@@ -28,6 +28,9 @@ from typing import Any
 
 import cloudpickle
 
+from factory_lib.compute.edited import load, then
+from factory_lib.compute.rows import limit_of
+from factory_lib.compute.wire import Sent
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
 from factory_lib.fingerprints.holders import draws_for_all, random_state
@@ -35,11 +38,8 @@ from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.process import taken
 from factory_lib.fingerprints.values import ATOMS, MADE_OF
 from factory_lib.fingerprints.walk import Walk
-from factory_lib.signals.edited import load, then
 from factory_lib.signals.fingerprint import walk_of
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import limit_of
-from factory_lib.signals.wire import Sent
 
 LARGE_BYTES = 2**20
 """From here on the bytes of an array go through a file."""

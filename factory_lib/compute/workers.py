@@ -20,9 +20,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
+from factory_lib.compute.watching import SLOT_BYTES, Slot
+from factory_lib.compute.wire import Program, Work
 from factory_lib.settings import environment
-from factory_lib.signals.watching import SLOT_BYTES, Slot
-from factory_lib.signals.wire import Program, Work
 
 _OF_WORKERS = {
     # A thread a core in each of many processes makes all of them slower.
@@ -69,7 +69,7 @@ class Worker:
             shared.truncate(SLOT_BYTES)
             # The paths of this process, so that a worker imports what this process imports.
             code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from factory_lib.signals.worker import main;"
+                f"import sys; sys.path[:] = {sys.path!r}; from factory_lib.compute.worker import main;"
                 f" main({theirs.fileno()}, {shared.fileno()}, {os.getpid()})"
             )
             process = subprocess.Popen(

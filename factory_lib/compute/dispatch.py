@@ -19,10 +19,10 @@ from multiprocessing.connection import wait
 
 import pyarrow as pa
 
+from factory_lib.compute.watching import SETUP, Call, timeout_text
+from factory_lib.compute.wire import Done, Failed, Program, Ready, Stale, Work, from_ipc, to_ipc
+from factory_lib.compute.workers import Worker
 from factory_lib.errors import SignalError
-from factory_lib.signals.watching import SETUP, Call, timeout_text
-from factory_lib.signals.wire import Done, Failed, Program, Ready, Stale, Work, from_ipc, to_ipc
-from factory_lib.signals.workers import Worker
 
 IN_FLIGHT = 4
 PIECES = 8

@@ -14,10 +14,10 @@ import marshal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
+from factory_lib.compute.wire import Then
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.sources import code_then, is_loaded_from, loaded_from
 from factory_lib.fingerprints.walk import Walk
-from factory_lib.signals.wire import Then
 
 
 def then(walk: Walk) -> tuple[Then, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import FactoryError, SignalError, StoreError, nearest
+from factory_lib.signals.inputs import no_pointer
 from factory_lib.signals.signal import Signal
-from factory_lib.signals.task import IDENTITY, Read
 from factory_lib.storage.store import store
 
+Read = memoryview | bytes | Exception | None
+"""What reading a member gave: its bytes, the error, or None where the row points at nothing."""
+
+IDENTITY = ("shard", "position", "sample_id")
 TASK_BYTES = 16 * 2**20
+HASH = pa.binary(16)
+PREFIX = "_hash_"
+"""The hashes of the member `image` are the column `_hash_image`: where a file was rewritten they tell which of its
+samples are still the same."""
 
 
 @dataclass(frozen=True)
@@ -49,44 +58,6 @@ class Plan:
                     raise no_pointer(one, given.column, schema.field(given.column).type)
         wanted = dict.fromkeys([*IDENTITY, "key", *(name for one in signals for name in one.reads)])
         return Plan(members, tuple(name for name in wanted if name in schema.names))
-
-
-def computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> list[Signal]:
-    """Of some signals those whose columns are there: samples may have no captions, or no pictures.
-
-    Args:
-        signals: some signals.
-        columns: column -> ClickHouse type. A table may have a text that it calls `image`, and no pictures.
-    """
-    from factory_lib.warehouse.arrow_types import is_pointer
-
-    there = [one for one in signals if {given.column for given in one.inputs} <= columns.keys()]
-    return [one for one in there if all(is_pointer(columns[name]) for name in one.members)]
-
-
-def check_pointers(one: Signal, kinds: Mapping[str, str]) -> None:
-    """Raise where a signal reads the bytes of a column that points at none.
-
-    Args:
-        one: the signal.
-        kinds: column -> ClickHouse type.
-
-    Raises:
-        SignalError: names the column.
-    """
-    from factory_lib.warehouse.arrow_types import is_pointer
-
-    for name in one.members:
-        if not is_pointer(kinds[name]):
-            raise no_pointer(one, name, kinds[name])
-
-
-def no_pointer(one: Signal, column: str, kind: object) -> SignalError:
-    """The error of a signal that reads bytes where a column points at none."""
-    return SignalError(
-        f"Signal {one.name!r} reads the bytes that {column!r} points at, but that column is {kind}.",
-        "Pointer columns are structs of uri, offset and size.",
-    )
 
 
 def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
@@ -142,6 +113,16 @@ def read_members(
         for (_, _, name, row), read in zip(places, reads, strict=True):
             found[name][row] = read
     return found
+
+
+def hash_column(reads: Sequence[Read]) -> pa.Array:
+    """Hashes of what was read, NULL where nothing was."""
+    return pa.array([None if one is None or isinstance(one, Exception) else content_hash(one) for one in reads], HASH)
+
+
+def content_hash(data: bytes | memoryview) -> bytes:
+    """The first 16 bytes of SHA-256, for which processors have instructions: 1.3 GB/s a core where BLAKE2 makes 0.7."""
+    return hashlib.sha256(data).digest()[: HASH.byte_width]
 
 
 def _read_file(uri: str, ranges: Sequence[tuple[int, int]], etag: str | None) -> Sequence[Read]:
