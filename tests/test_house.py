@@ -125,6 +125,18 @@ def test_each_heavy_package_has_one_room(package: str, only_in: tuple[str, ...])
             assert name.startswith(only_in), f"{name} imports {package}"
 
 
+def test_what_is_private_to_dagster_is_imported_in_one_place() -> None:
+    for name, path in modules().items():
+        private = re.findall(r"^\s*(?:from|import) (dagster\w*\._\S*)", path.read_text(), re.MULTILINE)
+        assert not private or name == "factory_lib.orchestration.dagster_internals", f"{name} imports {private}"
+
+
+def test_tests_stand_in_folders_named_as_the_rooms() -> None:
+    rooms = {path.name for package in ("factory_lib", "factory_assets") for path in (ROOT / package).iterdir()}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders - {"docker"} <= rooms
+
+
 def test_only_settings_read_the_environment() -> None:
     allowed = {"factory_lib.settings"}
     for name, path in modules().items():

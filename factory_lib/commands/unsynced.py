@@ -13,7 +13,8 @@ from factory_lib.errors import FactoryError, NotFound, nearest
 
 if TYPE_CHECKING:
     from dagster import AssetKey
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 _NAMED = 3
 

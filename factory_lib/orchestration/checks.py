@@ -20,7 +20,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 
 def _result(passed: bool, description: str, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:

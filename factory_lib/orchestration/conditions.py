@@ -15,14 +15,9 @@ Around it stand Dagster's conditions, each for a reason that `tests/orchestratio
 
 from __future__ import annotations
 
-from dagster import AssetKey, AutomationCondition
-from dagster._core.asset_graph_view.entity_subset import EntitySubset
-from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
-from dagster._core.definitions.declarative_automation.operands.subset_automation_condition import (
-    SubsetAutomationCondition,
-)
-from dagster._record import record
+from dagster import AssetKey, AutomationCondition, AutomationContext
 
+from factory_lib.orchestration.dagster_internals import EntitySubset, SubsetAutomationCondition, record
 from factory_lib.orchestration.unsynced import behind
 
 

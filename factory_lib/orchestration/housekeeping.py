@@ -13,7 +13,7 @@ from factory_lib.warehouse.retention import find_sweepable, sweep
 from factory_lib.warehouse.versions import datasets
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 AS_PUBLISHED = "as_published"
 _SHOWN = 100

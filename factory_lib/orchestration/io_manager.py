@@ -31,7 +31,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
-    from dagster._core.events import DagsterEvent
+    from dagster import DagsterEvent
 
     from factory_lib.warehouse.versions import Version
 

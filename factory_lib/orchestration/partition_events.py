@@ -24,23 +24,24 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetKey, AssetMaterialization, DagsterEventType
-from dagster._core.definitions.data_version import (
+from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType
+
+from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
     NULL_EVENT_POINTER,
+    SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+    DagsterEventBatchMetadata,
+    disable_dagster_warnings,
+    generate_event_batch_id,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
-from dagster._utils.warnings import disable_dagster_warnings
 
 if TYPE_CHECKING:
-    from dagster._core.execution.context.system import StepExecutionContext
-    from dagster._core.instance import DagsterInstance
+    from dagster import DagsterInstance, StepExecutionContext
 
 RECORDED_BY_IO_MANAGER = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key of an output whose materialization events the IO manager writes (Dagster writes none for it)."""

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from factory_lib.errors import FactoryError
+from factory_lib.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from factory_lib.orchestration.shards import ShardChanges, ShardSource, apply_changes, shard_changes
 from factory_lib.orchestration.unsynced import MISSING, Behind, unsynced
 from factory_lib.progress import Report, reporting
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 GRAPH = "factory_assets.definitions"
 """The module that defines the graph."""

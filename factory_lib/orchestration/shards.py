@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from factory_lib.errors import FileMissing, SettingsError, SourceError
+from factory_lib.orchestration.dagster_internals import DATA_VERSION_TAG
 from factory_lib.orchestration.partition_events import EMPTY, latest_data_versions
 
 if TYPE_CHECKING:

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import CODE_VERSION_TAG, DEFAULT_DATA_VERSION, get_input_data_version_tag
 
 from factory_lib.fingerprints.components import WAY, other_way, words
 from factory_lib.orchestration.code import components_in
+from factory_lib.orchestration.dagster_internals import (
+    CODE_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    get_input_data_version_tag,
+)
 from factory_lib.orchestration.looked_up import States
 from factory_lib.orchestration.shards import REMOVED
 from factory_lib.orchestration.unsynced import input_versions, latest_tags
@@ -20,8 +24,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, versions
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
+    from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetNode
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
+
+from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
+    SqlRunStorage,
     get_input_data_version_tag,
 )
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-
 from factory_lib.orchestration.looked_up import States
 from factory_lib.orchestration.partition_events import combined_data_version, latest_data_versions
 from factory_lib.orchestration.shards import REMOVED
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
+    from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetGraph, BaseAssetNode
 
 MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
