@@ -225,13 +225,14 @@ class Run:
         """A worker died: what it was at is a suspect, the rest goes back in line."""
         lost = self._remove(worker)
         self._deaths += 1
-        at_work = worker.ready == self._program.id
+        call, taken = worker.slot.call, worker.slot.taken
+        # It may have died before it had said that it was set up.
+        at_work = worker.ready == self._program.id or (call is not None and call.task in lost)
         if self._deaths > MAX_IN_A_ROW or (not at_work and self._deaths > 2):
             self._give_up(f"{worker.cause_of_death} {'again and again' if at_work else 'while it set the signals up'}")
         if not at_work:
             self._put_back(lost.values())
             return
-        call, taken = worker.slot.call, worker.slot.taken
         number = call.task if call is not None and call.task in lost else next(iter(lost))
         task = lost.pop(number)
         self._put_back(lost.values())
