@@ -13,7 +13,7 @@ from rich.table import Table
 from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_assets.demo.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.curation.alignment import with_score
-from factory_lib.curation.funnel import Step, funnel, rejections
+from factory_lib.curation.funnel import FunnelStep, funnel, rejections
 from factory_lib.errors import DatasetNotFound
 from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
@@ -23,7 +23,7 @@ from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
     from factory_assets.demo.run import DemoSource
-    from factory_lib.orchestration.running import Outcome
+    from factory_lib.orchestration.running import GraphOutcome
 
 STAGES = (
     "samples",
@@ -38,7 +38,7 @@ BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
 EXEMPLAR = "a large red circle on plain paper"
 
 
-def print_report(source: DemoSource, outcome: Outcome, seconds: float, console: Console) -> None:
+def print_report(source: DemoSource, outcome: GraphOutcome, seconds: float, console: Console) -> None:
     """Print the whole report."""
     chain = [resolve(warehouse(), name) for name in STAGES]
     if not outcome.runs:
@@ -111,7 +111,7 @@ def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
     }
 
 
-def print_funnel(steps: Sequence[Step], known: Mapping[str, FilterScore], console: Console) -> None:
+def print_funnel(steps: Sequence[FunnelStep], known: Mapping[str, FilterScore], console: Console) -> None:
     """Rows in and kept by stage, with the reasons."""
     table = Table(title="Funnel", title_justify="left")
     for name in ("stage", "rows in", "kept", "share", *(("precision", "recall") if known else ()), "why samples went"):
@@ -134,7 +134,7 @@ def print_funnel(steps: Sequence[Step], known: Mapping[str, FilterScore], consol
         )
 
 
-def print_versions(steps: Sequence[Step], chain: Sequence[Version], console: Console) -> None:
+def print_versions(steps: Sequence[FunnelStep], chain: Sequence[Version], console: Console) -> None:
     """The versions with what they cost."""
     table = Table(title="Versions", title_justify="left")
     for name in ("version", "rows", "stored as", "MB added", "seconds", "values computed", "reused"):

@@ -17,7 +17,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.settings import remember_source, settings
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.running import Outcome
+    from factory_lib.orchestration.running import GraphOutcome
 
 SAMPLES, SHARDS, SEED = 6000, 12, 7
 
@@ -73,7 +73,7 @@ def rendered_source(console: Console) -> DemoSource:
     return DemoSource(str(folder), truth)
 
 
-def materialize(source: DemoSource, console: Console) -> Outcome:
+def materialize(source: DemoSource, console: Console) -> GraphOutcome:
     """Run what is behind of the graph, through Dagster, with a progress bar."""
     console.print("Loading the asset graph …")
     from factory_lib.orchestration.instance import factory_instance

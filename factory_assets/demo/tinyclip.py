@@ -72,7 +72,7 @@ def rendered_pairs(count: int, seed: str) -> RenderedPairs:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TinyClipScores:
     """Scores of a TinyCLIP on held-out rendered pictures, all of them shares of 1.
 
     Attributes:
@@ -97,7 +97,7 @@ class Scores:
     wrong_95: float
 
 
-def measure(model: TinyClip, pairs: RenderedPairs) -> Scores:
+def measure(model: TinyClip, pairs: RenderedPairs) -> TinyClipScores:
     """Score a model on rendered pairs."""
     pictures = image_vectors(model, pairs.pictures)
     meaning = np.array([scene.meaning for scene in pairs.scenes])
@@ -109,7 +109,7 @@ def measure(model: TinyClip, pairs: RenderedPairs) -> Scores:
     right = (pictures * captions).sum(1)
     shifted = (pictures * np.roll(captions, 1, axis=0)).sum(1)
     wrong = shifted[_contradicts(meaning, np.roll(meaning, 1))]
-    return Scores(
+    return TinyClipScores(
         meaning_recall=float((found == meaning).mean()),
         colour_and_shape=float((named == meaning // per_name).mean()),
         colour=float((found // (per_name * len(SHAPES)) == meaning // (per_name * len(SHAPES))).mean()),
@@ -134,7 +134,7 @@ def _contradicts(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np
     return different
 
 
-def train_tinyclip(path: Path, *, images: int = IMAGES, steps: int = STEPS, seed: int = 0) -> Scores:
+def train_tinyclip(path: Path, *, images: int = IMAGES, steps: int = STEPS, seed: int = 0) -> TinyClipScores:
     """Render pictures, train, measure, and write the weights to `path` and the scores to `path` with the suffix .json.
 
     Returns:

@@ -27,7 +27,7 @@ MODEL, BASELINE, TEST = "model", "baseline", "test"
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainingPart:
     """One model to train.
 
     Attributes:
@@ -88,7 +88,7 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """All that a model depends on; trainings with equal recipes go on where the other stopped.
 
     Attributes:
@@ -114,7 +114,7 @@ class Recipe:
     seed: int
     learning_rate: float
     caption: str
-    parts: tuple[Part, ...]
+    parts: tuple[TrainingPart, ...]
     exam: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -141,7 +141,7 @@ class Assignment:
         previous: the model to be scored on the same samples, or None.
     """
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     loaders: Mapping[str, Loading]
     accelerator: str = "auto"
     report_every: int = 20
@@ -160,6 +160,6 @@ def read_assignment(folder: Path) -> Assignment:
     """What `write_assignment` wrote."""
     told = json.loads((folder / "assignment.json").read_text())
     recipe = told.pop("recipe")
-    parts = tuple(Part(**{**part, "vocabulary": tuple(part["vocabulary"])}) for part in recipe.pop("parts"))
+    parts = tuple(TrainingPart(**{**part, "vocabulary": tuple(part["vocabulary"])}) for part in recipe.pop("parts"))
     loaders = {name: Loading(**loading) for name, loading in told.pop("loaders").items()}
-    return Assignment(recipe=Recipe(**recipe, parts=parts), loaders=loaders, **told)
+    return Assignment(recipe=TrainingRecipe(**recipe, parts=parts), loaders=loaders, **told)

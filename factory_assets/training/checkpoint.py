@@ -14,7 +14,7 @@ from factory_assets.training.files import write_whole
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """Where a training is.
 
     Attributes:
@@ -35,17 +35,17 @@ class Checkpoint:
     losses: list[tuple[int, float]]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     """Replace the checkpoint at a path; a crash leaves the one before."""
     data = io.BytesIO()
     torch.save(vars(checkpoint), data)
     write_whole(path, data.getvalue())
 
 
-def load_checkpoint(path: Path, recipe: str) -> Checkpoint | None:
+def load_checkpoint(path: Path, recipe: str) -> TrainingCheckpoint | None:
     """The checkpoint at a path, on the CPU; None where there is none of this recipe, or none that can be read."""
     try:
-        found = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        found = TrainingCheckpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         return None
     except Exception:  # whatever unpickling raises on another layout or a damaged disk: training starts anew

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from factory_assets.training.pairs import Pairs
+from factory_assets.training.pairs import CaptionedPictures
 from factory_lib.signals.tinyclip import TinyClip
 
 CHOICES = 10
@@ -47,7 +47,7 @@ class Metrics:
         return {name: value for name, value in asdict(self).items() if name != "right"}
 
 
-def evaluate(model: TinyClip, pairs: Pairs, *, seed: int = 0) -> Metrics:
+def evaluate(model: TinyClip, pairs: CaptionedPictures, *, seed: int = 0) -> Metrics:
     """Score a model; which captions each picture chooses from follows from the seed.
 
     Raises:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from factory_assets.training.assignment import Assignment, Part
-from factory_assets.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from factory_assets.training.assignment import Assignment, TrainingPart
+from factory_assets.training.checkpoint import TrainingCheckpoint, load_checkpoint, save_checkpoint
 from factory_assets.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
 from factory_assets.training.ranks import Rank, distributed, summed, whole_batch
 from factory_assets.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
@@ -51,7 +51,7 @@ class Fitted:
     losses: list[tuple[int, float]]
 
 
-def fit_part(folder: Path, assignment: Assignment, part: Part, rank: Rank, tell: Tell) -> Fitted:
+def fit_part(folder: Path, assignment: Assignment, part: TrainingPart, rank: Rank, tell: Tell) -> Fitted:
     """Train a part on all processes; each of them calls it.
 
     Every process sees its share of each global batch; the loss is that of the whole batch, so every caption is
@@ -67,7 +67,7 @@ def fit_part(folder: Path, assignment: Assignment, part: Part, rank: Rank, tell:
 class _Fitting:
     folder: Path
     assignment: Assignment
-    part: Part
+    part: TrainingPart
     rank: Rank
     tell: Tell
     loader: BatchDataset
@@ -147,7 +147,7 @@ class _Fitting:
     def _save(self, seconds: float) -> None:
         if not self.rank.first:
             return
-        state = Checkpoint(
+        state = TrainingCheckpoint(
             recipe=self.assignment.recipe.fingerprint,
             step=self.step,
             seconds=seconds,

@@ -23,7 +23,7 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Difference:
+class AccuracyDifference:
     """By how much an accuracy is above another.
 
     Attributes:
@@ -54,7 +54,7 @@ class Difference:
         return f"{said}: {self.verdict}" + (" beyond noise" if self.verdict == "no difference" else "")
 
 
-def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Difference:
+def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> AccuracyDifference:
     """How two models compare.
 
     Where both say which of the same pictures they got right, only those count that one got right and the other did not:
@@ -73,7 +73,7 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Difference:
         variance = (gained + lost - (gained - lost) ** 2) / count
     else:
         variance = sum(m["accuracy"] * (1 - m["accuracy"]) / max(m["pairs"], 1) for m in (one, other))
-    return Difference(value, DEVIATIONS * math.sqrt(variance))
+    return AccuracyDifference(value, DEVIATIONS * math.sqrt(variance))
 
 
 def accuracy_said(metrics: Mapping[str, Any]) -> str:

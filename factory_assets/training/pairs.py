@@ -24,7 +24,7 @@ _READ = 192  # samples the loader delivers at once
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CaptionedPictures:
     """Pictures and their captions.
 
     Attributes:
@@ -115,7 +115,7 @@ def exam_batches(samples: DatasetQuery | IndexedSamples, caption: str, *, num_wo
     )
 
 
-def read_pairs(batches: BatchDataset, caption: str = "caption") -> Pairs:
+def read_pairs(batches: BatchDataset, caption: str = "caption") -> CaptionedPictures:
     """All pairs that `exam_batches` delivers, in memory; samples whose picture does not decode are left out."""
     count = batches.maker.rows
     pictures = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
@@ -123,7 +123,7 @@ def read_pairs(batches: BatchDataset, caption: str = "caption") -> Pairs:
     for picture, text in _present(batches, caption):
         pictures[len(captions)] = picture
         captions.append(text)
-    return Pairs(pictures[: len(captions)], tuple(captions))
+    return CaptionedPictures(pictures[: len(captions)], tuple(captions))
 
 
 def _present(batches: BatchDataset, caption: str) -> Iterator[tuple[NDArray[np.uint8], str]]:

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-from factory_assets.training.assignment import TEST, Assignment, Part, read_assignment
+from factory_assets.training.assignment import TEST, Assignment, TrainingPart, read_assignment
 from factory_assets.training.evaluate import Metrics, evaluate
 from factory_assets.training.files import write_whole
 from factory_assets.training.fitting import Fitted, fit_part
-from factory_assets.training.pairs import Pairs, read_pairs
+from factory_assets.training.pairs import CaptionedPictures, read_pairs
 from factory_assets.training.ranks import Rank, process_group
 from factory_assets.training.reporter import SCORED, Tell, reporter
 from factory_lib.errors import FactoryError, SignalError
@@ -55,7 +55,7 @@ class _Exam:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._pairs: Pairs | None = None
+        self._pairs: CaptionedPictures | None = None
 
     def score(self, model: Any) -> Metrics:
         if self._pairs is None:
@@ -64,7 +64,7 @@ class _Exam:
 
 
 def _finish(
-    folder: Path, assignment: Assignment, part: Part, rank: Rank, fitted: Fitted, exam: _Exam, tell: Tell
+    folder: Path, assignment: Assignment, part: TrainingPart, rank: Rank, fitted: Fitted, exam: _Exam, tell: Tell
 ) -> None:
     """Score a model, write its weights, then what was measured, which says that the part is done."""
     metrics = exam.score(fitted.model)

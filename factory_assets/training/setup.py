@@ -15,7 +15,7 @@ from factory_lib.filelocks import exclusive
 from factory_lib.settings import settings
 
 if TYPE_CHECKING:
-    from factory_assets.training.assignment import Loading, Part
+    from factory_assets.training.assignment import Loading, TrainingPart
     from factory_assets.training.config import TrainingConfig
     from factory_lib.query import DatasetQuery
     from factory_lib.warehouse.versions import Version
@@ -94,7 +94,7 @@ def set_up(
         count = parts[0].samples
         drawn = others.sample(count, seed=config.seed) if others.count() > count else others
         parts.append(_part(told.BASELINE, drawn, caption, given, loaders))
-    recipe = told.Recipe(
+    recipe = told.TrainingRecipe(
         trained_on=str(version),
         table=version.uuid,
         code=code,
@@ -184,8 +184,8 @@ def loading(config: TrainingConfig, accelerator: str, processes: int) -> dict[st
 
 def _part(
     name: str, samples: DatasetQuery, caption: str, given: Mapping[str, Any], loaders: dict[str, Loading]
-) -> Part:
-    from factory_assets.training.assignment import SHUFFLED, Loading, Part
+) -> TrainingPart:
+    from factory_assets.training.assignment import SHUFFLED, Loading, TrainingPart
     from factory_assets.training.pairs import training_batches
     from factory_lib.signals.tinyclip import vocabulary_of
 
@@ -194,7 +194,7 @@ def _part(
     count = loader.maker.rows
     read = samples if count <= VOCABULARY_LIMIT else samples.sample(VOCABULARY_LIMIT, seed=given["seed"])
     words = vocabulary_of(read.select(caption).to_arrow()[caption].to_pylist())
-    return Part(name, count, words, loader.maker.facts())
+    return TrainingPart(name, count, words, loader.maker.facts())
 
 
 def _sweep(folder: Path) -> None:

@@ -21,7 +21,7 @@ DEBUG = "factory.debug"
 _INTERRUPTED, _READER_LEFT = 130, 141
 
 
-class Failed(click.ClickException):
+class CommandFailed(click.ClickException):
     """What was asked cannot be done: exit code 1."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -50,15 +50,15 @@ def failures_shown(ctx: click.Context) -> Iterator[None]:
     except FactoryError as error:
         if ctx.meta.get(DEBUG):
             raise
-        raise Failed(error.message, error.hint) from None
+        raise CommandFailed(error.message, error.hint) from None
     except OSError as error:
         if ctx.meta.get(DEBUG):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             full = disk_full(Path(error.filename or settings().home))
-            raise Failed(full.message, full.hint) from None
+            raise CommandFailed(full.message, full.hint) from None
         where = f"{error.filename}: " if error.filename else ""
-        raise Failed(redact(f"{where}{error.strerror or error}")) from None
+        raise CommandFailed(redact(f"{where}{error.strerror or error}")) from None
     except Exception as error:
         if (said := quiet(error)) is error:
             raise

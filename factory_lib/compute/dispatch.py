@@ -19,8 +19,8 @@ from multiprocessing.connection import wait
 
 import pyarrow as pa
 
-from factory_lib.compute.watching import SETUP, Call, timeout_text
-from factory_lib.compute.wire import Done, Failed, Program, Ready, Stale, Work, from_ipc, to_ipc
+from factory_lib.compute.watching import SETUP, CallInProgress, timeout_text
+from factory_lib.compute.wire import Done, Program, Ready, SetupFailed, Stale, Work, from_ipc, to_ipc
 from factory_lib.compute.workers import Worker
 from factory_lib.errors import SignalError
 
@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class Task:
+class SignalTask:
     """Rows to compute, and where they belong in the order of the results.
 
     Attributes:
@@ -51,11 +51,11 @@ class Task:
     suspect: bool = False
     deaths: int = 0
 
-    def cut(self, first: int, last: int, *, suspect: bool) -> Task:
+    def cut(self, first: int, last: int, *, suspect: bool) -> SignalTask:
         """Some of the rows."""
-        return Task(self.rows.slice(first, last - first), self.number, self.start + first, suspect)
+        return SignalTask(self.rows.slice(first, last - first), self.number, self.start + first, suspect)
 
-    def suspects(self) -> list[Task]:
+    def suspects(self) -> list[SignalTask]:
         """The rows as a few suspects."""
         rows = self.rows.num_rows
         size = -(-rows // PIECES)
@@ -66,7 +66,7 @@ class Task:
 class Finished:
     """A task with its values, or with the reason why it has none."""
 
-    task: Task
+    task: SignalTask
     values: pa.RecordBatch | None
     reason: str = ""
 
@@ -83,15 +83,15 @@ class Run:
     """
 
     def __init__(
-        self, workers: list[Worker], program: Program, tasks: Iterator[Task], size: int, *, ordered: bool
+        self, workers: list[Worker], program: Program, tasks: Iterator[SignalTask], size: int, *, ordered: bool
     ) -> None:
         self._workers, self._program, self._tasks, self._size = workers, program, tasks, size
         self._most_ahead = 2 * size * IN_FLIGHT if ordered else None
         self._taken = self._released = 0
         self._rows: dict[int, int] = {}
-        self._again: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
-        self._flying: dict[int, Task] = {}
+        self._again: deque[SignalTask] = deque()
+        self._suspects: deque[SignalTask] = deque()
+        self._flying: dict[int, SignalTask] = {}
         self._deaths = self._blamed = 0
         self._exhausted = False
         self._looked = 0.0
@@ -131,7 +131,7 @@ class Run:
                 return
             self._give(self._least_busy(), task)
 
-    def _next_task(self) -> Task | None:
+    def _next_task(self) -> SignalTask | None:
         if self._again:
             return self._again.popleft()
         if self._exhausted or (self._most_ahead is not None and self._taken - self._released >= self._most_ahead):
@@ -171,7 +171,7 @@ class Run:
         self._workers.append(worker)
         return worker
 
-    def _give(self, worker: Worker, task: Task) -> None:
+    def _give(self, worker: Worker, task: SignalTask) -> None:
         number = next(_numbers)
         self._flying[number] = task
         worker.flying.append(number)
@@ -202,7 +202,7 @@ class Run:
             worker.ready = answer.program
         elif isinstance(answer, Stale) and answer.program == self._program.id:
             self._renew(worker, answer.names)
-        elif isinstance(answer, Failed) and answer.program == self._program.id:
+        elif isinstance(answer, SetupFailed) and answer.program == self._program.id:
             worker.program = ""
             raise SignalError(answer.message, answer.hint)
         elif isinstance(answer, Done):
@@ -276,7 +276,7 @@ class Run:
             else:
                 yield self._blame(self._without_rest(task, call), timeout_text(name, call.limit))
 
-    def _blame(self, task: Task, reason: str) -> Finished:
+    def _blame(self, task: SignalTask, reason: str) -> Finished:
         self._deaths = 0
         self._blamed += 1
         if self._blamed > MAX_IN_A_ROW:
@@ -289,22 +289,22 @@ class Run:
             "Is there memory enough? Fewer processes need less: FACTORY_WORKERS=1.",
         )
 
-    def _set_apart(self, task: Task, call: Call) -> None:
+    def _set_apart(self, task: SignalTask, call: CallInProgress) -> None:
         """Make suspects of the rows that were computed; the others were not."""
         self._suspects.extend(self._without_rest(task, call).suspects())
 
-    def _without_rest(self, task: Task, call: Call) -> Task:
+    def _without_rest(self, task: SignalTask, call: CallInProgress) -> SignalTask:
         """The rows of a call; those before and after them go back in line."""
         for first, last in ((0, call.first), (call.last, task.rows.num_rows)):
             if first < last:
                 self._put_back([task.cut(first, last, suspect=task.suspect)])
         return task.cut(call.first, call.last, suspect=True)
 
-    def _put_back(self, tasks: Iterable[Task]) -> None:
+    def _put_back(self, tasks: Iterable[SignalTask]) -> None:
         for task in tasks:
             (self._suspects if task.suspect else self._again).append(task)
 
-    def _remove(self, worker: Worker) -> dict[int, Task]:
+    def _remove(self, worker: Worker) -> dict[int, SignalTask]:
         """End a worker; the tasks that it had, by the numbers under which it had them."""
         self._workers.remove(worker)
         worker.stop()

@@ -8,18 +8,20 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 
-from factory_lib.compute.dispatch import Finished, Run, Task
+from factory_lib.compute.dispatch import Finished, Run, SignalTask
 from factory_lib.compute.wire import Program
 from factory_lib.compute.workers import Worker, surroundings_now
 
 
-class Pool:
+class WorkerPool:
     """Workers, started when there is work for them and replaced when they die."""
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []
 
-    def run(self, program: Program, tasks: Iterator[Task], size: int, *, ordered: bool = False) -> Generator[Finished]:
+    def run(
+        self, program: Program, tasks: Iterator[SignalTask], size: int, *, ordered: bool = False
+    ) -> Generator[Finished]:
         """Compute tasks by at most `size` processes; results come as they are done.
 
         Args:
@@ -52,16 +54,16 @@ class Pool:
         self.workers[:] = [worker for worker in self.workers if not worker.stopped_unless_idle()]
 
 
-_idle: list[Pool] = []
-_of_the_parent: list[Pool] = []
+_idle: list[WorkerPool] = []
+_of_the_parent: list[WorkerPool] = []
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def borrowed_pool() -> Iterator[Pool]:
+def borrowed_pool() -> Iterator[WorkerPool]:
     """A pool for one computation: the one kept from the last, or a new one when that is in use."""
     with _lock:
-        pool = _idle.pop() if _idle else Pool()
+        pool = _idle.pop() if _idle else WorkerPool()
     try:
         yield pool
     finally:

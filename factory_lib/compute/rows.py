@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.compute.reading import IDENTITY, PREFIX, Read, hash_column
-from factory_lib.compute.watching import SignalTimeout, Slot, timeout_text
+from factory_lib.compute.watching import ProgressSlot, SignalTimeout, timeout_text
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member, silent_decoding
@@ -48,7 +48,7 @@ def limit_of(signal: Signal) -> float:
 class _Values:
     """Values and errors of one signal over the rows of a task, filled row by row."""
 
-    def __init__(self, running: Running, rows: pa.RecordBatch, slot: Slot, number: int) -> None:
+    def __init__(self, running: Running, rows: pa.RecordBatch, slot: ProgressSlot, number: int) -> None:
         self.running = running
         self._slot, self._number = slot, number
         self.signal = running.signal
@@ -172,7 +172,7 @@ def compute_task(
     data: Mapping[str, Sequence[Read]],
     *,
     hashes: bool = False,
-    slot: Slot | None = None,
+    slot: ProgressSlot | None = None,
 ) -> pa.RecordBatch:
     """Compute all signals over some rows.
 
@@ -186,7 +186,7 @@ def compute_task(
     Returns:
         The identity columns, for each signal its value and its error column, and the hashes.
     """
-    slot = slot or Slot()
+    slot = slot or ProgressSlot()
     columns = [_Values(one, rows, slot, number) for number, one in enumerate(running)]
     with silent_decoding():
         for row in range(rows.num_rows):

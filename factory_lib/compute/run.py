@@ -13,11 +13,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-from factory_lib.compute.dispatch import Task
+from factory_lib.compute.dispatch import SignalTask
 from factory_lib.compute.pool import borrowed_pool
 from factory_lib.compute.reading import IDENTITY, Plan, Read, read_members, tasks
 from factory_lib.compute.rows import Running, compute_task, failed_task
-from factory_lib.compute.watching import Slot, interrupted_when_overdue
+from factory_lib.compute.watching import ProgressSlot, interrupted_when_overdue
 from factory_lib.compute.wire import Program, Sent
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
@@ -118,7 +118,7 @@ def _here(
     """Tasks computed in this process; returns whether processes shall go on, for it takes long."""
     with using(*signals):
         running = [Running(one) for one in signals]
-        slot = Slot()
+        slot = ProgressSlot()
         slot.task = 1
         started = time.perf_counter()
         for task, data in _read_ahead(waiting, how.plan, how.etags):
@@ -193,7 +193,7 @@ def _by_processes(
     hashed = how.plan.members if how.hashes else ()
     with packed(signals) as sent, borrowed_pool() as pool:
         program = _program(sent, how, states_of_process())
-        numbered = (Task(rows, number) for number, rows in enumerate(waiting))
+        numbered = (SignalTask(rows, number) for number, rows in enumerate(waiting))
         with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
             last = None  # the first result comes after processes have started and models were loaded
             for one in finished:

@@ -39,7 +39,7 @@ class SignalTimeout(BaseException):
 
 
 @dataclass(frozen=True)
-class Call:
+class CallInProgress:
     """One call of a signal.
 
     Attributes:
@@ -63,7 +63,7 @@ class Call:
         return time.monotonic() > self.deadline
 
 
-class Slot:
+class ProgressSlot:
     """Where a process says what it is at.
 
     Args:
@@ -87,9 +87,9 @@ class Slot:
         _TAKEN.pack_into(self._buffer, _CALL.size, task)
 
     @property
-    def call(self) -> Call | None:
+    def call(self) -> CallInProgress | None:
         """The call that is under way."""
-        found = Call(*_CALL.unpack_from(self._buffer, 0))
+        found = CallInProgress(*_CALL.unpack_from(self._buffer, 0))
         return found if found.task else None
 
     @property
@@ -104,7 +104,7 @@ def timeout_text(name: str, limit: float) -> str:
 
 
 @contextlib.contextmanager
-def interrupted_when_overdue(slot: Slot) -> Iterator[None]:
+def interrupted_when_overdue(slot: ProgressSlot) -> Iterator[None]:
     """Raise `SignalTimeout` in the main thread when a call that it makes meanwhile takes longer than it may.
 
     Python code, and C code that lets signals through (`time.sleep`, `re`, sockets), is interrupted; what cannot be is
@@ -120,7 +120,7 @@ def interrupted_when_overdue(slot: Slot) -> Iterator[None]:
             raise SignalTimeout
 
     def watch() -> None:
-        told: Call | None = None
+        told: CallInProgress | None = None
         while not over.wait(_POLL_SECONDS):
             call = slot.call
             if call is None or not call.overdue:

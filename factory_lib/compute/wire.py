@@ -111,7 +111,7 @@ class Stale:
 
 
 @dataclass(frozen=True)
-class Failed:
+class SetupFailed:
     """Answer: a program cannot be set up."""
 
     program: str

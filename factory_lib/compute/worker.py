@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from factory_lib.compute.watching import SETUP, SETUP_SHARE, SLOT_BYTES, Slot
-from factory_lib.compute.wire import Done, Failed, Program, Ready, Stale, from_ipc, to_ipc
+from factory_lib.compute.watching import SETUP, SETUP_SHARE, SLOT_BYTES, ProgressSlot
+from factory_lib.compute.wire import Done, Program, Ready, SetupFailed, Stale, from_ipc, to_ipc
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.use import forget_use
@@ -46,7 +46,7 @@ def main(descriptor: int, shared: int, parent: int) -> None:
     """
     signals_of_the_system.signal(signals_of_the_system.SIGINT, signals_of_the_system.SIG_IGN)
     connection = Connection(descriptor)
-    slot = Slot(mmap.mmap(shared, SLOT_BYTES))
+    slot = ProgressSlot(mmap.mmap(shared, SLOT_BYTES))
     threading.Thread(target=_end_with, args=(parent, slot), daemon=True).start()
     received: queue.Queue[object] = queue.Queue(maxsize=2)
     # Room for all tasks under way: computing never waits for a reader that itself waits to send the next task.
@@ -63,7 +63,7 @@ def main(descriptor: int, shared: int, parent: int) -> None:
     os._exit(0)
 
 
-def _end_with(parent: int, slot: Slot) -> None:
+def _end_with(parent: int, slot: ProgressSlot) -> None:
     """End this process when its parent is gone, whatever it computes and whoever holds the other end of its socket."""
     with open(os.devnull, "w") as nowhere:
         while os.getppid() == parent:
@@ -89,7 +89,7 @@ def _preload() -> None:
     PIL.Image.preinit()
 
 
-def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Slot) -> None:
+def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: ProgressSlot) -> None:
     from factory_lib.compute.rows import compute_task
     from factory_lib.errors import FactoryError
 
@@ -110,7 +110,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Sl
             except Exception as error:
                 hint = error.hint if isinstance(error, FactoryError) else ""
                 text = error.message if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
-                answers.put(Failed(message.id, text, hint))
+                answers.put(SetupFailed(message.id, text, hint))
         elif isinstance(message, tuple):
             work, rows, data = message
             if work.program in programs:
@@ -128,7 +128,7 @@ def _set_up(
     kept: OrderedDict[str, Running],
     modules: dict[str, str],
     changed: set[tuple[str, str]],
-    slot: Slot,
+    slot: ProgressSlot,
 ) -> list[Running]:
     from factory_lib.compute.rows import Running
     from factory_lib.compute.travel import unpacked
@@ -167,7 +167,7 @@ def _set_up(
     return running
 
 
-def _receive(connection: Connection, received: queue.Queue[object], slot: Slot) -> None:
+def _receive(connection: Connection, received: queue.Queue[object], slot: ProgressSlot) -> None:
     """Take messages and read what their rows point at, so that the bytes are there when the task's turn comes."""
     from factory_lib.compute.reading import read_members
 

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from factory_lib.compute.watching import SLOT_BYTES, Slot
+from factory_lib.compute.watching import SLOT_BYTES, ProgressSlot
 from factory_lib.compute.wire import Program, Work
 from factory_lib.settings import environment
 
@@ -54,7 +54,7 @@ class Worker:
 
     process: subprocess.Popen[bytes]
     connection: Connection
-    slot: Slot
+    slot: ProgressSlot
     born_for: str
     surroundings: object
     program: str = ""
@@ -78,7 +78,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 env=_OF_WORKERS | environment(),
             )
-            slot = Slot(mmap.mmap(shared.fileno(), SLOT_BYTES))
+            slot = ProgressSlot(mmap.mmap(shared.fileno(), SLOT_BYTES))
         return Worker(process, Connection(ours.detach()), slot, program, surroundings_now())
 
     def send(self, message: Program | Work) -> None:

@@ -143,7 +143,7 @@ class NearDuplicateRows(DerivedRows):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class DuplicatePairs:
     """Pairs of samples that show the same.
 
     Attributes:
@@ -160,7 +160,7 @@ class Pairs:
 
 def copies(
     thumbnails: NDArray[np.uint8], owners: NDArray[np.int64], score: float = SCORE, distance: int = DISTANCE
-) -> Pairs:
+) -> DuplicatePairs:
     """Pairs of samples whose thumbnails show the same.
 
     Args:
@@ -182,7 +182,7 @@ def copies(
     near = near.where((near.alignment == 0) | ~(outlines[near.probe] | outlines[near.base]))
     scores = correlations(thumbnails, outlines, near, score)
     sure = np.flatnonzero(scores >= score)
-    return Pairs(
+    return DuplicatePairs(
         one=owners[np.concatenate([same[0], near.probe[sure]])],
         other=owners[np.concatenate([same[1], near.base[sure]])],
         score=np.concatenate([np.ones(len(same[0]), np.float32), scores[sure].clip(max=1)]),
@@ -248,7 +248,7 @@ def _order(samples: pa.Table) -> NDArray[np.int64]:
 _Rows = NDArray[Any]
 
 
-def _decided(pairs: Pairs, rank: NDArray[np.int64]) -> tuple[_Rows, _Rows, _Rows, _Rows]:
+def _decided(pairs: DuplicatePairs, rank: NDArray[np.int64]) -> tuple[_Rows, _Rows, _Rows, _Rows]:
     """Which samples go, which of their group stays, which other they are most like, and in which pair."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Step:
+class FunnelStep:
     """One stage of a funnel.
 
     Attributes:
@@ -63,7 +63,7 @@ def funnel(
     versions: Iterable[Version],
     reasons: Mapping[str, Mapping[str, int]] | None = None,
     remarks: Mapping[str, str] | None = None,
-) -> list[Step]:
+) -> list[FunnelStep]:
     """The funnel of a chain of versions, from what provenance recorded of each.
 
     Args:
@@ -71,11 +71,11 @@ def funnel(
         reasons: dataset -> why samples went, see `rejections`.
         remarks: dataset -> what its stage has to say.
     """
-    steps: list[Step] = []
+    steps: list[FunnelStep] = []
     for version in versions:
         recorded = version.provenance
         steps.append(
-            Step(
+            FunnelStep(
                 version=str(version),
                 rows_in=steps[-1].rows if steps else version.rows,
                 rows=version.rows,

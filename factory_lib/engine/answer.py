@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from starlette.types import Message, Send
 
 from factory_lib.engine.compression import Compressor, accepted, compressor
-from factory_lib.engine.failure import Failure
-from factory_lib.engine.job import Outcome
-from factory_lib.engine.request import Request
+from factory_lib.engine.failure import EngineFailure
+from factory_lib.engine.job import StatementOutcome
+from factory_lib.engine.request import StatementRequest
 
 _TEXT = "text/plain; charset=UTF-8"
 _TYPES = {
@@ -41,7 +41,7 @@ class Answer:
         timezone: the engine's time zone.
     """
 
-    def __init__(self, request: Request, send: Send, version: str, timezone: str) -> None:
+    def __init__(self, request: StatementRequest, send: Send, version: str, timezone: str) -> None:
         self._request = request
         self._send = send
         self._version = version
@@ -50,7 +50,7 @@ class Answer:
         self._encoding = accepted(request.accept) if request.compress else None
         self._packer: Compressor | None = None
 
-    async def whole(self, outcome: Outcome, body: bytes) -> None:
+    async def whole(self, outcome: StatementOutcome, body: bytes) -> None:
         """A complete answer of known length."""
         found = self._headers(outcome)
         if self._encoding and len(body) >= _COMPRESSED_FROM:
@@ -59,7 +59,7 @@ class Answer:
             found["Content-Encoding"] = self._encoding
         await plain(self._send, 200, found, body)
 
-    async def begin(self, outcome: Outcome) -> None:
+    async def begin(self, outcome: StatementOutcome) -> None:
         """The head of an answer in chunks."""
         found = {**self._headers(outcome), "X-ClickHouse-Exception-Tag": self._tag}
         if self._encoding:
@@ -79,18 +79,18 @@ class Answer:
         rest = self._packer.flush() if self._packer is not None else b""
         await self._send({"type": "http.response.body", "body": rest, "more_body": False})
 
-    async def broken(self, error: Failure) -> None:
+    async def broken(self, error: EngineFailure) -> None:
         """An error after the status has left: ClickHouse's message between marks, and no end: the connection is cut."""
         text, tag = _message(error, self._version), self._tag.encode()
         await self.chunk(b"\r\n__exception__\r\n%b\r\n%b%d %b\r\n__exception__\r\n" % (tag, text, len(text), tag))
         if self._packer is not None:
             await self._send({"type": "http.response.body", "body": self._packer.flush(), "more_body": True})
 
-    async def failed(self, error: Failure) -> None:
+    async def failed(self, error: EngineFailure) -> None:
         """An error instead of an answer."""
         await fail(self._send, error, self._version, self._request.query_id)
 
-    def _headers(self, outcome: Outcome) -> dict[str, str]:
+    def _headers(self, outcome: StatementOutcome) -> dict[str, str]:
         summary = {
             "read_rows": outcome.read_rows,
             "read_bytes": outcome.read_bytes,
@@ -116,7 +116,7 @@ async def plain(send: Send, status: int, headers: Mapping[str, str], body: bytes
     await send({"type": "http.response.body", "body": body})
 
 
-async def fail(send: Send, error: Failure, version: str, query_id: str = "") -> None:
+async def fail(send: Send, error: EngineFailure, version: str, query_id: str = "") -> None:
     """An error as ClickHouse sends it: its status, its code in a header, its text."""
     found = {"X-ClickHouse-Exception-Code": str(error.code)}
     if query_id:
@@ -126,7 +126,7 @@ async def fail(send: Send, error: Failure, version: str, query_id: str = "") -> 
     await plain(send, error.status, found, _message(error, version))
 
 
-def _message(error: Failure, version: str) -> bytes:
+def _message(error: EngineFailure, version: str) -> bytes:
     return f"{error.text} (version {version})\n".encode(errors="replace")
 
 

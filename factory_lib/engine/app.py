@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 from factory_lib.engine import request as requests
 from factory_lib.engine.answer import Answer, fail, plain
 from factory_lib.engine.connection import Engine
-from factory_lib.engine.failure import Failure, failure
-from factory_lib.engine.job import Job, Outcome
+from factory_lib.engine.failure import EngineFailure, failure
+from factory_lib.engine.job import Job, StatementOutcome
 from factory_lib.engine.lanes import Full, Lane, Lanes
-from factory_lib.engine.request_body import Body
+from factory_lib.engine.request_body import RequestBody
 
 logger = logging.getLogger("factory.engine")
 
@@ -90,7 +90,7 @@ class Interface:
         try:
             requests.check_host(requests.headers(scope), self._port)
             self._check_open()
-        except Failure as error:
+        except EngineFailure as error:
             await fail(send, error, self._engine.version)
             return
         await plain(send, 200, {"X-Factory-Engine": self._instance}, b"Ok.\n")
@@ -111,7 +111,7 @@ class Interface:
                 raise failure(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", message)
             self._check_open()
             lane = self._lanes.enter()
-        except Failure as error:
+        except EngineFailure as error:
             await fail(send, error, self._engine.version, query_id)
             return
         self.in_flight += 1
@@ -123,10 +123,10 @@ class Interface:
             self.in_flight -= 1
             self.last_used = time.monotonic()
 
-    async def _run(self, request: requests.Request, receive: Receive, answer: Answer, lane: Lane) -> None:
+    async def _run(self, request: requests.StatementRequest, receive: Receive, answer: Answer, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe()
-        body = Body(receive, loop)
+        body = RequestBody(receive, loop)
         job = Job(self._engine, request, body, write_end, self._labels)
         self._labels[request.query_id] = job.label
         reader = asyncio.StreamReader(limit=_HELD)
@@ -144,13 +144,13 @@ class Interface:
             await self._cancel(job, work)
 
     async def _cancel_when_left(
-        self, body: Body, job: Job, work: asyncio.Future[Outcome], transport: asyncio.ReadTransport
+        self, body: RequestBody, job: Job, work: asyncio.Future[StatementOutcome], transport: asyncio.ReadTransport
     ) -> None:
         await body.left()
         transport.close()
         await self._cancel(job, work)
 
-    async def _cancel(self, job: Job, work: asyncio.Future[Outcome]) -> None:
+    async def _cancel(self, job: Job, work: asyncio.Future[StatementOutcome]) -> None:
         """Wait for the statement; one that only reads is cancelled, one that writes runs on, as in ClickHouse.
 
         It may not have begun yet when it is to be cancelled, hence again and again.
@@ -163,9 +163,9 @@ class Interface:
 
     async def _reply(
         self,
-        request: requests.Request,
+        request: requests.StatementRequest,
         job: Job,
-        work: asyncio.Future[Outcome],
+        work: asyncio.Future[StatementOutcome],
         reader: asyncio.StreamReader,
         answer: Answer,
         lane: Lane,
@@ -186,7 +186,7 @@ class Interface:
             held.clear()
         try:
             outcome = await work
-        except Failure as error:
+        except EngineFailure as error:
             await answer.failed(error)
             return
         if spool is None:
@@ -201,7 +201,12 @@ class Interface:
         await answer.end()
 
     async def _stream(
-        self, job: Job, work: asyncio.Future[Outcome], reader: asyncio.StreamReader, first: bytes, answer: Answer
+        self,
+        job: Job,
+        work: asyncio.Future[StatementOutcome],
+        reader: asyncio.StreamReader,
+        first: bytes,
+        answer: Answer,
     ) -> None:
         await answer.begin(job.outcome)
         await answer.chunk(first)
@@ -209,7 +214,7 @@ class Interface:
             await answer.chunk(piece)
         try:
             await work
-        except Failure as error:
+        except EngineFailure as error:
             await answer.broken(error)
             return
         await answer.end()

@@ -46,7 +46,7 @@ def decompress(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 def _decode(chunks: Iterable[bytes], codec: str) -> Iterator[bytes]:
     import pyarrow as pa
 
-    stream = pa.CompressedInputStream(pa.PythonFile(_Reader(chunks), mode="r"), codec)
+    stream = pa.CompressedInputStream(pa.PythonFile(_ChunkReader(chunks), mode="r"), codec)
     try:
         while piece := stream.read(PIECE):
             yield piece
@@ -71,7 +71,7 @@ def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise failure(271, "CANNOT_DECOMPRESS", "The deflate body is cut short")
 
 
-class _Reader:
+class _ChunkReader:
     """A file over chunks, as pyarrow reads it."""
 
     closed = False

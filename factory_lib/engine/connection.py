@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from factory_lib.engine.failure import Failure, failure, from_engine
+from factory_lib.engine.failure import EngineFailure, failure, from_engine
 from factory_lib.engine.statement import Insert
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
@@ -75,7 +75,7 @@ class Connection:
         self._raw = raw
 
     def query(self, sql: str | bytes, format: str = "TabSeparated", params: Mapping[str, str] | None = None) -> Any:
-        """Run a statement to its end; the result holds `bytes()` and counts. Raises `Failure`."""
+        """Run a statement to its end; the result holds `bytes()` and counts. Raises `EngineFailure`."""
         try:
             return self._raw.query(sql, format, params=dict(params or {}))
         except RuntimeError as error:
@@ -184,14 +184,14 @@ class Engine:
         self.version, self.timezone = answer.rstrip("\n").split("\t")
 
     def connection(self, settings: Mapping[str, str] | None = None) -> Connection:
-        """A new connection with these settings; its user closes it. Raises `Failure`."""
+        """A new connection with these settings; its user closes it. Raises `EngineFailure`."""
         from chdb import _chdb
 
         connection = Connection(_chdb.connect(self._path))  # type: ignore[attr-defined]
         try:
             # one SET for all: each costs 0.2 ms
             connection.set({**_AS_SERVER, **(settings or {})})
-        except Failure:
+        except EngineFailure:
             connection.close()
             raise
         return connection
@@ -228,14 +228,14 @@ class Engine:
 
     def kill(self, label: str) -> bool:
         """Cancel the statements that carry `label` as their log_comment; whether there were any."""
-        with contextlib.closing(self.connection()) as connection, contextlib.suppress(Failure):
+        with contextlib.closing(self.connection()) as connection, contextlib.suppress(EngineFailure):
             return bool(connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(label)} ASYNC").bytes())
         return False
 
     def at_work(self) -> bool:
         """Whether mutations (but ones that keep failing) or merges run in the background; also when it cannot say."""
         mutations = "SELECT count() FROM system.mutations WHERE NOT is_done AND latest_fail_reason = ''"
-        with contextlib.closing(self.connection()) as connection, contextlib.suppress(Failure):
+        with contextlib.closing(self.connection()) as connection, contextlib.suppress(EngineFailure):
             return int(connection.query(f"SELECT ({mutations}) + (SELECT count() FROM system.merges)").bytes()) > 0
         return True
 

@@ -23,7 +23,7 @@ _STATUS = {
 STATUS = {code: status for status, codes in _STATUS.items() for code in codes}
 
 
-class Failure(Exception):
+class EngineFailure(Exception):
     """A statement failed, or a request cannot be served.
 
     Args:
@@ -39,12 +39,12 @@ class Failure(Exception):
         super().__init__(text)
 
 
-def failure(code: int, name: str, message: str, status: int | None = None) -> Failure:
+def failure(code: int, name: str, message: str, status: int | None = None) -> EngineFailure:
     """A failure of the server's own, in ClickHouse's wording."""
-    return Failure(code, f"Code: {code}. DB::Exception: {message}. ({name})", status)
+    return EngineFailure(code, f"Code: {code}. DB::Exception: {message}. ({name})", status)
 
 
-def from_engine(error: BaseException) -> Failure:
+def from_engine(error: BaseException) -> EngineFailure:
     """What chDB raised, as a failure. chDB gives the text only, and at times wraps one error in another."""
     text = str(error).strip()
     match = _CODE.search(text)
@@ -53,4 +53,4 @@ def from_engine(error: BaseException) -> Failure:
     nested = _NESTED.match(match[2])
     if nested:
         return from_engine(RuntimeError(nested[1]))
-    return Failure(int(match[1]), _VERSION.sub("", match[0]).strip())
+    return EngineFailure(int(match[1]), _VERSION.sub("", match[0]).strip())

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from factory_lib.engine.compression import decompress
 from factory_lib.engine.connection import Connection, Engine, quote
-from factory_lib.engine.failure import Failure, failure
+from factory_lib.engine.failure import EngineFailure, failure
 from factory_lib.engine.form import form_fields
-from factory_lib.engine.request import Request
+from factory_lib.engine.request import StatementRequest
 from factory_lib.engine.statement import Insert, Query, parse
 from factory_lib.errors import DiskFull
 from factory_lib.plan.sqltokens import tokens
@@ -28,7 +28,7 @@ _QUERY_ID = re.compile(r"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 
 
 @dataclass
-class Outcome:
+class StatementOutcome:
     """What a statement left, besides what it wrote into the pipe.
 
     Attributes:
@@ -65,19 +65,19 @@ class Job:
     """
 
     engine: Engine
-    request: Request
+    request: StatementRequest
     body: Iterator[bytes]
     pipe: int
     running: Mapping[str, str]
-    outcome: Outcome = field(init=False)
+    outcome: StatementOutcome = field(init=False)
     label: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.outcome = Outcome(self.request.format)
+        self.outcome = StatementOutcome(self.request.format)
         self.label = f"{self.request.settings.get('log_comment', '')} {self.request.query_id}".strip()
 
-    def run(self) -> Outcome:
-        """Run to the end. Raises `Failure`."""
+    def run(self) -> StatementOutcome:
+        """Run to the end. Raises `EngineFailure`."""
         try:
             with self._connection() as connection:
                 if self.request.database and (self.request.database != "default" or self.request.session_id):
@@ -210,7 +210,7 @@ def _names(line: str) -> bool:
     return line.startswith(" Identifier ")
 
 
-def _get_is_readonly() -> Failure:
+def _get_is_readonly() -> EngineFailure:
     message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly."
     return failure(164, "READONLY", f"{message} You should use method POST for modifying queries")
 

@@ -12,14 +12,14 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from factory_lib.engine.failure import Failure, failure
+from factory_lib.engine.failure import EngineFailure, failure
 from factory_lib.engine.job import Job
 
 PLACES, RESERVE = 112, 16
 SHORT_SECONDS = 10.0
 
 
-class Full(Failure):
+class Full(EngineFailure):
     """Too many statements run, ClickHouse's code 202."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _RESERVED = frozenset(
 
 
 @dataclass(frozen=True)
-class Request:
+class StatementRequest:
     """What a client asks for.
 
     Attributes:
@@ -90,7 +90,7 @@ def check_token(found: Mapping[str, str], given: Mapping[str, str], token: str) 
         raise failure(516, "AUTHENTICATION_FAILED", "Authentication failed: password is incorrect")
 
 
-def read(method: str, found: Mapping[str, str], given: Mapping[str, str]) -> Request:
+def read(method: str, found: Mapping[str, str], given: Mapping[str, str]) -> StatementRequest:
     """The request of these headers and parameters.
 
     Raises:
@@ -100,7 +100,7 @@ def read(method: str, found: Mapping[str, str], given: Mapping[str, str]) -> Req
         if given.get(name, "0") not in ("0", "false"):
             message = f"{name}=1 (ClickHouse's own block compression) is not supported, use HTTP's Content-Encoding"
             raise failure(48, "NOT_IMPLEMENTED", message)
-    return Request(
+    return StatementRequest(
         method=method,
         query=given.get("query", ""),
         settings={

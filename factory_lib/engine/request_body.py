@@ -12,7 +12,7 @@ from factory_lib.engine.failure import failure
 _PIECE = 1 << 18  # each hop between thread and loop costs 0.1 ms, so small pieces are gathered
 
 
-class Body(Iterator[bytes]):
+class RequestBody(Iterator[bytes]):
     """The body as it arrives. Asking for the next piece is what lets the client send on.
 
     Args:

@@ -126,7 +126,7 @@ def _gather(code: types.CodeType, prefix: str, found: _Contents, *, classes: boo
         value = values[0]
         if len(values) != 1 or value is None or name in _OF_BODIES:
             continue
-        if isinstance(value, _Body):
+        if isinstance(value, _ClassBody):
             if classes:
                 _gather(value.code, f"{prefix}{name}.", found)
         elif isinstance(value, types.CodeType):
@@ -152,7 +152,7 @@ class _Imported(NamedTuple):
         return ".".join([*package[: len(package) - self.level + 1], *([self.module] if self.module else [])])
 
 
-class _Body(NamedTuple):
+class _ClassBody(NamedTuple):
     """The body of a class."""
 
     code: types.CodeType
@@ -178,7 +178,7 @@ def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
     if not makes_class and last not in _MAKES_FUNCTION:
         return None
     code = next((one for _, one in reversed(before) if isinstance(one, types.CodeType)), None)
-    return _Body(code) if makes_class and code is not None else code
+    return _ClassBody(code) if makes_class and code is not None else code
 
 
 def told(what: Said) -> Collection[str]:

@@ -24,7 +24,7 @@ _OF_PYTHON = {"_frozen_importlib", "_frozen_importlib_external", "_distutils_hac
 """Where finders of modules come from that find nothing but what the folders of `sys.path` and Python itself hold."""
 
 
-class Place(NamedTuple):
+class ModulePlace(NamedTuple):
     """Where a module is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     folders: tuple[str, ...] = ()
 
 
-def place_of(module: str, namespace: Mapping[str, Any] | None = None) -> Place:
+def place_of(module: str, namespace: Mapping[str, Any] | None = None) -> ModulePlace:
     """Find a module without importing it; an unknown one is taken for the user's own.
 
     Args:
@@ -46,7 +46,7 @@ def place_of(module: str, namespace: Mapping[str, Any] | None = None) -> Place:
         namespace: its globals, where they are at hand: they may have come from another process.
     """
     if module == "__main__":
-        return Place("own", (namespace or vars(sys.modules["__main__"])).get("__file__"))
+        return ModulePlace("own", (namespace or vars(sys.modules["__main__"])).get("__file__"))
     if namespace is not None and namespace.get("__file__"):
         return _place(module, str(namespace["__file__"]), tuple(namespace.get("__path__") or ()))
     loaded = sys.modules.get(module)
@@ -133,13 +133,13 @@ def distribution(path: str, top: str, state: int = 0) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=8192)
-def _place(module: str, path: str | None, folders: tuple[str, ...]) -> Place:
+def _place(module: str, path: str | None, folders: tuple[str, ...]) -> ModulePlace:
     where = path or (folders[0] if folders else "")
     if where in {"built-in", "frozen"} or (not where and module.partition(".")[0] in sys.stdlib_module_names):
-        return Place("python")
+        return ModulePlace("python")
     if not where:
-        return Place("own")
-    return Place(_owner(where, module.partition(".")[0]), path, folders)
+        return ModulePlace("own")
+    return ModulePlace(_owner(where, module.partition(".")[0]), path, folders)
 
 
 @lru_cache(maxsize=8192)

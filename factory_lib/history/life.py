@@ -79,7 +79,7 @@ def life(version: Version, place: Place) -> Iterator[Stop]:
     Args:
         place: where it is, in the version or in one that it was made of.
     """
-    walk = _Walk(version.warehouse, place)
+    walk = _SampleWalk(version.warehouse, place)
     uuid: str | None = version.uuid
     walk.names[version.uuid] = str(version)
     while uuid is not None:
@@ -92,7 +92,7 @@ def pointers_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in row.items() if isinstance(v, dict) and v.keys() == {"uri", "offset", "size"}}
 
 
-class _Walk:
+class _SampleWalk:
     def __init__(self, warehouse: Warehouse, place: Place) -> None:
         self.warehouse = warehouse
         self.place = place

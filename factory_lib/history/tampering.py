@@ -9,7 +9,7 @@ from factory_lib.errors import EngineError
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
-from factory_lib.warehouse.seals import Part, parts_to_doubt, published_as, sealed_columns, sealed_records
+from factory_lib.warehouse.seals import UnverifiedShard, parts_to_doubt, published_as, sealed_columns, sealed_records
 from factory_lib.warehouse.versions import Version, content_fingerprints
 
 UNRECORDED = "nothing is recorded of it: the factory did not make it, or what was recorded was removed"
@@ -44,7 +44,7 @@ def compared(warehouse: Warehouse, meant: Sequence[Version]) -> dict[str, list[F
     about = {row["id"]: row for row in tables}
     recorded = _recorded(warehouse, uuids)
     columns, records = sealed_columns(warehouse, uuids), sealed_records(warehouse, uuids)
-    parts: dict[str, list[Part]] = {}
+    parts: dict[str, list[UnverifiedShard]] = {}
     for part in parts_to_doubt(warehouse, uuids):
         parts.setdefault(part.uuid, []).append(part)
     for version in meant:
@@ -112,7 +112,7 @@ def _of_records(records: Mapping[str, tuple[int, int]]) -> Iterator[str]:
             yield f"its {'entry was' if one else 'entries were'} edited in {CATALOG}.{table}"
 
 
-def _of_parts(version: Version, parts: Iterable[Part]) -> Iterator[Finding]:
+def _of_parts(version: Version, parts: Iterable[UnverifiedShard]) -> Iterator[Finding]:
     doubted = {part.shard: part for part in parts if part.state != "unsealed"}
     if not doubted:
         return

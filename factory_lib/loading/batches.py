@@ -24,7 +24,7 @@ from factory_lib.loading.index import Index
 from factory_lib.loading.making import Making
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, batch_count, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
-from factory_lib.loading.tasks import Made, Task
+from factory_lib.loading.tasks import BatchTask, Made
 from factory_lib.settings import as_stored
 from factory_lib.storage.cache import BlockCache, CacheOptions
 
@@ -33,7 +33,7 @@ WORKER_SECONDS = 300.0  # that a sample may take in a worker, where nobody says 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BatchRecipe:
     """How batches are made of rows.
 
     Attributes:
@@ -86,7 +86,7 @@ class Maker(ABC):
         """Global batches of `size` rows that an epoch has from a position on."""
         return batch_count(self.rows, size, self.tail, start)
 
-    def __getitem__(self, tasks: Iterable[Task]) -> list[Made | Exception]:
+    def __getitem__(self, tasks: Iterable[BatchTask]) -> list[Made | Exception]:
         """The batches of some tasks; an error ends them and is returned, so that it reaches the user as it was
         raised.
         """
@@ -103,7 +103,7 @@ class Maker(ABC):
         return done
 
     @abstractmethod
-    def make(self, task: Task) -> Made:
+    def make(self, task: BatchTask) -> Made:
         """The batch of a task.
 
         Raises:
@@ -123,7 +123,7 @@ class BatchMaker(Maker):
         subset: int64, the rows that the order numbers, where it is of some of the rows only.
     """
 
-    def __init__(self, recipe: Recipe, subset: Rows | None = None) -> None:
+    def __init__(self, recipe: BatchRecipe, subset: Rows | None = None) -> None:
         self.recipe, self.subset = recipe, subset
         self.rows, self.tail = recipe.key.rows, recipe.tail
         self._orders: dict[int, Order] = {}
@@ -135,13 +135,13 @@ class BatchMaker(Maker):
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchMaker, (self.recipe, self.subset)
 
-    def make(self, task: Task) -> Made:
+    def make(self, task: BatchTask) -> Made:
         """The batch of a task."""
         positions = rank_positions(self.recipe.key, task.start, task.size, task.rank, task.world)
         made = self.part(task, task.epoch, task.start, positions)
         return finished(self.recipe.hooks, made, self.recipe.key.seed, task)
 
-    def part(self, task: Task, epoch: int, start: int, positions: Rows) -> Made:
+    def part(self, task: BatchTask, epoch: int, start: int, positions: Rows) -> Made:
         """The samples at positions of an epoch, before what the user does with whole batches.
 
         Args:
@@ -184,7 +184,7 @@ class BatchMaker(Maker):
         key = self.recipe.key
         order = Order(OrderKey(key.identity, key.rows, key.seed, shuffle=False), 0)
         made = Made(Making(self.recipe, self.reader, order, rows, rows, {}).build())
-        return finished(self.recipe.hooks, made, key.seed, Task(0, int(rows[0]), len(rows), 0, 1)).batch
+        return finished(self.recipe.hooks, made, key.seed, BatchTask(0, int(rows[0]), len(rows), 0, 1)).batch
 
     def order(self, epoch: int) -> Order:
         """The order of an epoch; that of the epoch before is forgotten."""
@@ -211,7 +211,7 @@ class BatchMaker(Maker):
         return self._reader
 
 
-def finished(hooks: Hooks, made: Made, seed: int, task: Task) -> Made:
+def finished(hooks: Hooks, made: Made, seed: int, task: BatchTask) -> Made:
     """A batch with what the user does to whole ones done: tokens, `sample_transform` aside."""
     if not (hooks.tokenizer or hooks.collate_fn or hooks.collate):
         return made

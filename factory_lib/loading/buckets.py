@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
-from factory_lib.loading.batches import BatchMaker, Maker, Recipe
+from factory_lib.loading.batches import BatchMaker, BatchRecipe, Maker
 from factory_lib.loading.convert import to_numpy
 from factory_lib.loading.defaults import Shape
 from factory_lib.loading.index import Index
 from factory_lib.loading.order import Rows, batch_count, default_lanes, default_units
-from factory_lib.loading.tasks import Made, Task
+from factory_lib.loading.tasks import BatchTask, Made
 
 
 class BucketMaker(Maker):
@@ -45,7 +45,7 @@ class BucketMaker(Maker):
         whole = sum(batch_count(maker.rows, size, self.tail) for maker in self._makers)
         return max(0, whole - start // size)
 
-    def make(self, task: Task) -> Made:
+    def make(self, task: BatchTask) -> Made:
         """The batch of a task."""
         bucket, number = self._place(task)
         return self._makers[bucket].make(replace(task, start=number * task.size))
@@ -54,7 +54,7 @@ class BucketMaker(Maker):
         """What a state must agree on to be taken up."""
         return {**self._makers[0].facts(), "buckets": [maker.facts() for maker in self._makers]}
 
-    def _place(self, task: Task) -> tuple[int, int]:
+    def _place(self, task: BatchTask) -> tuple[int, int]:
         """The bucket of a batch, and the number of the batch in it."""
         if self._plan is None or self._plan[0] != (task.epoch, task.size):
             counts = [batch_count(maker.rows, task.size, self.tail) for maker in self._makers]
@@ -69,7 +69,7 @@ class BucketMaker(Maker):
         return bucket, int((plan[:at] == bucket).sum())
 
 
-def bucket_maker(recipe: Recipe, shapes: Sequence[Shape], names: Sequence[str]) -> BucketMaker:
+def bucket_maker(recipe: BatchRecipe, shapes: Sequence[Shape], names: Sequence[str]) -> BucketMaker:
     """A maker of batches of like shape.
 
     Args:

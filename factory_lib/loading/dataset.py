@@ -26,7 +26,7 @@ from factory_lib.loading.arguments import (
     tail_of,
     tokenizers_of,
 )
-from factory_lib.loading.batches import BatchMaker, Maker, OnError, Recipe
+from factory_lib.loading.batches import BatchMaker, BatchRecipe, Maker, OnError
 from factory_lib.loading.buckets import bucket_maker
 from factory_lib.loading.damage import Damage
 from factory_lib.loading.decode import Decoder
@@ -38,7 +38,7 @@ from factory_lib.loading.meter import Meter, statistics
 from factory_lib.loading.order import OrderKey, Tail, default_lanes, default_units
 from factory_lib.loading.position import EarlyEnd, Position
 from factory_lib.loading.samples import SampleDataset
-from factory_lib.loading.tasks import Batch, Tasks
+from factory_lib.loading.tasks import Batch, BatchTasks
 from factory_lib.loading.workers import MAX_TOGETHER, StartMethod, Workers
 from factory_lib.loading.wrapping import BatchLoader, refuse_second_sharding
 from factory_lib.settings import settings
@@ -272,9 +272,9 @@ class BatchDataset(IterableDataset[Batch]):
     def _left(self, first: int) -> int:
         return self.maker.batches(self.global_batch_size, first)
 
-    def _tasks(self, epoch: int, first: int) -> Tasks:
+    def _tasks(self, epoch: int, first: int) -> BatchTasks:
         size = self.global_batch_size
-        return Tasks(epoch, range(first, first + self._left(first) * size, size), size, *self.rank)
+        return BatchTasks(epoch, range(first, first + self._left(first) * size, size), size, *self.rank)
 
     def _making(self) -> Workers:
         if self._workers is None:
@@ -416,7 +416,7 @@ def to_torch(
     key = OrderKey(
         identity, index.rows, seed, unit_rows or unit, window_rows or window, lanes, shuffle and not map_style
     )
-    recipe = Recipe(
+    recipe = BatchRecipe(
         index=index,
         key=key,
         tail=tail,

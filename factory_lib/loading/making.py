@@ -22,7 +22,7 @@ from factory_lib.loading.tasks import Batch, Broken
 from factory_lib.redaction import redact
 
 if TYPE_CHECKING:
-    from factory_lib.loading.batches import Recipe
+    from factory_lib.loading.batches import BatchRecipe
 
 NEAR, ATTEMPTS = 8, 32  # rows of the same window, and in all, that are tried in place of a broken one
 NOTES = 3  # broken samples of a batch that are told of
@@ -43,7 +43,7 @@ class Making:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: BatchRecipe,
         reader: SampleReader,
         order: Order,
         positions: Rows,

@@ -20,7 +20,7 @@ from factory_lib.loading.dataset import BatchDataset
 from factory_lib.loading.hooks import Hooks
 from factory_lib.loading.order import Rows, rank_positions
 from factory_lib.loading.shares import Shares
-from factory_lib.loading.tasks import Batch, Broken, Made, Task
+from factory_lib.loading.tasks import Batch, BatchTask, Broken, Made
 
 
 def mix(
@@ -102,7 +102,7 @@ class MixMaker(Maker):
     def __reduce__(self) -> tuple[Any, ...]:
         return MixMaker, (self._makers, self._weights, self._seed, self.rows, self._hooks)
 
-    def make(self, task: Task) -> Made:
+    def make(self, task: BatchTask) -> Made:
         """The batch of a task."""
         first = task.epoch * self.rows + task.start
         parts: list[Batch] = []
@@ -124,7 +124,7 @@ class MixMaker(Maker):
         sources = [maker.facts() for maker in self._makers]
         return {"mix": sources, "weights": self._weights, "seed": self._seed, "rows": self.rows, "tail": self.tail}
 
-    def _shared(self, spans: list[tuple[int, int]], task: Task) -> list[Rows]:
+    def _shared(self, spans: list[tuple[int, int]], task: BatchTask) -> list[Rows]:
         """This rank's positions of each source: an equal part of each, and what is left over dealt out so that all
         ranks have as many rows, give or take one.
         """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import FileChanged, FileDamaged
 from factory_lib.loading.index import Pointers
 from factory_lib.storage import retry
-from factory_lib.storage.cache import FETCHES, BlockCache, Request
+from factory_lib.storage.cache import FETCHES, BlockCache, CacheRequest
 from factory_lib.storage.files import is_state
 from factory_lib.storage.local import etag_of
 from factory_lib.storage.mirror import Range
@@ -59,10 +59,10 @@ class SampleReader:
         view, begins, ends = out.data, starts[order].tolist(), (starts + pointers.size)[order].tolist()
         places = [view[begin:end] for begin, end in zip(begins, ends, strict=True)]
         ranges = list(zip(pointers.offset[order].tolist(), places, strict=True))
-        remote: list[Request] = []
+        remote: list[CacheRequest] = []
         for (first, last), number in zip(pairwise(edges), pointers.file[order[edges[:-1]]].tolist(), strict=True):
             if self._remote[number]:
-                remote.append(Request(self._files[number], ranges[first:last]))
+                remote.append(CacheRequest(self._files[number], ranges[first:last]))
             else:
                 self._read_local(number, ranges[first:last])
         if remote and self._cache is not None:
@@ -97,7 +97,7 @@ class SampleReader:
                 )
         self.counters["bytes_local"] += sum([len(place) for _, place in ranges])
 
-    def _read_remote(self, request: Request) -> None:
+    def _read_remote(self, request: CacheRequest) -> None:
         bounds = [(offset, len(place)) for offset, place in request.ranges]
         parts = store().read_ranges(request.file.uri, bounds, etag=request.file.etag or None)
         for (_, place), part in zip(request.ranges, parts, strict=True):

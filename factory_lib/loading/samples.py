@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from factory_lib.loading import collate
-from factory_lib.loading.batches import BatchMaker, Recipe
+from factory_lib.loading.batches import BatchMaker, BatchRecipe
 from factory_lib.loading.tasks import Batch
 
 
@@ -17,7 +17,7 @@ class SampleDataset(Dataset[Batch]):
     ``to_torch(map_style=True)``.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: BatchRecipe) -> None:
         self._maker = BatchMaker(recipe)
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ class Slab:
         self.lent = False
 
 
-class Pool:
+class SharedBlocks:
     """The blocks of one worker."""
 
     def __init__(self) -> None:
@@ -132,16 +132,16 @@ class Pool:
         return slab
 
 
-_pool: Pool | None = None
+_pool: SharedBlocks | None = None
 
 
 def use_pool() -> None:
     """Let this worker process make its tensors in blocks."""
     global _pool
-    _pool = Pool()
+    _pool = SharedBlocks()
 
 
-def pool() -> Pool | None:
+def pool() -> SharedBlocks | None:
     """The blocks of this process; None where it is no worker of ours."""
     return _pool
 

@@ -10,7 +10,7 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Task:
+class BatchTask:
     """A batch to make: the part of rank `rank` of `world` of the global batch of `size` rows at `start` of an epoch."""
 
     epoch: int
@@ -21,7 +21,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Tasks:
+class BatchTasks:
     """The batches of one rank that start at `starts`, in their order."""
 
     epoch: int
@@ -33,11 +33,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, part: slice) -> Tasks:
+    def __getitem__(self, part: slice) -> BatchTasks:
         return replace(self, starts=self.starts[part])
 
-    def __iter__(self) -> Iterator[Task]:
-        return (Task(self.epoch, start, self.size, self.rank, self.world) for start in self.starts)
+    def __iter__(self) -> Iterator[BatchTask]:
+        return (BatchTask(self.epoch, start, self.size, self.rank, self.world) for start in self.starts)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from factory_lib.errors import LoaderError
 from factory_lib.lifeline import end_with_creator
 from factory_lib.loading import slabs
 from factory_lib.loading.batches import Maker
-from factory_lib.loading.tasks import Made, Tasks
+from factory_lib.loading.tasks import BatchTasks, Made
 from factory_lib.settings import environment, use_environment
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
@@ -51,7 +51,7 @@ class Workers:
         self._queue = _Queue()
         self._loader: DataLoader[Any] | None = None
 
-    def make(self, tasks: Tasks) -> Iterator[Made]:
+    def make(self, tasks: BatchTasks) -> Iterator[Made]:
         """The batches of some tasks, in their order.
 
         Raises:
@@ -121,7 +121,7 @@ class _Queue:
     """
 
     def __init__(self) -> None:
-        self.tasks: Tasks | None = None
+        self.tasks: BatchTasks | None = None
         self._together = 1
         self._unfetched = 0  # batches in a row of which nothing was fetched
 
@@ -135,7 +135,7 @@ class _Queue:
         fitting = int(MESSAGE_SECONDS / max(counters["make_seconds"], 1e-6))
         self._together = max(1, min(MAX_TOGETHER, fitting, self._unfetched // 2))
 
-    def __iter__(self) -> Iterator[Tasks]:
+    def __iter__(self) -> Iterator[BatchTasks]:
         waiting = self.tasks
         while waiting:
             count = self._together

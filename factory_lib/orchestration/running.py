@@ -51,7 +51,7 @@ class GraphRun:
 
 
 @dataclass
-class Outcome:
+class GraphOutcome:
     """What running the graph did.
 
     Attributes:
@@ -84,7 +84,7 @@ def run_graph(
     stages: Sequence[str] | None = None,
     on_run: Callable[[tuple[str, ...], tuple[str, ...]], None] | None = None,
     report: Report | None = None,
-) -> Outcome:
+) -> GraphOutcome:
     """Look at the source and run what is behind, until nothing is.
 
     Args:
@@ -103,7 +103,7 @@ def run_graph(
     """
     definitions = definitions or load_definitions()
     graph = definitions.resolve_asset_graph()
-    outcome = Outcome(_announce(instance, definitions, source))
+    outcome = GraphOutcome(_announce(instance, definitions, source))
     chosen = None if stages is None else [dg.AssetKey(stage) for stage in stages]
     tried: set[tuple[dg.AssetKey, str | None]] = set()
     while True:

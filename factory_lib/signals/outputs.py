@@ -47,7 +47,7 @@ _SCALARS: dict[Any, tuple[pa.DataType, str]] = {
 
 
 @dataclass(frozen=True)
-class Scalar:
+class ScalarOutput:
     """One nullable value.
 
     Attributes:
@@ -93,7 +93,7 @@ class ArrayOf:
         item: type of the items; they are not nullable.
     """
 
-    item: Scalar | Bytes
+    item: ScalarOutput | Bytes
 
     @property
     def arrow(self) -> pa.DataType:
@@ -208,7 +208,7 @@ class Struct:
         return pa.StructArray.from_arrays(columns, fields=list(self.arrow))
 
 
-Output = Scalar | Bytes | ArrayOf | Vector | Struct
+Output = ScalarOutput | Bytes | ArrayOf | Vector | Struct
 """The type of a signal: each has `arrow`, `clickhouse` and `array(values)`."""
 
 
@@ -223,7 +223,7 @@ def output_of(annotation: Any, where: str) -> Output:
     Raises:
         SignalError: no column type for it.
     """
-    if isinstance(annotation, Scalar | Bytes | ArrayOf | Vector | Struct):
+    if isinstance(annotation, ScalarOutput | Bytes | ArrayOf | Vector | Struct):
         return annotation
     annotation = without_none(annotation)[0]
     if typing.get_origin(annotation) in {list, tuple, Sequence}:
@@ -231,7 +231,7 @@ def output_of(annotation: Any, where: str) -> Output:
     if annotation is bytes:
         return Bytes()
     if annotation in _SCALARS:
-        return Scalar(*_SCALARS[annotation])
+        return ScalarOutput(*_SCALARS[annotation])
     if isinstance(annotation, type) and (fields := _field_types(annotation)) is not None:
         outputs = tuple((name, output_of(kind, f"{where}, field {name!r}")) for name, kind in fields.items())
         return Struct(outputs, by_key=issubclass(annotation, dict))
@@ -256,7 +256,7 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 def _array_of(annotation: Any, where: str) -> ArrayOf:
     members = [member for member in typing.get_args(annotation) if member is not Ellipsis]
     item = output_of(members[0], where) if len(members) == 1 else None
-    if not isinstance(item, Scalar | Bytes):
+    if not isinstance(item, ScalarOutput | Bytes):
         raise SignalError(
             f"{where}: {annotation} has items of no single scalar type.",
             "Use list[int], list[float], list[str], or Vector(n) for a vector of fixed length.",

@@ -68,7 +68,7 @@ def row_groups(metadata: Any) -> tuple[RowGroup, ...]:
     metadata.write_metadata_file(sink)
     data = sink.getvalue().to_pybytes()
     try:
-        found = _Reader(data, 4).struct()
+        found = _ThriftReader(data, 4).struct()
         groups = tuple(_row_group(one) for one in found.get(_ROW_GROUPS, ()))
     except (IndexError, KeyError, TypeError, ValueError, UnicodeDecodeError, AttributeError) as error:
         raise pa.ArrowInvalid(f"its footer is damaged: {type(error).__name__}: {error}") from error
@@ -99,7 +99,7 @@ def _chunk(fields: dict[int, Any]) -> ColumnChunk:
     )
 
 
-class _Reader:
+class _ThriftReader:
     """Values of Thrift's compact protocol, as Python's own: a struct is field -> value."""
 
     def __init__(self, data: bytes, at: int) -> None:

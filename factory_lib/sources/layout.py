@@ -37,7 +37,7 @@ _READ = frozenset({"text", "integer", "json", "json_text", "boxes"})
 
 
 @dataclass(frozen=True)
-class Slot:
+class MemberSlot:
     """What members of one extension become.
 
     Attributes:
@@ -56,7 +56,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Field:
+class JsonField:
     """One field of the samples' JSON objects and the column that it becomes."""
 
     name: str
@@ -68,8 +68,8 @@ class Field:
 class Layout:
     """Extensions and JSON fields of a source with the columns that they become."""
 
-    slots: tuple[Slot, ...] = ()
-    fields: tuple[Field, ...] = ()
+    slots: tuple[MemberSlot, ...] = ()
+    fields: tuple[JsonField, ...] = ()
     key_pattern: str | None = None
 
     @property
@@ -190,7 +190,7 @@ class LayoutBuilder:
         columns = name_columns(named, taken)
         roles.sort(key=lambda role: IMAGES.index(role[0]) if role[1] == "image" else -1)
         slots = tuple(
-            Slot(extension, kind, columns.get(extension, ""), boxes.get(extension)) for extension, kind in roles
+            MemberSlot(extension, kind, columns.get(extension, ""), boxes.get(extension)) for extension, kind in roles
         )
         return Layout(slots, self._fields(slots), self.key_pattern)
 
@@ -198,14 +198,14 @@ class LayoutBuilder:
         kind: Kind = "text" if extension in self.texts else _kind(extension)
         return "text" if kind == "integer" and extension in self.named_classes else kind
 
-    def _fields(self, slots: Sequence[Slot]) -> tuple[Field, ...]:
+    def _fields(self, slots: Sequence[MemberSlot]) -> tuple[JsonField, ...]:
         # A field called as a text member supplements it; img2dataset writes the caption both ways.
         texts = {slot.column for slot in slots if slot.kind == "text"}
         pointers = {slot.column for slot in slots if slot.kind != "text"} | {"key", "image"}
         pointers |= self.reserved | {name for slot in slots if slot.boxes for name in slot.boxes.columns}
         names = name_columns((name for name in self.values if name != "key"), taken=pointers)
         return tuple(
-            Field(name, column, pa.string() if column in texts else _type(column, self.values[name]))
+            JsonField(name, column, pa.string() if column in texts else _type(column, self.values[name]))
             for name, column in names.items()
         )
 

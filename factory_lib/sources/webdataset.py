@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from factory_lib.sources.layout import Layout, Slot
+from factory_lib.sources.layout import Layout, MemberSlot
 from factory_lib.sources.members import Members, members_of, split_names, whole_samples
 from factory_lib.sources.packedtar import unpacked_blocks
 from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, group_files
@@ -258,7 +258,7 @@ def _contents(
     rows: npt.NDArray[np.int64],
     at: npt.NDArray[np.int64],
     count: int,
-    slot: Slot,
+    slot: MemberSlot,
     report: ShardReport,
 ) -> list[bytes | None]:
     contents: list[bytes | None] = [None] * count

@@ -73,7 +73,7 @@ def cache_options() -> CacheOptions | None:
 
 
 @dataclass(frozen=True)
-class Request:
+class CacheRequest:
     """Ranges of one file."""
 
     file: FileInfo
@@ -124,7 +124,7 @@ class BlockCache:
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
         self._prefetching = ThreadPoolExecutor(PREFETCHES, "prefetch")
 
-    def read(self, requests: Sequence[Request]) -> None:
+    def read(self, requests: Sequence[CacheRequest]) -> None:
         """Fill the places of all requests.
 
         Raises:

@@ -39,7 +39,7 @@ class HttpFiles(RemoteFiles):
 
     def stream(self, uri: str, offset: int, chunk_size: int, etag: str | None) -> Iterator[bytes]:
         """One GET whose body is read chunk by chunk, taken up again where it breaks."""
-        body: _Body | None = None
+        body: _AnswerBody | None = None
         patience = Patience()
         try:
             while True:
@@ -167,7 +167,7 @@ class HttpFiles(RemoteFiles):
         finally:
             body.close()
 
-    async def _open(self, uri: str, start: int, end: int | None, etag: str | None) -> _Body:
+    async def _open(self, uri: str, start: int, end: int | None, etag: str | None) -> _AnswerBody:
         """Send one GET; its body starts at `start` whatever the server makes of ranges."""
         import aiohttp
 
@@ -177,7 +177,7 @@ class HttpFiles(RemoteFiles):
         waits = aiohttp.ClientTimeout(total=None, sock_connect=retry.SLOW_SECONDS, sock_read=retry.SLOW_SECONDS)
         session = await self.filesystem.set_session()
         answer = await session.get(uri, headers=headers, timeout=waits)
-        body = _Body(answer)
+        body = _AnswerBody(answer)
         if answer.status == 416:  # starts at or behind the end
             body.ended = True
             return body
@@ -203,12 +203,12 @@ class HttpFiles(RemoteFiles):
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.filesystem.loop).result()
 
-    def _close(self, body: _Body | None) -> None:
+    def _close(self, body: _AnswerBody | None) -> None:
         if body is not None:
             self.filesystem.loop.call_soon_threadsafe(body.close)
 
 
-class _Body:
+class _AnswerBody:
     """The body of an answer."""
 
     def __init__(self, answer: Any) -> None:

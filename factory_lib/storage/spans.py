@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ReadSpan:
     """One contiguous read that serves several ranges.
 
     Attributes:
@@ -23,7 +23,7 @@ class Span:
 
 def plan_spans(
     ranges: Sequence[tuple[int, int]], *, max_gap: int, max_span: int, amplification: float = 2.0
-) -> list[Span]:
+) -> list[ReadSpan]:
     """Merge ranges that lie near each other, so that one request serves many of them.
 
     A range joins the span before it while the hole between them is at most `max_gap` bytes, the span stays within
@@ -40,7 +40,7 @@ def plan_spans(
         Spans in ascending order; each non-empty range is in exactly one.
     """
     order = sorted((offset, size, index) for index, (offset, size) in enumerate(ranges) if size > 0)
-    spans: list[Span] = []
+    spans: list[ReadSpan] = []
     start = end = wanted = 0
     members: list[int] = []
     for offset, size, index in order:
@@ -53,8 +53,8 @@ def plan_spans(
             members.append(index)
             continue
         if members:
-            spans.append(Span(start, end, tuple(members)))
+            spans.append(ReadSpan(start, end, tuple(members)))
         start, end, wanted, members = offset, last, size, [index]
     if members:
-        spans.append(Span(start, end, tuple(members)))
+        spans.append(ReadSpan(start, end, tuple(members)))
     return spans

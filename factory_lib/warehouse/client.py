@@ -27,7 +27,7 @@ from factory_lib.settings import settings as read_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from factory_lib.warehouse.results import Body, Lost
+    from factory_lib.warehouse.results import ConnectionLost, ResultBody
 
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
@@ -259,15 +259,15 @@ class Warehouse:
             self._streams[body] = sql
         return open_result(body)
 
-    def _ask(self, sql: str, params: Values, settings: Values) -> Body:
-        from factory_lib.warehouse.results import Body
+    def _ask(self, sql: str, params: Values, settings: Values) -> ResultBody:
+        from factory_lib.warehouse.results import ResultBody
 
         asked = {
             **_ARROW,
             "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame",
             **(settings or {}),
         }
-        return Body(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
+        return ResultBody(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
 
     def forget_lock(self) -> None:
         """A new lock, for a forked child: another thread may have held the old one at that moment."""
@@ -323,12 +323,12 @@ class Warehouse:
         """A call that may change something: repeated only when it cannot have been received."""
         return self._twice(call, lambda lost: not lost.sent and repeatable(), sql)
 
-    def _twice(self, call: Callable[[], _Result], again: Callable[[Lost], bool], sql: str) -> _Result:
-        from factory_lib.warehouse.results import Lost
+    def _twice(self, call: Callable[[], _Result], again: Callable[[ConnectionLost], bool], sql: str) -> _Result:
+        from factory_lib.warehouse.results import ConnectionLost
 
         try:
             return self._when_there_is_a_place(call)
-        except Lost as lost:
+        except ConnectionLost as lost:
             self.close()
             if not again(lost):
                 if not lost.sent:
@@ -338,7 +338,7 @@ class Warehouse:
                 raise EngineError(message, "Look before you run it again.") from None
         try:
             return self._translating(call)
-        except Lost as lost:
+        except ConnectionLost as lost:
             raise EngineError(lost.message, lost.hint) from None
 
     def _when_there_is_a_place(self, call: Callable[[], _Result]) -> _Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from factory_lib.errors import EngineError
-from factory_lib.warehouse.results import Lost, engine_error
+from factory_lib.warehouse.results import ConnectionLost, engine_error
 
 _NOT_SENT = {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}
 
@@ -17,7 +17,7 @@ def translated(error: Exception, where: str) -> EngineError:
     """
     text = str(error)
     if "The engine is stopping: the statement was not begun" in text:
-        return Lost(f"{where} is stopping.", "Try again.", sent=False)
+        return ConnectionLost(f"{where} is stopping.", "Try again.", sent=False)
     if "Code: " in text and "DB::Exception" in text:
         return engine_error(text)
     names = set()
@@ -26,7 +26,7 @@ def translated(error: Exception, where: str) -> EngineError:
         names.add(type(cause).__name__)
         cause = cause.__cause__  # not the context: what a caller was handling says nothing of this call
     if names & _NOT_SENT:
-        return Lost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
+        return ConnectionLost(f"{where} cannot be reached.", "Is it running, and is the address right?", sent=False)
     if "OperationalError" in names:
-        return Lost(f"{where} closed the connection before it answered.", "See its log.", sent=True)
+        return ConnectionLost(f"{where} closed the connection before it answered.", "See its log.", sent=True)
     return EngineError(f"{where}: {next(iter(text.splitlines()), type(error).__name__)[:500]}")

@@ -14,7 +14,7 @@ from factory_lib.warehouse.versions import Version
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostValues:
     """Rows of a shard that have neither a value of a signal nor an error.
 
     Attributes:
@@ -41,7 +41,7 @@ def is_bare(value: str, error: str, ch_type: str) -> str:
     return f"({error} IS NULL AND {nothing})"
 
 
-def lost_values(version: Version, *, unchecked: bool = True) -> list[Lost]:
+def lost_values(version: Version, *, unchecked: bool = True) -> list[LostValues]:
     """What a version lacks of the values of its signals.
 
     Args:
@@ -59,7 +59,7 @@ def lost_values(version: Version, *, unchecked: bool = True) -> list[Lost]:
         shards = {name: origin for name, origin in shards.items() if origin not in known}
     if not shards:
         return []
-    found: list[Lost] = []
+    found: list[LostValues] = []
     for value, error in _held(version, shards):
         bare = is_bare(quote(value), quote(error), version.columns[value])
         rows = wh.rows(
@@ -68,7 +68,7 @@ def lost_values(version: Version, *, unchecked: bool = True) -> list[Lost]:
             {"s": sorted(shards)},
             {"prefer_column_name_to_alias": 1},  # a signal may be called `n`
         )
-        found += [Lost(row["shard"], value, row["n"]) for row in rows]
+        found += [LostValues(row["shard"], value, row["n"]) for row in rows]
     return found
 
 

@@ -32,7 +32,7 @@ _KEPT = 1 << 16  # an appended error is at most 16 KiB
 _PIECE = 1 << 20
 
 
-class Lost(EngineError):
+class ConnectionLost(EngineError):
     """The connection failed.
 
     Args:
@@ -54,7 +54,7 @@ def engine_error(text: str) -> EngineError:
     return EngineError(f"ClickHouse refused: {_SUFFIX.sub('', line.rstrip())[:2000]}", _HINTS.get(code, ""), code=code)
 
 
-def open_result(body: Body) -> pa.RecordBatchReader:
+def open_result(body: ResultBody) -> pa.RecordBatchReader:
     """A reader of an ArrowStream response. It owns the response: dropped before the end, it ends the query.
 
     Args:
@@ -74,7 +74,7 @@ def open_result(body: Body) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, (widened(batch, schema) for batch in _batches(source, body)))
 
 
-def _batches(source: Any, body: Body) -> Iterator[pa.RecordBatch]:
+def _batches(source: Any, body: ResultBody) -> Iterator[pa.RecordBatch]:
     wrong: Counter[str] = Counter()
     try:
         while True:
@@ -99,7 +99,7 @@ def _batches(source: Any, body: Body) -> Iterator[pa.RecordBatch]:
             )
 
 
-def _guarded(body: Body, call: Callable[[], Any]) -> Any:
+def _guarded(body: ResultBody, call: Callable[[], Any]) -> Any:
     from urllib3.exceptions import HTTPError
 
     try:
@@ -109,10 +109,10 @@ def _guarded(body: Body, call: Callable[[], Any]) -> Any:
         if message:
             raise engine_error(message) from None
         hint = "The engine may have been stopped; run the query again."
-        raise Lost(f"The result broke off ({type(error).__name__}).", hint, sent=True) from None
+        raise ConnectionLost(f"The result broke off ({type(error).__name__}).", hint, sent=True) from None
 
 
-class Body:
+class ResultBody:
     """The body of a response as a file; keeps its end, where ClickHouse puts an error that comes late.
 
     Args:

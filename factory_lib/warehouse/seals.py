@@ -54,7 +54,7 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Part:
+class UnverifiedShard:
     """A shard of a version whose files are not known to be those that were published.
 
     Attributes:
@@ -218,7 +218,7 @@ def sealed_records(warehouse: Warehouse, uuids: Sequence[str]) -> dict[str, dict
     return found
 
 
-def parts_to_doubt(warehouse: Warehouse, uuids: Sequence[str]) -> list[Part]:
+def parts_to_doubt(warehouse: Warehouse, uuids: Sequence[str]) -> list[UnverifiedShard]:
     """Shards of versions whose files are not known to be those that were published."""
     tables = "SELECT uuid, database, name FROM system.tables WHERE has({u:Array(UUID)}, uuid)"
     now = (
@@ -242,7 +242,7 @@ def parts_to_doubt(warehouse: Warehouse, uuids: Sequence[str]) -> list[Part]:
         " WHERE was.hash != now.hash AND (now.hash != '' OR was.rows > 0) ORDER BY uuid, shard",
         {"u": list(uuids)},
     )
-    return [Part(**row) for row in rows]
+    return [UnverifiedShard(**row) for row in rows]
 
 
 def _values(column: Any) -> tuple[Any, ...]:

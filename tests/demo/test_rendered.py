@@ -18,7 +18,7 @@ from PIL import Image
 from factory_assets.demo.rendered import RenderedFolder, add_shard, truth_path, write_folder
 from factory_assets.demo.rendered.draw import render
 from factory_assets.demo.rendered.edits import DAMAGES, EDITS, damage, encode
-from factory_assets.demo.rendered.plan import MIN_SIDE, Recipe, plan_shard
+from factory_assets.demo.rendered.plan import MIN_SIDE, RenderingRecipe, plan_shard
 from factory_assets.demo.rendered.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -231,10 +231,10 @@ def test_a_shard_cannot_be_added_to_any_folder(tmp_path: Path) -> None:
 
 def test_a_recipe_is_checked() -> None:
     with pytest.raises(ValueError, match="Unknown faults"):
-        Recipe(10, shares={"ugly": 0.1})
+        RenderingRecipe(10, shares={"ugly": 0.1})
     with pytest.raises(ValueError, match="90 %"):
-        Recipe(10, shares={"copy": 0.5, "broken": 0.5})
-    clean = Recipe(10, shares={})
+        RenderingRecipe(10, shares={"copy": 0.5, "broken": 0.5})
+    clean = RenderingRecipe(10, shares={})
     assert all(row.fault == "" and row.picture == row.index + 30 for row in plan_shard(clean, 3))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from factory_lib.loading import slabs
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from factory_lib.loading.slabs import HEADER, Pool
+from factory_lib.loading.slabs import HEADER, SharedBlocks
 from factory_lib.loading.workers import MAX_TOGETHER
 from tests.loading_rows import reader_of, write_shards
 from tests.waiting import wait_for
@@ -117,7 +117,7 @@ def arrived(value: Any) -> Any:
 @pytest.mark.parametrize("rows", [1, 40_000])
 def test_tensors_arrive_as_they_were(rows):
     """Small ones in the message, large ones in a block."""
-    pool = Pool()
+    pool = SharedBlocks()
     whole = torch.arange(rows * 4, dtype=torch.float32).view(rows, 4)
     value = {
         "float": whole,
@@ -142,7 +142,7 @@ def test_tensors_arrive_as_they_were(rows):
 
 
 def test_views_of_one_block_hold_it_until_the_last_is_gone():
-    pool = Pool()
+    pool = SharedBlocks()
     tensor = pool.empty((1000, 100), torch.float32)
     assert tensor is not None
     tensor[:] = torch.arange(1000)[:, None]
@@ -163,7 +163,7 @@ def test_views_of_one_block_hold_it_until_the_last_is_gone():
 
 def test_no_more_blocks_than_there_may_be(monkeypatch):
     monkeypatch.setattr(slabs, "MAX_SLABS", 3)
-    pool = Pool()
+    pool = SharedBlocks()
     kept = [pool.empty((100_000,), torch.uint8) for _ in range(3)]
     assert pool.empty((100_000,), torch.uint8) is None
     plain = torch.ones(100_000)
@@ -175,7 +175,7 @@ def test_no_more_blocks_than_there_may_be(monkeypatch):
 
 
 def test_more_views_than_marks():
-    pool = Pool()
+    pool = SharedBlocks()
     tensor = pool.empty((HEADER + 5, 8), torch.float32)
     assert tensor is not None
     tensor[:] = torch.arange(HEADER + 5)[:, None]
@@ -184,7 +184,7 @@ def test_more_views_than_marks():
 
 
 def test_a_worker_that_is_gone_is_an_error_and_not_other_memory():
-    pool = Pool()
+    pool = SharedBlocks()
     packed = pool.packed(torch.ones(100_000))
     message = pickle.dumps(packed)
     (slab,) = pool._slabs

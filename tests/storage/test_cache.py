@@ -22,7 +22,7 @@ from factory_lib.cli import factory
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.storage import cache as cache_module
 from factory_lib.storage import tally
-from factory_lib.storage.cache import BlockCache, CacheOptions, Request, clear, mirrors_of
+from factory_lib.storage.cache import BlockCache, CacheOptions, CacheRequest, clear, mirrors_of
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Mirror, page_sums
 from factory_lib.storage.shared import SharedTier, clear_shared, content_key, shared_use
@@ -72,7 +72,7 @@ def options(tmp_path: Path) -> CacheOptions:
 def read(cache: BlockCache, file: FileInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
     places = [bytearray(size) for _, size in ranges]
     cache.read(
-        [Request(file, [(offset, memoryview(place)) for (offset, _), place in zip(ranges, places, strict=True)])]
+        [CacheRequest(file, [(offset, memoryview(place)) for (offset, _), place in zip(ranges, places, strict=True)])]
     )
     return [bytes(place) for place in places]
 

@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 from factory_assets.demo.rendered import RenderedFolder, write_folder
 from factory_assets.training.contrastive import SHIFT, fit, vary
 from factory_assets.training.evaluate import evaluate, roc_auc
-from factory_assets.training.pairs import Pairs, captioned, exam_batches, read_pairs, training_batches
+from factory_assets.training.pairs import CaptionedPictures, captioned, exam_batches, read_pairs, training_batches
 from factory_lib.errors import LoaderError
 from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
@@ -25,12 +25,12 @@ from factory_lib.warehouse.versions import Version
 TONES = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
 
 
-def flat_pairs(count: int, seed: int = 0) -> Pairs:
+def flat_pairs(count: int, seed: int = 0) -> CaptionedPictures:
     """Pictures of one colour and a caption that names it."""
     rng = np.random.default_rng(seed)
     names = rng.choice(list(TONES), count)
     pictures = np.array([TONES[name] for name in names])[:, None, None, :] + rng.integers(-9, 10, (count, 64, 64, 3))
-    return Pairs(pictures.clip(0, 255).astype(np.uint8), tuple(f"all {name}" for name in names))
+    return CaptionedPictures(pictures.clip(0, 255).astype(np.uint8), tuple(f"all {name}" for name in names))
 
 
 class Oracle(TinyClip):
@@ -47,10 +47,10 @@ class Oracle(TinyClip):
         return self.text[[int(caption) for caption in captions]]
 
 
-def marked(captions: list[int]) -> Pairs:
+def marked(captions: list[int]) -> CaptionedPictures:
     pictures = np.zeros((len(captions), 64, 64, 3), dtype=np.uint8)
     pictures[:, 0, 0, 0] = np.arange(len(captions))
-    return Pairs(pictures, tuple(map(str, captions)))
+    return CaptionedPictures(pictures, tuple(map(str, captions)))
 
 
 def test_a_model_learns_to_name_colours() -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest, norm
 
 from factory_assets.training.asset import train_model
-from factory_assets.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from factory_assets.training.checkpoint import TrainingCheckpoint, load_checkpoint, save_checkpoint
 from factory_assets.training.checks import above_baseline, model_check_specs, not_worse
 from factory_assets.training.config import TrainingConfig
 from factory_assets.training.contrastive import contrastive_loss, new_model
@@ -366,7 +366,7 @@ def test_whatever_ends_a_run_ends_its_process_group(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_none(tmp_path: Path) -> None:
     path = tmp_path / "model.checkpoint"
     assert load_checkpoint(path, "a") is None
-    kept = Checkpoint("a", 7, 1.5, {"w": torch.ones(2)}, {"state": {}}, {"epoch": 1, "samples": 48}, [(5, 0.5)])
+    kept = TrainingCheckpoint("a", 7, 1.5, {"w": torch.ones(2)}, {"state": {}}, {"epoch": 1, "samples": 48}, [(5, 0.5)])
     save_checkpoint(path, kept)
     found = load_checkpoint(path, "a")
     assert found is not None

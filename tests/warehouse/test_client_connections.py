@@ -223,14 +223,14 @@ def test_connection_lost_while_a_result_is_read() -> None:
 
     from urllib3.exceptions import ProtocolError
 
-    from factory_lib.warehouse.results import Body, open_result
+    from factory_lib.warehouse.results import ResultBody, open_result
 
     def cut() -> bytes:
         raise ProtocolError("Connection broken")
 
     for ending in (cut, lambda: b""):
         response = Response(ending)
-        reader = open_result(Body(response))
+        reader = open_result(ResultBody(response))
         with pytest.raises(EngineError, match="broke off"):
             reader.read_all()
         del reader

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from factory_assets.demo.rendered.draw import render
 from factory_assets.demo.rendered.edits import DAMAGES, EDITS, damage, encode
-from factory_assets.demo.rendered.plan import Recipe, Row, picture_seed, plan_shard
+from factory_assets.demo.rendered.plan import RenderingRecipe, Row, picture_seed, plan_shard
 from factory_assets.demo.rendered.records import METADATA, TRUTH, record, stats, true_row
 from factory_assets.demo.rendered.scores import score
 from factory_lib.errors import SourceError
@@ -75,7 +75,7 @@ def write_folder(
     Returns:
         what was written.
     """
-    recipe = Recipe(rows=-(-samples // shards), seed=seed)
+    recipe = RenderingRecipe(rows=-(-samples // shards), seed=seed)
     folder = Path(path).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     truths = []
@@ -103,7 +103,7 @@ def add_shard(path: str | Path) -> RenderedFolder:
     return _finish(folder, recipe, pa.concat_tables([truth, _write_shard(folder, recipe, number)]))
 
 
-def _write_shards(folder: Path, recipe: Recipe, shards: int, workers: int) -> Iterator[pa.Table]:
+def _write_shards(folder: Path, recipe: RenderingRecipe, shards: int, workers: int) -> Iterator[pa.Table]:
     if workers <= 1:
         for number in range(shards):
             yield _write_shard(folder, recipe, number)
@@ -112,7 +112,7 @@ def _write_shards(folder: Path, recipe: Recipe, shards: int, workers: int) -> It
         yield from pool.map(_write_shard, [folder] * shards, [recipe] * shards, range(shards))
 
 
-def _finish(folder: Path, recipe: Recipe, truth: pa.Table) -> RenderedFolder:
+def _finish(folder: Path, recipe: RenderingRecipe, truth: pa.Table) -> RenderedFolder:
     described = {"rows": recipe.rows, "seed": recipe.seed, "shares": dict(recipe.shares)}
     truth = truth.replace_schema_metadata({b"recipe": json.dumps(described).encode()})
     pq.write_table(truth, truth_path(folder))
@@ -120,14 +120,14 @@ def _finish(folder: Path, recipe: Recipe, truth: pa.Table) -> RenderedFolder:
     return RenderedFolder(folder, truth_path(folder), len(truth) // recipe.rows, len(truth), len(truth) - failed)
 
 
-def _recipe_of(truth: pa.Table) -> Recipe:
+def _recipe_of(truth: pa.Table) -> RenderingRecipe:
     described = json.loads((truth.schema.metadata or {}).get(b"recipe", b"{}"))
     if not described:
         raise SourceError("This truth does not say which recipe it was written with.", "Write the folder anew.")
-    return Recipe(**described)
+    return RenderingRecipe(**described)
 
 
-def _write_shard(folder: Path, recipe: Recipe, number: int) -> pa.Table:
+def _write_shard(folder: Path, recipe: RenderingRecipe, number: int) -> pa.Table:
     """Write the four files of one shard and return its rows of the truth."""
     name = f"{number:05d}"
     rows = plan_shard(recipe, number)
@@ -150,13 +150,13 @@ def _write_shard(folder: Path, recipe: Recipe, number: int) -> pa.Table:
     return pa.Table.from_pylist([true_row(name, row, records[row.index]) for row in rows], schema=TRUTH)
 
 
-def _order(recipe: Recipe, shard: int, of: str) -> list[int]:
+def _order(recipe: RenderingRecipe, shard: int, of: str) -> list[int]:
     order = list(range(recipe.rows))
     Random(f"order-{of}-{recipe.seed}/{shard}").shuffle(order)
     return order
 
 
-def _jpeg(recipe: Recipe, row: Row) -> tuple[bytes, tuple[int, int]]:
+def _jpeg(recipe: RenderingRecipe, row: Row) -> tuple[bytes, tuple[int, int]]:
     """The stored bytes of a row's picture, and the size that its metadata claims."""
     seed = picture_seed(recipe, row.picture)
     rng = Random(f"edit-{recipe.seed}/{row.shard}/{row.index}")

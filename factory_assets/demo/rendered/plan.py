@@ -38,7 +38,7 @@ MIN_SIDE = 96
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RenderingRecipe:
     """All that a rendered folder follows from.
 
     Attributes:
@@ -85,17 +85,17 @@ class Row:
     edit: str
 
 
-def plan_shard(recipe: Recipe, shard: int) -> list[Row]:
+def plan_shard(recipe: RenderingRecipe, shard: int) -> list[Row]:
     """The rows of one shard, in the order of their index."""
     return [_row(recipe, shard, index, fault) for index, fault in enumerate(_faults(recipe, shard))]
 
 
-def picture_seed(recipe: Recipe, picture: int) -> str:
+def picture_seed(recipe: RenderingRecipe, picture: int) -> str:
     """The seed that a picture of a folder is drawn with."""
     return f"folder-{recipe.seed}/{picture}"
 
 
-def _row(recipe: Recipe, shard: int, index: int, fault: str) -> Row:
+def _row(recipe: RenderingRecipe, shard: int, index: int, fault: str) -> Row:
     rng = Random(f"row-{recipe.seed}/{shard}/{index}")
     picture = _copied_picture(recipe, shard, rng) if fault == "copy" else shard * recipe.rows + index
     scene = random_scene(Random(f"scene-{recipe.seed}/{picture}"))
@@ -107,17 +107,17 @@ def _row(recipe: Recipe, shard: int, index: int, fault: str) -> Row:
     return Row(shard, index, fault, picture, scene, said, text, edit)
 
 
-def _copied_picture(recipe: Recipe, shard: int, rng: Random) -> int:
+def _copied_picture(recipe: RenderingRecipe, shard: int, rng: Random) -> int:
     source = rng.randint(0, shard)
     return source * recipe.rows + rng.choice(_clean_indices(recipe, source))
 
 
 @lru_cache(maxsize=256)
-def _clean_indices(recipe: Recipe, shard: int) -> list[int]:
+def _clean_indices(recipe: RenderingRecipe, shard: int) -> list[int]:
     return [index for index, fault in enumerate(_faults(recipe, shard)) if not fault]
 
 
-def _faults(recipe: Recipe, shard: int) -> list[str]:
+def _faults(recipe: RenderingRecipe, shard: int) -> list[str]:
     """The fault of every row of a shard: exact shares, in random places."""
     faults = [name for name, share in sorted(recipe.shares.items()) for _ in range(round(share * recipe.rows))]
     faults += [""] * (recipe.rows - len(faults))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory_assets.demo.rendered.plan import Recipe, Row
-from factory_assets.demo.rendered.scores import Scores
+from factory_assets.demo.rendered.plan import RenderingRecipe, Row
+from factory_assets.demo.rendered.scores import CrawlScores
 
 METADATA = pa.schema(
     [
@@ -60,7 +60,7 @@ TRUTH = pa.schema(
 _FAILURES = ("HTTP Error 404: Not Found", "HTTP Error 403: Forbidden", "<urlopen error timed out>")
 
 
-def record(recipe: Recipe, row: Row, scores: Scores, size: tuple[int, int] | None) -> dict[str, Any]:
+def record(recipe: RenderingRecipe, row: Row, scores: CrawlScores, size: tuple[int, int] | None) -> dict[str, Any]:
     """One row of the parquet, which is also the json member of the tar.
 
     Args:

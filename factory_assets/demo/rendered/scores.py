@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_assets.demo.rendered.plan import Recipe, Row
+from factory_assets.demo.rendered.plan import RenderingRecipe, Row
 from factory_assets.demo.rendered.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
 
 DIMENSION = 64
@@ -23,7 +23,7 @@ _WORDS = (*COLOURS, *SHAPES, *SIZES, *BACKGROUNDS)
 
 
 @dataclass(frozen=True)
-class Scores:
+class CrawlScores:
     """Columns of a shard, one value or vector a row.
 
     Attributes:
@@ -41,7 +41,7 @@ class Scores:
     pwatermark: NDArray[np.float32]
 
 
-def score(recipe: Recipe, shard: int, rows: Sequence[Row]) -> Scores:
+def score(recipe: RenderingRecipe, shard: int, rows: Sequence[Row]) -> CrawlScores:
     """Made-up scores of a shard's rows."""
     rng = np.random.default_rng([recipe.seed, shard, 1])
     words = np.random.default_rng(64).normal(0, 1, (len(_WORDS), DIMENSION))
@@ -53,7 +53,7 @@ def score(recipe: Recipe, shard: int, rows: Sequence[Row]) -> Scores:
     text = _unit(text + rng.normal(0, 1.0, text.shape))
     unsafe = np.array([row.fault == "unsafe" for row in rows])
     punsafe = np.where(unsafe, rng.beta(6, 2.4, len(rows)), rng.beta(1.2, 7, len(rows)))
-    return Scores(
+    return CrawlScores(
         image.astype(np.float16),
         text.astype(np.float16),
         np.einsum("ij,ij->i", image, text).astype(np.float32),
