@@ -21,7 +21,7 @@ _PIPED_WIDTH = 100_000
 """Columns of an output that is no terminal: nothing is cut."""
 
 
-class Printer(Protocol):
+class RowPrinter(Protocol):
     """What prints results."""
 
     def print(self, what: RenderableType = "", /) -> None:
@@ -39,7 +39,7 @@ class _Piped:
             _drawing(_PIPED_WIDTH).print(what)
 
 
-def console() -> Printer:
+def console() -> RowPrinter:
     """Where results go: as wide as the terminal, or as wide as they are where there is none."""
     return _drawing(None) if sys.stdout.isatty() else _Piped()
 

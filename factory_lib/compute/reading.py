@@ -27,7 +27,7 @@ samples are still the same."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """What a computation needs of its rows.
 
     Attributes:
@@ -39,7 +39,7 @@ class Plan:
     columns: tuple[str, ...]
 
     @staticmethod
-    def of(signals: Sequence[Signal], schema: pa.Schema) -> Plan:
+    def of(signals: Sequence[Signal], schema: pa.Schema) -> ReadPlan:
         """The plan for some signals over rows of a schema.
 
         Raises:
@@ -57,10 +57,10 @@ class Plan:
                 if given.kind != "value" and not _is_pointer(schema.field(given.column).type):
                     raise no_pointer(one, given.column, schema.field(given.column).type)
         wanted = dict.fromkeys([*IDENTITY, "key", *(name for one in signals for name in one.reads)])
-        return Plan(members, tuple(name for name in wanted if name in schema.names))
+        return ReadPlan(members, tuple(name for name in wanted if name in schema.names))
 
 
-def tasks(rows: Iterable[pa.RecordBatch], plan: Plan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
+def tasks(rows: Iterable[pa.RecordBatch], plan: ReadPlan, most: int | Callable[[], int]) -> Iterator[pa.RecordBatch]:
     """Cut rows into tasks of neighbouring rows: at most `most` of them and `TASK_BYTES`, of columns and to read.
 
     A function is asked for the number anew for every task.
@@ -168,7 +168,7 @@ def _numbers(column: pa.StructArray, name: str) -> np.ndarray[Any, np.dtype[np.i
     return found
 
 
-def _by_bytes(held: Sequence[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
+def _by_bytes(held: Sequence[pa.RecordBatch], plan: ReadPlan) -> Iterator[pa.RecordBatch]:
     """One record batch, or several where it or its members are too many bytes to hold at once."""
     rows = held[0] if len(held) == 1 else pa.concat_batches(list(held))
     sizes = np.zeros(rows.num_rows, dtype=np.int64)

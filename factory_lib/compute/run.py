@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from factory_lib.compute.dispatch import SignalTask
 from factory_lib.compute.pool import borrowed_pool
-from factory_lib.compute.reading import IDENTITY, Plan, Read, read_members, tasks
+from factory_lib.compute.reading import IDENTITY, Read, ReadPlan, read_members, tasks
 from factory_lib.compute.rows import Running, compute_task, failed_task
 from factory_lib.compute.watching import ProgressSlot, interrupted_when_overdue
 from factory_lib.compute.wire import Program, Sent
@@ -72,7 +72,7 @@ def compute(
     first = next(batches, None)
     if first is None:
         return
-    plan = Plan.of(checked, first.schema)
+    plan = ReadPlan.of(checked, first.schema)
     how = _How(plan, dict(etags or {}), ordered, hashes)
     for task, done in _computed(checked, how, _chain([first], batches), workers):
         if on_error == "raise":
@@ -86,7 +86,7 @@ def compute(
 class _How:
     """What is common to all tasks of a computation: see the arguments of `compute`."""
 
-    plan: Plan
+    plan: ReadPlan
     etags: Mapping[str, str]
     ordered: bool
     hashes: bool
@@ -156,7 +156,7 @@ class _Pace:
 
 
 def _read_ahead(
-    waiting: Iterator[pa.RecordBatch], plan: Plan, etags: Mapping[str, str]
+    waiting: Iterator[pa.RecordBatch], plan: ReadPlan, etags: Mapping[str, str]
 ) -> Iterator[tuple[pa.RecordBatch, Mapping[str, Sequence[Read]]]]:
     """Tasks with what their members hold; the next task is read while one is computed."""
     if not plan.members:

@@ -29,7 +29,7 @@ def decompress(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         encoding: value of the Content-Encoding header; empty or "identity" passes through.
 
     Raises:
-        Failure: an unknown encoding (code 48), or a body that is damaged or cut short (code 271).
+        EngineFailure: an unknown encoding (code 48), or a body that is damaged or cut short (code 271).
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):

@@ -201,7 +201,7 @@ class Engine:
         """The connection of a session, kept for `timeout` seconds after its last use.
 
         Raises:
-            Failure: another statement runs in it (373), or it should exist and does not (372).
+            EngineFailure: another statement runs in it (373), or it should exist and does not (372).
         """
         with self._guard:
             found = self._sessions.get(name)

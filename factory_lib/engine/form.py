@@ -12,7 +12,7 @@ def form_fields(body: bytes, content_type: str) -> dict[str, str]:
     """Plain fields of a form by name.
 
     Raises:
-        Failure: a part is a file (external tables are not supported), or the body is no form.
+        EngineFailure: a part is a file (external tables are not supported), or the body is no form.
     """
     head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
     form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)

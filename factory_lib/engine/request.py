@@ -75,7 +75,7 @@ def check_token(found: Mapping[str, str], given: Mapping[str, str], token: str) 
     """The token as password, in any of the places where ClickHouse takes one.
 
     Raises:
-        Failure: 401 without any password, 403 with a wrong one.
+        EngineFailure: 401 without any password, 403 with a wrong one.
     """
     password = found.get("x-clickhouse-key", "") or given.get("password", "")
     scheme, _, credentials = found.get("authorization", "").partition(" ")
@@ -94,7 +94,7 @@ def read(method: str, found: Mapping[str, str], given: Mapping[str, str]) -> Sta
     """The request of these headers and parameters.
 
     Raises:
-        Failure: it asks for what the engine does not have.
+        EngineFailure: it asks for what the engine does not have.
     """
     for name in ("compress", "decompress"):
         if given.get(name, "0") not in ("0", "false"):

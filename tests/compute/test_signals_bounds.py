@@ -77,7 +77,7 @@ def test_tasks_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     long = pa.array(["x" * (1000 * number) for number in range(64)])
     rows = rows.set_column(rows.schema.get_field_index("caption"), "caption", long)
     length = signal(lambda caption: len(caption) + 1, name="length", output=int, inputs={"caption": str})
-    plan = reading.Plan.of([length], rows.schema)
+    plan = reading.ReadPlan.of([length], rows.schema)
     cut = list(reading.tasks([rows], plan, 64))
     assert pa.Table.from_batches(cut)["caption"].to_pylist() == long.to_pylist()
     assert all(task.nbytes <= 110_000 or task.num_rows == 1 for task in cut)

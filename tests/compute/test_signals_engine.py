@@ -116,7 +116,7 @@ def test_tasks_are_cut_by_rows_and_bytes_and_small_batches_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = packed(tmp_path / "a", [b"x" * 10] * 25)
-    plan = reading.Plan.of([sha256], rows.schema)
+    plan = reading.ReadPlan.of([sha256], rows.schema)
     assert plan.columns == ("shard", "position", "sample_id", "key", "image")
     pieces = [rows.slice(start, 3) for start in range(0, 25, 3)]
     assert [task.num_rows for task in reading.tasks(pieces, plan, 8)] == [8, 8, 8, 1]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from factory_lib.build.reuse.files import etags
 from factory_lib.build.reuse.identity import Reads, Rows
 from factory_lib.build.reuse.inputs import Inputs
-from factory_lib.compute.reading import PREFIX, Plan, hash_column, read_members, tasks
+from factory_lib.compute.reading import PREFIX, ReadPlan, hash_column, read_members, tasks
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.settings import settings
@@ -86,7 +86,7 @@ def hash_members(
     waiting: deque[Future[pa.RecordBatch]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for batch in rows:
-            for task in tasks([batch], Plan(tuple(members), tuple(batch.schema.names)), _TASK_ROWS):
+            for task in tasks([batch], ReadPlan(tuple(members), tuple(batch.schema.names)), _TASK_ROWS):
                 waiting.append(pool.submit(_hashed, task, members, states))
                 if len(waiting) >= threads * _AHEAD:
                     yield waiting.popleft().result()
