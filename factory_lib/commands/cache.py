@@ -10,7 +10,7 @@ from factory_lib.commands.options import command, group
 from factory_lib.commands.output import number, print_json, print_rows, say, size, when
 from factory_lib.errors import FactoryError
 from factory_lib.settings import settings
-from factory_lib.storage import tally
+from factory_lib.storage import cache_statistics
 from factory_lib.storage.cache import KeptMirror, clear, mirrors_of
 from factory_lib.storage.shared import SharedUse, clear_shared, shared_use
 
@@ -45,7 +45,7 @@ def show_command(as_json: bool) -> None:
     own storage had to give was a hit. Whole pages and objects are fetched, so shares may add up to more than 100 %.
     """
     now = settings()
-    kept, served = mirrors_of(now.cache), tally.read(now.cache)
+    kept, served = mirrors_of(now.cache), cache_statistics.read(now.cache)
     shared = shared_use(now.shared_cache) if now.shared_cache else None
     if as_json:
         print_json(_facts(kept, shared, served))
@@ -105,7 +105,7 @@ def _facts(kept: list[KeptMirror], shared: SharedUse | None, served: dict[str, i
         "files": [{"uri": m.uri, "bytes": m.bytes, "used": _iso(m.used)} for m in kept],
     }
     beyond = None if shared is None else {"url": now.shared_cache, "bytes": shared.bytes, "objects": shared.objects}
-    return {"local": local, "shared": beyond, "served": served, "shares": tally.shares(served)}
+    return {"local": local, "shared": beyond, "served": served, "shares": cache_statistics.shares(served)}
 
 
 def _bounded(kept: list[KeptMirror], capacity: int) -> str:
@@ -113,7 +113,7 @@ def _bounded(kept: list[KeptMirror], capacity: int) -> str:
 
 
 def _served(tier: str, served: dict[str, int]) -> tuple[str, str]:
-    share = tally.shares(served).get(tier)
+    share = cache_statistics.shares(served).get(tier)
     return ("–", "–") if share is None else (size(round(share * served["bytes_read"])), f"{share:.1%}")
 
 

@@ -1,4 +1,4 @@
-"""`factory trace`: the life of one sample."""
+"""`factory trace`: the history of one sample."""
 
 from __future__ import annotations
 

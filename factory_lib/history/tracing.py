@@ -1,4 +1,4 @@
-"""The life of one sample: where its bytes are, what each stage computed of it, and which one dropped it, and why."""
+"""The history of one sample: where its bytes are, what each stage computed of it, and which one dropped it, and why."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.history.finding import find_sample
-from factory_lib.history.life import Failure, Mention, Stop, life, pointers_of
 from factory_lib.history.lineage import lineage
+from factory_lib.history.sample_history import Failure, Mention, Stop, pointers_of, sample_history
 from factory_lib.history.spans import Span, spans
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.derive import SYSTEM
@@ -32,7 +32,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the sample's life.
+    """One stage of the history of a sample.
 
     Attributes:
         version: the version that the stage made.
@@ -91,7 +91,7 @@ class Trace:
 
 
 def trace(version: Version, sample: str) -> Trace:
-    """The life of a sample up to a version.
+    """The history of a sample up to a version.
 
     Args:
         sample: its key or `sample_id`. It need not be in the version: it may have been dropped on the way.
@@ -101,7 +101,7 @@ def trace(version: Version, sample: str) -> Trace:
         QueryError: several samples have that key.
     """
     place = find_sample(version, lineage(version), sample)
-    stops = list(life(version, place))
+    stops = list(sample_history(version, place))
     rows = [stop.row for stop in reversed(stops) if stop.row]
     own = stops[0].row
     return Trace(

@@ -30,7 +30,7 @@ from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import unfinished
 from factory_lib.settings import settings
-from factory_lib.storage import tally
+from factory_lib.storage import cache_statistics
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Mirror, Range
 from factory_lib.storage.shared import SharedTier, content_key
@@ -170,7 +170,7 @@ class BlockCache:
             taken, self.counters = self.counters, Counter()
         if self._shared is not None:
             taken += self._shared.take_counters()
-        tally.add(self.options.folder, taken)
+        cache_statistics.add(self.options.folder, taken)
         return taken
 
     def close(self) -> None:
@@ -463,7 +463,7 @@ def clear(folder: Path) -> int:
     shutil.rmtree(folder / "trash", ignore_errors=True)  # and what a killed process left there
     if (folder / "used").exists():
         (folder / "used").write_bytes(struct.pack("<q", 0))
-    tally.reset(folder)
+    cache_statistics.reset(folder)
     return sum(mirror.bytes for mirror in kept)
 
 

@@ -1,4 +1,4 @@
-"""History: where versions come from, and the life of one sample."""
+"""History: where versions come from, and the history of one sample."""
 
 from __future__ import annotations
 
@@ -111,17 +111,17 @@ def test_the_life_of_a_sample() -> None:
     DatasetQuery("kept").join(DatasetQuery("twins"), on="sample_id", how="anti").save("unique")
     version = DatasetQuery("unique").order_by("-x").limit(8).save("best")
 
-    def life(key: str) -> tuple[str | None, list[str]]:
+    def dropped_by(key: str) -> tuple[str | None, list[str]]:
         found = trace(version, key)
         failures = [f.condition for step in found.steps for f in step.failures]
         return found.dropped_by, failures
 
-    assert life("k1") == ("kept.v1", ["(C.x > 1)"])
-    assert life("k0") == ("kept.v1", ["(C.x > 1)"])
-    assert life("k18") == ("kept.v1", ["(C.y < 150)"])
-    assert life("k7") == ("kept.v1", ["sql_text(\"text != 't7'\")"])
-    assert life("k2") == ("best.v1", [])  # the limit
-    assert life("k14") == (None, [])
+    assert dropped_by("k1") == ("kept.v1", ["(C.x > 1)"])
+    assert dropped_by("k0") == ("kept.v1", ["(C.x > 1)"])
+    assert dropped_by("k18") == ("kept.v1", ["(C.y < 150)"])
+    assert dropped_by("k7") == ("kept.v1", ["sql_text(\"text != 't7'\")"])
+    assert dropped_by("k2") == ("best.v1", [])  # the limit
+    assert dropped_by("k14") == (None, [])
     twin = trace(version, str(ids["k5"]))
     assert (twin.key, twin.dropped_by, twin.is_kept) == ("k5", "unique.v1", False)
     dropped = next(step for step in twin.steps if step.version == "unique.v1")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from factory_lib.cli import factory
 from factory_lib.errors import FileChanged, StoreError
 from factory_lib.storage import cache as cache_module
-from factory_lib.storage import tally
+from factory_lib.storage import cache_statistics
 from factory_lib.storage.cache import BlockCache, CacheOptions, CacheRequest, clear, mirrors_of
 from factory_lib.storage.files import FileInfo
 from factory_lib.storage.mirror import PAGE, Mirror, page_sums
@@ -447,7 +447,7 @@ def test_the_command_shows_sizes_and_hits_by_tier(origin, settled):
     fresh = BlockCache(CacheOptions(settled.folder.with_name("other"), 10**9, settled.shared))
     read(fresh, origin.infos()[0], [(0, SIZE)])
     fresh.take_counters()
-    assert tally.shares(tally.read(fresh.options.folder))["shared"] == 1.0
+    assert cache_statistics.shares(cache_statistics.read(fresh.options.folder))["shared"] == 1.0
 
 
 def test_the_command_clears_the_tiers_while_readers_go_on(origin, settled):

@@ -73,7 +73,7 @@ class Stop:
     mentions: Sequence[Mention] = ()
 
 
-def life(version: Version, place: Place) -> Iterator[Stop]:
+def sample_history(version: Version, place: Place) -> Iterator[Stop]:
     """The stops of a sample, from a version back to the source.
 
     Args:

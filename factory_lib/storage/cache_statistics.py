@@ -1,4 +1,4 @@
-"""What a cache folder has served, counted by all processes that use it: a few numbers in one small file."""
+"""Statistics of a cache folder: what it served, counted by all processes that use it, in one small file."""
 
 from __future__ import annotations
 
