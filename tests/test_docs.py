@@ -24,6 +24,7 @@ from factory_lib import DatasetQuery, signal
 from factory_lib.cli import factory
 from factory_lib.orchestration.stage import stage
 from factory_lib.signals import Signal
+from tests.test_house import floor_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -246,6 +247,29 @@ def _is_module(name: str) -> bool:
 def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_the_house_names_every_room_in_order_and_no_other() -> None:
+    page = PAGES["docs/architecture.md"]
+    rooms = {
+        path.parent.relative_to(ROOT).as_posix().removeprefix("factory_lib/")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    } - {"factory_lib"}
+    named = {name.rstrip("/") for text in code(page) for name in re.findall(r"[a-z_]+(?:/[a-z_]+)*/", text)}
+    places = (ROOT, ROOT / "factory_lib", ROOT / "factory_assets")
+    there = {folder.relative_to(ROOT).as_posix() for name in named for at in places if (folder := at / name).is_dir()}
+    assert {name.removeprefix("factory_lib/") for name in there} == rooms
+    assert [name for name in named if not any((at / name).is_dir() for at in places)] == []
+    assert [n for n in re.findall(r"`([\w/]+\.py)`", page) if not any((at / n).exists() for at in places)] == []
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    listed = [floor_of(_module(re.findall(r"`([a-z_/]+)/`", line)[0])) for line in table]
+    assert listed == sorted(listed)
+    assert len(page.splitlines()) <= 64  # a screen
+
+
+def _module(room: str) -> str:
+    return (room if room.startswith(PACKAGES) else f"factory_lib/{room}").replace("/", ".")
 
 
 @pytest.mark.usefixtures("engine")
