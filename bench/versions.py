@@ -187,18 +187,18 @@ def make_base(rows: int) -> None:
         "SETTINGS min_bytes_for_wide_part = 0, table_readonly = 0"
     )
     wh.execute(f"INSERT INTO seed._rows SELECT {columns} FROM numbers({per_shard * SHARDS})")
-    from factory_lib.plan.sql import Block, TableSource
+    from factory_lib.plan.nodes import Table
     from factory_lib.warehouse.stage import table_columns
 
     types, _ = table_columns(wh, "seed", "_rows")
-    DatasetQuery._of(Block.over(TableSource("seed._rows", types)), "bench").save("base")
+    DatasetQuery.of(Table("seed._rows", columns=types)).save("base")
     wh.execute("DROP TABLE seed._rows SYNC")
 
 
 def search(rows: int) -> None:
     """The 500 nearest of 1M x 512 unit vectors in BFloat16, against numpy in memory."""
     from factory_lib import C, DatasetQuery, cosine_distance
-    from factory_lib.plan.sql import Block, TableSource
+    from factory_lib.plan.nodes import Table
     from factory_lib.warehouse.client import warehouse
     from factory_lib.warehouse.stage import create_stage, table_columns
 
@@ -233,7 +233,7 @@ def search(rows: int) -> None:
         )
     stage.optimize()
     columns, unit = table_columns(wh, "vectors", stage.table)
-    DatasetQuery._of(Block.over(TableSource(f"vectors.{stage.table}", columns, unit=unit)), "bench").save("vectors")
+    DatasetQuery.of(Table(f"vectors.{stage.table}", columns=columns, unit=unit)).save("vectors")
     target = rng.standard_normal(512).astype(np.float32)
     query = (
         DatasetQuery("vectors")

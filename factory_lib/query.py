@@ -13,29 +13,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from factory_lib.build.joins import join_source, key_pairs
-from factory_lib.build.pending import ArrowRows, Ledger, ShardRows, settle, typed
+from factory_lib.build.arrow_rows import arrow_rows
+from factory_lib.build.ledger import Ledger
+from factory_lib.build.session import settled, typed
+from factory_lib.build.storage_rows import storage_rows
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.loading.terminal import to_torch
 from factory_lib.plan.expressions import SqlText
+from factory_lib.plan.joins import joined, key_pairs
+from factory_lib.plan.nodes import Plan, Rows, Table, Union, leaves, tables
 from factory_lib.plan.operators import Call, Column, Expr, InQuery, Ordering, column_name, column_of, lift, ordering
+from factory_lib.plan.python import python_of
+from factory_lib.plan.restriction import restricted_to
 from factory_lib.plan.sampling import sampled
-from factory_lib.plan.sql import (
-    Block,
-    JoinSource,
-    PendingSource,
-    Rendering,
-    TableSource,
-    UnionSource,
-    describe,
-    leaves,
-    tables,
-)
-from factory_lib.redaction import without_credentials
+from factory_lib.plan.select import Select
+from factory_lib.plan.sql import Rendering
+from factory_lib.plan.storing import storage_plan, with_system_columns
 from factory_lib.renamed import renamed, warn_renamed
-from factory_lib.warehouse import derive, provenance
+from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.derive import naming_columns
+from factory_lib.warehouse.derive import describe_columns, naming_columns
 from factory_lib.warehouse.estimate import estimate
 from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.permitted import checked
@@ -61,15 +58,19 @@ class DatasetQuery:
         DatasetNotFound, VersionNotFound: there is no such dataset or version.
     """
 
-    block: Block
-    python: str
+    plan: Select
 
     def __init__(self, name: str | Version, shards: Sequence[str] | None = None) -> None:
         version = name if isinstance(name, Version) else resolve(warehouse(), name)
         source = replace(version.source, shards=None if shards is None else tuple(shards))
-        argument = "" if shards is None else f", shards={list(shards)!r}"
-        object.__setattr__(self, "block", Block.over(source))
-        object.__setattr__(self, "python", f"DatasetQuery({str(version)!r}{argument})")
+        object.__setattr__(self, "plan", Select.over(source))
+
+    @classmethod
+    def of(cls, plan: Plan) -> DatasetQuery:
+        """A query over the rows of a plan."""
+        query = object.__new__(cls)
+        object.__setattr__(query, "plan", plan if isinstance(plan, Select) else Select.over(plan))
+        return query
 
     @classmethod
     def from_arrow(cls, data: Any, shard: str | None = None) -> DatasetQuery:
@@ -79,8 +80,7 @@ class DatasetQuery:
             data: pyarrow table, batch or reader, or whatever speaks Arrow's stream protocol (polars, duckdb, …).
             shard: the column that says which shard a row belongs to; without it all rows are one shard, `all`.
         """
-        rows = ArrowRows(data, shard)
-        return cls._of(Block.over(PendingSource(rows, rows.columns)), f"DatasetQuery.from_arrow(…, shard={shard!r})")
+        return cls.of(arrow_rows(data, shard))
 
     @classmethod
     def from_source(cls, source: Source | str, shards: Sequence[str] | None = None) -> DatasetQuery:
@@ -94,62 +94,55 @@ class DatasetQuery:
             from factory_lib.sources import open_source
 
             source = open_source(source)
-        rows = ShardRows(source, shards)
-        argument = "" if shards is None else f", shards={list(shards)!r}"
-        python = f"DatasetQuery.from_source({without_credentials(source.uri)!r}{argument})"
-        return cls._of(Block.over(PendingSource(rows, rows.columns)), python)
+        return cls.of(storage_rows(source, shards))
 
     # Verbs -----------------------------------------------------------------------------------------------------
 
     def select(self, *columns: str | Expr, **named: Any) -> DatasetQuery:
         """Exactly these columns: names, `new="old"`, or `name=expression`; text as a value is `name=lit("text")`."""
-        return self._step(self.block.select(self._chosen(columns, named)), "select", columns, named)
+        return self.of(self.plan.select(self._chosen(columns, named)))
 
     def drop(self, *columns: str) -> DatasetQuery:
         """All columns but these."""
-        return self._step(self.block.drop(columns), "drop", columns)
+        return self.of(self.plan.drop(columns))
 
     def rename(self, **names: str) -> DatasetQuery:
         """Columns under other names: `rename(new="old")`."""
-        return self._step(self.block.rename({old: new for new, old in names.items()}), "rename", (), names)
+        return self.of(self.plan.rename({old: new for new, old in names.items()}))
 
     def filter(self, *predicates: Expr | str | bool) -> DatasetQuery:
         """Keep the rows for which all predicates hold: expressions, or SQL text such as `"size > 5000"`."""
-        block = self.block
+        plan = self.plan
         for predicate in predicates:
-            block = block.filter(checked(SqlText(predicate) if isinstance(predicate, str) else lift(predicate)))
-        return self._step(block, "filter", predicates)
+            plan = plan.filter(checked(SqlText(predicate) if isinstance(predicate, str) else lift(predicate)))
+        return self.of(plan)
 
     def mutate(self, **columns: Any) -> DatasetQuery:
         """Add or replace columns: `mutate(ratio=C.width / C.height)`. Text is a value; for SQL: `sql_text("…")`."""
-        block = self.block.with_columns({name: checked(lift(e)) for name, e in columns.items()})
-        return self._step(block, "mutate", (), columns)
+        return self.of(self.plan.with_columns({name: checked(lift(e)) for name, e in columns.items()}))
 
     def order_by(self, *keys: Expr | Ordering | str) -> DatasetQuery:
         """Order rows: `order_by(C.dist)`, `order_by("-score")`, `order_by(C.score.desc())`; nulls last.
 
         A query that is saved in an order reads back in it, as one shard.
         """
-        orderings = [replace(key, expr=checked(key.expr)) for key in map(ordering, keys)]
-        return self._step(self.block.sort(orderings), "order_by", keys)
+        return self.of(self.plan.sort([replace(key, expr=checked(key.expr)) for key in map(ordering, keys)]))
 
     def limit(self, n: int) -> DatasetQuery:
         """The first n rows: in the order asked for, else by shard and position."""
-        return self._step(self.block.head(_count(n, "limit")), "limit", (n,))
+        return self.of(self.plan.head(_count(n, "limit")))
 
     def offset(self, n: int) -> DatasetQuery:
         """All rows but the first n."""
-        return self._step(self.block.skip(_count(n, "offset")), "offset", (n,))
+        return self.of(self.plan.skip(_count(n, "offset")))
 
     def sample(self, n: int | None = None, *, fraction: float | None = None, seed: int = 0) -> DatasetQuery:
         """A random sample of n rows, or of a fraction of them; the same rows for the same seed."""
-        return self._step(
-            sampled(self.block, n, fraction, seed), "sample", (), _given(n=n, fraction=fraction, seed=seed)
-        )
+        return self.of(sampled(self.plan, n, fraction, seed))
 
     def distinct(self, *columns: str) -> DatasetQuery:
         """Distinct rows; with columns, the first row for each distinct value of them."""
-        return self._step(self.block.unique(columns), "distinct", columns)
+        return self.of(self.plan.unique(columns))
 
     def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:
         """Groups of rows, to be followed by `agg`; keys are named as the columns of `select` are."""
@@ -175,24 +168,20 @@ class DatasetQuery:
         """
         pairs = key_pairs(on)
         for left, right in pairs:
-            self.block.column(left)
-            other.block.column(right)
+            self.plan.column(left)
+            other.plan.column(right)
         if how in ("semi", "anti"):
             keys = tuple(Column(a) for a, _ in pairs)
             left_keys: Expr = keys[0] if len(keys) == 1 else Call("tuple", keys)
-            right_keys = other.block.select({b: Column(b) for _, b in pairs})
-            block = self.block.filter(InQuery(left_keys, right_keys, negated=how == "anti"))
-        elif how in ("inner", "left", "right", "full"):
-            block = Block.over(join_source(self.block, other.block, how, pairs, suffix))
-        else:
-            raise QueryError(f"join(how={how!r}): there is no such join.", "inner, left, right, full, semi or anti.")
-        named = {"on": on, **({} if how == "inner" else {"how": how})}
-        return self._step(block, "join", (other,), named)
+            right_keys = other.plan.select({b: Column(b) for _, b in pairs})
+            return self.of(self.plan.filter(InQuery(left_keys, right_keys, negated=how == "anti")))
+        if how in ("inner", "left", "right", "full"):
+            return self.of(joined(self.plan, other.plan, how, pairs, suffix))
+        raise QueryError(f"join(how={how!r}): there is no such join.", "inner, left, right, full, semi or anti.")
 
     def union(self, *others: DatasetQuery) -> DatasetQuery:
         """The rows of all queries; a column that one of them lacks is NULL there."""
-        blocks = (self.block, *(o.block for o in others))
-        return self._step(Block.over(UnionSource(blocks)), "union", others)
+        return self.of(Union((self.plan, *(other.plan for other in others))))
 
     def add_signals(self, *signals: Signal, on_error: Literal["null", "raise"] = "null") -> DatasetQuery:
         """Compute signals over the samples: one column each, and `<name>_error` beside it.
@@ -201,7 +190,7 @@ class DatasetQuery:
             on_error: "null": a sample that fails gets NULL (a vector: empty) and the reason in `<name>_error`;
                 "raise": it ends the run.
         """
-        from factory_lib.build.computing import SignalRows
+        from factory_lib.build.signal_rows import signal_rows
         from factory_lib.signals.inputs import check_pointers
         from factory_lib.signals.signal import Signal
 
@@ -209,14 +198,9 @@ class DatasetQuery:
             if not isinstance(signal, Signal):
                 raise QueryError(f"{signal!r} is not a signal.", "Decorate the function with @signal.")
             for name in signal.reads:
-                self.block.column(name)
+                self.plan.column(name)
             check_pointers(signal, self.columns)
-        rows = SignalRows(derive.with_system_columns(self.block), signals, on_error)
-        types = {name: ch_type for s in signals for name, ch_type in s.columns.items()}
-        columns = {**{n: t for n, t in self.columns.items() if n not in types}, **types}
-        unit = frozenset(s.name for s in signals if getattr(s.output, "unit", False)) | self._unit(columns)
-        named = {} if on_error == "null" else {"on_error": on_error}
-        return self._step(Block.over(PendingSource(rows, columns, unit)), "add_signals", signals, named)
+        return self.of(signal_rows(self.plan, self.columns, signals, on_error))
 
     def add_columns(self, data: Any, on: str | Sequence[str] = "sample_id") -> DatasetQuery:
         """Add or replace columns with values from Arrow; rows that it does not mention get NULL.
@@ -225,13 +209,9 @@ class DatasetQuery:
             data: pyarrow table or reader, or whatever speaks Arrow's stream protocol.
             on: what tells which row a value is for: `sample_id`, `key`, or, the fastest, `("shard", "position")`.
         """
-        from factory_lib.build.given import GivenColumns
+        from factory_lib.build.column_rows import column_rows
 
-        keys = (on,) if isinstance(on, str) else tuple(on)
-        rows = GivenColumns(derive.with_system_columns(self.block), data, keys)
-        columns = {**{n: t for n, t in self.columns.items() if n not in rows.types}, **rows.types}
-        block = Block.over(PendingSource(rows, columns, self._unit(columns) - rows.types.keys()))
-        return self._step(block, "add_columns", (), {"on": on})
+        return self.of(column_rows(self.plan, self.columns, data, (on,) if isinstance(on, str) else tuple(on)))
 
     # Saving ----------------------------------------------------------------------------------------------------
 
@@ -263,11 +243,11 @@ class DatasetQuery:
         Raises:
             InvalidName, QueryError, CommitError
         """
-        from factory_lib.build.saving import Request, save
+        from factory_lib.build.saving import SaveRequest, save
 
-        shards = self.restricted_to() if mode == "overwrite_shards" else None
-        python = f"{self.python}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
-        return save(Request(name, self.block, python, mode, shards, tuple(removed), schema_evolution, context or {}))
+        shards = restricted_to(self.plan) if mode == "overwrite_shards" else None
+        python = f"{self!r}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
+        return save(SaveRequest(name, self.plan, python, mode, shards, tuple(removed), schema_evolution, context or {}))
 
     def refresh(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
         """Bring a dataset up to date with this query, shard by shard.
@@ -280,7 +260,7 @@ class DatasetQuery:
         """
         from factory_lib.build.updating import update
 
-        return update(self.block, f"{self.python}.refresh({name!r})", name, context or {})
+        return update(self.plan, f"{self!r}.refresh({name!r})", name, context or {})
 
     def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
         """`refresh`, as it was called before."""
@@ -289,37 +269,17 @@ class DatasetQuery:
 
     def restricted_to(self) -> tuple[str, ...] | None:
         """The shards that the query was restricted to, or None."""
-        found: list[tuple[str, ...]] = []
-
-        def visit(source: Any) -> None:
-            if isinstance(source, TableSource) and source.shards is not None:
-                found.append(source.shards)
-            elif isinstance(source, PendingSource) and isinstance(source.origin, ShardRows):
-                found.append(tuple(s.name for s in source.origin.shards))
-            elif isinstance(source, PendingSource) and hasattr(source.origin, "block"):
-                visit(source.origin.block)
-            elif isinstance(source, Block):
-                visit(source.source)
-            elif isinstance(source, UnionSource):
-                for block in source.blocks:
-                    visit(block)
-            elif isinstance(source, JoinSource):
-                visit(source.left)
-
-        visit(self.block)
-        return tuple(dict.fromkeys(s for shards in found for s in shards)) if found else None
+        return restricted_to(self.plan)
 
     # Terminals -------------------------------------------------------------------------------------------------
 
     @property
     def columns(self) -> dict[str, str]:
         """Column name -> ClickHouse type."""
-        source = self.block.source
-        if isinstance(source, TableSource | PendingSource) and all(
-            isinstance(e, Column) for e in self.block.columns.values()
-        ):
-            return {n: source.columns[e.name] for n, e in self.block.columns.items() if isinstance(e, Column)}
-        return derive.describe_columns(warehouse(), typed(self.block))
+        passed = {name: of_source for name in self.plan.names if (of_source := self.plan.passed(name)) is not None}
+        if isinstance(self.plan.source, Rows) and len(passed) == len(self.plan.names):
+            return {name: self.plan.source.columns[of_source] for name, of_source in passed.items()}
+        return describe_columns(warehouse(), typed(self.plan))
 
     def describe(self) -> pa.Table:
         """Columns and their types."""
@@ -328,26 +288,26 @@ class DatasetQuery:
 
     def count(self) -> int:
         """Number of rows."""
-        block = self._settled()
-        plain = block.group_by is None and not (block.distinct or block.limit_by or block.offset)
-        counted = replace(block, columns={}, order_by=()) if plain else block
+        plan = self._settled()
+        plain = plan.group_by is None and not (plan.distinct or plan.limit_by or plan.offset)
+        counted = replace(plan, columns={}, order_by=()) if plain else plan
         rendering = Rendering()
         text = rendering.select(counted)
-        with naming_columns(self.block):
+        with naming_columns(self.plan):
             return int(warehouse().scalar(f"SELECT count() FROM ({text})", rendering.params, rendering.settings))
 
     def to_batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow record batches, in constant memory."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
-        with naming_columns(self.block):
+        with naming_columns(self.plan):
             return warehouse().stream(text, rendering.params, rendering.settings)
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table: in the order asked for, else by shard and position."""
         rendering = Rendering()
         text = rendering.select(_readable(self._settled().exposed()))
-        with naming_columns(self.block):
+        with naming_columns(self.plan):
             return warehouse().query(text, rendering.params, rendering.settings)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -373,39 +333,26 @@ class DatasetQuery:
 
     def sql(self) -> str:
         """The query as one SELECT, values written out."""
-        return Rendering(inline=True).select(self.block.exposed())
+        return Rendering(inline=True).select(self.plan.exposed())
 
     def explain(self) -> str:
         """How a save would store the rows and what that would cost, and the SQL."""
-        block = derive.with_system_columns(self.block)
-        how = derive.plan(block)
+        plan = with_system_columns(self.plan)
+        how = storage_plan(plan)
         lines = [f"storage: {how.kind}" + (f" ({how.reason})" if how.reason else "")]
-        pending = [source for source in leaves(block) if isinstance(source, PendingSource)]
-        lines += [f"first: {source.origin}" for source in pending]
-        if not pending:
-            lines.append(f"cost: {estimate(warehouse(), block, how)}")
+        unwritten = [rows for rows in leaves(plan) if not isinstance(rows, Table)]
+        lines += [f"first: {rows.label}" for rows in unwritten]
+        if not unwritten:
+            lines.append(f"cost: {estimate(warehouse(), plan, how)}")
         lines += [f"writes column {name}" for name in how.computed]
         lines += [f"renames {old} to {new}" for old, new in how.renamed.items()]
         lines += [f"drops {name}" for name in how.dropped]
         return "\n".join([*lines, f"sql: {self.sql()}"])
 
     def __repr__(self) -> str:
-        return self.python
+        return python_of(self.plan)
 
     # Inside ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _of(cls, block: Block, python: str) -> DatasetQuery:
-        query = object.__new__(cls)
-        object.__setattr__(query, "block", block)
-        object.__setattr__(query, "python", python)
-        return query
-
-    def _step(
-        self, block: Block, verb: str, args: Sequence[Any] = (), named: Mapping[str, Any] | None = None
-    ) -> DatasetQuery:
-        words = [*map(_python, args), *(f"{n}={_python(v)}" for n, v in (named or {}).items())]
-        return self._of(block, f"{self.python}.{verb}({', '.join(words)})")
 
     def _chosen(self, columns: Sequence[str | Expr], named: Mapping[str, Any]) -> dict[str, Expr]:
         """Output columns as `select` and `group_by` take them: a text is the name of a column.
@@ -414,10 +361,10 @@ class DatasetQuery:
             ColumnNotFound: it is none.
         """
         for value in named.values():
-            if isinstance(value, str) and value not in self.block.columns:
+            if isinstance(value, str) and value not in self.plan.columns:
                 raise ColumnNotFound(
-                    f"There is no column {value!r} in {describe(self.block.source)}.",
-                    f"{nearest(value, self.block.columns)} The text itself is lit({value!r}).".strip(),
+                    f"There is no column {value!r} in {self.plan.label}.",
+                    f"{nearest(value, self.plan.columns)} The text itself is lit({value!r}).".strip(),
                 )
         return {column_name(c): checked(column_of(c)) for c in columns} | {
             n: checked(column_of(e)) for n, e in named.items()
@@ -425,16 +372,12 @@ class DatasetQuery:
 
     def _pinned(self, columns: Sequence[str]) -> tuple[Any, str, dict[str, str]]:
         """What the loader reads: rows in storage order with these columns, their identity, etags of their files."""
-        block = self._settled()
-        wanted = {n: Column(n) for n in ("shard", "position", *columns)}
-        rows = self._of(block.exposed().select(wanted), self.python)
-        return rows.to_batches, *identity_of(block)
+        plan = self._settled()
+        rows = self.of(plan.exposed().select({n: Column(n) for n in ("shard", "position", *columns)}))
+        return rows.to_batches, *identity_of(plan)
 
-    def _settled(self) -> Block:
-        return settle(self.block, Ledger())
-
-    def _unit(self, columns: Mapping[str, str]) -> frozenset[str]:
-        return frozenset(n for n in columns if n in self.block.columns and derive.is_unit(self.block, n))
+    def _settled(self) -> Select:
+        return settled(self.plan, Ledger())
 
 
 @dataclass(frozen=True)
@@ -446,51 +389,37 @@ class Grouped:
 
     def agg(self, **values: Any) -> DatasetQuery:
         """One row a group: the keys and these aggregates, `agg(n=fn.count(), best=fn.max(C.score))`."""
-        block = self.query.block.aggregate(self.keys, {n: checked(lift(e)) for n, e in values.items()})
-        keys = ", ".join(_python(e) if isinstance(e, Expr) else n for n, e in self.keys.items())
-        before = self.query if not keys else self.query._of(self.query.block, f"{self.query.python}.group_by({keys})")
-        return before._step(block, "agg", (), values)
+        return self.query.of(self.query.plan.aggregate(self.keys, {n: checked(lift(e)) for n, e in values.items()}))
 
 
-def identity_of(block: Block) -> tuple[str, dict[str, str]]:
+def identity_of(plan: Select) -> tuple[str, dict[str, str]]:
     """What the rows of a query depend on, as a string, and the etags of the files that they point into.
 
     Two queries with the same identity have the same rows: it holds the UUIDs of the tables that are read.
     """
     wh = warehouse()
-    names = sorted({table.name for table in tables(block)})
+    names = sorted({table.name for table in tables(plan)})
     found = [resolve(wh, name) for name in names if is_version_name(name)]
     uuids = {str(v): v.uuid for v in found}
-    text = "\n".join([Rendering(inline=True).select(block), *(f"{n} {uuids.get(n, '')}" for n in names)])
+    text = "\n".join([Rendering(inline=True).select(plan), *(f"{n} {uuids.get(n, '')}" for n in names)])
     sources = {shard.source for v in found for shard in v.shards.values() if shard.source}
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), provenance.etags(wh, sources)
 
 
-def _readable(block: Block) -> Block:
+def _readable(plan: Select) -> Select:
     """BFloat16 has no Arrow type: such columns are read as Float32."""
-    source = block.source
-    if not isinstance(source, TableSource):
-        return block
+    source = plan.source
+    if not isinstance(source, Table):
+        return plan
     wide = {
         name: e.cast("Array(Float32)")
-        for name, e in block.columns.items()
+        for name, e in plan.columns.items()
         if isinstance(e, Column) and source.columns.get(e.name) == "Array(BFloat16)"
     }
-    return replace(block, columns={**block.columns, **wide}) if wide else block
+    return replace(plan, columns={**plan.columns, **wide}) if wide else plan
 
 
 def _count(n: int, verb: str) -> int:
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise QueryError(f"{verb}({n!r}): the number of rows is a whole number, not negative.")
     return n
-
-
-def _given(**named: Any) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _python(value: Any) -> str:
-    """A value as it was, or could have been, written in Python."""
-    from factory_lib.plan.writing import python_of
-
-    return python_of(value)

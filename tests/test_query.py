@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, case, cosine_distance, fn, lit, sql_text
-from factory_lib.build.pending import INSERT_ROWS, _gathered
+from factory_lib.build.rows import INSERT_ROWS, _gathered
 from factory_lib.errors import (
     ColumnNotFound,
     DatasetNotFound,

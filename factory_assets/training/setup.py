@@ -75,13 +75,13 @@ def set_up(
     from factory_assets.training.pairs import captioned, exam_batches
     from factory_assets.training.ranks import accelerator_of, processes_of
     from factory_lib.plan.expressions import C
-    from factory_lib.plan.sql import tables
+    from factory_lib.plan.nodes import tables
     from factory_lib.warehouse.client import warehouse
     from factory_lib.warehouse.versions import resolve
 
     accelerator = accelerator_of(config.accelerator)
     processes = processes_of(config.processes, accelerator, config.global_batch_size)
-    version = resolve(warehouse(), tables(data.block)[0].name)
+    version = resolve(warehouse(), tables(data.plan)[0].name)
     unseen = _captioned(data.filter(C.split == "test") if exam is None else exam, caption, "test samples")
     asked = unseen.sample(TEST_LIMIT, seed=config.seed) if unseen.count() > TEST_LIMIT else unseen
     scored = exam_batches(asked, caption)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import random
 import time
@@ -18,19 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from factory_lib.build.dependencies import versions_read
-from factory_lib.build.pending import DerivedRows, Ledger, settle
+from factory_lib.build.ledger import Ledger
 from factory_lib.build.recipes import recipe_of
 from factory_lib.build.reuse.holding import held_columns
+from factory_lib.build.session import settled, staged
 from factory_lib.errors import CommitError, FactoryError, QueryError
-from factory_lib.plan.sql import Block, JoinSource, PendingSource, Rendering, TableSource, UnionSource
-from factory_lib.plan.sqltext import quote
-from factory_lib.plan.writing import predicates
+from factory_lib.plan.identity import identity
+from factory_lib.plan.nodes import Derived, Plan, Rows, Table
+from factory_lib.plan.predicates import predicates
+from factory_lib.plan.select import Select
+from factory_lib.plan.sql import Rendering
+from factory_lib.plan.storing import Derivation, union_columns
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
-from factory_lib.warehouse.derive import Derivation, conform, derive, naming_columns, union_columns
+from factory_lib.warehouse.derive import conform, derive, naming_columns
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import check_dataset_name, is_version_name
+from factory_lib.warehouse.names import check_dataset_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
 from factory_lib.warehouse.seals import counted, unseal
 from factory_lib.warehouse.stage import Stage, clone, create_stage
@@ -41,12 +44,12 @@ MAX_RACES = 1000
 
 
 @dataclass(frozen=True)
-class Request:
+class SaveRequest:
     """What is to be saved, and how.
 
     Attributes:
         dataset: name of the dataset.
-        block: the query.
+        query: the query.
         python: the query as it was written.
         mode: "new": a version of exactly these rows; "overwrite_shards": their shards replace or join those of the
             latest version.
@@ -60,7 +63,7 @@ class Request:
     """
 
     dataset: str
-    block: Block
+    query: Select
     python: str
     mode: Mode = "new"
     shards: tuple[str, ...] | None = None
@@ -70,7 +73,7 @@ class Request:
     inputs: Mapping[str, ShardInput] = field(default_factory=dict)
 
 
-def save(request: Request) -> Version:
+def save(request: SaveRequest) -> Version:
     """Build and publish the version.
 
     Raises:
@@ -84,10 +87,13 @@ def save(request: Request) -> Version:
         raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'overwrite_shards'.")
     wh = warehouse()
     ledger = Ledger()
-    parents = versions_read(wh, request.block)
-    block = settle(request.block, ledger)
-    with naming_columns(block):
-        rows, derivation, added = derive(wh, request.dataset, block)
+    parents = versions_read(wh, request.query)
+    # Before anything is computed: what a signal's code does when it is used is no other code.
+    recipe = recipe_of(request.query, {str(v): v.uuid for v in parents})
+    maker = identity(recipe)
+    query = settled(request.query, ledger)
+    with naming_columns(query):
+        rows, derivation, added = derive(wh, request.dataset, query)
     try:
         made = rows.shard_rows() if derivation.rows is None else derivation.rows
         draft = Provenance(
@@ -95,24 +101,22 @@ def save(request: Request) -> Version:
             created=provenance.now(),
             parents=[{"name": str(v), "uuid": v.uuid} for v in parents],
             python=request.python,
-            sql=Rendering(inline=True).select(request.block),
-            predicates=predicates(request.block),
+            sql=Rendering(inline=True).select(request.query),
+            predicates=predicates(request.query),
             signals=ledger.signals,
             sources=ledger.sources,
             code=provenance.code_of(os.getcwd()),
             context=dict(request.context),
             storage="+".join([*ledger.storage, *([derivation.kind] if derivation.kind != "clone" else [])]) or "clone",
-            rows_in=sum(made.values()) if _is_passed_on(request.block, derivation) else _rows_in(wh, request.block),
+            rows_in=sum(made.values()) if _is_passed_on(request.query, derivation) else _rows_in(wh, request.query),
             bytes_added=ledger.bytes + added,
             reused=ledger.reused,
             computed=ledger.computed,
             checked=True,
         )
         sources = {**_sources(parents), **ledger.shard_sources}
-        maker = made_by(request.block, ledger.signals)
         records = [ShardRecord(s, n, "", maker, sources.get(s, "")) for s, n in made.items()]
-        recipe = recipe_of(request.block, {str(v): v.uuid for v in parents})
-        held = held_columns(request.block, ledger.signals)
+        held = held_columns(request.query, ledger.signals)
         # Parents are locked, too: who drops versions must see this one, or be done before.
         with locked(wh, request.dataset, *(v.dataset for v in parents)):
             version = _commit(wh, request, rows, records, held, draft, recipe, started)
@@ -125,7 +129,7 @@ def save(request: Request) -> Version:
 
 def _commit(
     wh: Warehouse,
-    request: Request,
+    request: SaveRequest,
     rows: Stage,
     made: Sequence[ShardRecord],
     held: Sequence[Held],
@@ -220,7 +224,7 @@ def _joined(carried: Version | None, changed: bool, recast: Sequence[str]) -> di
 
 
 def _assemble(
-    wh: Warehouse, request: Request, rows: Stage, carried: Version | None, replaced: Iterable[str]
+    wh: Warehouse, request: SaveRequest, rows: Stage, carried: Version | None, replaced: Iterable[str]
 ) -> tuple[Stage, bool]:
     """A new table with the rows, and with the carried shards of the latest version.
 
@@ -248,7 +252,7 @@ def _assemble(
     return built, False
 
 
-def _evolved(wh: Warehouse, request: Request, rows: Stage, carried: Version, keep: Sequence[str]) -> Stage:
+def _evolved(wh: Warehouse, request: SaveRequest, rows: Stage, carried: Version, keep: Sequence[str]) -> Stage:
     """A table for rows and carried shards whose columns differ: what one side lacks is NULL there."""
     own, old = rows.source(), carried.source
     if not request.schema_evolution:
@@ -267,7 +271,7 @@ def _evolved(wh: Warehouse, request: Request, rows: Stage, carried: Version, kee
         carried_rows.drop()
 
 
-def _difference(own: TableSource, carried: Version) -> str:
+def _difference(own: Table, carried: Version) -> str:
     new = sorted(own.columns.keys() - carried.columns.keys())
     gone = sorted(carried.columns.keys() - own.columns.keys())
     types = [
@@ -286,57 +290,31 @@ def _sources(parents: Sequence[Version]) -> dict[str, str]:
     return {name: s.source for version in reversed(parents) for name, s in version.shards.items() if s.source}
 
 
-def _is_passed_on(block: Block, derivation: Derivation) -> bool:
+def _is_passed_on(query: Select, derivation: Derivation) -> bool:
     """Whether the rows of a query are those that it was given, all of them."""
-    derived = isinstance(block.source, PendingSource) and isinstance(block.source.origin, DerivedRows)
-    return derivation.kind == "clone" and not derived
+    return derivation.kind == "clone" and not isinstance(query.source, Derived)
 
 
-def _rows_in(wh: Warehouse, block: Block) -> int:
+def _rows_in(wh: Warehouse, query: Select) -> int:
     """Rows that the query was given, in the shards that it reads: those of each table once, however often it is read.
 
     What rows are only looked up in (the right side of a semi or an anti join) gives none.
     """
-    given = {(table.name, table.shards): table for table in _givers(block)}
+    given = {(table.name, table.shards): table for table in _givers(query)}
     total = 0
     for table in given.values():
         everything = Rendering()
-        text = everything.select(Block(table, {}))
+        text = everything.select(Select(table, {}))
         total += int(wh.scalar(f"SELECT count() FROM ({text})", everything.params))
     return total
 
 
-def _givers(source: Any) -> Iterator[TableSource]:
-    """The tables whose rows become rows of the query; pending rows stand as the table that they were written to."""
-    if isinstance(source, Block):
-        yield from _givers(source.source)
-    elif isinstance(source, JoinSource):
-        yield from _givers(source.left)
-        if source.how not in ("semi", "anti"):
-            yield from _givers(source.right)
-    elif isinstance(source, UnionSource):
-        for block in source.blocks:
-            yield from _givers(block)
-    elif isinstance(source, PendingSource):
-        derived = isinstance(source.origin, DerivedRows)
-        yield from _givers(source.origin.block if derived else source.origin.stage(Ledger()).source())
+def _givers(plan: Plan) -> Iterator[Table]:
+    """The tables whose rows become rows of the query; other rows stand as the table that they were written to."""
+    if isinstance(plan, Table):
+        yield plan
+    elif isinstance(plan, Rows) and not isinstance(plan, Derived):
+        yield staged(plan, Ledger()).source()
     else:
-        yield source
-
-
-def made_by(block: Block, signals: Sequence[Mapping[str, Any]]) -> str:
-    """Fingerprint of what makes the rows of a shard: the query and the signals, not the data."""
-    prints = sorted((s["name"], s["fingerprint"]) for s in signals)
-    return hashlib.blake2b(repr((_Query(inline=True).select(block), prints)).encode(), digest_size=8).hexdigest()
-
-
-class _Query(Rendering):
-    """Renders a query as it reads over whatever versions and shards it is run on."""
-
-    def _source(self, source: Any) -> str:
-        if isinstance(source, TableSource) and is_version_name(source.name):
-            return quote(source.name.partition(".")[0])
-        return super()._source(source)
-
-    def _shards(self, source: Any) -> list[str]:
-        return []
+        for one in plan.inputs:
+            yield from _givers(one)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory_lib.build.session import ledger_of
 from factory_lib.commands.options import command, mapping_options
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
@@ -92,8 +93,7 @@ def ingest_command(
 
 def _problems(query: DatasetQuery) -> str:
     """What went wrong while a source was read, in a line."""
-    origin = getattr(query.block.source, "origin", None)
-    written = origin.written if origin is not None else None
+    written = ledger_of(query.plan.source)
     problems = [p for source in written.sources for p in source["problems"]] if written else []
     more = f" (and {len(problems) - 1:,} more problems)" if len(problems) > 1 else ""
     return f"{problems[0]}{more}" if problems else ""

@@ -17,19 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from factory_lib.build.pending import DerivedRows
 from factory_lib.curation.candidates import DISTANCE, Candidates, candidates, hashes
 from factory_lib.curation.hash_duplicates import DISTANCE as HASH_DISTANCE
 from factory_lib.curation.hash_duplicates import near_by_hashes
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
-from factory_lib.plan.sql import Block, PendingSource, Rendering
+from factory_lib.plan.nodes import Derived, RowFunction
+from factory_lib.plan.select import Select
+from factory_lib.plan.sql import Rendering
+from factory_lib.plan.storing import SYSTEM
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.thumbnails import SIDE, planes_of
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.derive import SYSTEM
 
 SCORE = 0.85
 """Correlation of gradients from which on two pictures are copies. Found of 26 photos x 19 edits among 75 others (hard:
@@ -107,39 +108,37 @@ def near_duplicates(
     pixels = fn.intDiv(area, 1 + has_margins)
     shown = [MEMBER] if samples.columns.get(MEMBER) == POINTER_TYPE else []
     given = samples.select("shard", "position", "sample_id", "key", "thumbnail", *shown, pixels=pixels.cast("UInt64"))
-    rows = NearDuplicateRows(given.block, {"score": float(score), "distance": int(bits)})
-    arguments = "".join(
-        f", {name}={value!r}"
-        for name, value, default in (("score", score, SCORE), ("distance", bits, DISTANCE))
-        if value != default
-    )
-    source = PendingSource(rows, rows.types)
-    return DatasetQuery._of(Block.over(source), f"near_duplicates({samples.python}{arguments})")
+    options = {"score": float(score), "distance": int(bits)}
+    columns = {**_COLUMNS, **(dict.fromkeys((MEMBER, PARTNER), POINTER_TYPE) if shown else {})}
+    return DatasetQuery.of(Derived(given.plan, NEAR_DUPLICATE_ROWS, options, columns=columns))
 
 
-class NearDuplicateRows(DerivedRows):
+_COLUMNS = {
+    **SYSTEM,
+    "duplicate_of": "UInt64",
+    "matched": "UInt64",
+    "score": "Float32",
+    "alignment": "LowCardinality(String)",
+}
+
+
+def _near_duplicate_rows(query: Select, *, score: float, distance: int) -> pa.Table:
     """The rows of `near_duplicates`, found among all rows of a query."""
+    samples, thumbnails, owners = _read(query)
+    pairs = copies(thumbnails, owners, score, distance)
+    gone, kept, matched, strongest = _decided(pairs, _order(samples))
+    table = samples.select([name for name in samples.schema.names if name != "pixels"]).take(gone)
+    ids = samples.column("sample_id")
+    table = table.append_column("duplicate_of", ids.take(kept)).append_column("matched", ids.take(matched))
+    table = table.append_column("score", pa.array(pairs.score[strongest]))
+    names = np.array(list(_names()), dtype=object)
+    table = table.append_column("alignment", pa.array(names[pairs.alignment[strongest]], pa.string()))
+    if MEMBER in table.schema.names:
+        table = table.append_column(PARTNER, samples.column(MEMBER).take(matched))
+    return table
 
-    def columns_of(self) -> dict[str, str]:
-        """Those of every version, and what is said of each near-duplicate."""
-        shown = dict.fromkeys((MEMBER, PARTNER), POINTER_TYPE) if MEMBER in self.block.columns else {}
-        named = {"duplicate_of": "UInt64", "matched": "UInt64", "score": "Float32"}
-        return {**SYSTEM, **named, "alignment": "LowCardinality(String)", **shown}
 
-    def rows(self, block: Block) -> pa.Table:
-        """See `near_duplicates`."""
-        samples, thumbnails, owners = _read(block)
-        pairs = copies(thumbnails, owners, self.options["score"], self.options["distance"])
-        gone, kept, matched, strongest = _decided(pairs, _order(samples))
-        table = samples.select([name for name in samples.schema.names if name != "pixels"]).take(gone)
-        ids = samples.column("sample_id")
-        table = table.append_column("duplicate_of", ids.take(kept)).append_column("matched", ids.take(matched))
-        table = table.append_column("score", pa.array(pairs.score[strongest]))
-        names = np.array(list(_names()), dtype=object)
-        table = table.append_column("alignment", pa.array(names[pairs.alignment[strongest]], pa.string()))
-        if MEMBER in table.schema.names:
-            table = table.append_column(PARTNER, samples.column(MEMBER).take(matched))
-        return table
+NEAR_DUPLICATE_ROWS = RowFunction(f"{__name__}:NEAR_DUPLICATE_ROWS", "near_duplicates", _near_duplicate_rows)
 
 
 @dataclass(frozen=True)
@@ -212,14 +211,14 @@ def _equal(
     return rows[np.sort(first)], (leader[follows], rows[follows])
 
 
-def _read(block: Block) -> tuple[pa.Table, NDArray[np.uint8], NDArray[np.int64]]:
+def _read(query: Select) -> tuple[pa.Table, NDArray[np.uint8], NDArray[np.int64]]:
     """The samples without their thumbnails, the thumbnails, and which sample each is of.
 
     They come in row order: which of equal pairs is told, and the last digits of scores, depend
     on it, and the engine gives rows in any.
     """
     rendering = Rendering()
-    stream = warehouse().stream(rendering.select(block.in_row_order()), rendering.params, rendering.settings)
+    stream = warehouse().stream(rendering.select(query.in_row_order()), rendering.params, rendering.settings)
     batches, planes, owners, count = [], [], [], 0
     with track("reading thumbnails") as progress:
         for batch in stream:

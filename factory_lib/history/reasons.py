@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factory_lib.fingerprints.components import other_way
 from factory_lib.history.comparing import Difference, compare, differing_shards
 from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
-from factory_lib.plan.writing import LONG
+from factory_lib.plan.codec import UnknownRecipe
+from factory_lib.plan.difference import changes
+from factory_lib.plan.identity import identity
+from factory_lib.plan.recorded import recorded
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.versions import Version
@@ -106,8 +108,9 @@ def _direct(before: Version, after: Version, shards: Sequence[str], made: _Maker
     if path := _path(before.warehouse, before.uuid, made[1].values()):
         return [Reason("query", f"{o.name} was made by", len(shards), after=_python(o)) for o in path]
     counted: dict[Reason, int] = {}
+    queries = _Queries(before.warehouse)
     for shard in shards:
-        for reason in _pair(made[0].get(shard), made[1].get(shard)):
+        for reason in _pair(made[0].get(shard), made[1].get(shard), queries):
             counted[reason] = counted.get(reason, 0) + 1
     found = [replace(reason, shards=n) for reason, n in counted.items()]
     return sorted([*found, *_files(before, after, shards)], key=lambda r: (r.kind == "code", -r.shards))
@@ -139,7 +142,37 @@ def _path(warehouse: Warehouse, start: str, made: Iterable[Origin]) -> list[Orig
     return []
 
 
-def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
+class _Queries:
+    """Compares the queries of versions, each pair once."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.warehouse = warehouse
+        self._known: dict[tuple[str, str], list[Reason]] = {}
+
+    def reasons(self, old: Origin, new: Origin) -> list[Reason]:
+        """In what the queries that made two versions differ."""
+        pair = old.uuid, new.uuid
+        if pair not in self._known:
+            self._known[pair] = list(self._compared(old, new))
+        return self._known[pair]
+
+    def _compared(self, old: Origin, new: Origin) -> Iterator[Reason]:
+        recipes = provenance.read_recipes(self.warehouse, [old.uuid, new.uuid])
+        try:
+            first, second = (recorded(recipes[uuid]) for uuid in (old.uuid, new.uuid))
+        except (KeyError, UnknownRecipe):
+            yield Reason("query", "the queries were not recorded such that they can be compared", 0)
+            return
+        if identity(recipes[old.uuid]) == identity(recipes[new.uuid]):
+            return
+        found = changes(first, second)
+        signals = [change for change in found if change.text.startswith("signal ")]
+        yield from (Reason("query", one.text, 0, one.before, one.after) for one in found if one not in signals)
+        if not found and not any(_signals(old, new)):
+            yield Reason("query", "the query differs in how its verbs follow each other", 0, _python(old), _python(new))
+
+
+def _pair(old: Origin | None, new: Origin | None, queries: _Queries) -> Iterator[Reason]:
     """What differs between the makers of a shard; counts of shards are filled in later."""
     if new is None or old is None:
         origin = new or old
@@ -153,10 +186,7 @@ def _pair(old: Origin | None, new: Origin | None) -> Iterator[Reason]:
     if first is None or second is None:
         yield Reason("query", "what made them was not recorded", 0)
         return
-    if _query(first.python) != _query(second.python):
-        yield Reason("query", "the query differs", 0, first.python, second.python)
-    elif (lists := (_long_lists(first.sql), _long_lists(second.sql)))[0] != lists[1]:
-        yield Reason("query", "the query differs in values that its text shortens", 0, *_first_difference(*lists))
+    yield from queries.reasons(old, new)
     yield from _signals(old, new)
     versions = _parent_names(old), _parent_names(new)
     for dataset in versions[0].keys() | versions[1].keys():
@@ -209,31 +239,6 @@ def _files(before: Version, after: Version, shards: Sequence[str]) -> list[Reaso
             text = f"{len(uris):,} source files {kind}: {', '.join(uris[:_NAMED_FILES])}{more}"
             found.append(Reason("files", text, len(touched)))
     return found
-
-
-def _query(python: str) -> str:
-    """A query without the versions and shards that it was restricted to, and without how it was saved."""
-    text = re.sub(r"\.(save|refresh|update)\([^()]*\)$", "", python)
-    return re.sub(r", shards=\[[^\[\]]*\]", "", re.sub(r"\.v\d+(?=')", "", text))
-
-
-def _long_lists(sql: str) -> list[list[str]]:
-    """Vectors and lists of values in SQL that are too long for the Python text of a query."""
-    groups = re.findall(r"[\[(]([^\[\]()]*)[\])]", sql)
-    found = [group.split(",") for group in groups if not group.lstrip().upper().startswith("SELECT ")]
-    return [[one.strip() for one in group] for group in found if len(group) > LONG]
-
-
-def _first_difference(one: list[list[str]], other: list[list[str]]) -> tuple[str, str]:
-    """The first value that differs, with its list and place."""
-    for number, (first, second) in enumerate(zip(one, other, strict=False)):
-        for place, (before, after) in enumerate(zip(first, second, strict=False)):
-            if before != after:
-                where = f"list {number + 1}, place {place + 1}"
-                return f"{where}: {before}", f"{where}: {after}"
-    sizes = ([len(group) for group in side] for side in (one, other))
-    before, after = (f"{', '.join(map(str, side)) or 'no'} values" for side in sizes)
-    return before, after
 
 
 def _python(origin: Origin) -> str:

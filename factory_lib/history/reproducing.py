@@ -7,6 +7,7 @@ fingerprints are.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from factory_lib.build.narrowing import changed_members, narrowed, pending_origins
-from factory_lib.build.pending import Ledger, settle
-from factory_lib.build.recipes import NotReproducible, Prepared, RecipeReader
+from factory_lib.build.changed_files import changed_members
+from factory_lib.build.ledger import Ledger
+from factory_lib.build.recipes import NotReproducible, Prepared, prepared
+from factory_lib.build.session import discard, settled
 from factory_lib.errors import FactoryError
 from factory_lib.history.matching import Matching, ShardDifference
 from factory_lib.history.origins import known_versions, read_records
-from factory_lib.plan.sql import Rendering, TableSource
+from factory_lib.plan.nodes import Table
+from factory_lib.plan.restriction import narrowed
+from factory_lib.plan.sql import Rendering
 from factory_lib.redaction import without_credentials
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse import provenance
@@ -33,6 +37,8 @@ from factory_lib.warehouse.provenance import ShardRecord
 from factory_lib.warehouse.stage import Stage
 from factory_lib.warehouse.versions import Version, content_fingerprints
 
+_COMMENT = re.compile(r"/\*.*?\*/")
+"""What stands for rows that only code makes."""
 Verdict = Literal["equal", "different", "not reproducible"]
 
 
@@ -116,7 +122,7 @@ class _Rebuilt(Version):
         return self.stage.name
 
     @cached_property
-    def source(self) -> TableSource:
+    def source(self) -> Table:
         return self.stage.source()
 
     @cached_property
@@ -186,22 +192,22 @@ class _Work:
     ) -> Iterator[tuple[_Rebuilt, dict[str, str]]]:
         """The rows of shards, made again, and the shards that cannot be, with reasons."""
         made = provenance.read_shards(self.warehouse, maker)
-        prepared = _prepared(self.warehouse, recipe)
-        self._note(maker, recipe, prepared)
-        changed = {**changed_members(self.warehouse, prepared.block), **prepared.changed}
+        again = _prepared(self.warehouse, recipe)
+        self._note(maker, recipe, again)
+        changed = {**changed_members(self.warehouse, again.query), **again.changed}
         wanted = [s for s in shards if s not in changed]
-        block = prepared.block
+        query = again.query
         if set(wanted) != {s for s, known in made.items() if known.origin == maker} - set(recipe.get("recast", ())):
-            block = narrowed(block, wanted) or block
-            if block is prepared.block and changed:
+            query = narrowed(query, wanted) or query
+            if query is again.query and changed:
                 raise NotReproducible("; ".join(list(changed.values())[:3]))
         ledger = Ledger(fresh=True)
         stage: Stage | None = None
         try:
-            stage, _, _ = derive(self.warehouse, STAGING, settle(block, ledger))
-            sources = {**_sources(self.warehouse, recipe, block), **ledger.shard_sources}
+            stage, _, _ = derive(self.warehouse, STAGING, settled(query, ledger))
+            sources = {**_sources(self.warehouse, recipe), **ledger.shard_sources}
             # Shards that the maker did not make, or which later versions replaced, are no part of the comparison.
-            extra = set(stage.shard_rows()) - made.keys() if block is prepared.block else set()
+            extra = set(stage.shard_rows()) - made.keys() if query is again.query else set()
             kept = dict.fromkeys([*wanted, *sorted(extra)])
             rebuilt = _Rebuilt("rebuilt", 1, stage.uuid, self.warehouse, stage, {s: sources.get(s, "") for s in kept})
             yield rebuilt, {s: why for s, why in changed.items() if s in shards}
@@ -210,12 +216,11 @@ class _Work:
                 stage.drop()
             for finish in ledger.finish:
                 finish()
-            for origin in pending_origins(block):
-                origin.discard()
+            discard(query)
 
-    def _note(self, maker: str, recipe: Mapping[str, Any], prepared: Prepared) -> None:
+    def _note(self, maker: str, recipe: Mapping[str, Any], again: Prepared) -> None:
         """Remember what is not as it was when a version was made."""
-        self.unpinned |= dict.fromkeys(prepared.unpinned)
+        self.unpinned |= dict.fromkeys(again.unpinned)
         record = read_records(self.warehouse, [maker]).get(maker)
         package = provenance.package_version()
         if record is not None and record.code.get("package", package) != package:
@@ -223,9 +228,9 @@ class _Work:
         engine = self.warehouse.version
         if recipe.get("engine", engine) != engine:
             self.unpinned[f"ClickHouse is {engine}, it was {recipe['engine']}"] = None
-        if record is not None and not prepared.changed:
-            text = without_credentials(Rendering(inline=True).select(prepared.block))
-            if text != record.sql:
+        if record is not None and not again.changed:
+            text = without_credentials(Rendering(inline=True).select(again.query))
+            if _COMMENT.sub("", text) != _COMMENT.sub("", record.sql):
                 self.unpinned["the query becomes other SQL than was recorded"] = None
 
     def _verdicts(
@@ -285,15 +290,14 @@ def _prepared(wh: Warehouse, recipe: Mapping[str, Any]) -> Prepared:
     """The query of a recipe, over the versions as they are named now."""
     uuids = _tables(recipe)
     names = {uuid: known.name for uuid, known in known_versions(wh, uuids).items() if known.is_there} if uuids else {}
-    return RecipeReader(recipe, names).read()
+    return prepared(recipe, names)
 
 
 def _tables(recipe: Mapping[str, Any]) -> list[str]:
-    sources = (block["source"] for block in recipe.get("blocks", ()))
-    return [source["uuid"] for source in sources if source.get("uuid")]
+    return [node["uuid"] for node in recipe.get("nodes", ()) if node.get("uuid")]
 
 
-def _sources(wh: Warehouse, recipe: Mapping[str, Any], block: Any) -> dict[str, str]:
+def _sources(wh: Warehouse, recipe: Mapping[str, Any]) -> dict[str, str]:
     """Shard -> fingerprint of the files that its rows point into, as of the versions that a query reads."""
     found: dict[str, str] = {}
     for uuid in _tables(recipe):

@@ -11,8 +11,8 @@ from factory_lib.history.dropping import why_dropped
 from factory_lib.history.finding import Place
 from factory_lib.history.origins import known_versions, read_records
 from factory_lib.plan.sqltext import literal
+from factory_lib.plan.storing import SYSTEM
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.derive import SYSTEM
 from factory_lib.warehouse.provenance import Provenance
 from factory_lib.warehouse.versions import Version
 

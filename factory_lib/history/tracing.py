@@ -12,8 +12,8 @@ from factory_lib.history.finding import find_sample
 from factory_lib.history.lineage import lineage
 from factory_lib.history.sample_history import Failure, Mention, Stop, pointers_of, sample_history
 from factory_lib.history.spans import Span, spans
+from factory_lib.plan.storing import SYSTEM
 from factory_lib.tables import arrow_table
-from factory_lib.warehouse.derive import SYSTEM
 from factory_lib.warehouse.versions import Version
 
 

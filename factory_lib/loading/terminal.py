@@ -24,10 +24,6 @@ class Loadable(Protocol):
     """What `to_torch` needs of a query."""
 
     @property
-    def python(self) -> str:
-        """The query as it was written."""
-
-    @property
     def columns(self) -> dict[str, str]:
         """Column name -> ClickHouse type."""
 
@@ -130,7 +126,7 @@ def to_torch(
     from factory_lib.loading.arguments import check_delivers, pictures_of
 
     members = pictures_of(self.columns) if members is None else members
-    check_delivers(self.python, self.columns, [*members, *columns])
+    check_delivers(repr(self), self.columns, [*members, *columns])
     rows, identity, etags = self._pinned([*members, *columns])
     made = dataset.to_torch(
         rows,

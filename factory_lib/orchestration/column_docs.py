@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from factory_lib.build.computing import SignalRows
-from factory_lib.plan.sql import Block, PendingSource, map_sources
+from factory_lib.plan.nodes import Plan, Signals, walk
+from factory_lib.plan.storing import is_pointer
 from factory_lib.signals.signal import Signal
-from factory_lib.warehouse.derive import is_pointer
 
 SYSTEM = {
     "shard": "The unit of work the sample came in: one tar, or a group of them.",
@@ -19,14 +18,14 @@ SYSTEM = {
 }
 
 
-def column_docs(columns: Mapping[str, str], block: Block) -> dict[str, str]:
+def column_docs(columns: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """Column name to a sentence, for those that something is known of.
 
     Args:
         columns: column name to ClickHouse type.
-        block: the query that made them, whose signals describe themselves.
+        plan: the query that made them, whose signals describe themselves.
     """
-    signals = {**_bundled(), **{signal.name: signal for signal in _signals_of(block)}}
+    signals = {**_bundled(), **{signal.name: signal for signal in _signals_of(plan)}}
     found: dict[str, str] = {}
     for name, ch_type in columns.items():
         base = name.removesuffix("_error")
@@ -60,14 +59,5 @@ def _is_signal(value: Any) -> bool:
     return isinstance(value, Signal)
 
 
-def _signals_of(block: Block) -> list[Signal]:
-    found: list[Signal] = []
-
-    def visit(source: Any) -> Any:
-        if isinstance(source, PendingSource) and isinstance(source.origin, SignalRows):
-            found.extend(source.origin.signals)
-            map_sources(source.origin.block, visit)
-        return source
-
-    map_sources(block, visit)
-    return found
+def _signals_of(plan: Plan) -> list[Signal]:
+    return [signal for node in walk(plan) if isinstance(node, Signals) for signal in node.signals]

@@ -24,8 +24,8 @@ from factory_lib.orchestration.partition_events import (
     latest_data_versions,
     record_partitions,
 )
-from factory_lib.orchestration.restricting import restricted
 from factory_lib.orchestration.version_metadata import event_metadata, version_metadata
+from factory_lib.plan.restriction import restricted
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
@@ -173,7 +173,7 @@ def save_shards(query: DatasetQuery, name: str, shards: Sequence[str], origin: M
     while waiting:
         part = waiting.pop(0)
         removed = [shard for shard in part if shard not in read]
-        some = query if len(part) == len(shards) else restricted(query, part)
+        some = query if len(part) == len(shards) else query.of(restricted(query.plan, part))
         try:
             saved.append(
                 some.save(name, mode="overwrite_shards", removed=removed, schema_evolution=True, context=origin)

@@ -10,8 +10,8 @@ import dagster as dg
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.column_docs import SYSTEM, column_docs
 from factory_lib.orchestration.contact_sheet import picture_samples
-from factory_lib.orchestration.lineage import column_lineage
 from factory_lib.orchestration.readable import readable
+from factory_lib.plan.lineage import column_lineage
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -51,7 +51,7 @@ def version_metadata(version: Version, query: DatasetQuery, shards: Sequence[str
         "dagster/storage_kind": "clickhouse",
         "dagster/column_schema": column_schema(version, query),
         "shards": len(version.shards),
-        "query": dg.MetadataValue.md(f"```python\n{readable(query.python)}\n```"),
+        "query": dg.MetadataValue.md(f"```python\n{readable(repr(query))}\n```"),
         **_recorded(version, shards),
     }
     if lineage := lineage_metadata(query):
@@ -97,8 +97,8 @@ def column_schema(version: Version, query: DatasetQuery) -> dg.TableSchema:
 
     The lineage is said in words, too: Dagster's open UI keeps it without showing it.
     """
-    docs = column_docs(version.columns, query.block)
-    for name, places in column_lineage(query.block).items():
+    docs = column_docs(version.columns, query.plan)
+    for name, places in column_lineage(query.plan).items():
         if name not in SYSTEM and {column for _, column in places} - {name}:
             sources = ", ".join(f"{table.partition('.')[0]}.{column}" for table, column in sorted(places))
             docs[name] = f"{docs.get(name, '')} Computed from {sources}.".strip()
@@ -109,7 +109,7 @@ def lineage_metadata(query: DatasetQuery) -> dg.TableColumnLineage | None:
     """For each column the columns of other datasets that it is computed from; None when there are none."""
     deps: Mapping[str, list[dg.TableColumnDep]] = {
         name: [dg.TableColumnDep(dg.AssetKey(table.partition(".")[0]), column) for table, column in sorted(places)]
-        for name, places in column_lineage(query.block).items()
+        for name, places in column_lineage(query.plan).items()
         if places
     }
     return dg.TableColumnLineage(deps) if deps else None

@@ -6,7 +6,7 @@ Nothing is evaluated in Python: `Expr.render` turns a tree into SQL, with every 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from factory_lib.errors import QueryError
@@ -25,7 +25,7 @@ class Scope(Protocol):
     def bind(self, value: Any, ch_type: str) -> str:
         """SQL that stands for a Python value: a parameter placeholder or a literal."""
 
-    def subquery(self, block: Any) -> str:
+    def subquery(self, plan: Any) -> str:
         """SQL of a nested query."""
 
     def places(self) -> Sequence[Expr]:
@@ -49,12 +49,13 @@ class Expr:
             yield from _exprs(getattr(self, f.name))
 
     def replace(self, change: Callable[[Expr], Expr | None]) -> Expr:
-        """A copy in which `change` replaced every node for which it returned something, top down."""
+        """A copy in which `change` replaced every node for which it returned something, top down; itself where none."""
         changed = change(self)
         if changed is not None:
             return changed
-        values = {f.name: _map_exprs(getattr(self, f.name), lambda e: e.replace(change)) for f in fields(self)}
-        return type(self)(**values)
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: _map_exprs(part, lambda e: e.replace(change)) for name, part in parts.items()}
+        return self if all(values[name] is part for name, part in parts.items()) else type(self)(**values)
 
     def walk(self) -> Iterator[Expr]:
         """The expression and everything below it."""
@@ -172,8 +173,10 @@ class Expr:
 
     def isin(self, values: Iterable[Any] | Any) -> Expr:
         """Whether the value is one of `values`: a list, or a query with one column."""
-        if (block := getattr(values, "block", None)) is not None:
-            chosen: Expr = InQuery(self, block)
+        if isinstance(values, Expr):
+            raise QueryError("isin() takes a list of values or a query.", "For an array column: fn.has(array, value).")
+        if (plan := getattr(values, "plan", None)) is not None:
+            chosen: Expr = InQuery(self, plan)
             return chosen
         items = tuple(lift(v) for v in values)
         return Call("in", (self, Call("tuple", items))) if items else Literal(False)
@@ -375,21 +378,21 @@ class InQuery(Expr):
     """Whether a value, or a tuple of values, is among the rows of a query."""
 
     base: Expr
-    block: Any = field(metadata={"opaque": True})
+    plan: Any
     negated: bool = False
 
     def render(self, scope: Scope) -> str:
-        return f"({self.base.render(scope)} {'NOT IN' if self.negated else 'IN'} ({scope.subquery(self.block)}))"
+        return f"({self.base.render(scope)} {'NOT IN' if self.negated else 'IN'} ({scope.subquery(self.plan)}))"
 
 
 @dataclass(frozen=True, eq=False)
 class Scalar(Expr):
     """The single value of a query with one row and one column."""
 
-    block: Any = field(metadata={"opaque": True})
+    plan: Any
 
     def render(self, scope: Scope) -> str:
-        return f"({scope.subquery(self.block)})"
+        return f"({scope.subquery(self.plan)})"
 
 
 def lift(value: Any) -> Expr:
@@ -459,7 +462,9 @@ def _map_exprs(value: Any, change: Callable[[Expr], Expr]) -> Any:
     if isinstance(value, Expr):
         return change(value)
     if isinstance(value, Ordering):
-        return Ordering(change(value.expr), value.descending)
+        expr = change(value.expr)
+        return value if expr is value.expr else Ordering(expr, value.descending)
     if isinstance(value, tuple):
-        return tuple(_map_exprs(v, change) for v in value)
+        changed = tuple(_map_exprs(v, change) for v in value)
+        return value if all(a is b for a, b in zip(changed, value, strict=True)) else changed
     return value

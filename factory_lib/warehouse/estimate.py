@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from factory_lib.plan.sql import Block, Rendering, TableSource, tables
+from factory_lib.plan.nodes import Table, tables
+from factory_lib.plan.select import Select
+from factory_lib.plan.sql import Rendering
+from factory_lib.plan.storing import Derivation
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.derive import Derivation, describe_columns
+from factory_lib.warehouse.derive import describe_columns
 
 MASK_BYTES = 0.65
 """Bytes of a row mask for each physical row, as measured by `bench/versions.py`; it is the same for any share kept."""
@@ -27,27 +30,27 @@ class Estimate:
         return f"{copied}adds about {self.bytes_added / 1e6:,.2f} MB"
 
 
-def estimate(warehouse: Warehouse, block: Block, how: Derivation) -> Estimate:
+def estimate(warehouse: Warehouse, query: Select, how: Derivation) -> Estimate:
     """What storing the rows of a query would cost.
 
     Args:
-        block: the query, all of whose rows are in tables.
-        how: how it will be stored, see `derive.plan`.
+        query: the query, all of whose rows are in tables.
+        how: how it will be stored, see `plan.storing`.
     """
-    rows, size = _parts(warehouse, tables(block.source))
+    rows, size = _parts(warehouse, tables(query.source))
     if how.kind == "copy":
         rendering = Rendering()
-        text = rendering.select(block)
+        text = rendering.select(query)
         count = warehouse.scalar(f"SELECT count() FROM ({text})", rendering.params, rendering.settings)
         return Estimate(int(count), int(count) * size // max(rows, 1))
-    added = MASK_BYTES * rows if block.where else 0.0
+    added = MASK_BYTES * rows if query.where else 0.0
     if how.computed:
-        types = describe_columns(warehouse, Block(block.source, how.computed))
+        types = describe_columns(warehouse, Select(query.source, how.computed))
         added += rows * sum(map(_width, types.values()))
     return Estimate(0, int(added))
 
 
-def _parts(warehouse: Warehouse, sources: Iterable[TableSource]) -> tuple[int, int]:
+def _parts(warehouse: Warehouse, sources: Iterable[Table]) -> tuple[int, int]:
     """Physical rows and bytes on disk of tables, in the shards that are read."""
     rows = size = 0
     for source in sources:

@@ -14,13 +14,15 @@ import math
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
+from factory_lib.plan.identity import identity
+from factory_lib.plan.upgrade import upgraded
 from factory_lib.redaction import stripped, without_credentials
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.names import CATALOG
@@ -57,6 +59,8 @@ were when they were published (see `seals`); `verified`: what was found when the
 are at."""
 
 _CHECKED_SECONDS = 10.0
+_SQL_HASH_DIGITS = 16
+"""Digits of a hash of SQL, which stood where the identity of a query stands."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class ShardRecord:
     Attributes:
         rows: its rows.
         origin: UUID of the version that made it; other versions carried it over unchanged.
-        made_by: fingerprint of what made it: query and signals.
+        made_by: identity of the query that made it, with its signals (see `plan.identity`).
         source: fingerprint of the files that its samples point into; `files` says which they are.
     """
 
@@ -120,16 +124,14 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class ShardInput:
-    """What a shard of a dataset that is kept up to date was made of, and by what.
+    """What a shard of a dataset that is kept up to date was made of.
 
     Attributes:
         root: uri of the source, or name of the dataset, that gives the rows.
-        made_by: fingerprint of what made the shard: query and signals.
         given: what the root held for the shard, as a string that changes with it.
     """
 
     root: str
-    made_by: str
     given: str
 
 
@@ -219,7 +221,7 @@ def read_recipes(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, dict[s
         f"SELECT toString(uuid) AS id, recipe FROM {CATALOG}.recipes WHERE has({{u:Array(UUID)}}, uuid)",
         {"u": sorted(set(uuids))},
     )
-    return {row["id"]: json.loads(row["recipe"]) for row in rows}
+    return {row["id"]: upgraded(json.loads(row["recipe"])) for row in rows}
 
 
 def record_inputs(
@@ -236,7 +238,7 @@ def record_inputs(
             "uuid": [uuid] * len(inputs),
             "shard": list(inputs),
             "root": [without_credentials(i.root) for i in inputs.values()],
-            "made_by": [i.made_by for i in inputs.values()],
+            "made_by": [""] * len(inputs),  # it stands beside the shard
             "given": [i.given for i in inputs.values()],
         }
         warehouse.insert(f"{CATALOG}.inputs", pa.table(columns))
@@ -251,10 +253,8 @@ def record_inputs(
 def read_inputs(warehouse: Warehouse, uuid: str) -> dict[str, ShardInput]:
     """What the shards of the version with this table UUID were made of, where it was recorded."""
     ensure_tables(warehouse)
-    rows = warehouse.rows(
-        f"SELECT shard, root, made_by, given FROM {CATALOG}.inputs WHERE uuid = {{u:UUID}}", {"u": uuid}
-    )
-    return {row["shard"]: ShardInput(row["root"], row["made_by"], row["given"]) for row in rows}
+    rows = warehouse.rows(f"SELECT shard, root, given FROM {CATALOG}.inputs WHERE uuid = {{u:UUID}}", {"u": uuid})
+    return {row["shard"]: ShardInput(row["root"], row["given"]) for row in rows}
 
 
 def read(warehouse: Warehouse, uuid: str) -> Provenance | None:
@@ -272,7 +272,25 @@ def read_shards(warehouse: Warehouse, uuid: str) -> dict[str, ShardRecord]:
         f" FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} ORDER BY shard",
         {"u": uuid},
     )
-    return {row["shard"]: ShardRecord(**row) for row in rows}
+    return {shard.shard: shard for shard in _by_identity(warehouse, [ShardRecord(**row) for row in rows])}
+
+
+def _by_identity(warehouse: Warehouse, shards: list[ShardRecord]) -> list[ShardRecord]:
+    """Shards with the identity of the query that made them also where an earlier release, which hashed its SQL, did."""
+    old = {shard.origin for shard in shards if len(shard.made_by) == _SQL_HASH_DIGITS}
+    if not old:
+        return shards
+    recipes = read_recipes(warehouse, old)
+    found = {uuid: identity(recipe) for uuid, recipe in recipes.items()}
+
+    def made_by(shard: ShardRecord) -> str:
+        recipe = recipes.get(shard.origin, {})
+        if shard.shard not in recipe.get("recast", ()):
+            return found.get(shard.origin, shard.made_by)
+        # The version only gave it other columns: whatever made it before did.
+        return read_shards(warehouse, recipe["carried"]["uuid"])[shard.shard].made_by
+
+    return [replace(shard, made_by=made_by(shard)) if shard.origin in old else shard for shard in shards]
 
 
 def record_code(warehouse: Warehouse, fingerprint: str, components: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
 from factory_lib.owners import owner
-from factory_lib.plan.sql import TableSource
+from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
@@ -57,10 +57,10 @@ class Stage:
         """Column name -> ClickHouse type, in order."""
         return table_columns(self.warehouse, self.database, self.table)[0]
 
-    def source(self) -> TableSource:
+    def source(self) -> Table:
         """The table as the source of a query."""
         columns, unit = table_columns(self.warehouse, self.database, self.table)
-        return TableSource(f"{self.database}.{self.table}", columns, unit=unit)
+        return Table(f"{self.database}.{self.table}", columns=columns, unit=unit)
 
     def attach(self, table: str, shards: Iterable[str] | None = None) -> None:
         """Take over the shards of another table with the same columns, by hard link."""

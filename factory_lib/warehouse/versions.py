@@ -14,7 +14,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, VersionNotFound, nearest
-from factory_lib.plan.sql import TableSource
+from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
@@ -51,10 +51,10 @@ class Version:
         return f"{quote(self.dataset)}.v{self.number}"
 
     @cached_property
-    def source(self) -> TableSource:
+    def source(self) -> Table:
         """The table as the source of a query."""
         columns, unit = table_columns(self.warehouse, self.dataset, f"v{self.number}")
-        return TableSource(str(self), columns, unit=unit)
+        return Table(str(self), columns=columns, unit=unit)
 
     @property
     def columns(self) -> Mapping[str, str]:

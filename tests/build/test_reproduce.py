@@ -133,12 +133,12 @@ def test_another_engine_is_said(laion: Version, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_recipe_gives_the_same_sql(laion: Version) -> None:
-    from factory_lib.build.recipes import RecipeReader, recipe_of
+    from factory_lib.build.recipes import prepared, recipe_of
 
     for name, query in QUERIES.items():
-        block = query(DatasetQuery(laion)).block
+        block = query(DatasetQuery(laion)).plan
         recipe = json.loads(json.dumps(recipe_of(block, {"laion.v1": laion.uuid})))
-        read = RecipeReader(recipe, {laion.uuid: "laion.v1"}).read().block
+        read = prepared(recipe, {laion.uuid: "laion.v1"}).query
         assert Rendering(inline=True).select(read) == Rendering(inline=True).select(block), name
         bound, again = Rendering(), Rendering()
         assert again.select(read) == bound.select(block), name

@@ -169,9 +169,9 @@ def test_reasons_name_what_differs(tmp_path: Path) -> None:
     long = [DatasetQuery(wide).mutate(z=fn.dotProduct(C.v, one)).save("long") for one in vectors]
     (reason,) = [r for r in reasons(*long) if r.kind == "query"]
     assert (reason.text, reason.before, reason.after) == (
-        "the query differs in values that its text shortens",
-        "list 1, place 10: 9.0",
-        "list 1, place 10: 10.0",
+        "column z fn.dotProduct(C.v, <vector of 10>) differs in 1 of the 10 values of a vector, first in place 10",
+        "9.0",
+        "10.0",
     )
     later = save(samples("b", range(12)), dataset="source", mode="overwrite_shards")
     third = DatasetQuery(later).filter(C.x > 4).save("kept")

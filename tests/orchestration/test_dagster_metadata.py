@@ -13,8 +13,8 @@ from PIL import Image
 from factory_lib import C, DatasetQuery, signal
 from factory_lib.orchestration.column_docs import column_docs
 from factory_lib.orchestration.contact_sheet import SHEET_BYTES, STRIP_CHARACTERS, picture_samples
-from factory_lib.orchestration.lineage import column_lineage
 from factory_lib.orchestration.readable import readable
+from factory_lib.plan.lineage import column_lineage
 from factory_lib.signals.image import image_header
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
@@ -81,7 +81,7 @@ def test_columns_say_what_they_are(engine: None, tmp_path: Path) -> None:
     _write_images(tmp_path, 2)
     DatasetQuery.from_source(str(tmp_path)).save("pictures")
     query = DatasetQuery("pictures").add_signals(image_header, n_letters)
-    docs = column_docs(query.columns, query.block)
+    docs = column_docs(query.columns, query.plan)
     assert docs["shard"].startswith("The unit of work")
     assert docs["image"] == "Where the bytes of the image are: uri, offset and size in bytes."
     assert docs["n_letters"] == "Letters of the caption."
@@ -91,27 +91,27 @@ def test_columns_say_what_they_are(engine: None, tmp_path: Path) -> None:
     # a later stage knows the bundled signals by name
     query.save("measured")
     later = DatasetQuery("measured").filter(C.n_letters > 1)
-    assert "image_header" in column_docs(later.columns, later.block)
+    assert "image_header" in column_docs(later.columns, later.plan)
 
 
 def test_lineage_names_the_columns_that_each_column_is_computed_from(engine: None, tmp_path: Path) -> None:
     _write_images(tmp_path, 3)
     source = DatasetQuery.from_source(str(tmp_path))
-    assert column_lineage(source.block)["caption"] == set()
+    assert column_lineage(source.plan)["caption"] == set()
     source.save("pictures")
     pictures = DatasetQuery("pictures")
     measured = pictures.add_signals(image_header, n_letters).mutate(half=C.n_letters / 2)
-    lineage = column_lineage(measured.block)
+    lineage = column_lineage(measured.plan)
     assert lineage["image_header"] == {("pictures.v1", "image")}
     assert lineage["half"] == lineage["n_letters"] == lineage["n_letters_error"] == {("pictures.v1", "caption")}
     assert lineage["key"] == {("pictures.v1", "key")}
     measured.save("measured")
     joined = pictures.join(DatasetQuery("measured").select("key", "half"), on="key").mutate(text=C.caption)
-    lineage = column_lineage(joined.block)
+    lineage = column_lineage(joined.plan)
     assert lineage["half"] == {("measured.v1", "half")}
     assert lineage["text"] == {("pictures.v1", "caption")}
     both = pictures.select("key").union(DatasetQuery("measured").select("key"))
-    assert column_lineage(both.block)["key"] == {("pictures.v1", "key"), ("measured.v1", "key")}
+    assert column_lineage(both.plan)["key"] == {("pictures.v1", "key"), ("measured.v1", "key")}
     assert resolve(warehouse(), "measured").rows == 3
 
 

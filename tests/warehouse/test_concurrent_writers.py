@@ -177,7 +177,7 @@ def test_names_of_datasets_and_columns_are_never_taken_for_ours() -> None:
         assert again.provenance is not None
         assert (again.provenance.reused, again.provenance.computed) == (2, 0), name
     query = (
-        DatasetQuery(version).mutate(index=DatasetQuery("words").block.column("index") + 1).filter("`constraint` > 3")
+        DatasetQuery(version).mutate(index=DatasetQuery("words").plan.column("index") + 1).filter("`constraint` > 3")
     )
     assert query.select("key", "index", new="projection").to_arrow().to_pylist() == [{"key": "b", "index": 5, "new": 4}]
     DatasetQuery("words").drop("primary").rename(primary="n").save("renamed")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from factory_lib.errors import QueryError
-from factory_lib.plan.sql import Block, JoinSource
-from factory_lib.warehouse.derive import SYSTEM
+from factory_lib.plan.nodes import Join
+from factory_lib.plan.select import Select
+from factory_lib.plan.storing import SYSTEM
 
 
-def join_source(left: Block, right: Block, how: str, pairs: Sequence[tuple[str, str]], suffix: str) -> JoinSource:
+def joined(left: Select, right: Select, how: str, pairs: Sequence[tuple[str, str]], suffix: str) -> Join:
     """Two queries side by side: the key columns that both call the same once, taken names of the right with a suffix.
 
     Raises:
@@ -24,7 +25,7 @@ def join_source(left: Block, right: Block, how: str, pairs: Sequence[tuple[str, 
         if out in columns:
             raise QueryError(f"Both sides of the join have a column {out!r}.", "Choose another suffix=.")
         columns[out] = ("r", name)
-    return JoinSource(left, right, how, tuple(pairs), columns)
+    return Join(left, right, how, tuple(pairs), columns)
 
 
 def key_pairs(on: str | Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]]:

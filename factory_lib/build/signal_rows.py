@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import pyarrow as pa
 
-from factory_lib.build.pending import Ledger, Origin, settle
+from factory_lib.build.ledger import Ledger
 from factory_lib.build.reuse.claims import Claims, Share
 from factory_lib.build.reuse.contents import all_known, among, remember
 from factory_lib.build.reuse.files import etags, files_of
@@ -23,8 +23,10 @@ from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.takeover import take_over
 from factory_lib.compute.reading import PREFIX
 from factory_lib.errors import CommitError
-from factory_lib.plan.sql import Block, Rendering, tables
+from factory_lib.plan.nodes import Plan, Signals, tables
+from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import quote
+from factory_lib.plan.storing import with_system_columns
 from factory_lib.progress import done, track
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
@@ -48,32 +50,48 @@ WAVE_SHARDS = 500
 _ROW = ("shard", "position", "sample_id", "key")
 
 
-class SignalRows(Origin):
-    """The rows of a query with the values of signals as new columns."""
+def signal_rows(
+    query: Select, types: Mapping[str, str], signals: Sequence[Signal], on_error: Literal["null", "raise"]
+) -> Signals:
+    """The plan of a query's rows with the values of signals.
 
-    def __init__(self, block: Block, signals: Sequence[Signal], on_error: Literal["null", "raise"]) -> None:
-        self.block = block
-        self.signals = tuple(signals)
-        self.on_error: Literal["null", "raise"] = on_error
+    Args:
+        types: column -> ClickHouse type of the query.
+    """
+    query = with_system_columns(query)
+    new = {name: ch_type for s in signals for name, ch_type in s.columns.items()}
+    columns = {**{n: t for n, t in types.items() if n not in new}, **new}
+    unit = {s.name for s in signals if getattr(s.output, "unit", False)}
+    unit |= {n for n in columns if n not in new and query.is_unit(n)}
+    return Signals(query, tuple(signals), on_error, columns=columns, unit=frozenset(unit))
 
-    def __str__(self) -> str:
-        return f"signals {', '.join(s.name for s in self.signals)}"
 
-    def sql(self, rendering: Rendering) -> str:
-        return f"({rendering.select(self.block)}) /* with {self} */"
+def write_signals(node: Signals, rows: Select, ledger: Ledger) -> Stage:
+    """Write the rows of a query with the values of signals into a staging table.
 
-    def write(self, ledger: Ledger) -> Stage:
-        block = settle(self.block, ledger)
-        shard_sources = {**table_sources(block, warehouse()), **ledger.shard_sources}
-        stage, how, added = derive(warehouse(), STAGING, block)
-        with stage.dropped_on_error():
-            self._fill(stage, shard_sources, ledger)
-        ledger.bytes += added
-        ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
-        return stage
+    Args:
+        rows: the query, all of whose rows are in tables.
+    """
+    shard_sources = {**table_sources(rows, warehouse()), **ledger.shard_sources}
+    stage, how, added = derive(warehouse(), STAGING, rows)
+    with stage.dropped_on_error():
+        _Filling(node, stage).fill(shard_sources, ledger)
+    ledger.bytes += added
+    ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
+    return stage
 
-    def _fill(self, stage: Stage, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
+
+class _Filling:
+    """Has a staging table get the values of signals."""
+
+    def __init__(self, node: Signals, stage: Stage) -> None:
+        self.signals: tuple[Signal, ...] = node.signals
+        self.on_error = cast('Literal["null", "raise"]', node.on_error)
+        self.stage = stage
+
+    def fill(self, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
         """Write the values of the signals into the table."""
+        stage = self.stage
         reads = [Reads.of(signal) for signal in self.signals]
         members = sorted({member for one in reads for member in one.members})
         with (
@@ -84,7 +102,7 @@ class SignalRows(Origin):
             errors = self.on_error == "null"
             staged = [Staged.of(s, inputs, claims, errors=errors, fresh=ledger.fresh) for s in self.signals]
             try:
-                computed = self._complete(stage, staged, fresh=ledger.fresh)
+                computed = self._complete(staged, fresh=ledger.fresh)
                 types = {name: t for s in self.signals for name, t in s.columns.items()}
                 own = stage.columns()
                 stage.drop_columns([name for name in types if name in own])
@@ -101,10 +119,10 @@ class SignalRows(Origin):
         ledger.computed += computed
         ledger.finish += [one.forget for one in staged]
 
-    def _complete(self, stage: Stage, staged: Sequence[Staged], *, fresh: bool) -> int:
+    def _complete(self, staged: Sequence[Staged], *, fresh: bool) -> int:
         """Have a staged value of every signal for every row; how many were computed for that."""
         claims = staged[0].claims
-        types = stage.columns()
+        types = self.stage.columns()
         names = ", ".join(one.signal.name for one in staged)
         values = staged[0].inputs.total * len(staged)
         computed, left, elsewhere = 0, 0, not fresh
@@ -267,10 +285,10 @@ class Passing:
         return pa.Table.from_batches(taken)
 
 
-def table_sources(block: Block, wh: Warehouse) -> dict[str, str]:
+def table_sources(plan: Plan, wh: Warehouse) -> dict[str, str]:
     """Shard -> fingerprint of the files that its rows point into, of all versions that a query reads."""
     found: dict[str, str] = {}
-    for table in tables(block):
+    for table in tables(plan):
         if is_version_name(table.name):
             for name, shard in resolve(wh, table.name).shards.items():
                 if shard.source and (table.shards is None or name in table.shards):

@@ -1,0 +1,44 @@
+"""What happened while the rows of a plan were written: for provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Ledger:
+    """What happened while rows were written.
+
+    Attributes:
+        signals: signals that were computed, `{"name", "fingerprint", "components"}`.
+        sources: what was ingested.
+        shard_sources: shard -> fingerprint of the files that its rows point into.
+        reused, computed: signal values taken over and computed.
+        bytes: bytes on disk that were written.
+        storage: how they were stored.
+        finish: called after the commit.
+        fresh: values are computed anew, whatever is known of them already.
+    """
+
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    shard_sources: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
+    computed: int = 0
+    bytes: int = 0
+    storage: list[str] = field(default_factory=list)
+    finish: list[Callable[[], None]] = field(default_factory=list)
+    fresh: bool = False
+
+    def add(self, other: Ledger) -> None:
+        """Take over what another ledger says."""
+        self.signals += other.signals
+        self.sources += other.sources
+        self.shard_sources |= other.shard_sources
+        self.reused += other.reused
+        self.computed += other.computed
+        self.bytes += other.bytes
+        self.storage += other.storage
+        self.finish += other.finish
