@@ -19,6 +19,7 @@ from factory_lib.build.session import settled, typed
 from factory_lib.build.storage_rows import storage_rows
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.loading.terminal import to_torch
+from factory_lib.names import is_version_name
 from factory_lib.plan.expressions import SqlText
 from factory_lib.plan.joins import joined, key_pairs
 from factory_lib.plan.nodes import Plan, Rows, Table, Union, leaves, tables
@@ -34,7 +35,6 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import describe_columns, naming_columns
 from factory_lib.warehouse.estimate import estimate
-from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.permitted import checked
 from factory_lib.warehouse.versions import Version, resolve
 
@@ -258,9 +258,9 @@ class DatasetQuery:
         Returns:
             The version, or the latest one where nothing changed: then nothing is computed or committed.
         """
-        from factory_lib.build.updating import update
+        from factory_lib.build.refreshing import refresh
 
-        return update(self.plan, f"{self!r}.refresh({name!r})", name, context or {})
+        return refresh(self.plan, f"{self!r}.refresh({name!r})", name, context or {})
 
     def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
         """`refresh`, as it was called before."""

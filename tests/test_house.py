@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "factory_lib.fingerprints",
         "factory_lib.lifeline",
         "factory_lib.memory",
+        "factory_lib.names",
         "factory_lib.owners",
         "factory_lib.redaction",
         "factory_lib.renamed",

@@ -8,6 +8,7 @@ from typing import Any
 from factory_lib.build.arrow_rows import as_reader
 from factory_lib.build.ledger import Ledger
 from factory_lib.errors import QueryError, nearest
+from factory_lib.names import STAGING
 from factory_lib.plan.nodes import ROW_ID, Columns
 from factory_lib.plan.select import Select
 from factory_lib.plan.storing import SYSTEM, with_system_columns
@@ -16,7 +17,6 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import fill_columns
 from factory_lib.warehouse.given_values import MatchedValues, RunsOfValues
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.session import staged
+from factory_lib.names import is_version_name
 from factory_lib.plan.expressions import SqlText
 from factory_lib.plan.nodes import Plan, Rows, Signals, Storage, Table, walk
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.handwritten import tables_named
-from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.versions import Version, resolve
 
 _CONSTANT = frozenset(["system.one", "system.numbers", "system.zeros"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from factory_lib.build.storage_rows import storage_rows
 from factory_lib.errors import FactoryError, QueryError, SourceError
+from factory_lib.names import is_version_name
 from factory_lib.plan.aggregates import is_open
 from factory_lib.plan.codec import Data, UnknownRecipe, decode, encode
 from factory_lib.plan.expressions import SqlText, is_deterministic
@@ -21,7 +22,6 @@ from factory_lib.plan.operators import Call, Expr
 from factory_lib.plan.recorded import table_of
 from factory_lib.plan.select import Select
 from factory_lib.redaction import redact
-from factory_lib.warehouse.names import is_version_name
 
 
 class NotReproducible(FactoryError):

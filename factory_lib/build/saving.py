@@ -22,6 +22,7 @@ from factory_lib.build.recipes import recipe_of
 from factory_lib.build.reuse.holding import held_columns
 from factory_lib.build.session import settled, staged
 from factory_lib.errors import CommitError, FactoryError, QueryError
+from factory_lib.names import check_dataset_name
 from factory_lib.plan.identity import identity
 from factory_lib.plan.nodes import Derived, Plan, Rows, Table
 from factory_lib.plan.predicates import predicates
@@ -33,7 +34,6 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform, derive, naming_columns
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import check_dataset_name
 from factory_lib.warehouse.provenance import Provenance, ShardInput, ShardRecord
 from factory_lib.warehouse.seals import counted, unseal
 from factory_lib.warehouse.stage import Stage, clone, create_stage

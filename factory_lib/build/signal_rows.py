@@ -23,6 +23,7 @@ from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.takeover import take_over
 from factory_lib.compute.reading import PREFIX
 from factory_lib.errors import CommitError
+from factory_lib.names import STAGING, is_version_name
 from factory_lib.plan.nodes import Plan, Signals, tables
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import quote
@@ -31,7 +32,6 @@ from factory_lib.progress import done, track
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import waves
-from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage
 from factory_lib.warehouse.versions import resolve
 

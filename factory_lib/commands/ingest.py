@@ -57,10 +57,10 @@ def ingest_command(
     archives, tables, or images; several by a pattern such as {000..012}. Images stay where they are: rows point at
     them.
     """
+    from factory_lib.names import check_dataset_name
     from factory_lib.query import DatasetQuery
     from factory_lib.sources import open_source
     from factory_lib.sources.mapping import from_words
-    from factory_lib.warehouse.names import check_dataset_name
 
     check_dataset_name(name)
     if merge:

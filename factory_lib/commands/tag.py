@@ -7,7 +7,7 @@ import click
 from factory_lib import catalog
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, print_rows, say, when
-from factory_lib.warehouse.names import parse_ref
+from factory_lib.names import parse_ref
 
 
 @command(

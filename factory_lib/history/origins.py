@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from factory_lib.names import CATALOG, is_version_name
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, is_version_name
 from factory_lib.warehouse.provenance import Provenance
 from factory_lib.warehouse.versions import Version
 

@@ -24,6 +24,7 @@ from factory_lib.build.session import discard, settled
 from factory_lib.errors import FactoryError
 from factory_lib.history.matching import Matching, ShardDifference
 from factory_lib.history.origins import known_versions, read_records
+from factory_lib.names import STAGING
 from factory_lib.plan.nodes import Table
 from factory_lib.plan.restriction import narrowed
 from factory_lib.plan.sql import Rendering
@@ -32,7 +33,6 @@ from factory_lib.tables import arrow_table
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.derive import conform, derive
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.provenance import ShardRecord
 from factory_lib.warehouse.stage import Stage
 from factory_lib.warehouse.versions import Version, content_fingerprints

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from factory_lib.names import CATALOG
 from factory_lib.plan.sqltext import literal
-from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.versions import Version, versions
 
 _ALL = "all"

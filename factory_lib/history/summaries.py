@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory_lib.names import CATALOG, is_dataset_database
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, is_dataset_database
 from factory_lib.warehouse.tags import Tag, all_tags
 
 _RECORD = (

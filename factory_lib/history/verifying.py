@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from factory_lib.errors import DatasetNotFound, EngineError, FileMissing, StoreError, VersionNotFound
 from factory_lib.history.tampering import UNRECORDED, Finding, compared, fingerprints_now, rows_there
+from factory_lib.names import CATALOG, Ref, parse_ref
 from factory_lib.progress import track
 from factory_lib.storage.files import is_state
 from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.lost import lost_values
-from factory_lib.warehouse.names import CATALOG, Ref, parse_ref
 from factory_lib.warehouse.policy import note_dropped
 from factory_lib.warehouse.seals import Placed, displaced, parts_to_doubt
 from factory_lib.warehouse.versions import Version, datasets, resolve, versions

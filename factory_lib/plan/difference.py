@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from factory_lib.names import is_version_name
 from factory_lib.plan.nodes import Arrow, Columns, Derived, Join, Plan, Signals, Storage, Table, Union, walk
 from factory_lib.plan.operators import Expr, Literal, Ordering
 from factory_lib.plan.python import LONG, Printer, python_of
 from factory_lib.plan.select import Select, said_order
-from factory_lib.warehouse.names import is_version_name
 
 _EXACT = Printer(long=None, lookups=False)
 _SHAPE = Printer(constants=False, lookups=False)

@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from factory_lib.names import is_version_name
 from factory_lib.plan.codec import Data
 from factory_lib.redaction import stripped
-from factory_lib.warehouse.names import is_version_name
 
 
 def identity(recipe: Mapping[str, Any]) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from factory_lib.names import CATALOG, is_version_name
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
-from factory_lib.warehouse.names import CATALOG, is_version_name
 from factory_lib.warehouse.space import FREEING
 
 HASH_BYTES = 16

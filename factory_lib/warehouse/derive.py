@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from factory_lib.errors import ColumnNotFound, EngineError, QueryError, nearest
+from factory_lib.names import STAGING, is_version_name
 from factory_lib.plan.aggregates import is_summed
 from factory_lib.plan.nodes import ROW_ID, Table, Union, walk
 from factory_lib.plan.operators import Column
@@ -28,7 +29,6 @@ from factory_lib.plan.storing import (
 )
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import STAGING, is_version_name
 from factory_lib.warehouse.stage import Stage, clone, create_stage
 
 _UNKNOWN_IDENTIFIER = 47

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import CommitError, QueryError
+from factory_lib.names import STAGING
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryError, nearest
+from factory_lib.names import TAG, Ref, check_dataset_name, is_dataset_database, is_version_name
 from factory_lib.plan.sqltokens import Token, as_bytes, as_text, tokens
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import TAG, Ref, check_dataset_name, is_dataset_database, is_version_name
 from factory_lib.warehouse.permitted import check_statement
 from factory_lib.warehouse.versions import datasets, resolve
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from factory_lib.errors import CommitError, EngineError
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
+from factory_lib.names import CATALOG
 from factory_lib.owners import Owner, owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.provenance import ensure_tables
 
 OLD_SECONDS = 300

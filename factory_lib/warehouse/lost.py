@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from factory_lib.names import CATALOG
 from factory_lib.plan.sqltext import literal, quote
-from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.versions import Version
 
 

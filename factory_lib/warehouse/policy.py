@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from factory_lib.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import QUIET_SECONDS
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.warehouse.space import FREEING
 from factory_lib.warehouse.tags import all_tags
 

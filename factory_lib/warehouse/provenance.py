@@ -21,11 +21,11 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
+from factory_lib.names import CATALOG
 from factory_lib.plan.identity import identity
 from factory_lib.plan.upgrade import upgraded
 from factory_lib.redaction import stripped, without_credentials
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG
 
 _TABLES = {
     "versions": "(uuid UUID, dataset String, created DateTime64(3, 'UTC'), rows UInt64, record String)"

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from factory_lib.errors import DiskFull
+from factory_lib.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
 from factory_lib.owners import ABANDONED_HOURS, Owner
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.mutations import mutate
-from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
 from factory_lib.warehouse.seals import sealed, unseal
 from factory_lib.warehouse.space import FREEING
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from factory_lib.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
-from factory_lib.warehouse.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.warehouse.provenance import ensure_tables
 from factory_lib.warehouse.space import FREEING
 

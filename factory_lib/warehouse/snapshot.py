@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from factory_lib.errors import EngineError
+from factory_lib.names import CATALOG, is_version_name
 from factory_lib.owners import unfinished
 from factory_lib.progress import Tracked, track
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import CATALOG, is_version_name
 from factory_lib.warehouse.seals import unpublished
 from factory_lib.warehouse.versions import datasets
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
+from factory_lib.names import STAGE_PREFIX
 from factory_lib.owners import owner
 from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
-from factory_lib.warehouse.names import STAGE_PREFIX
 
 UNIT = "unit vectors"
 """Comment of a column whose vectors have length 1."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
+from factory_lib.names import CATALOG, TAG
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
-from factory_lib.warehouse.names import CATALOG, TAG
 
 _TAKEN = re.compile(r"latest|v?\d+")
 

@@ -14,11 +14,11 @@ from functools import cached_property
 import pyarrow as pa
 
 from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, VersionNotFound, nearest
+from factory_lib.names import CATALOG, Ref, is_dataset_database, parse_ref
 from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, Ref, is_dataset_database, parse_ref
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.stage import Stage, table_columns

@@ -18,11 +18,11 @@ from factory_lib import DatasetQuery, signal
 from factory_lib.build.reuse.claims import Claims
 from factory_lib.build.reuse.tables import staged_tables
 from factory_lib.errors import EngineError
+from factory_lib.names import STAGING
 from factory_lib.owners import Owner, owner
 from factory_lib.signals import Vector
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.lifetimes import drop_left
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.versions import Version
 from tests.build.test_reuse import counts, grey, level, values, write
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from factory_lib.names import STAGING
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import SYSTEM
 from factory_lib.warehouse.embedded import engine_url, is_held, stop_engine
 from factory_lib.warehouse.lifetimes import drop_left, drop_with
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage, create_stage
 
 

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.errors import EngineError
+from factory_lib.names import CATALOG
 from factory_lib.owners import Owner, owner
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG
 from factory_lib.warehouse.provenance import ensure_tables
 
 BEAT_SECONDS = 3.0

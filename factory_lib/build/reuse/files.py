@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from factory_lib.errors import FactoryError
+from factory_lib.names import CATALOG, STAGING
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import CATALOG, STAGING
 from factory_lib.warehouse.stage import Stage
 
 _REQUESTS = 16

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from factory_lib.names import CATALOG
 from factory_lib.plan.sqltext import quote
-from factory_lib.warehouse.names import CATALOG
 
 if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal

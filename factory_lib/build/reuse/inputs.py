@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from factory_lib.build.reuse.identity import HASH, Reads, Rows
+from factory_lib.names import STAGING
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import Stage
 
 

@@ -19,6 +19,7 @@ from factory_lib.build.reuse.inputs import Inputs
 from factory_lib.build.reuse.tables import UNKNOWN_TABLE, StagedTable, attach, staged_tables
 from factory_lib.errors import CommitError, EngineError
 from factory_lib.fingerprints.components import digest
+from factory_lib.names import STAGE_PREFIX, STAGING, VALUES_PREFIX
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.signals.outputs import ArrayOf, Bytes
@@ -26,7 +27,6 @@ from factory_lib.signals.signal import Signal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.lost import is_bare
-from factory_lib.warehouse.names import STAGE_PREFIX, STAGING, VALUES_PREFIX
 from factory_lib.warehouse.stage import Stage
 
 _LASTING = (

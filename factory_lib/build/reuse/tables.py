@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
+from factory_lib.names import STAGING, VALUES_PREFIX
 from factory_lib.owners import Owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.names import STAGING, VALUES_PREFIX
 
 UNKNOWN_TABLE = 60
 _AT_ONCE = 500

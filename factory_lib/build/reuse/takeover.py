@@ -23,10 +23,10 @@ from factory_lib.build.reuse.identity import HASH, Rows
 from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.tables import UNKNOWN_TABLE
 from factory_lib.errors import EngineError
+from factory_lib.names import STAGING
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.computed import Earlier, Held, earlier_values
-from factory_lib.warehouse.names import STAGING
 from factory_lib.warehouse.stage import table_columns
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from factory_lib.build.dependencies import lookups, root_of
 from factory_lib.build.recipes import recipe_of
 from factory_lib.build.saving import SaveRequest, save
 from factory_lib.errors import QueryError
+from factory_lib.names import is_version_name
 from factory_lib.plan.identity import identity
 from factory_lib.plan.nodes import Storage, Table
 from factory_lib.plan.restriction import narrowed
@@ -21,12 +22,11 @@ from factory_lib.plan.select import Select
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.lost import lost_values
-from factory_lib.warehouse.names import is_version_name
 from factory_lib.warehouse.provenance import ShardInput
 from factory_lib.warehouse.versions import Version, latest, resolve
 
 
-def update(query: Select, python: str, dataset: str, context: Mapping[str, str]) -> Version:
+def refresh(query: Select, python: str, dataset: str, context: Mapping[str, str]) -> Version:
     """Make the next version of a dataset with the shards of a query that are behind; none where none is.
 
     Raises:
