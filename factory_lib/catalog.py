@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from factory_lib.errors import InvalidName
 from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries, version_summaries
+from factory_lib.names import parse_ref
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import warehouse
-from factory_lib.names import parse_ref
 from factory_lib.warehouse.tags import Tag, all_tags, delete_tag, set_tag, tags_of
 from factory_lib.warehouse.versions import Version, resolve
 

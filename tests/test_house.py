@@ -44,9 +44,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 MOST_FLOORS = 13
 
-LEAVING = {"Origin", "Rows"}
-"""Class names that stand twice until the plan is one tree of nodes."""
-
 
 def modules() -> dict[str, Path]:
     """Name -> file of every module of the two packages."""
@@ -137,8 +134,7 @@ def test_a_class_name_stands_once() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{name}:{node.lineno}")
-    twice = {name: found for name, found in places.items() if len(found) > 1}
-    assert {name: found for name, found in twice.items() if name not in LEAVING} == {}
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_modules_stay_small_and_have_names_that_say_something() -> None:

@@ -292,7 +292,7 @@ def test_a_text_is_a_column_where_columns_stand_and_lit_is_the_text_itself(base:
     assert chosen.to_arrow().to_pylist() == [
         {"shard": "a", "other": f"n{i}", "text": "name", "count": 3} for i in range(2)
     ]
-    assert str(chosen).endswith(".select('shard', other='name', text=lit('name'), count=3)")
+    assert str(chosen).endswith(".select('shard', other='name', text=lit('name'), count=3).limit(2)")
     groups = base.group_by(part="shard", kind=lit("photo")).agg(n=fn.count()).order_by("part").to_arrow().to_pylist()
     assert groups == [{"part": "a", "kind": "photo", "n": 600}, {"part": "b", "kind": "photo", "n": 400}]
     assert base.limit(1).mutate(t="name").to_arrow()["t"].to_pylist() == ["name"]

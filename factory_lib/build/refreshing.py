@@ -40,14 +40,12 @@ def refresh(query: Select, python: str, dataset: str, context: Mapping[str, str]
             f"save({dataset!r}) makes all of them.",
         )
     maker = identity(recipe_of(query, {}))
-    now = {s: ShardInput(root.name, given) for s, given in root.read.items()}
+    now = {s: ShardInput(root.name, maker, given) for s, given in root.read.items()}
     base = latest(wh, dataset)
     before = provenance.read_inputs(wh, base.uuid) if base else {}
-    made_by = {name: shard.made_by for name, shard in base.shards.items()} if base else {}
     gone = sorted(s for s, given in before.items() if given.root == root.name and s not in root.there)
     lost = {one.shard for one in lost_values(base)} if base else set()
-    is_current = {s: before.get(s) == given and made_by.get(s) == maker for s, given in now.items()}
-    behind = [shard for shard, current in is_current.items() if not current or shard in lost]
+    behind = [shard for shard, given in now.items() if before.get(shard) != given or shard in lost]
     if base is not None and not behind and not gone:
         return base
     some = narrowed(query, behind)

@@ -14,9 +14,9 @@ from typing import Literal
 import pyarrow as pa
 
 from factory_lib.history.origins import known_versions, read_records
+from factory_lib.names import CATALOG
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.names import CATALOG
 from factory_lib.warehouse.provenance import Provenance
 from factory_lib.warehouse.versions import Version
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
+from factory_lib.names import CATALOG
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.names import CATALOG
 from factory_lib.warehouse.seals import UnverifiedShard, parts_to_doubt, published_as, sealed_columns, sealed_records
 from factory_lib.warehouse.versions import Version, content_fingerprints
 

@@ -146,7 +146,7 @@ class Printer:
         dropped = [name for name in names if name not in own]
         kept = [name for name in names if name in own]
         if [query.passed(name) for name in own] == list(names):
-            yield from (["." + _call("rename", *self._selected(changed, quoted=True))] if changed else [])
+            yield from (["." + _call("rename", *self._selected(changed))] if changed else [])
         elif list(own)[: len(kept)] != kept or len(dropped) > len(own):
             yield "." + _call("select", *self._selected(own))
         else:
@@ -155,15 +155,15 @@ class Printer:
             if dropped:
                 yield "." + _call("drop", *map(repr, dropped))
 
-    def _selected(self, columns: Mapping[str, Expr], *, quoted: bool = False) -> list[str]:
-        """Columns as arguments: names, and `name=expression`; a column alone as its name where it is to be quoted."""
+    def _selected(self, columns: Mapping[str, Expr]) -> list[str]:
+        """Columns as arguments where a text is the name of a column: names, `new='old'` and `name=expression`."""
         plain = [repr(name) for name, e in columns.items() if isinstance(e, Column) and e.name == name]
         named = {name: e for name, e in columns.items() if not (isinstance(e, Column) and e.name == name)}
-        texts = {n: repr(e.name) if quoted and isinstance(e, Column) else self._argument(e) for n, e in named.items()}
-        return [*plain, *(f"{_keyword(name)}={text}" for name, text in texts.items())]
+        return [*plain, *(f"{_keyword(name)}={self._argument(e)}" for name, e in named.items())]
 
     def _argument(self, e: Expr) -> str:
-        """An expression where a text would be taken for the name of a column."""
+        if isinstance(e, Column):
+            return repr(e.name)
         is_text = isinstance(e, Literal) and isinstance(e.value, str)
         return f"lit({self.text(e)})" if is_text else self.text(e)
 

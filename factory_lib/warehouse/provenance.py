@@ -124,14 +124,16 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class ShardInput:
-    """What a shard of a dataset that is kept up to date was made of.
+    """What a shard of a dataset that is kept up to date was made of, and by what; also where no row of it was left.
 
     Attributes:
         root: uri of the source, or name of the dataset, that gives the rows.
+        made_by: identity of the query that made it, with its signals (see `plan.identity`).
         given: what the root held for the shard, as a string that changes with it.
     """
 
     root: str
+    made_by: str
     given: str
 
 
@@ -238,7 +240,7 @@ def record_inputs(
             "uuid": [uuid] * len(inputs),
             "shard": list(inputs),
             "root": [without_credentials(i.root) for i in inputs.values()],
-            "made_by": [""] * len(inputs),  # it stands beside the shard
+            "made_by": [i.made_by for i in inputs.values()],
             "given": [i.given for i in inputs.values()],
         }
         warehouse.insert(f"{CATALOG}.inputs", pa.table(columns))
@@ -253,8 +255,17 @@ def record_inputs(
 def read_inputs(warehouse: Warehouse, uuid: str) -> dict[str, ShardInput]:
     """What the shards of the version with this table UUID were made of, where it was recorded."""
     ensure_tables(warehouse)
-    rows = warehouse.rows(f"SELECT shard, root, given FROM {CATALOG}.inputs WHERE uuid = {{u:UUID}}", {"u": uuid})
-    return {row["shard"]: ShardInput(row["root"], row["given"]) for row in rows}
+    rows = warehouse.rows(
+        f"SELECT shard, root, made_by, given FROM {CATALOG}.inputs WHERE uuid = {{u:UUID}}", {"u": uuid}
+    )
+    made_by: dict[str, str] = {}
+    if any(len(row["made_by"]) == _SQL_HASH_DIGITS for row in rows):
+        recorded = _recorded_shards(warehouse, uuid)
+        now = _by_identity(warehouse, recorded)
+        made_by = {old.made_by: new.made_by for old, new in zip(recorded, now, strict=True)}
+    return {
+        row["shard"]: ShardInput(row["root"], made_by.get(row["made_by"], row["made_by"]), row["given"]) for row in rows
+    }
 
 
 def read(warehouse: Warehouse, uuid: str) -> Provenance | None:
@@ -266,13 +277,17 @@ def read(warehouse: Warehouse, uuid: str) -> Provenance | None:
 
 def read_shards(warehouse: Warehouse, uuid: str) -> dict[str, ShardRecord]:
     """Shards of the version with this table UUID."""
+    return {shard.shard: shard for shard in _by_identity(warehouse, _recorded_shards(warehouse, uuid))}
+
+
+def _recorded_shards(warehouse: Warehouse, uuid: str) -> list[ShardRecord]:
     ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT shard, rows, toString(origin) AS origin, made_by, source"
         f" FROM {CATALOG}.shards WHERE uuid = {{u:UUID}} ORDER BY shard",
         {"u": uuid},
     )
-    return {shard.shard: shard for shard in _by_identity(warehouse, [ShardRecord(**row) for row in rows])}
+    return [ShardRecord(**row) for row in rows]
 
 
 def _by_identity(warehouse: Warehouse, shards: list[ShardRecord]) -> list[ShardRecord]:

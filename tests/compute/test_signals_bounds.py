@@ -12,9 +12,9 @@ from factory_lib import C, DatasetQuery, fn
 from factory_lib.compute import dispatch, reading, run
 from factory_lib.compute.run import compute
 from factory_lib.errors import SignalError
+from factory_lib.names import STAGING
 from factory_lib.signals import signal
 from factory_lib.warehouse.client import warehouse
-from factory_lib.names import STAGING
 from tests.signal_rows import dying, no_workers_left, packed, table
 
 __all__ = ["no_workers_left"]
