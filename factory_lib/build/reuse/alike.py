@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from factory_lib.build.reuse.contents import without_value
-from factory_lib.build.reuse.identity import Reads, Rows
+from factory_lib.build.reuse.identity import HashedRows, Reads
 from factory_lib.build.reuse.inputs import Inputs
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.computed import Held
@@ -64,7 +64,7 @@ class Alike:
         alike = places[-1:] if self.by_size else places[:-1]  # the others are of that size, too
         return f"({key} OR ({gone} AND ({' OR '.join(alike)})))"
 
-    def now(self, rows: Rows, wanted: str, shards: Sequence[str]) -> str:
+    def now(self, rows: HashedRows, wanted: str, shards: Sequence[str]) -> str:
         """SQL condition on the rows of now, called `_t`: they lack a value, and one of then is like them in more than
         its size.
 
@@ -73,11 +73,11 @@ class Alike:
         """
         return self._alike(rows, wanted, shards, slice(0, -1))
 
-    def of_size(self, rows: Rows, wanted: str, shards: Sequence[str]) -> str:
+    def of_size(self, rows: HashedRows, wanted: str, shards: Sequence[str]) -> str:
         """As `now`, but their size is enough."""
         return self._alike(rows, wanted, shards, slice(-1, None))
 
-    def few_of_size(self, rows: Rows, wanted: str, shards: Sequence[str]) -> str:
+    def few_of_size(self, rows: HashedRows, wanted: str, shards: Sequence[str]) -> str:
         """As `of_size`, and only a few of each shard."""
         places = (
             f"SELECT toString(_t.shard) AS of_shard, _t.position AS place FROM {self.inputs.rows.table} AS _t"
@@ -85,7 +85,7 @@ class Alike:
         )
         return f"(toString(_t.shard), _t.position) IN ({places})"
 
-    def _alike(self, rows: Rows, wanted: str, shards: Sequence[str], which: slice) -> str:
+    def _alike(self, rows: HashedRows, wanted: str, shards: Sequence[str], which: slice) -> str:
         pairs = zip(
             self._figures(dict(self.held.reads)), self._figures({m: m for m in self.reads.members}), strict=True
         )

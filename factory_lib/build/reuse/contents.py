@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.build.reuse.files import etags
-from factory_lib.build.reuse.identity import Reads, Rows
+from factory_lib.build.reuse.identity import HashedRows, Reads
 from factory_lib.build.reuse.inputs import Inputs
 from factory_lib.compute.reading import PREFIX, ReadPlan, hash_column, read_members, tasks
 from factory_lib.plan.sqltext import literal, quote
@@ -24,7 +24,7 @@ _TASK_ROWS = 1024
 _AHEAD = 2
 
 
-def hash_unknown(inputs: Inputs, reads: Reads, wanted: str, earlier: Rows, shards: Sequence[str]) -> None:
+def hash_unknown(inputs: Inputs, reads: Reads, wanted: str, earlier: HashedRows, shards: Sequence[str]) -> None:
     """Read and hash members of rows without a value that may be what they were.
 
     That is so where a row of then, of whose members hashes are known, has the same id and members of the same size.
@@ -119,7 +119,7 @@ def remember(warehouse: Warehouse, rows: pa.Table, members: Sequence[str], state
         record_contents(warehouse, table.filter(pc.is_valid(etag)))
 
 
-def all_known(rows: Rows, members: Sequence[str], where: str, warehouse: Warehouse) -> bool:
+def all_known(rows: HashedRows, members: Sequence[str], where: str, warehouse: Warehouse) -> bool:
     """Whether the hashes of all members of some rows are in the catalog."""
     joins = rows.file_joins(members) + rows.content_joins(members)
     text = f"SELECT count() FROM {rows.table} AS _t{joins} WHERE {where} AND {_unknown(rows, members)}"
@@ -139,6 +139,6 @@ def among(shards: Iterable[str], column: str = "shard") -> str:
     return f"{column} IN ({', '.join(map(literal, sorted(shards)))})"
 
 
-def _unknown(rows: Rows, members: Sequence[str]) -> str:
+def _unknown(rows: HashedRows, members: Sequence[str]) -> str:
     """SQL condition behind the joins of contents: a member's hash is not known."""
     return "(" + " OR ".join(f"({rows.uri(m)} != '' AND _c{i}.uri = '')" for i, m in enumerate(members)) + ")"

@@ -49,7 +49,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Rows:
+class HashedRows:
     """Rows of a table whose inputs are to be told.
 
     Attributes:
@@ -67,7 +67,7 @@ class Rows:
     def by_place(self, all_reads: Sequence[Reads], also: Sequence[str] = ()) -> str:
         """SELECT of `shard`, `position`, `identity_0` … of what is read, bytes known by their place.
 
-        Rows that point into a file of unknown state are left out.
+        HashedRows that point into a file of unknown state are left out.
 
         Args:
             also: columns of the table to select, too.
@@ -84,7 +84,7 @@ class Rows:
     def by_content(self, reads: Reads, also: Sequence[str] = ()) -> str:
         """SELECT of `shard`, `position`, `identity_0` of what is read, bytes known by their hash.
 
-        Rows of whose members no hash is known are left out.
+        HashedRows of whose members no hash is known are left out.
         """
         members = list(reads.members)
         joins = [self.file_joins(members), self.content_joins(members)]

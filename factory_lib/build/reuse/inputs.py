@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from factory_lib.build.reuse.identity import HASH, Reads, Rows
+from factory_lib.build.reuse.identity import HASH, HashedRows, Reads
 from factory_lib.names import STAGING
 from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
@@ -29,7 +29,7 @@ class Inputs:
 
     warehouse: Warehouse
     name: str
-    rows: Rows
+    rows: HashedRows
     reads: tuple[Reads, ...]
     shards: tuple[str, ...]
     total: int
@@ -55,7 +55,7 @@ def inputs_of(stage: Stage, files: str, all_reads: Sequence[Reads]) -> Iterator[
         f"CREATE TABLE {name} (shard String, position UInt32, {hashes})"
         f" ENGINE = MergeTree ORDER BY (shard, position) COMMENT {literal(owner())}"
     )
-    rows = Rows(stage.name, files, {})
+    rows = HashedRows(stage.name, files, {})
     try:
         wh.execute(f"INSERT INTO {name} {rows.by_place(reads)}")
         sizes = stage.shard_rows()

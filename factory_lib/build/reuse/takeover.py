@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from factory_lib.build.reuse.alike import Alike
 from factory_lib.build.reuse.contents import among, hash_rows, hash_unknown, without_value
 from factory_lib.build.reuse.files import ingested_files
-from factory_lib.build.reuse.identity import HASH, Rows
+from factory_lib.build.reuse.identity import HASH, HashedRows
 from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.tables import UNKNOWN_TABLE
 from factory_lib.errors import EngineError
@@ -169,7 +169,7 @@ def _take(group: _Group) -> None:
     with _match(one) as match, ingested_files(one.warehouse, earlier.sources if one.reads.members else {}) as files:
         of_then = among(earlier.sources, "_t.shard")
         where = f"{of_then} AND {group.alike.then()}" if group.alike else of_then
-        rows = Rows(earlier.table, files, earlier.held.reads, where)
+        rows = HashedRows(earlier.table, files, earlier.held.reads, where)
         _by_place(group, match, rows)
         if one.reads.members and (shards := _unmatched(group, match)):
             if group.alike:
@@ -191,7 +191,7 @@ def _take(group: _Group) -> None:
             )
 
 
-def _by_likeness(group: _Group, alike: Alike, match: str, rows: Rows, shards: Sequence[str]) -> None:
+def _by_likeness(group: _Group, alike: Alike, match: str, rows: HashedRows, shards: Sequence[str]) -> None:
     """Read and compare rows that are like rows of then: where sizes alone are equal a few of each shard, and the others
     where one of these was found."""
 
@@ -245,7 +245,7 @@ def _unmatched(group: _Group, match: str) -> list[str]:
     return sorted(row["shard"] for row in rows)
 
 
-def _by_place(group: _Group, match: str, rows: Rows) -> None:
+def _by_place(group: _Group, match: str, rows: HashedRows) -> None:
     one = group.first
     wanted = (
         f"SELECT DISTINCT shard, {one.identity} AS identity FROM {one.inputs.name}"
@@ -258,7 +258,7 @@ def _by_place(group: _Group, match: str, rows: Rows) -> None:
     )
 
 
-def _by_content(group: _Group, match: str, rows: Rows, shards: Sequence[str]) -> None:
+def _by_content(group: _Group, match: str, rows: HashedRows, shards: Sequence[str]) -> None:
     # Several rows of now may have the same content in different places, and several of then, too.
     one, inputs = group.first, group.first.inputs
     now = replace(inputs.rows, where=without_value(inputs, group.wanted(match), shards)).by_content(one.reads)
