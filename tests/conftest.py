@@ -72,7 +72,7 @@ def engine(factory_home: Path) -> Iterator[None]:
 
 
 def _empty() -> None:
-    from factory_lib.warehouse import provenance
+    from factory_lib.warehouse import schema
     from factory_lib.warehouse.client import warehouse
 
     gc.collect()  # results that lie in cycles hold their tables, which would be waited for without an end
@@ -80,7 +80,7 @@ def _empty() -> None:
     for row in warehouse().rows("SELECT name FROM system.databases"):
         if row["name"].lower() not in {"system", "information_schema", "default", "_local"}:
             warehouse().execute(f"DROP DATABASE `{row['name']}` SYNC")
-    provenance.checked.clear()
+    schema.checked.clear()
 
 
 def _running() -> list[str]:

@@ -7,21 +7,57 @@ dataset, however often that was merged into.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from factory_lib.history.origins import known_versions, read_records
+from factory_lib.history.origins import KnownVersion, known_versions
 from factory_lib.names import CATALOG
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.provenance import Provenance
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.versions import Version
 
-_DEEP = 8
-"""From this generation on everything is read at once instead of generation by generation."""
+_AT_ONCE = 1_000
+"""Versions that one statement names; a server takes no longer lists."""
+
+SETTINGS = {"max_recursive_cte_evaluation_depth": 100_000, "max_threads": 1}
+"""For statements that walk over versions: as deep as they may go. More threads make a generation, 5 ms, longer."""
+
+PARENTS = (
+    "SELECT uuid, parent.uuid AS parent, place = 1 AND position(storage, 'copy') = 0 AS by_shard"
+    f" FROM {CATALOG}.versions ARRAY JOIN parents AS parent, arrayEnumerate(parents) AS place"
+)
+"""What versions were made of. A shard comes from that of the same name in the table whose rows it has, which is named
+first (`by_shard`); a copy mixes shards, and tables that are only looked up are read as a whole."""
+
+_ASKED = (
+    "SELECT DISTINCT parent AS version, if(by_shard, made, '') AS shard, NOT (by_shard AND recorded) AS whole,"
+    f" generation + 1 AS step FROM walk INNER JOIN ({PARENTS}) AS parents ON parents.uuid = maker"
+)
+
+
+def _makers(asked: str, versions: str) -> str:
+    """Who made the shards of versions that are asked for; `versions` picks these alone from the catalog.
+
+    A version without shards, or of which none were recorded, may have parents all the same: it is its own maker.
+    """
+    return (
+        "SELECT DISTINCT version, if(recorded, origin, version) AS maker, made, recorded, step AS generation FROM"
+        f" (SELECT uuid, origin, shard AS made, true AS recorded FROM {CATALOG}.shards WHERE uuid IN ({versions}))"
+        f" AS shards RIGHT JOIN ({asked}) AS asked ON uuid = version WHERE whole OR NOT recorded OR made = shard"
+    )
+
+
+_FIRST = _makers("SELECT {u:UUID} AS version, '' AS shard, true AS whole, 0 AS step", "SELECT {u:UUID}")
+_NEXT = _makers(_ASKED, f"SELECT parent FROM ({PARENTS}) WHERE uuid IN (SELECT maker FROM walk)")
+_WALK = (
+    f"WITH RECURSIVE walk AS ({_FIRST} UNION ALL {_NEXT})"
+    " SELECT toString(version) AS version, toString(maker) AS maker, groupUniqArrayIf(made, recorded) AS shards"
+    " FROM walk GROUP BY version, maker ORDER BY min(generation)"
+)
 
 Kind = Literal["made of", "carried over", "read from"]
 
@@ -83,115 +119,78 @@ class Lineage:
         return arrow_table(Link, self.links)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the catalog says of a version that stands in a lineage.
+
+    Attributes:
+        parents: UUID -> name, of versions that it was made of.
+        sources: URI -> format.
+    """
+
+    ancestor: Ancestor
+    parents: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+
 def lineage(version: Version) -> Lineage:
-    """Where a version comes from, up to the sources."""
-    walk = _Walk(version.warehouse)
-    walk.from_version(version.uuid)
-    uuids = list(walk.uuids)
-    known = known_versions(version.warehouse, uuids)
-    records = {**walk.records, **read_records(version.warehouse, set(uuids) - walk.records.keys())}
-    names = {u: known[u].name if u in known else walk.parent_names.get(u, f"version {u[:8]}") for u in uuids}
+    """Where a version comes from, up to the sources.
+
+    Raises:
+        EngineError: the catalog was edited so that a version comes from itself.
+    """
+    ensure_tables(version.warehouse)
+    rows = version.warehouse.rows(_WALK, {"u": version.uuid}, SETTINGS)
+    uuids = dict.fromkeys(uuid for row in rows for uuid in (row["version"], row["maker"]))
+    known = recorded(version.warehouse, uuids)
+    names = {uuid: one.ancestor.name for uuid, one in known.items()}
+    made: dict[str, set[str]] = {}
+    links = []
+    for row in rows:
+        made.setdefault(row["maker"], set()).update(row["shards"])
+        if row["maker"] != row["version"]:
+            links.append(Link(names[row["maker"]], names[row["version"]], "carried over", len(row["shards"])))
+    for uuid, shards in made.items():
+        child = known[uuid]
+        links += [Link(names.get(u, name), names[uuid], "made of", len(shards)) for u, name in child.parents.items()]
+        links += [Link(uri, names[uuid], "read from", len(shards)) for uri in child.sources]
     return Lineage(
         version=str(version),
-        versions={names[u]: _ancestor(names[u], u, u in known and known[u].is_there, records.get(u)) for u in uuids},
-        sources=walk.sources,
-        links=[Link(names.get(p, p), names[c], kind, n) for (p, c, kind), n in walk.links.items()],
+        versions={one.ancestor.name: one.ancestor for one in known.values()},
+        sources={uri: kind for uuid in made for uri, kind in known[uuid].sources.items()},
+        links=links,
     )
 
 
-class _Walk:
-    """Goes from a version to its ancestors, one generation after the other, with two queries each."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self.warehouse = warehouse
-        self.records: dict[str, Provenance] = {}
-        self.parent_names: dict[str, str] = {}
-        self.sources: dict[str, str] = {}
-        self.links: dict[tuple[str, str, Kind], int] = {}
-        self.uuids: dict[str, None] = {}
-        self.shards: dict[str, dict[str, list[str]]] = {}
-        self.made: set[tuple[str, str]] = set()
-        self.asked: set[tuple[str, str | None]] = set()
-
-    def from_version(self, uuid: str) -> None:
-        """Follow the shards of a version to wherever they come from."""
-        wanted: dict[str, set[str] | None] = {uuid: None}  # version -> shards of it, None for all
-        generations = 0
-        while wanted:
-            generations += 1
-            self._read(None if generations == _DEEP else wanted.keys() - self.shards.keys())
-            self.uuids.update(dict.fromkeys(wanted))
-            makers = self._makers(wanted)
-            self.uuids.update(dict.fromkeys(makers))
-            self.records |= read_records(self.warehouse, makers.keys() - self.records.keys())
-            wanted = self._parents(makers)
-
-    def _read(self, uuids: Collection[str] | None) -> None:
-        """Who made the shards of versions; None reads it of all versions, with their records."""
-        where = "" if uuids is None else " WHERE has({u:Array(UUID)}, uuid)"
-        if uuids is None:
-            self.records |= read_records(self.warehouse)
-        elif not uuids:
-            return
-        rows = self.warehouse.rows(
-            "SELECT toString(uuid) AS id, toString(origin) AS maker, groupArray(shard) AS shards"
-            f" FROM {CATALOG}.shards{where} GROUP BY uuid, origin",
-            {} if uuids is None else {"u": list(uuids)},
+def recorded(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Recorded]:
+    """What the catalog says of versions by their UUIDs; one of which it knows nothing is called by its UUID."""
+    wanted = list(uuids)
+    rows: dict[str, dict[str, Any]] = {}
+    known: dict[str, KnownVersion] = {}
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = wanted[start : start + _AT_ONCE]
+        known |= known_versions(warehouse, some)
+        found = warehouse.rows(
+            "SELECT toString(uuid) AS id, rows, JSONExtractString(record, 'created') AS created, storage,"
+            " JSONExtractString(record, 'python') AS python, signals.name AS signals,"
+            " arrayMap(p -> (toString(p.uuid), p.name), parents) AS parents, sources"
+            f" FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid)",
+            {"u": some},
         )
-        found: dict[str, dict[str, list[str]]] = {}
-        for row in rows:
-            found.setdefault(row["id"], {})[row["maker"]] = row["shards"]
-        self.shards |= found
-
-    def _makers(self, wanted: Mapping[str, set[str] | None]) -> dict[str, set[str]]:
-        """The versions that made these shards, with the shards; what was there before is left out."""
-        found: dict[str, set[str]] = {}
-        for uuid, asked in wanted.items():
-            # a version without shards, or of which none were recorded, may have parents all the same
-            by_maker = self.shards.get(uuid) or {uuid: []}
-            for maker, made in by_maker.items():
-                shards = {s for s in made if asked is None or s in asked}
-                if maker != uuid and shards:
-                    self._link(maker, uuid, "carried over", len(shards))
-                new = {s for s in shards if (maker, s) not in self.made}
-                if new or not made:
-                    self.made |= {(maker, s) for s in new}
-                    found.setdefault(maker, set()).update(new)
-        return found
-
-    def _parents(self, makers: Mapping[str, set[str]]) -> dict[str, set[str] | None]:
-        """What these shards were made of: versions, and the shards of them that were not asked about before."""
-        wanted: dict[str, set[str] | None] = {}
-        for uuid, shards in makers.items():
-            record = self.records.get(uuid)
-            for source in record.sources if record else []:
-                self.sources[source["uri"]] = source["format"]
-                self._link(source["uri"], uuid, "read from", len(shards))
-            for i, parent in enumerate(record.parents if record else []):
-                self.parent_names[parent["uuid"]] = parent["name"]
-                self._link(parent["uuid"], uuid, "made of", len(shards))
-                # A shard comes from that of the same name in the table whose rows it has, which is named first; a copy
-                # mixes shards, and tables that are only looked up are read as a whole.
-                narrow = i == 0 and record is not None and "copy" not in record.storage
-                self._ask(wanted, parent["uuid"], shards if narrow else None)
-        return wanted
-
-    def _ask(self, wanted: dict[str, set[str] | None], uuid: str, shards: set[str] | None) -> None:
-        """Want shards of a version, or all of them, unless that was asked before."""
-        asked: set[tuple[str, str | None]] = {(uuid, s) for s in shards} if shards is not None else {(uuid, None)}
-        if (uuid, None) in self.asked or asked <= self.asked:
-            return
-        self.asked |= asked
-        before = wanted.get(uuid, set())
-        wanted[uuid] = None if shards is None or before is None else before | shards
-
-    def _link(self, parent: str, child: str, kind: Kind, shards: int) -> None:
-        key = (parent, child, kind)
-        self.links[key] = self.links.get(key, 0) + shards
+        rows |= {row.pop("id"): row for row in found}
+    said = {uuid: name for row in rows.values() for uuid, name in map(_pair, row["parents"])}
+    names = {u: known[u].name if u in known else said.get(u, f"version {u[:8]}") for u in wanted}
+    return {u: _recorded(names[u], u, u in known and known[u].is_there, rows.get(u)) for u in wanted}
 
 
-def _ancestor(name: str, uuid: str, is_there: bool, record: Provenance | None) -> Ancestor:
-    if record is None:
-        return Ancestor(name, uuid, is_there)
-    signals = tuple(signal["name"] for signal in record.signals)
-    return Ancestor(name, uuid, is_there, record.rows, record.created, record.storage, record.python, signals)
+def _recorded(name: str, uuid: str, is_there: bool, row: dict[str, Any] | None) -> Recorded:
+    if row is None:
+        return Recorded(Ancestor(name, uuid, is_there))
+    signals = tuple(row["signals"])
+    ancestor = Ancestor(name, uuid, is_there, row["rows"], row["created"], row["storage"], row["python"], signals)
+    return Recorded(ancestor, dict(map(_pair, row["parents"])), dict(map(_pair, row["sources"])))
+
+
+def _pair(value: Any) -> tuple[str, str]:
+    first, second = value.values() if isinstance(value, dict) else value
+    return first, second

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory_lib.names import CATALOG, is_version_name
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import Provenance
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.versions import Version
 
 
@@ -55,7 +55,7 @@ def origins(warehouse: Warehouse, shards: Mapping[str, Iterable[str]]) -> list[O
 
 def read_records(warehouse: Warehouse, uuids: Iterable[str] | None = None) -> dict[str, Provenance]:
     """Provenance of versions by the UUIDs of their tables, or of all; what was not recorded is left out."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     wanted = None if uuids is None else sorted(set(uuids))
     if wanted == []:
         return {}
@@ -79,7 +79,7 @@ def known_versions(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Know
     wanted = sorted(set(uuids))
     if not wanted:
         return {}
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT toString(uuid) AS id, concat(database, '.', name) AS version, true AS is_there FROM system.tables"
         f" WHERE has({{u:Array(UUID)}}, uuid) UNION ALL SELECT toString(uuid), version, false FROM {CATALOG}.dropped"

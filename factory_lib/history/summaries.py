@@ -10,10 +10,7 @@ from factory_lib.names import CATALOG, is_dataset_database
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.tags import Tag, all_tags
 
-_RECORD = (
-    "'Tuple(bytes_added UInt64, seconds Float64, storage String, created String,"
-    " parents Array(Tuple(name String, uuid String)), reused UInt64, computed UInt64)'"
-)
+_RECORD = "'Tuple(bytes_added UInt64, seconds Float64, created String, reused UInt64, computed UInt64)'"
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,9 @@ def version_summaries(warehouse: Warehouse, dataset: str | None = None) -> list[
         "WITH known AS (SELECT database, toUInt32(substring(name, 2)) AS number, uuid FROM system.tables"
         f" WHERE match(name, '^v[1-9][0-9]*$') {only})"
         f" SELECT database AS dataset, number, toString(known.uuid) AS id, p.rows AS rows, p.made AS made,"
-        f" s.shards AS shards, notEmpty(p.dataset) AS is_recorded FROM known"
-        f" LEFT JOIN (SELECT uuid, dataset, rows, JSONExtract(record, {_RECORD}) AS made FROM {CATALOG}.versions"
+        " p.storage AS storage, p.parents AS parents, s.shards AS shards, notEmpty(p.dataset) AS is_recorded FROM known"
+        f" LEFT JOIN (SELECT uuid, dataset, rows, JSONExtract(record, {_RECORD}) AS made, storage,"
+        f"   parents.name AS parents FROM {CATALOG}.versions"
         "   WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p ON p.uuid = known.uuid"
         f" LEFT JOIN (SELECT uuid, uniqExact(shard) AS shards FROM {CATALOG}.shards"
         "   WHERE uuid IN (SELECT uuid FROM known) GROUP BY uuid) AS s ON s.uuid = known.uuid"
@@ -119,7 +117,6 @@ def _version(row: Mapping[str, Any], tags: Mapping[str, Tag]) -> VersionSummary:
     own = sorted(tag.tag for tag in tags.values() if tag.uuid == uuid)
     if not row["is_recorded"]:
         return VersionSummary(f"{dataset}.v{number}", dataset, number, uuid, tags=own)
-    made = row["made"]
     return VersionSummary(
         name=f"{dataset}.v{number}",
         dataset=dataset,
@@ -128,7 +125,9 @@ def _version(row: Mapping[str, Any], tags: Mapping[str, Tag]) -> VersionSummary:
         rows=row["rows"],
         shards=row["shards"],
         tags=own,
-        **{**made, "parents": [parent["name"] for parent in made["parents"]]},
+        storage=row["storage"],
+        parents=list(row["parents"]),
+        **row["made"],
     )
 
 

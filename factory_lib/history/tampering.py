@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from factory_lib.errors import EngineError
 from factory_lib.names import CATALOG
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import UnverifiedShard, parts_to_doubt, published_as, sealed_columns, sealed_records
 from factory_lib.warehouse.versions import Version, content_fingerprints
 
@@ -32,7 +32,7 @@ class Finding:
 
 def compared(warehouse: Warehouse, meant: Sequence[Version]) -> dict[str, list[Finding]]:
     """UUID -> what differs from the seal; nothing is read but shards whose files are others."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     found: dict[str, list[Finding]] = {version.uuid: [] for version in meant}
     if not meant:
         return found

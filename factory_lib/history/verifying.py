@@ -232,10 +232,9 @@ def _about(one: Placed) -> Finding:
 def _parents_gone(warehouse: Warehouse, meant: Sequence[Version]) -> list[Finding]:
     """Versions without a seal that others were made of, and whose tables somebody dropped."""
     rows = warehouse.rows(
-        "SELECT parent.name AS name, min(child) AS child FROM (SELECT toString(uuid) AS child,"
-        " arrayJoin(JSONExtract(record, 'parents', 'Array(Tuple(name String, uuid String))')) AS parent"
-        f" FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid))"
-        " WHERE toUUIDOrZero(parent.uuid) NOT IN (SELECT uuid FROM system.tables UNION ALL"
+        "SELECT parent.name AS name, min(toString(uuid)) AS child FROM"
+        f" (SELECT uuid, arrayJoin(parents) AS parent FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid))"
+        " WHERE parent.uuid NOT IN (SELECT uuid FROM system.tables UNION ALL"
         f" SELECT uuid FROM {CATALOG}.dropped UNION ALL SELECT uuid FROM {CATALOG}.seals) GROUP BY name ORDER BY name",
         {"u": [version.uuid for version in meant]},
     )

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from factory_lib.names import CATALOG, is_version_name
 from factory_lib.plan.sqltext import quote
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.space import FREEING
 
 HASH_BYTES = 16
@@ -65,7 +65,7 @@ def record_held(warehouse: Warehouse, origin: str, shards: Sequence[str], held: 
     """
     if not shards or not held:
         return
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     rows = [(shard, one) for shard in shards for one in held]
     reads = pa.map_(pa.string(), pa.string())
     table = pa.table(
@@ -88,7 +88,7 @@ def carry_held(warehouse: Warehouse, origin: str, before: str, shards: Sequence[
         origin: UUID of the new version's table.
         before: UUID of the version whose shards are carried over.
     """
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     warehouse.execute(
         f"INSERT INTO {CATALOG}.signal_values SELECT {{new:UUID}}, shard, fingerprint, value, error, reads"
         f" FROM {CATALOG}.signal_values WHERE (origin, shard) IN (SELECT origin, shard FROM {CATALOG}.shards"
@@ -108,7 +108,7 @@ def earlier_values(
     Returns:
         For each signal and shard the version made last is in the first list, the one before in the second, and so on.
     """
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     of_shards = "1" if shards is None else "has({s:Array(String)}, shard)"
     having = f"FROM {CATALOG}.signal_values WHERE has({{f:Array(String)}}, fingerprint) AND {of_shards}"
     rows = warehouse.rows(
@@ -147,13 +147,13 @@ def record_contents(warehouse: Warehouse, members: pa.Table) -> None:
         members: `uri`, `etag`, `offset`, `size` and `hash` (16 bytes).
     """
     if members.num_rows:
-        provenance.ensure_tables(warehouse)
+        ensure_tables(warehouse)
         warehouse.insert(f"{CATALOG}.contents", members)
 
 
 def forget_unused(warehouse: Warehouse) -> None:
     """Remove what is remembered of versions that were never published, and of files that no version points into."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     there = f"SELECT uuid FROM {CATALOG}.versions"
     mutate(warehouse, CATALOG, "signal_values", f"WHERE origin NOT IN ({there})", FREEING)
     sources = f"SELECT source FROM {CATALOG}.shards WHERE uuid IN (SELECT uuid FROM system.tables)"

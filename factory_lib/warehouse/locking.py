@@ -24,6 +24,7 @@ from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import ensure_tables
+from factory_lib.warehouse.schema import ensure_tables
 
 OLD_SECONDS = 300
 """A lock on a server that is so old was left by somebody who died."""

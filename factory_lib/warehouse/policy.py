@@ -16,9 +16,9 @@ from typing import Any
 from factory_lib.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import QUIET_SECONDS
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.space import FREEING
 from factory_lib.warehouse.tags import all_tags
 
@@ -147,7 +147,7 @@ def _state(warehouse: Warehouse) -> str:
 
 def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:
     """All versions with what the policy asks about, by dataset, the oldest first; `rank` 1 is the newest."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     rows = warehouse.rows(
         "WITH known AS (SELECT database, toUInt32(substring(name, 2)) AS number, uuid, toInt64(total_bytes) AS size,"
         "   toDateTime64(metadata_modification_time, 3, 'UTC') AS changed"
@@ -156,8 +156,8 @@ def _versions(warehouse: Warehouse) -> list[dict[str, Any]]:
         "   toUnixTimestamp64Milli(if(notEmpty(p.dataset), p.created, changed)) AS created, p.parents AS parents,"
         "   row_number() OVER (PARTITION BY database ORDER BY number DESC) AS rank"
         f" FROM known LEFT JOIN (SELECT uuid, dataset, created,"
-        "   JSONExtract(record, 'parents', 'Array(Tuple(name String, uuid String))').uuid AS parents"
-        f"   FROM {CATALOG}.versions WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p"
+        f"   arrayMap(id -> toString(id), parents.uuid) AS parents FROM {CATALOG}.versions"
+        "   WHERE uuid IN (SELECT uuid FROM known) LIMIT 1 BY uuid) AS p"
         " ON p.uuid = known.uuid"
         " ORDER BY dataset, number"
     )

@@ -10,14 +10,11 @@ import datetime as dt
 import functools
 import importlib.metadata
 import json
-import math
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -26,39 +23,8 @@ from factory_lib.plan.identity import identity
 from factory_lib.plan.upgrade import upgraded
 from factory_lib.redaction import stripped, without_credentials
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.schema import ensure_tables
 
-_TABLES = {
-    "versions": "(uuid UUID, dataset String, created DateTime64(3, 'UTC'), rows UInt64, record String)"
-    " ENGINE = MergeTree ORDER BY uuid SETTINGS index_granularity = 64",
-    "recipes": "(uuid UUID, recipe String) ENGINE = MergeTree ORDER BY uuid SETTINGS index_granularity = 64",
-    "shards": "(uuid UUID, shard String, rows UInt64, origin UUID, made_by String, source String)"
-    " ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
-    "files": "(source String, uri String, size UInt64, etag String) ENGINE = ReplacingMergeTree ORDER BY (source, uri)",
-    "code": "(fingerprint String, components String) ENGINE = ReplacingMergeTree ORDER BY fingerprint",
-    "inputs": "(uuid UUID, shard String, root String, made_by String, given String)"
-    " ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
-    "fingerprints": "(origin UUID, shard String, fingerprint String)"
-    " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
-    "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
-    " reads Map(String, String)) ENGINE = MergeTree ORDER BY (shard, fingerprint)",
-    "contents": "(uri String, etag String, offset UInt64, size UInt64, hash FixedString(16))"
-    " ENGINE = ReplacingMergeTree ORDER BY (uri, etag, offset, size)",
-    "tags": "(dataset String, tag String, version String, uuid UUID, deleted UInt8, forced UInt8,"
-    " at DateTime64(6, 'UTC'), id UUID) ENGINE = MergeTree ORDER BY (dataset, tag, at)",
-    "dropped": "(uuid UUID, version String, at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY uuid",
-    "seals": "(uuid UUID, version String, at DateTime64(6, 'UTC'), columns Array(Tuple(String, String, String)),"
-    " parts Map(String, String), records Map(String, Tuple(UInt64, UInt64))) ENGINE = MergeTree ORDER BY uuid"
-    " SETTINGS index_granularity = 64",
-    "verified": "(uuid UUID, at DateTime64(3, 'UTC'), findings String) ENGINE = ReplacingMergeTree ORDER BY uuid",
-    "claims": "(name String, shard String, run String, owner String, at DateTime64(6, 'UTC'), ended Bool)"
-    " ENGINE = MergeTree ORDER BY (name, shard) TTL toDateTime(at) + INTERVAL 1 DAY",
-}
-"""Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
-can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `seals`: what versions
-were when they were published (see `seals`); `verified`: what was found when they were last read; `claims`: what runs
-are at."""
-
-_CHECKED_SECONDS = 10.0
 _SQL_HASH_DIGITS = 16
 """Digits of a hash of SQL, which stood where the identity of a query stands."""
 
@@ -135,23 +101,6 @@ class ShardInput:
     root: str
     made_by: str
     given: str
-
-
-checked: WeakKeyDictionary[Warehouse, float] = WeakKeyDictionary()
-"""Warehouse -> when its catalog was last seen to have all tables."""
-
-
-def ensure_tables(warehouse: Warehouse) -> None:
-    """Make the tables of the catalog where they do not exist; for some seconds they are not looked for again."""
-    if time.monotonic() - checked.get(warehouse, -math.inf) < _CHECKED_SECONDS:
-        return
-    rows = warehouse.rows("SELECT name FROM system.tables WHERE database = {d:String}", {"d": CATALOG})
-    missing = _TABLES.keys() - {row["name"] for row in rows}
-    if missing:
-        warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {CATALOG}")
-        for name in missing:
-            warehouse.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG}.{name} {_TABLES[name]}")
-    checked[warehouse] = time.monotonic()
 
 
 def record(

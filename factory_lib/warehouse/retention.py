@@ -12,10 +12,10 @@ from factory_lib.errors import DiskFull
 from factory_lib.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
 from factory_lib.owners import ABANDONED_HOURS, Owner
 from factory_lib.plan.sqltext import quote
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.mutations import mutate
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import sealed, unseal
 from factory_lib.warehouse.space import FREEING
 
@@ -83,7 +83,7 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     Rows younger than an hour stay: they may belong to a commit that is about to publish. So do those of versions that a
     policy dropped (see `policy`): others may have been made of them.
     """
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
     for table in ("shards", "inputs", "recipes", "versions"):

@@ -17,9 +17,9 @@ from factory_lib.errors import EngineError
 from factory_lib.names import CATALOG, is_version_name
 from factory_lib.owners import unfinished
 from factory_lib.progress import Tracked, track
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import unpublished
 from factory_lib.warehouse.versions import datasets
 
@@ -142,7 +142,7 @@ def snapshot(warehouse: Warehouse, target: Path, placing: Placing) -> Listing:
 
 def _at_one_moment(warehouse: Warehouse, pinned: Path) -> Listing:
     """List all while nobody commits, tags or drops; parts of the catalog, which merges remove, are linked at once."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     while True:
         names = set(datasets(warehouse))
         with locked(warehouse, *names):

@@ -13,9 +13,9 @@ from typing import Any
 
 from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
 from factory_lib.names import CATALOG, TAG
-from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
+from factory_lib.warehouse.schema import ensure_tables
 
 _TAKEN = re.compile(r"latest|v?\d+")
 
@@ -47,7 +47,7 @@ def tags_of(warehouse: Warehouse, dataset: str) -> dict[str, Tag]:
 
 def all_tags(warehouse: Warehouse, dataset: str | None = None) -> dict[str, dict[str, Tag]]:
     """Tags of all datasets, or of one: dataset -> tag -> where it is."""
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     where = "WHERE dataset = {d:String}" if dataset else ""
     rows = warehouse.rows(
         f"SELECT dataset, tag, version, toString(uuid) AS uuid, deleted, forced, toString(at) AS since"

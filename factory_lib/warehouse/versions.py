@@ -20,6 +20,7 @@ from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.stage import Stage, table_columns
 from factory_lib.warehouse.tags import tags_of
@@ -158,7 +159,7 @@ def content_fingerprints(
 
 def datasets(warehouse: Warehouse) -> dict[str, list[Version]]:
     """All datasets with their versions, oldest first."""
-    provenance_.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT database, name, toString(uuid) AS uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$')"
     )
@@ -183,7 +184,7 @@ def latest(warehouse: Warehouse, dataset: str) -> Version | None:
 
 def _listed(warehouse: Warehouse, dataset: str, which: str) -> list[Version]:
     """Versions of a dataset that a condition (SQL text) picks."""
-    provenance_.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT toUInt64OrZero(substring(name, 2)) AS number, toString(uuid) AS id FROM system.tables"
         f" WHERE database = {{d:String}} AND {which}",

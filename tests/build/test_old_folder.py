@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from factory_lib import DatasetQuery
+from factory_lib.history.lineage import lineage
 from factory_lib.history.reproducing import reproduce
+from factory_lib.history.summaries import version_summaries
 from factory_lib.signals.hashes import dhash, phash
 from factory_lib.signals.image import image_header, quality
 from factory_lib.signals.text import caption_stats
@@ -73,6 +75,36 @@ def test_a_version_is_reproduced(name: str) -> None:
     outcomes = reproduce(resolve(warehouse(), name)).shards
     verdicts = {outcome.verdict for outcome in outcomes}
     assert verdicts == ({"not reproducible"} if name in FROM_MEMORY else {"equal"})
+
+
+LINKS = {
+    ("embedded.v1", "looked_up.v1", "made of"),
+    ("nearest.v2", "looked_up.v1", "made of"),
+    ("embedded.v1", "nearest.v2", "made of"),
+    ("raw.v1", "embedded.v1", "made of"),
+    (make_folder.SOURCE, "raw.v1", "read from"),
+}
+
+
+def test_its_history_is_read() -> None:
+    found = lineage(resolve(warehouse(), "looked_up.v1"))
+    assert {(link.parent, link.child, link.kind) for link in found.links} == LINKS
+    assert found.sources == {make_folder.SOURCE: "webdataset"}
+    merged = lineage(resolve(warehouse(), "raw.v2"))
+    assert {(link.parent, link.child, link.kind, link.shards) for link in merged.links} == {
+        ("raw.v1", "raw.v2", "carried over", 2),
+        (make_folder.SOURCE, "raw.v1", "read from", 2),
+        (make_folder.SOURCE, "raw.v2", "read from", 1),
+    }
+    assert lineage(resolve(warehouse(), "captioned.v1")).versions["measured.v1"].signals == (
+        "image_header",
+        "quality",
+        "phash",
+        "dhash",
+        "thumbnail",
+    )
+    (joined,) = version_summaries(warehouse(), "joined")
+    assert (joined.parents, joined.storage) == (["embedded.v1", "measured.v1"], "copy")
 
 
 def test_a_dataset_is_continued() -> None:

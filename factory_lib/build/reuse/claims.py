@@ -25,6 +25,7 @@ from factory_lib.owners import Owner, owner
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import ensure_tables
+from factory_lib.warehouse.schema import ensure_tables
 
 BEAT_SECONDS = 3.0
 SILENT_SECONDS = 20.0

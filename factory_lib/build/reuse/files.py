@@ -16,6 +16,7 @@ from factory_lib.plan.sqltext import literal, quote
 from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.stage import Stage
 
 _REQUESTS = 16
@@ -29,7 +30,7 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
     Args:
         sources: shard -> fingerprint of its files; an empty one where that is not known.
     """
-    provenance.ensure_tables(warehouse)
+    ensure_tables(warehouse)
     name = f"{STAGING}.{quote(f'_stage_files_{uuid.uuid4().hex[:16]}')}"
     warehouse.execute(
         f"CREATE TABLE {name} (shard String, uri String, etag String) ENGINE = Memory COMMENT {literal(owner())}"
