@@ -23,7 +23,6 @@ from factory_lib.owners import Owner, owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.provenance import ensure_tables
 from factory_lib.warehouse.schema import ensure_tables
 
 OLD_SECONDS = 300

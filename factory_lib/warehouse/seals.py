@@ -18,7 +18,6 @@ from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
-from factory_lib.warehouse.provenance import ensure_tables
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.space import FREEING
 

@@ -24,7 +24,6 @@ from factory_lib.names import CATALOG
 from factory_lib.owners import Owner, owner
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.provenance import ensure_tables
 from factory_lib.warehouse.schema import ensure_tables
 
 BEAT_SECONDS = 3.0
