@@ -8,7 +8,7 @@ CLIP ?=
 # What is said of the source on make's own command line; the environment has an IMAGE of its own in many places.
 given = $(if $(filter command,$(firstword $(origin $1))),--$2 '$($1)')
 MAPPING = $(call given,IMAGE,image) $(call given,CAPTION,caption) $(call given,KEY,key) $(call given,METADATA,metadata)
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
 # A build of torch for accelerators names what it needs besides, and the other builds don't.
 WANTS_CUDA := import importlib.metadata as m, sys; sys.exit(not any('nvidia' in r or 'cuda' in r for r in m.requires('torch')))
 export OMP_NUM_THREADS ?= 1
@@ -21,15 +21,15 @@ help: ## this list
 
 install: $(STAMP) ## make .venv with pinned packages
 
-$(STAMP): pyproject.toml requirements.lock torch-cpu.lock accelerator.lock
+$(STAMP): pyproject.toml requirements.lock torch-cpu.lock accelerator.lock installer.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# Torch without CUDA is 3 GB less: it is taken where pip finds it, by PIP_FIND_LINKS or an index of its own.
 	@$(PIP) --no-deps --require-hashes --requirement torch-cpu.lock 2> /dev/null || true
-	$(PIP) --no-deps --require-hashes --requirement requirements.lock
-	@! $(BIN)/python -c "$(WANTS_CUDA)" || { set -x; $(PIP) --no-deps --require-hashes --requirement accelerator.lock; }
-	$(PIP) --no-deps --no-build-isolation --editable .
+	$(BIN)/python .ci/install.py requirements.lock
+	@! $(BIN)/python -c "$(WANTS_CUDA)" || { set -x; $(BIN)/python .ci/install.py accelerator.lock; }
+	$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".venv-audit"
 TOOL = "pip-audit==2.10.1"
-LOCKS = ("requirements.lock", "docker/requirements.lock")
+LOCKS = ("requirements.lock", "docker/requirements.lock", "installer.lock")
 NO_NETWORK = (
     "could not be audited",
     "ConnectionError",

@@ -2,7 +2,7 @@
 
 `requirements.lock` is what `make install` takes and `docker/requirements.lock` what the image takes, where torch comes
 from an index of its own. `torch-cpu.lock` is torch's build for processors alone, `accelerator.lock` what the others
-want besides.
+want besides; `installer.lock` is uv itself, which installs them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,21 @@ HEAD = "# Written by .ci/hashes.py from constraints.txt: `make lock`.\n"
 
 
 def compiled(extras: list[str]) -> list[str]:
-    """The entries of a lock, each a pinned package with its hashes."""
+    """The entries of a lock of the project, each a pinned package with its hashes."""
+    wanted = ["--constraint", "constraints.txt", "pyproject.toml"]
+    return _compiled([*wanted, *(word for extra in extras for word in ("--extra", extra))])
+
+
+def installer() -> list[str]:
+    """The entry of uv, of the version that writes this."""
+    said = subprocess.run(["uv", "--version"], check=True, capture_output=True, text=True).stdout
+    return _compiled(["-"], f"uv=={said.split()[1]}")
+
+
+def _compiled(wanted: list[str], given: str = "") -> list[str]:
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-    command += ["--no-annotate", "--no-header", "--no-config", "--constraint", "constraints.txt", "pyproject.toml"]
-    command += [word for extra in extras for word in ("--extra", extra)]
-    text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command += ["--no-annotate", "--no-header", "--no-config", *wanted]
+    text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, input=given).stdout
     return re.findall(r"^\S.*(?:\n\s+\S.*)*", text, re.MULTILINE)
 
 
@@ -47,6 +57,7 @@ def main() -> None:
         ROOT / "requirements.lock": [e for e in entries if not e.startswith(ACCELERATOR)],
         ROOT / "accelerator.lock": [e for e in entries if e.startswith(ACCELERATOR)],
         ROOT / "docker" / "requirements.lock": served,
+        ROOT / "installer.lock": installer(),
         light: [light_torch(torch.partition("==")[2], light.read_text() if light.exists() else "")],
     }
     for path, lines in locks.items():
