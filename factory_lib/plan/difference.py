@@ -141,7 +141,10 @@ def _changed(before: _Part, after: _Part) -> Change:
     if len(different) == 1 and (said := _difference(*different[0])):
         return Change(f"{before.what} {before.text} differs in {said[0]}", said[1], said[2])
     constants = "a constant" if len(different) == 1 else f"{len(different)} constants"
-    return Change(f"{before.what} differs in {constants}", before.text, after.text)
+    if before.text != after.text:
+        return Change(f"{before.what} differs in {constants}", before.text, after.text)
+    shown = (", ".join(python_of(pair[side]) for pair in different[:LONG]) for side in (0, 1))
+    return Change(f"{before.what} {before.text} differs in {constants}", *shown)
 
 
 def _constants(value: Any) -> list[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from factory_lib.plan.expressions import CosineDistance, SqlText
-from factory_lib.plan.nodes import Arrow, Columns, Derived, Join, Plan, Signals, Storage, Table, Union
+from factory_lib.plan.nodes import ROW_ID, Arrow, Columns, Derived, Join, Plan, Signals, Storage, Table, Union
 from factory_lib.plan.operators import (
     Call,
     Cast,
@@ -114,6 +115,8 @@ class Printer:
         if query.where:
             yield "." + _call("filter", *map(self.text, query.where))
         ordered = [self.text(key) for key in said_order(query)]
+        if ordered == self._inherited_order(query.source):
+            ordered = []
         if query.group_by is None:
             if ordered:
                 yield "." + _call("order_by", *ordered)
@@ -129,6 +132,15 @@ class Printer:
             yield f".offset({query.offset})"
         if query.limit is not None:
             yield f".limit({query.limit})"
+
+    def _inherited_order(self, source: Plan) -> list[str]:
+        """The order in which a SELECT reads another one, as far as the columns of that can tell it."""
+        if not isinstance(source, Select):
+            return []
+        names = {self.text(e): name for name, e in source.columns.items()}
+        keys = takewhile(lambda key: self.text(key.expr) in names, source.order_by)
+        outer = [(names[self.text(key.expr)], key.descending) for key in keys]
+        return [self.text(Ordering(Column(name), descending)) for name, descending in outer if name not in ROW_ID]
 
     def _groups(self, query: Select, keys: tuple[Expr, ...]) -> Iterator[str]:
         texts = {self.text(key) for key in keys}
@@ -181,6 +193,9 @@ class Printer:
                 return self.text(value)
             case Infix(op, left, right):
                 return f"({self._expression(left)} {_OPERATORS.get(op, op)} {self._expression(right)})"
+            case Call("in", (base, Call("tuple", items))):
+                values = [item.value if isinstance(item, Literal) else item for item in items]
+                return f"{self._expression(base)}.isin({self._value(values)})"
             case Call(name, args, parameters):
                 extra = [f"parameters=[{', '.join(map(self._expression, parameters))}]"] if parameters else []
                 return f"fn.{name}({', '.join([*map(self._expression, args), *extra])})"

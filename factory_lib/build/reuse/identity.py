@@ -67,7 +67,7 @@ class HashedRows:
     def by_place(self, all_reads: Sequence[Reads], also: Sequence[str] = ()) -> str:
         """SELECT of `shard`, `position`, `identity_0` … of what is read, bytes known by their place.
 
-        HashedRows that point into a file of unknown state are left out.
+        Rows that point into a file of unknown state are left out.
 
         Args:
             also: columns of the table to select, too.
@@ -84,7 +84,7 @@ class HashedRows:
     def by_content(self, reads: Reads, also: Sequence[str] = ()) -> str:
         """SELECT of `shard`, `position`, `identity_0` of what is read, bytes known by their hash.
 
-        HashedRows of whose members no hash is known are left out.
+        Rows of whose members no hash is known are left out.
         """
         members = list(reads.members)
         joins = [self.file_joins(members), self.content_joins(members)]
