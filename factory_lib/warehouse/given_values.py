@@ -7,18 +7,17 @@ matched in the engine. Both know how to give `fill_columns` what it asks for.
 
 from __future__ import annotations
 
-import uuid
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from factory_lib.errors import CommitError, QueryError
-from factory_lib.names import STAGING
-from factory_lib.owners import owner
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues
+from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.stage import Stage
 
 
@@ -31,7 +30,8 @@ class RunsOfValues:
 
     def __init__(self, wh: Warehouse, types: Mapping[str, str]) -> None:
         self.warehouse, self.types = wh, types
-        self._runs, self._whole = _table("runs"), _table("packed")
+        self._tables = contextlib.ExitStack()
+        self._runs = self._whole = ""
 
     def write(self, reader: pa.RecordBatchReader) -> None:
         """Send the values: batches with `shard`, `position` and a column of each name.
@@ -41,7 +41,7 @@ class RunsOfValues:
         """
         arrays = ", ".join(f"values_{i} Array({t})" for i, t in enumerate(self.types.values()))
         declared = f"shard LowCardinality(String), start UInt32, {arrays}"
-        _create(self.warehouse, self._runs, declared)
+        self._runs = self._tables.enter_context(scratch_table(self.warehouse, "runs", declared))
         first = next(batches := self._batches(reader), None)
         if first is None:
             return
@@ -59,14 +59,16 @@ class RunsOfValues:
             f"groupArrayArray({_not_null(f'runs.values_{i}', t)}) AS values_{i}"
             for i, t in enumerate(self.types.values())
         )
-        self.warehouse.execute(
-            f"CREATE TABLE {self._whole} ENGINE = Memory COMMENT {literal(owner())} AS SELECT shard,"
+        select = (
+            "SELECT shard,"
             f" groupArray(toUInt64(start)) = arrayPopBack(arrayPushFront(arrayCumSum({lengths}), 0))"
             f" AND {' + '.join(nulls) or '0'} = 0 AS whole, {arrays}"
-            f" FROM (SELECT * FROM {self._runs} ORDER BY shard, start) AS runs GROUP BY shard",
-            # One thread keeps the rows in their order; names are those of the columns.
-            settings={"max_threads": 1, "prefer_column_name_to_alias": 1},
+            f" FROM (SELECT * FROM {self._runs} ORDER BY shard, start) AS runs GROUP BY shard"
         )
+        # One thread keeps the rows in their order; names are those of the columns.
+        settings = {"max_threads": 1, "prefer_column_name_to_alias": 1}
+        packed = scratch_table(self.warehouse, "packed", select=select, settings=settings)
+        self._whole = self._tables.enter_context(packed)
         named = ", ".join(f"values_{i} AS {quote(name)}" for i, name in enumerate(self.types))
         sizes = " + ".join(f"byteSize(values_{i})" for i in range(len(self.types)))
         known = {
@@ -88,8 +90,7 @@ class RunsOfValues:
 
     def drop(self) -> None:
         """Remove the tables."""
-        for table in (self._runs, self._whole):
-            self.warehouse.drop(table)
+        self._tables.close()
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         return (_runs(batch, list(self.types)) for batch in reader if batch.num_rows)
@@ -105,13 +106,13 @@ class MatchedValues:
 
     def __init__(self, wh: Warehouse, types: Mapping[str, str], keys: Mapping[str, str]) -> None:
         self.warehouse, self.types, self.keys = wh, types, keys
-        self._table = _table("values")
+        self._tables = contextlib.ExitStack()
+        self._table = ""
 
     def write(self, reader: pa.RecordBatchReader) -> None:
         """Send the values: batches with the keys and a column of each name."""
-        _create(
-            self.warehouse, self._table, ", ".join(f"{quote(n)} {t}" for n, t in {**self.keys, **self.types}.items())
-        )
+        columns = ", ".join(f"{quote(n)} {t}" for n, t in {**self.keys, **self.types}.items())
+        self._table = self._tables.enter_context(scratch_table(self.warehouse, "values", columns))
         check_written(self.warehouse, self._table, self.warehouse.insert(self._table, reader))
 
     def shards(self, stage: Stage) -> dict[str, ShardValues]:
@@ -129,7 +130,7 @@ class MatchedValues:
 
     def drop(self) -> None:
         """Remove the table."""
-        self.warehouse.drop(self._table)
+        self._tables.close()
 
 
 def check_written(wh: Warehouse, table: str, rows: int) -> None:
@@ -174,11 +175,3 @@ def _not_null(array: str, ch_type: str) -> str:
 def _plain(batch: pa.RecordBatch, name: str) -> pa.Array:
     column = batch.column(name)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _table(kind: str) -> str:
-    return f"{STAGING}.{quote(f'_stage_{kind}_{uuid.uuid4().hex[:16]}')}"
-
-
-def _create(wh: Warehouse, table: str, declared: str) -> None:
-    wh.execute(f"CREATE TABLE {table} ({declared}) ENGINE = Memory COMMENT {literal(owner())}")

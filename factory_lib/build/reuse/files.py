@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
 from factory_lib.errors import FactoryError
-from factory_lib.names import CATALOG, STAGING
-from factory_lib.owners import owner
-from factory_lib.plan.sqltext import literal, quote
+from factory_lib.names import CATALOG
+from factory_lib.plan.sqltext import quote
 from factory_lib.storage.store import store
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.schema import ensure_tables
+from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.stage import Stage
 
 _REQUESTS = 16
@@ -31,11 +30,7 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
         sources: shard -> fingerprint of its files; an empty one where that is not known.
     """
     ensure_tables(warehouse)
-    name = f"{STAGING}.{quote(f'_stage_files_{uuid.uuid4().hex[:16]}')}"
-    warehouse.execute(
-        f"CREATE TABLE {name} (shard String, uri String, etag String) ENGINE = Memory COMMENT {literal(owner())}"
-    )
-    try:
+    with scratch_table(warehouse, "files", "shard String, uri String, etag String") as name:
         known = {shard: source for shard, source in sources.items() if source}
         if known:
             warehouse.execute(
@@ -48,8 +43,6 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
                 {"s": list(known), "o": list(known.values())},
             )
         yield name
-    finally:
-        warehouse.drop(name)
 
 
 @contextlib.contextmanager

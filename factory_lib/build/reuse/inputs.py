@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from factory_lib.build.reuse.identity import HASH, HashedRows, Reads
-from factory_lib.names import STAGING
-from factory_lib.owners import owner
-from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.stage import Stage
 
 
@@ -49,16 +46,10 @@ def inputs_of(stage: Stage, files: str, all_reads: Sequence[Reads]) -> Iterator[
     """
     wh = stage.warehouse
     reads = tuple(dict.fromkeys(all_reads))
-    name = f"{STAGING}.{quote(f'_stage_inputs_{uuid.uuid4().hex[:16]}')}"
     hashes = ", ".join(f"identity_{i} {HASH}" for i in range(len(reads)))
-    wh.execute(
-        f"CREATE TABLE {name} (shard String, position UInt32, {hashes})"
-        f" ENGINE = MergeTree ORDER BY (shard, position) COMMENT {literal(owner())}"
-    )
+    columns = f"shard String, position UInt32, {hashes}"
     rows = HashedRows(stage.name, files, {})
-    try:
+    with scratch_table(wh, "inputs", columns, engine="MergeTree ORDER BY (shard, position)") as name:
         wh.execute(f"INSERT INTO {name} {rows.by_place(reads)}")
         sizes = stage.shard_rows()
         yield Inputs(wh, name, rows, reads, tuple(sizes), sum(sizes.values()))
-    finally:
-        wh.drop(name)

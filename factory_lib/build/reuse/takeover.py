@@ -11,9 +11,8 @@ certain, and are not read for it.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from factory_lib.build.reuse.alike import Alike
@@ -23,10 +22,9 @@ from factory_lib.build.reuse.identity import HASH, HashedRows
 from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.tables import UNKNOWN_TABLE
 from factory_lib.errors import EngineError
-from factory_lib.names import STAGING
-from factory_lib.owners import owner
-from factory_lib.plan.sqltext import literal, quote
+from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.computed import Earlier, Held, earlier_values
+from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.stage import table_columns
 
 logger = logging.getLogger(__name__)
@@ -226,17 +224,10 @@ def _tell_bare(staged: Staged, earlier: Earlier, count: str) -> None:
         )
 
 
-@contextmanager
-def _match(staged: Staged) -> Iterator[str]:
+def _match(staged: Staged) -> AbstractContextManager[str]:
     """A table of rows of a version (`shard`, `position`) that have the inputs of rows of now (`target`, `identity`)."""
-    wh = staged.warehouse
-    name = f"{STAGING}.{quote(f'_stage_match_{uuid.uuid4().hex[:16]}')}"
     columns = f"shard String, position UInt32, target String, identity {HASH}"
-    wh.execute(f"CREATE TABLE {name} ({columns}) ENGINE = Memory COMMENT {literal(owner())}")
-    try:
-        yield name
-    finally:
-        wh.drop(name)
+    return scratch_table(staged.warehouse, "match", columns)
 
 
 def _unmatched(group: _Group, match: str) -> list[str]:
