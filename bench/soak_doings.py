@@ -84,7 +84,7 @@ def _gc(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
 
 
 def _dagster(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import factory_instance
     from factory_lib.orchestration.running import run_graph
     from tests.dagster_graph import graph
 
@@ -95,8 +95,7 @@ def _dagster(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
 
 def _daemon(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
     """Dagster's daemon, until it has made what the source's change asks for."""
-    from factory_lib.orchestration.home import dagster_home
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import dagster_home, factory_instance
     from tests.dagster_graph import look
 
     home = dagster_home()

@@ -13,7 +13,7 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.home import private_folder
-from factory_lib.orchestration.instance import factory_instance
+from factory_lib.orchestration.home import factory_instance
 from factory_lib.settings import remember_source
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import stop_engine

@@ -188,7 +188,7 @@ def print_model(training_set: Version, console: Console) -> None:
     """The trained model's score, from the newest event of its asset."""
     import dagster as dg
 
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import factory_instance
 
     with factory_instance() as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("trained_model"))

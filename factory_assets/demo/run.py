@@ -76,7 +76,7 @@ def rendered_source(console: Console) -> DemoSource:
 def materialize(source: DemoSource, console: Console) -> GraphOutcome:
     """Run what is behind of the graph, through Dagster, with a progress bar."""
     console.print("Loading the asset graph …")
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import factory_instance
     from factory_lib.orchestration.running import load_definitions, run_graph
     from factory_lib.orchestration.shards import ShardSource
 

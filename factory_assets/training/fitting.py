@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from factory_assets.training.assignment import Assignment, TrainingPart
-from factory_assets.training.checkpoint import TrainingCheckpoint, load_checkpoint, save_checkpoint
 from factory_assets.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
+from factory_assets.training.files import write_whole
 from factory_assets.training.ranks import Rank, distributed, summed, whole_batch
 from factory_assets.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
 from factory_lib.loading.meter import statistics
@@ -184,3 +185,43 @@ def _labels(captions: Sequence[str], device: torch.device) -> Tensor:
     """An integer (n,) for each caption, equal for equal ones, on whichever process they are."""
     digests = (hashlib.blake2b(caption.encode(), digest_size=8).digest() for caption in captions)
     return torch.tensor([int.from_bytes(one, "big", signed=True) for one in digests], device=device)
+
+
+@dataclass(frozen=True)
+class TrainingCheckpoint:
+    """Where a training is.
+
+    Attributes:
+        recipe: its fingerprint.
+        step: steps done.
+        seconds: that they took, over all runs.
+        model, optimizer: their state.
+        loader: its state, the same on every process.
+        losses: (step, loss) of the reports so far.
+    """
+
+    recipe: str
+    step: int
+    seconds: float
+    model: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    loader: Mapping[str, Any]
+    losses: list[tuple[int, float]]
+
+
+def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
+    """Replace the checkpoint at a path; a crash leaves the one before."""
+    data = io.BytesIO()
+    torch.save(vars(checkpoint), data)
+    write_whole(path, data.getvalue())
+
+
+def load_checkpoint(path: Path, recipe: str) -> TrainingCheckpoint | None:
+    """The checkpoint at a path, on the CPU; None where there is none of this recipe, or none that can be read."""
+    try:
+        found = TrainingCheckpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        return None
+    except Exception:  # whatever unpickling raises on another layout or a damaged disk: training starts anew
+        return None
+    return found if found.recipe == recipe else None

@@ -32,7 +32,7 @@ def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> Non
 
     A partition is behind when it was never made, when other code made it, or when what it was made of changed.
     """
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import factory_instance
     from factory_lib.orchestration.unsynced import unsynced
 
     graph = load_graph(module)

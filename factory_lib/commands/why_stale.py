@@ -31,7 +31,7 @@ def why_stale_command(stage: str, module: str, as_json: bool) -> None:
     Components are functions, globals, values of closures, packages, weights of models, declared versions: whatever the
     stage's code reaches, in whatever module.
     """
-    from factory_lib.orchestration.instance import factory_instance
+    from factory_lib.orchestration.home import factory_instance
     from factory_lib.orchestration.staleness import why_stale
 
     graph = load_graph(module)

@@ -142,7 +142,7 @@ NEAR_DUPLICATE_ROWS = RowFunction(f"{__name__}:NEAR_DUPLICATE_ROWS", "near_dupli
 
 
 @dataclass(frozen=True)
-class DuplicatePairs:
+class Pairs:
     """Pairs of samples that show the same.
 
     Attributes:
@@ -159,7 +159,7 @@ class DuplicatePairs:
 
 def copies(
     thumbnails: NDArray[np.uint8], owners: NDArray[np.int64], score: float = SCORE, distance: int = DISTANCE
-) -> DuplicatePairs:
+) -> Pairs:
     """Pairs of samples whose thumbnails show the same.
 
     Args:
@@ -181,7 +181,7 @@ def copies(
     near = near.where((near.alignment == 0) | ~(outlines[near.probe] | outlines[near.base]))
     scores = correlations(thumbnails, outlines, near, score)
     sure = np.flatnonzero(scores >= score)
-    return DuplicatePairs(
+    return Pairs(
         one=owners[np.concatenate([same[0], near.probe[sure]])],
         other=owners[np.concatenate([same[1], near.base[sure]])],
         score=np.concatenate([np.ones(len(same[0]), np.float32), scores[sure].clip(max=1)]),
@@ -247,7 +247,7 @@ def _order(samples: pa.Table) -> NDArray[np.int64]:
 _Rows = NDArray[Any]
 
 
-def _decided(pairs: DuplicatePairs, rank: NDArray[np.int64]) -> tuple[_Rows, _Rows, _Rows, _Rows]:
+def _decided(pairs: Pairs, rank: NDArray[np.int64]) -> tuple[_Rows, _Rows, _Rows, _Rows]:
     """Which samples go, which of their group stays, which other they are most like, and in which pair."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

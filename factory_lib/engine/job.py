@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from factory_lib.engine.compression import decompress
 from factory_lib.engine.connection import Connection, Engine, quote
 from factory_lib.engine.failure import EngineFailure, failure
-from factory_lib.engine.form import form_fields
-from factory_lib.engine.request import StatementRequest
+from factory_lib.engine.request import StatementRequest, form_fields
 from factory_lib.engine.statement import Insert, Query, parse
 from factory_lib.errors import DiskFull
 from factory_lib.plan.sqltokens import tokens

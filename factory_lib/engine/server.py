@@ -21,10 +21,10 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factory_lib.engine.definitions import set_aside_unfinished
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import settings
 from factory_lib.warehouse.embedded import LOCK, LOG, LOG_BYTES, STATE, EngineState
@@ -212,6 +212,34 @@ def _remove_state(state: EngineState) -> None:
     found = EngineState.read(Path())
     if found is not None and found.instance == state.instance:
         os.unlink(STATE)
+
+
+def set_aside_unfinished(data: Path) -> list[Path]:
+    """Take definitions of tables that a full disk cut out of the engine's way; which ones, as they are called now.
+
+    The engine reads all definitions when it starts, and does not start over a cut one. A definition ends with a line
+    break; one that does not is of a table that was being made: nothing was published by its name.
+
+    Args:
+        data: the folder of the engine's tables, which no engine has open.
+    """
+    found = [path for path in _definitions(data) if not _is_whole(path)]
+    for path in found:
+        # The engine passes over .bak.
+        path.rename(path.with_name(f"{path.name}.bak"))
+        logger.warning("%s was not written to its end, and is set aside", path)
+    return [path.with_name(f"{path.name}.bak") for path in found]
+
+
+def _definitions(data: Path) -> Iterator[Path]:
+    yield from (data / "metadata").glob("*.sql")
+    yield from (data / "store").glob("*/*/*.sql")
+
+
+def _is_whole(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return size > 0 and os.pread(file.fileno(), 1, size - 1) == b"\n"
 
 
 if __name__ == "__main__":

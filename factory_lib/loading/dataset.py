@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch.utils.data import IterableDataset, get_worker_info
+import numpy as np
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from factory_lib.errors import LoaderError
-from factory_lib.loading import geometry
+from factory_lib.loading import collate, geometry
 from factory_lib.loading import state as states
 from factory_lib.loading.arguments import (
     Tokenizer,
@@ -37,7 +38,6 @@ from factory_lib.loading.index import Index, RowSource, build_index
 from factory_lib.loading.meter import Meter, statistics
 from factory_lib.loading.order import OrderKey, Tail, default_lanes, default_units
 from factory_lib.loading.position import EarlyEnd, Position
-from factory_lib.loading.samples import SampleDataset
 from factory_lib.loading.tasks import Batch, BatchTasks
 from factory_lib.loading.workers import MAX_TOGETHER, StartMethod, Workers
 from factory_lib.loading.wrapping import BatchLoader, refuse_second_sharding
@@ -432,3 +432,24 @@ def to_torch(
         return SampleDataset(recipe)
     maker = BatchMaker(recipe) if shapes is None else bucket_maker(recipe, shapes, size_columns)
     return BatchDataset(maker, delivery)
+
+
+class SampleDataset(Dataset[Batch]):
+    """The samples of a small version by row number, for a DataLoader with a sampler of its own; made by
+    ``to_torch(map_style=True)``.
+    """
+
+    def __init__(self, recipe: BatchRecipe) -> None:
+        self._maker = BatchMaker(recipe)
+
+    def __len__(self) -> int:
+        """Rows of the version."""
+        return self._maker.rows
+
+    def __getitem__(self, row: int) -> Batch:
+        """One sample: tensors without the batch dimension, a raw member as a uint8 tensor."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
+        """Several samples in one read; DataLoader uses it."""
+        return collate.samples(self._maker.given(np.array([range(len(self))[row] for row in rows], np.int64)))

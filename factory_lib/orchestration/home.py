@@ -1,12 +1,18 @@
-"""Dagster's own home: where it keeps runs and events, and how it is configured."""
+"""Dagster's own home and its instance there: where it keeps runs and events, and how it is configured."""
 
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from factory_lib.home import private_folder
 from factory_lib.settings import settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 
 def dagster_home(home: Path | None = None) -> Path:
@@ -25,3 +31,16 @@ def dagster_home(home: Path | None = None) -> Path:
         template = importlib.resources.files("factory_lib.orchestration").joinpath("dagster.yaml")
         target.write_text(template.read_text())
     return folder
+
+
+@contextmanager
+def factory_instance(home: Path | None = None) -> Iterator[DagsterInstance]:
+    """The instance of the factory's home, the same one that the UI shows.
+
+    Args:
+        home: the factory's home; None means that of the settings.
+    """
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(dagster_home(home))) as instance:
+        yield instance

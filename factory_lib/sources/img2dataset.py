@@ -18,10 +18,9 @@ import pyarrow.compute as pc
 
 from factory_lib.errors import StoreError
 from factory_lib.sources.coerce import one_batch
-from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.keyhash import key_texts
 from factory_lib.sources.layout import Layout
-from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
+from factory_lib.sources.shards import ShardReport, SourceShard, count_failures, failed_rows, name_shards
 from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import TablePair, check_keys
 from factory_lib.sources.webdataset import read_tar

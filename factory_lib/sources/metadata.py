@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.bounded import aligned
-from factory_lib.sources.failures import count_failures, failed_rows
 from factory_lib.sources.keyhash import key_texts
 from factory_lib.sources.media import MediaRows
-from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, name_shards
+from factory_lib.sources.shards import POINTER, ShardReport, SourceShard, count_failures, failed_rows, name_shards
 from factory_lib.sources.surviving import surviving
 from factory_lib.sources.tables import KEYS, TablePair, check_keys
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
@@ -19,6 +20,8 @@ from factory_lib.storage.store import FileInfo
 LONGEST_PROBLEM = 1000
 """Characters of a message that are kept."""
 PROBLEMS_KEPT = 50
+REASONS_KEPT = 20
+"""Kinds of failed downloads that are counted by their reason."""
 POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
 """Where the bytes of a member are; an absent member is `('', 0, 0)`."""
 
@@ -147,3 +150,22 @@ def find_shard(source: Source, name: str) -> SourceShard:
     if name not in by_name:
         raise SourceError(f"{redact(source.uri)} has no shard {name!r}.", nearest(name, by_name))
     return by_name[name]
+
+
+def failed_rows(rows: pa.RecordBatch) -> pa.BooleanArray | None:
+    """Which rows say that their download failed; None where the table says nothing of the kind."""
+    names = rows.schema.names
+    if "status" not in names or not {"error_message", "url"} & set(names):
+        return None
+    return pc.fill_null(pc.not_equal(rows.column("status").cast(pa.string()), "success"), False)
+
+
+def count_failures(failed: pa.RecordBatch, report: ShardReport) -> None:
+    """Count rows whose download failed, by their error."""
+    report.count("failed_rows", len(failed))
+    if not len(failed) or "error_message" not in failed.schema.names:
+        return
+    reasons = pc.fill_null(failed.column("error_message"), "unknown")
+    counted = sorted(pc.value_counts(reasons).to_pylist(), key=lambda entry: -entry["counts"])
+    for entry in counted[:REASONS_KEPT]:
+        report.count(f"failed: {str(entry['values'])[:100]}", entry["counts"])

@@ -357,7 +357,7 @@ class Warehouse:
     def _translating(self, call: Callable[[], _Result]) -> _Result:
         from clickhouse_connect.driver.exceptions import Error
 
-        from factory_lib.warehouse.driver_errors import translated
+        from factory_lib.warehouse.results import translated
 
         try:
             return call()

@@ -137,7 +137,7 @@ PACKAGE = {
 
 
         def make(*names):
-            from factory_lib.orchestration.instance import factory_instance
+            from factory_lib.orchestration.home import factory_instance
 
             with factory_instance() as instance:
                 done = defs.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -17,9 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from factory_lib.errors import FileChanged, LoaderError, StoreError
-from factory_lib.loading.dataset import BatchDataset, to_torch
+from factory_lib.loading.dataset import BatchDataset, SampleDataset, to_torch
 from factory_lib.loading.decode import decoder, fitted
-from factory_lib.loading.samples import SampleDataset
 from tests.loading_rows import jpeg, reader_of, write_shards
 
 ROWS = 1000

@@ -12,7 +12,7 @@ import pytest
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
 from factory_lib.orchestration.checks import check_synced
-from factory_lib.orchestration.instance import dagster_home, factory_instance
+from factory_lib.orchestration.home import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.running import run_graph
 from factory_lib.orchestration.shards import SHARDS_A_TICK, ShardSource, shard_sensor

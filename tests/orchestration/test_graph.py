@@ -130,7 +130,7 @@ def test_what_cannot_be_judged_is_kept_and_said(
     assert record.event is not None
     said = record.event.dagster_event.event_specific_data.description  # type: ignore[union-attr]
     assert f"these samples have no {lacking}" in str(said)
-    monkeypatch.setattr("factory_lib.orchestration.instance.factory_instance", lambda: contextlib.nullcontext(instance))
+    monkeypatch.setattr("factory_lib.orchestration.home.factory_instance", lambda: contextlib.nullcontext(instance))
     report = io.StringIO()
     print_report(DemoSource(str(tmp_path), None), outcome, 1.0, Console(file=report, width=200))
     assert "kept all" in report.getvalue()

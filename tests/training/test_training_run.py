@@ -23,11 +23,10 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest, norm
 
 from factory_assets.training.asset import train_model
-from factory_assets.training.checkpoint import TrainingCheckpoint, load_checkpoint, save_checkpoint
 from factory_assets.training.checks import above_baseline, model_check_specs, not_worse
 from factory_assets.training.config import TrainingConfig
 from factory_assets.training.contrastive import contrastive_loss, new_model
-from factory_assets.training.fitting import batch_loss
+from factory_assets.training.fitting import TrainingCheckpoint, batch_loss, load_checkpoint, save_checkpoint
 from factory_assets.training.models import models_folder, publish, stored_models
 from factory_assets.training.noise import DEVIATIONS, compare, interval
 from factory_assets.training.pairs import captioned, training_batches
