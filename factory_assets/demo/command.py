@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
-from factory_lib.commands.options import mapping_options
+from factory_lib.commands.options import command, mapping_options
 
 
-@click.command("demo")
+@command(
+    """
+    factory demo
+    factory demo --source s3://bucket/shards --clip openai/clip-vit-base-patch32
+    """,
+    json=False,
+)
 @click.option("--source", metavar="URI", help="Run on these shards: a folder, or a URI such as s3://bucket/shards.")
 @click.option("--clip", metavar="CHECKPOINT", help="Judge captions by this CLIP: a folder, a hub id, or tinyclip.")
 @mapping_options

@@ -22,7 +22,7 @@ from factory_lib.engine.connection import Engine
 from factory_lib.engine.failure import EngineFailure, failure
 from factory_lib.engine.job import Job, StatementOutcome
 from factory_lib.engine.lanes import Full, Lane, Lanes
-from factory_lib.engine.request_body import RequestBody
+from factory_lib.engine.request import RequestBody
 
 logger = logging.getLogger("factory.engine")
 

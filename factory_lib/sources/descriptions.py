@@ -19,13 +19,12 @@ import pyarrow.compute as pc
 
 from factory_lib.errors import SourceError
 from factory_lib.sources.account import ABOUT_OTHERS, extension_of
-from factory_lib.sources.columns import column_name
+from factory_lib.sources.columns import column_name, settled_type
 from factory_lib.sources.entries import split_path
 from factory_lib.sources.keyindex import CAPTIONS
 from factory_lib.sources.layout import IMAGES
 from factory_lib.sources.parallel import folders_beside, named_by
 from factory_lib.sources.picture_names import Naming, PictureNames
-from factory_lib.sources.settling import settled_type
 from factory_lib.sources.shards import ShardReport, count_failures, failed_rows
 from factory_lib.sources.surviving import reading, worded
 from factory_lib.sources.tablefiles import DOCUMENT_SUFFIXES

@@ -16,7 +16,7 @@ from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.sources.account import Account
-from factory_lib.sources.columns import TYPES, column_name
+from factory_lib.sources.columns import TYPES, column_name, shown_type
 from factory_lib.sources.datacomp import JoinedSource
 from factory_lib.sources.descriptions import CAPTION, tables_among, texts_among
 from factory_lib.sources.folder import ImageFolder, open_folder
@@ -32,7 +32,6 @@ from factory_lib.sources.packedtar import first_members
 from factory_lib.sources.partitions import partitioned, placed
 from factory_lib.sources.picture_names import names_in
 from factory_lib.sources.sample_names import find_names, knows_some
-from factory_lib.sources.settling import shown_type
 from factory_lib.sources.shards import POINTER, Source
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem

@@ -12,8 +12,7 @@ import pyarrow as pa
 from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
-from factory_lib.sources.columns import column_name, name_columns
-from factory_lib.sources.settling import shown_type
+from factory_lib.sources.columns import column_name, name_columns, shown_type
 from factory_lib.sources.shards import POINTER
 from factory_lib.warehouse.null_elements import is_list
 

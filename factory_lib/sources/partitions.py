@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.sources.account import Account
-from factory_lib.sources.columns import name_columns
-from factory_lib.sources.settling import shown_type
+from factory_lib.sources.columns import name_columns, shown_type
 from factory_lib.sources.shards import POINTER, ShardReport, Source, SourceShard
 from factory_lib.sources.tables import Partition, TablePair
 from factory_lib.storage.files import path_of

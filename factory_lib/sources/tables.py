@@ -19,10 +19,9 @@ from factory_lib.errors import SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
 from factory_lib.sources.coerce import array_column, array_type, coerced, one_batch
-from factory_lib.sources.columns import TYPES, column_name, name_columns
+from factory_lib.sources.columns import TYPES, became, column_name, name_columns, settled_type, shown_type
 from factory_lib.sources.media import files_left_out, holds_media, main_picture, may_hold_media
 from factory_lib.sources.npz import ArrayMember, array_members, read_rows
-from factory_lib.sources.settling import became, settled_type, shown_type
 from factory_lib.sources.shards import POINTER, ShardReport
 from factory_lib.sources.tablefiles import TABLE_SUFFIXES, TableFile, has_null_elements, open_table, table_stem
 from factory_lib.storage.store import FileInfo, store

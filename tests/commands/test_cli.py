@@ -223,10 +223,24 @@ def test_every_command_has_help_with_an_example_that_names_it() -> None:
     names = factory.list_commands(None)  # type: ignore[arg-type]
     for name in names:
         assert re.search(rf"^  {name} +\S", listed, re.MULTILINE), name
-        if name != "demo":
-            text = run(name, "--help").stdout
-            assert f"factory {name}" in text.partition("Example:")[2], name
-            assert "--debug" in text
+        text = run(name, "--help").stdout
+        assert f"factory {name}" in text.partition("Example:")[2], name
+        assert "--debug" in text
+
+
+def test_packages_bring_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "demo" in factory.list_commands(None)  # type: ignore[arg-type]
+    about = tmp_path / "polisher-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: polisher\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dataset_factory.commands]\npolish = polisher_of_a_test:polish\n")
+    text = "import click\n\n@click.command()\ndef polish() -> None:\n    'Polish it.'\n    click.echo('it shines')\n"
+    (tmp_path / "polisher_of_a_test.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run("polish").stdout == "it shines\n"
+    assert re.search("^  polish +Polish it", run("--help").stdout, re.MULTILINE)
+    mistyped = run("polsh", code=2)
+    assert "Did you mean 'polish'?" in mistyped.stderr
 
 
 def test_tables_look_the_same_whoever_sets_them() -> None:
