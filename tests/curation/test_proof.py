@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,7 +128,8 @@ def test_scores_that_say_nothing_remove_nothing(engine: None, scores: list[float
 def test_the_stage_of_the_docs_is_one(engine: None) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "curation.md").read_text()
     names: dict[str, object] = {"__name__": "docs"}
-    exec(compile(text.partition("```python\n")[2].partition("```")[0], "curation.md", "exec"), names)
+    [stage] = [block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "BEAUTIFUL = " in block]
+    exec(compile(stage, "curation.md", "exec"), names)
     head = names["BEAUTIFUL"]
     assert isinstance(head, HeadFilter)
     samples = pool(50, 0.1).mutate(aesthetic=C.score * 10)
