@@ -49,7 +49,7 @@ def fit(
         raise ValueError(f"Expected as many pictures as captions, at least one: {len(pictures)}, {len(captions)}.")
     model = new_model(vocabulary_of(captions), seed)
     optimizer = new_optimizer(model, learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, steps))
     order = _order(len(captions), min(batch, len(captions)), seed)
     rng = np.random.default_rng([seed, 1])
     model.train()
@@ -102,8 +102,8 @@ def keep_scale(model: TinyClip) -> None:
         model.log_scale.clamp_(0, math.log(100))
 
 
-def pace(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: a twentieth of all steps to warm up, then half a cosine down to 0."""
+def learning_rate_share(step: int, steps: int) -> float:
+    """The learning-rate schedule, as a share of the rate: up for a twentieth of all steps, then half a cosine to 0."""
     warm = max(1, steps // 20)
     return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 

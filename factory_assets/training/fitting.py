@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from factory_assets.training.assignment import Assignment, TrainingPart
-from factory_assets.training.contrastive import contrastive_loss, keep_scale, new_model, new_optimizer, pace
+from factory_assets.training.contrastive import (
+    contrastive_loss,
+    keep_scale,
+    learning_rate_share,
+    new_model,
+    new_optimizer,
+)
 from factory_assets.training.files import write_whole
 from factory_assets.training.ranks import Rank, distributed, summed, whole_batch
 from factory_assets.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
@@ -120,7 +126,7 @@ class _Fitting:
     def _learn(self, batch: Mapping[str, Any]) -> Tensor:
         recipe = self.assignment.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * pace(self.step, self.steps)
+            group["lr"] = recipe.learning_rate * learning_rate_share(self.step, self.steps)
         captions = [caption or "" for caption in batch[recipe.caption]]
         pictures = batch["image"].to(self.rank.device, non_blocking=True)
         loss = batch_loss(self.towers, pictures, captions, self.rank)

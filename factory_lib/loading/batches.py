@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from factory_lib.errors import FactoryError
-from factory_lib.loading import collate, slabs
+from factory_lib.loading import collate, shared_blocks
 from factory_lib.loading.ahead import Ahead
 from factory_lib.loading.decode import Decoder
 from factory_lib.loading.hooks import Hooks, batch_seed, kept_generators, seed_all
@@ -90,7 +90,7 @@ class Maker(ABC):
         """The batches of some tasks; an error ends them and is returned, so that it reaches the user as it was
         raised.
         """
-        blocks = slabs.pool()
+        blocks = shared_blocks.blocks_of_process()
         done: list[Made | Exception] = []
         for task in tasks:
             try:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from factory_lib.errors import LoaderError
-from factory_lib.loading import slabs
+from factory_lib.loading import shared_blocks
 from factory_lib.loading.convert import is_list, to_numpy
 
 SMALL_BYTES = 1 << 16  # below this a tensor travels in the message itself: a shared one costs a file descriptor
@@ -37,8 +37,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """An uninitialised tensor, in shared memory when a DataLoader's worker makes it."""
     count = int(np.prod(shape))
     nbytes = count * dtype.itemsize
-    blocks = slabs.pool()
-    if blocks is not None and nbytes >= slabs.SMALL_BYTES:
+    blocks = shared_blocks.blocks_of_process()
+    if blocks is not None and nbytes >= shared_blocks.SMALL_BYTES:
         made = blocks.empty(shape, dtype)
         return torch.empty(tuple(shape), dtype=dtype) if made is None else made
     if blocks is not None or torch.utils.data.get_worker_info() is None or nbytes < SMALL_BYTES:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from factory_lib.errors import LoaderError
 from factory_lib.lifeline import end_with_creator
-from factory_lib.loading import slabs
+from factory_lib.loading import shared_blocks
 from factory_lib.loading.batches import Maker
 from factory_lib.loading.tasks import BatchTasks, Made
 from factory_lib.settings import environment, use_environment
@@ -76,7 +76,7 @@ class Workers:
                 return
             except RuntimeError as error:
                 self._end()
-                if not (isinstance(error, slabs.WorkerGone) or _TELLS_OF_DEATH.search(str(error))):
+                if not (isinstance(error, shared_blocks.WorkerGone) or _TELLS_OF_DEATH.search(str(error))):
                     raise
                 restarts += 1
                 self._counters["restarted_workers"] = self._counters.get("restarted_workers", 0) + 1
@@ -108,7 +108,7 @@ class Workers:
                 persistent_workers=True,
                 prefetch_factor=self._prefetch,
                 multiprocessing_context=context,
-                worker_init_fn=functools.partial(_start_worker, environment(), slabs.usable()),
+                worker_init_fn=functools.partial(_start_worker, environment(), shared_blocks.usable()),
                 pin_memory=self._pin,
             )
         return self._loader
@@ -146,7 +146,7 @@ class _Queue:
 def _start_worker(variables: dict[str, str], blocks: bool, _: int) -> None:
     use_environment(variables)
     if blocks:
-        slabs.use_pool()
+        shared_blocks.use_blocks()
     end_with_creator()  # torch's own watch looks at the fork server, which stays
 
 

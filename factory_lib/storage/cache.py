@@ -80,7 +80,7 @@ class CacheRequest:
     ranges: Sequence[Range]
 
 
-class Foresight(Protocol):
+class EvictionPlan(Protocol):
     """Knows what will be read, and when."""
 
     def last_needed(self, cache: BlockCache) -> Iterator[tuple[FileInfo, int, int]]:
@@ -100,7 +100,7 @@ class BlockCache:
 
     Args:
         options: where and how large.
-        foresight: what to evict; without one, the mirrors used longest ago.
+        eviction_plan: what to evict; without one, the mirrors used longest ago.
 
     Attributes:
         counters: bytes_read (asked for and delivered), bytes_cache (of these, copied from pages, fetched ahead ones
@@ -109,9 +109,9 @@ class BlockCache:
         fetches: requests to outer tiers so far.
     """
 
-    def __init__(self, options: CacheOptions, foresight: Foresight | None = None) -> None:
+    def __init__(self, options: CacheOptions, eviction_plan: EvictionPlan | None = None) -> None:
         self.options = options
-        self.foresight = foresight
+        self.eviction_plan = eviction_plan
         self.counters: Counter[str] = Counter()
         self._shared = SharedTier(options.shared) if options.shared else None
         self._mirrors: OrderedDict[str, Mirror] = OrderedDict()
@@ -209,8 +209,8 @@ class BlockCache:
         alone: list[Range] = []
         for offset, place in left:
             span = None
-            if self.foresight is not None and not self._full:
-                span = self.foresight.span_around(file, offset, offset + len(place))
+            if self.eviction_plan is not None and not self._full:
+                span = self.eviction_plan.span_around(file, offset, offset + len(place))
             if span is None:
                 alone.append((offset, place))
             else:
@@ -368,7 +368,7 @@ class BlockCache:
         """Remove mirrors that no running job uses, the oldest first."""
         freed = 0
         for mirror in sorted(mirrors_of(self.options.folder), key=lambda kept: kept.used):
-            known = self.foresight is not None and self.foresight.knows(mirror.folder.name)
+            known = self.eviction_plan is not None and self.eviction_plan.knows(mirror.folder.name)
             if freed >= goal or known or time.time() - mirror.used < IN_USE_SECONDS:
                 continue
             _remove(self.options.folder, mirror.folder)
@@ -377,7 +377,7 @@ class BlockCache:
 
     def _drop_last_needed(self, goal: int) -> int:
         freed = 0
-        for file, first, last in self.foresight.last_needed(self) if self.foresight is not None else ():
+        for file, first, last in self.eviction_plan.last_needed(self) if self.eviction_plan is not None else ():
             if freed >= goal:
                 break
             mirror = self._mirror(file)

@@ -23,8 +23,8 @@ import torch
 
 SMALL_BYTES = 1 << 14  # below this a tensor travels in the message itself
 HEADER = 4096
-MAX_SLABS = 256  # descriptors that a worker uses at most
-SPARE_SLABS = 16  # unused ones that it keeps
+MAX_BLOCKS = 256  # descriptors that a worker uses at most
+SPARE_BLOCKS = 16  # unused ones that it keeps
 MAPPED_BYTES = 512 << 20  # what the receiver keeps mapped without need
 
 
@@ -33,7 +33,7 @@ def usable() -> bool:
     return sys.platform == "linux" and os.path.isdir(f"/proc/{os.getpid()}/fd")
 
 
-class Slab:
+class SharedBlock:
     """One block.
 
     Attributes:
@@ -76,17 +76,17 @@ class SharedBlocks:
     """The blocks of one worker."""
 
     def __init__(self) -> None:
-        self._slabs: list[Slab] = []
-        self._lent: dict[int, Slab] = {}  # by address
+        self._blocks: list[SharedBlock] = []
+        self._lent: dict[int, SharedBlock] = {}  # by address
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
         """An uninitialised tensor in a block; None where there are too many blocks."""
         nbytes = int(np.prod(shape)) * dtype.itemsize
-        slab = self._take(nbytes)
-        if slab is None:
+        block = self._take(nbytes)
+        if block is None:
             return None
-        tensor = slab.lend(nbytes)
-        self._lent[tensor.data_ptr()] = slab
+        tensor = block.lend(nbytes)
+        self._lent[tensor.data_ptr()] = block
         return tensor.view(dtype).view(tuple(shape))
 
     def packed(self, value: Any) -> Any:
@@ -97,53 +97,53 @@ class SharedBlocks:
             return type(value)(self.packed(part) for part in value)
         if not isinstance(value, torch.Tensor) or not _plain(value):
             return value
-        slab = self._lent.get(value.untyped_storage().data_ptr())
-        if slab is None or not slab.lent:
+        block = self._lent.get(value.untyped_storage().data_ptr())
+        if block is None or not block.lent:
             if value.nbytes < SMALL_BYTES:
                 return _Small(value)
             copy = self.empty(value.shape, value.dtype)
             if copy is None:
                 return value
             value = copy.copy_(value)
-            slab = self._lent[value.untyped_storage().data_ptr()]
-        if slab.sent == HEADER:
+            block = self._lent[value.untyped_storage().data_ptr()]
+        if block.sent == HEADER:
             return value.clone()
-        slab.memory[slab.sent] = 1
-        slab.sent += 1
-        return _Piece(slab, value)
+        block.memory[block.sent] = 1
+        block.sent += 1
+        return _Piece(block, value)
 
-    def _take(self, nbytes: int) -> Slab | None:
-        free = [slab for slab in self._slabs if slab.free]
-        for slab in free:
-            if nbytes <= slab.size <= max(4 * nbytes, 1 << 20):
-                return slab
-        for slab in free[SPARE_SLABS:] if len(self._slabs) < MAX_SLABS else free:
-            self._slabs.remove(slab)
-            self._lent = {address: other for address, other in self._lent.items() if other is not slab}
-            slab.close()
-        if len(self._slabs) >= MAX_SLABS:
+    def _take(self, nbytes: int) -> SharedBlock | None:
+        free = [block for block in self._blocks if block.free]
+        for block in free:
+            if nbytes <= block.size <= max(4 * nbytes, 1 << 20):
+                return block
+        for block in free[SPARE_BLOCKS:] if len(self._blocks) < MAX_BLOCKS else free:
+            self._blocks.remove(block)
+            self._lent = {address: other for address, other in self._lent.items() if other is not block}
+            block.close()
+        if len(self._blocks) >= MAX_BLOCKS:
             return None
         step = max(1 << 16, 1 << max(0, nbytes.bit_length() - 3))
         try:
-            slab = Slab(-(-nbytes // step) * step)
+            block = SharedBlock(-(-nbytes // step) * step)
         except OSError:  # no descriptor or no memory left
             return None
-        self._slabs.append(slab)
-        return slab
+        self._blocks.append(block)
+        return block
 
 
-_pool: SharedBlocks | None = None
+_own: SharedBlocks | None = None
 
 
-def use_pool() -> None:
+def use_blocks() -> None:
     """Let this worker process make its tensors in blocks."""
-    global _pool
-    _pool = SharedBlocks()
+    global _own
+    _own = SharedBlocks()
 
 
-def pool() -> SharedBlocks | None:
+def blocks_of_process() -> SharedBlocks | None:
     """The blocks of this process; None where it is no worker of ours."""
-    return _pool
+    return _own
 
 
 class _Small:
@@ -164,10 +164,10 @@ def _of_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.
 class _Piece:
     """A tensor in a block; unpickled, it is the tensor."""
 
-    def __init__(self, slab: Slab, tensor: torch.Tensor) -> None:
+    def __init__(self, block: SharedBlock, tensor: torch.Tensor) -> None:
         place = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
-        block = (os.getpid(), slab.descriptor, slab.inode, slab.size)
-        self._parts = (block, slab.sent - 1, tensor.untyped_storage().nbytes(), tensor.dtype, place)
+        address = (os.getpid(), block.descriptor, block.inode, block.size)
+        self._parts = (address, block.sent - 1, tensor.untyped_storage().nbytes(), tensor.dtype, place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _of_block, self._parts
@@ -177,28 +177,31 @@ class WorkerGone(RuntimeError):
     """A batch came in a block that is gone with its worker."""
 
 
-Block = tuple[int, int, int, int]
-_mapped: OrderedDict[Block, mmap.mmap] = OrderedDict()
+BlockAddress = tuple[int, int, int, int]
+"""Process, descriptor, inode, size."""
+_mapped: OrderedDict[BlockAddress, mmap.mmap] = OrderedDict()
 _mapping = threading.Lock()
 
 
-def _of_block(block: Block, mark: int, nbytes: int, dtype: torch.dtype, place: tuple[Any, ...]) -> torch.Tensor:
-    memory = _memory(block)
+def _of_block(
+    address: BlockAddress, mark: int, nbytes: int, dtype: torch.dtype, place: tuple[Any, ...]
+) -> torch.Tensor:
+    memory = _memory(address)
     array = np.frombuffer(memory, np.uint8, nbytes, HEADER)
     weakref.finalize(array, memory.__setitem__, mark, 0).atexit = False
     whole = torch.from_numpy(array)[: nbytes - nbytes % dtype.itemsize]
     return whole.view(dtype).as_strided(*place)
 
 
-def _memory(block: Block) -> mmap.mmap:
+def _memory(address: BlockAddress) -> mmap.mmap:
     """A worker's block, mapped here.
 
     Raises:
         WorkerGone: it was killed after it had sent the batch.
     """
-    pid, descriptor, inode, size = block
+    pid, descriptor, inode, size = address
     with _mapping:
-        found = _mapped.get(block)
+        found = _mapped.get(address)
         if found is None:
             gone = WorkerGone(f"Worker process {pid} was killed before its batch had arrived.")
             try:
@@ -208,7 +211,7 @@ def _memory(block: Block) -> mmap.mmap:
             try:
                 if os.fstat(opened).st_ino != inode:  # the number is another process's by now
                     raise gone
-                found = _mapped[block] = mmap.mmap(opened, HEADER + size)
+                found = _mapped[address] = mmap.mmap(opened, HEADER + size)
             finally:
                 os.close(opened)
             for other in [other for other in _mapped if not os.path.exists(f"/proc/{other[0]}")]:
@@ -216,7 +219,7 @@ def _memory(block: Block) -> mmap.mmap:
             while len(_mapped) > 1 and sum(other[3] for other in _mapped) > MAPPED_BYTES:
                 _mapped.popitem(last=False)
         else:
-            _mapped.move_to_end(block)
+            _mapped.move_to_end(address)
         return found
 
 

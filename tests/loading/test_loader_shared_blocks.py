@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from factory_lib.loading import slabs
+from factory_lib.loading import shared_blocks
 from factory_lib.loading.dataset import BatchDataset, to_torch
-from factory_lib.loading.slabs import HEADER, SharedBlocks
+from factory_lib.loading.shared_blocks import HEADER, SharedBlocks
 from factory_lib.loading.workers import MAX_TOGETHER
 from tests.loading_rows import reader_of, write_shards
 from tests.waiting import wait_for
@@ -92,17 +92,17 @@ def test_an_abandoned_epoch_gives_its_blocks_back(table, tmp_path):
 def test_a_batch_whose_worker_is_killed_before_it_arrives_is_made_again(table, tmp_path, monkeypatch):
     """It has been sent, and its block was not looked at yet."""
     looks: list[int] = []
-    look = slabs._memory
+    look = shared_blocks._memory
 
-    def too_late(block: slabs.Block) -> Any:
+    def too_late(block: shared_blocks.BlockAddress) -> Any:
         looks.append(block[0])
         if len(looks) == 5:
-            slabs._mapped.clear()
+            shared_blocks._mapped.clear()
             os.kill(block[0], 9)
             wait_for(lambda: not os.path.exists(f"/proc/{block[0]}/fd/{block[1]}"))
         return look(block)
 
-    monkeypatch.setattr(slabs, "_memory", too_late)
+    monkeypatch.setattr(shared_blocks, "_memory", too_late)
     dataset = load(table, tmp_path, num_workers=2, start_method="fork", shuffle=False)
     batches = list(dataset)
     assert all(right(batch) for batch in batches)
@@ -148,21 +148,21 @@ def test_views_of_one_block_hold_it_until_the_last_is_gone():
     tensor[:] = torch.arange(1000)[:, None]
     halves = arrived(pool.packed([tensor[:500], tensor[500:]]))
     del tensor
-    (slab,) = pool._slabs
-    assert not slab.free
+    (block,) = pool._blocks
+    assert not block.free
     assert halves[1][:, 3].tolist() == list(range(500, 1000))
     del halves[0]
-    assert not slab.free
+    assert not block.free
     again = pool.empty((1000, 100), torch.float32)
     assert again is not None
     again[:] = -1
     assert halves[0][:, 3].tolist() == list(range(500, 1000))
     halves.clear()
-    assert slab.free
+    assert block.free
 
 
 def test_no_more_blocks_than_there_may_be(monkeypatch):
-    monkeypatch.setattr(slabs, "MAX_SLABS", 3)
+    monkeypatch.setattr(shared_blocks, "MAX_BLOCKS", 3)
     pool = SharedBlocks()
     kept = [pool.empty((100_000,), torch.uint8) for _ in range(3)]
     assert pool.empty((100_000,), torch.uint8) is None
@@ -171,7 +171,7 @@ def test_no_more_blocks_than_there_may_be(monkeypatch):
     kept.clear()
     large = pool.empty((10_000_000,), torch.uint8)  # those that are too small make room
     assert large is not None
-    assert len(pool._slabs) == 1
+    assert len(pool._blocks) == 1
 
 
 def test_more_views_than_marks():
@@ -187,14 +187,14 @@ def test_a_worker_that_is_gone_is_an_error_and_not_other_memory():
     pool = SharedBlocks()
     packed = pool.packed(torch.ones(100_000))
     message = pickle.dumps(packed)
-    (slab,) = pool._slabs
-    descriptor = slab.descriptor
+    (block,) = pool._blocks
+    descriptor = block.descriptor
     os.close(descriptor)
     other = os.memfd_create("other")
     try:
         assert other == descriptor
-        with pytest.raises(slabs.WorkerGone, match="killed before its batch had arrived"):
+        with pytest.raises(shared_blocks.WorkerGone, match="killed before its batch had arrived"):
             pickle.loads(message)
     finally:
         os.close(other)
-        slab.descriptor = os.dup(2)
+        block.descriptor = os.dup(2)
