@@ -20,7 +20,16 @@ from multiprocessing.connection import wait
 import pyarrow as pa
 
 from factory_lib.compute.watching import SETUP, CallInProgress, timeout_text
-from factory_lib.compute.wire import Done, Program, Ready, SetupFailed, Stale, Work, from_ipc, to_ipc
+from factory_lib.compute.wire import (
+    Program,
+    ProgramReady,
+    ProgramStale,
+    SentTask,
+    SetupFailed,
+    TaskValues,
+    from_ipc,
+    to_ipc,
+)
 from factory_lib.compute.workers import Worker
 from factory_lib.errors import SignalError
 
@@ -63,7 +72,7 @@ class SignalTask:
 
 
 @dataclass
-class Finished:
+class FinishedTask:
     """A task with its values, or with the reason why it has none."""
 
     task: SignalTask
@@ -71,7 +80,7 @@ class Finished:
     reason: str = ""
 
 
-class Run:
+class Computation:
     """One computation.
 
     Args:
@@ -96,9 +105,9 @@ class Run:
         self._exhausted = False
         self._looked = 0.0
 
-    def ordered_results(self) -> Iterator[Finished]:
+    def ordered_results(self) -> Iterator[FinishedTask]:
         """Results in the order of the tasks; those that came early are held, and no task is started far ahead."""
-        held: dict[int, list[Finished]] = {}
+        held: dict[int, list[FinishedTask]] = {}
         for finished in self.results():
             held.setdefault(finished.task.number, []).append(finished)
             while sum(one.task.rows.num_rows for one in held.get(self._released, [])) == self._rows.get(self._released):
@@ -106,7 +115,7 @@ class Run:
                 del self._rows[self._released]
                 self._released += 1
 
-    def results(self) -> Iterator[Finished]:
+    def results(self) -> Iterator[FinishedTask]:
         """Results as they come."""
         while True:
             self._feed()
@@ -180,7 +189,7 @@ class Run:
             if worker.program != self._program.id:
                 worker.program = self._program.id
                 worker.send(self._program)
-            worker.send(Work(number, self._program.id, to_ipc(task.rows)))
+            worker.send(SentTask(number, self._program.id, to_ipc(task.rows)))
 
     def _with_news(self) -> list[Worker]:
         """Workers with an answer, or dead; none after a while without."""
@@ -190,7 +199,7 @@ class Run:
         # The end of the socket may be held open by a process that the worker itself started.
         return found or [worker for worker in busy.values() if worker.process.poll() is not None]
 
-    def _hear(self, worker: Worker) -> Iterator[Finished]:
+    def _hear(self, worker: Worker) -> Iterator[FinishedTask]:
         try:
             if worker.process.poll() is not None and not worker.connection.poll():
                 raise EOFError
@@ -198,17 +207,17 @@ class Run:
         except (EOFError, OSError):
             yield from self._bury(worker)
             return
-        if isinstance(answer, Ready):
+        if isinstance(answer, ProgramReady):
             worker.ready = answer.program
-        elif isinstance(answer, Stale) and answer.program == self._program.id:
+        elif isinstance(answer, ProgramStale) and answer.program == self._program.id:
             self._renew(worker, answer.names)
         elif isinstance(answer, SetupFailed) and answer.program == self._program.id:
             worker.program = ""
             raise SignalError(answer.message, answer.hint)
-        elif isinstance(answer, Done):
+        elif isinstance(answer, TaskValues):
             self._deaths = self._blamed = 0
             worker.flying.remove(answer.id)
-            yield Finished(self._flying.pop(answer.id), from_ipc(answer.values))
+            yield FinishedTask(self._flying.pop(answer.id), from_ipc(answer.values))
 
     def _renew(self, worker: Worker, names: tuple[str, ...]) -> None:
         """A kept worker is not what it was, by what it computed before: a new one takes its tasks."""
@@ -221,7 +230,7 @@ class Run:
             )
         self._put_back(self._remove(worker).values())
 
-    def _bury(self, worker: Worker) -> Iterator[Finished]:
+    def _bury(self, worker: Worker) -> Iterator[FinishedTask]:
         """A worker died: what it was at is a suspect, the rest goes back in line."""
         lost = self._remove(worker)
         self._deaths += 1
@@ -249,7 +258,7 @@ class Run:
         else:
             self._suspects.extend(task.suspects())
 
-    def _end_overdue(self) -> Iterator[Finished]:
+    def _end_overdue(self) -> Iterator[FinishedTask]:
         """End workers whose signal does not return."""
         if time.monotonic() - self._looked < _POLL_SECONDS:
             return
@@ -276,12 +285,12 @@ class Run:
             else:
                 yield self._blame(self._without_rest(task, call), timeout_text(name, call.limit))
 
-    def _blame(self, task: SignalTask, reason: str) -> Finished:
+    def _blame(self, task: SignalTask, reason: str) -> FinishedTask:
         self._deaths = 0
         self._blamed += 1
         if self._blamed > MAX_IN_A_ROW:
             self._give_up(f"ends at every sample ({reason})")
-        return Finished(task, None, reason)
+        return FinishedTask(task, None, reason)
 
     def _give_up(self, what: str) -> None:
         raise SignalError(

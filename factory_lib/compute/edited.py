@@ -14,23 +14,23 @@ import marshal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from factory_lib.compute.wire import Then
+from factory_lib.compute.wire import LoadedModule
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.sources import code_then, is_loaded_from, loaded_from
 from factory_lib.fingerprints.walk import Walk
 
 
-def then(walk: Walk) -> tuple[Then, ...]:
+def loaded_modules(walk: Walk) -> tuple[LoadedModule, ...]:
     """The modules that functions import when they run and whose files were edited since, in the order of loading."""
     found = []
     for name in [name for name in sys.modules if name in walk.modules]:
         code, place = code_then(name), place_of(name)
         if code is not None and place.path is not None:
-            found.append(Then(name, place.path, place.folders, marshal.dumps(code)))
+            found.append(LoadedModule(name, place.path, place.folders, marshal.dumps(code)))
     return tuple(found)
 
 
-def load(modules: Iterable[Then], lines: Mapping[str, Sequence[str]]) -> None:
+def load(modules: Iterable[LoadedModule], lines: Mapping[str, Sequence[str]]) -> None:
     """Load modules that arrived, and make lines known under their names.
 
     Raises:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 
-from factory_lib.compute.dispatch import Finished, Run, SignalTask
+from factory_lib.compute.dispatch import Computation, FinishedTask, SignalTask
 from factory_lib.compute.wire import Program
 from factory_lib.compute.workers import Worker, surroundings_now
 
@@ -21,7 +21,7 @@ class WorkerPool:
 
     def run(
         self, program: Program, tasks: Iterator[SignalTask], size: int, *, ordered: bool = False
-    ) -> Generator[Finished]:
+    ) -> Generator[FinishedTask]:
         """Compute tasks by at most `size` processes; results come as they are done.
 
         Args:
@@ -38,7 +38,7 @@ class WorkerPool:
             if worker.surroundings != surroundings:
                 worker.stop()
         self._sweep()
-        run = Run(self.workers, program, tasks, size, ordered=ordered)
+        run = Computation(self.workers, program, tasks, size, ordered=ordered)
         try:
             yield from run.ordered_results() if ordered else run.results()
         finally:

@@ -23,7 +23,7 @@ from factory_lib.signals.task import MissingInputError, describe
 MAX_PENDING_BYTES = 128 * 2**20
 
 
-class Running:
+class ReadySignal:
     """A signal that is set up in this process.
 
     Args:
@@ -48,7 +48,7 @@ def limit_of(signal: Signal) -> float:
 class _Values:
     """Values and errors of one signal over the rows of a task, filled row by row."""
 
-    def __init__(self, running: Running, rows: pa.RecordBatch, slot: ProgressSlot, number: int) -> None:
+    def __init__(self, running: ReadySignal, rows: pa.RecordBatch, slot: ProgressSlot, number: int) -> None:
         self.running = running
         self._slot, self._number = slot, number
         self.signal = running.signal
@@ -167,7 +167,7 @@ class _Values:
 
 
 def compute_task(
-    running: Sequence[Running],
+    running: Sequence[ReadySignal],
     rows: pa.RecordBatch,
     data: Mapping[str, Sequence[Read]],
     *,

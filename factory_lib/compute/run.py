@@ -16,9 +16,9 @@ import pyarrow as pa
 from factory_lib.compute.dispatch import SignalTask
 from factory_lib.compute.pool import borrowed_pool
 from factory_lib.compute.reading import IDENTITY, Read, ReadPlan, read_members, tasks
-from factory_lib.compute.rows import Running, compute_task, failed_task
+from factory_lib.compute.rows import ReadySignal, compute_task, failed_task
 from factory_lib.compute.watching import ProgressSlot, interrupted_when_overdue
-from factory_lib.compute.wire import Program, Sent
+from factory_lib.compute.wire import Program, SentSignal
 from factory_lib.errors import SignalError
 from factory_lib.settings import settings
 from factory_lib.signals.signal import Signal
@@ -117,7 +117,7 @@ def _here(
 ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, bool]:
     """Tasks computed in this process; returns whether processes shall go on, for it takes long."""
     with using(*signals):
-        running = [Running(one) for one in signals]
+        running = [ReadySignal(one) for one in signals]
         slot = ProgressSlot()
         slot.task = 1
         started = time.perf_counter()
@@ -204,7 +204,7 @@ def _by_processes(
                 yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
 
 
-def _program(sent: Sequence[Sent], how: _How, states: bytes) -> Program:
+def _program(sent: Sequence[SentSignal], how: _How, states: bytes) -> Program:
     identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent], states))
     digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
     return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes, states)

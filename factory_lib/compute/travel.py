@@ -28,9 +28,9 @@ from typing import Any
 
 import cloudpickle
 
-from factory_lib.compute.edited import load, then
+from factory_lib.compute.edited import load, loaded_modules
 from factory_lib.compute.rows import limit_of
-from factory_lib.compute.wire import Sent
+from factory_lib.compute.wire import SentSignal
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.components import digest
 from factory_lib.fingerprints.holders import draws_for_all, random_state
@@ -50,7 +50,7 @@ _registry = threading.Lock()
 
 
 @contextlib.contextmanager
-def packed(signals: Sequence[Signal]) -> Iterator[list[Sent]]:
+def packed(signals: Sequence[Signal]) -> Iterator[list[SentSignal]]:
     """Signals ready to be sent; the files with their large arrays are there as long as the context is.
 
     Raises:
@@ -70,7 +70,7 @@ def states_of_process() -> bytes:
     return pickle.dumps(taken())
 
 
-def unpacked(sent: Sent, set_here: set[tuple[str, str]] | None = None) -> Signal:
+def unpacked(sent: SentSignal, set_here: set[tuple[str, str]] | None = None) -> Signal:
     """A signal that arrived.
 
     Args:
@@ -88,7 +88,7 @@ def unpacked(sent: Sent, set_here: set[tuple[str, str]] | None = None) -> Signal
         for size in sent.sizes:
             ends.append(ends[-1] + size)
             buffers.append(whole[ends[-2] : ends[-1]])
-    load(sent.then, sent.lines)
+    load(sent.edited, sent.lines)
     found: Signal
     changed: Sequence[tuple[str, str, Any]]
     found, changed = pickle.loads(sent.pickled, buffers=buffers)
@@ -106,7 +106,7 @@ def unpacked(sent: Sent, set_here: set[tuple[str, str]] | None = None) -> Signal
     return found
 
 
-def _packed(signal: Signal, paths: list[str]) -> Sent:
+def _packed(signal: Signal, paths: list[str]) -> SentSignal:
     walk = walk_of(signal)
     buffers: list[pickle.PickleBuffer] = []
     written = io.BytesIO()
@@ -130,8 +130,8 @@ def _packed(signal: Signal, paths: list[str]) -> Sent:
     sizes = tuple(one.raw().nbytes for one in buffers)
     files, modules = frozenset(walk.of_files), _states(walk)
     names, configured = frozenset(walk.changed), frozenset(walk.found_configured)
-    return Sent(
-        key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), then(walk), walk.lines,
+    return SentSignal(
+        key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), loaded_modules(walk), walk.lines,
         path, sizes,
     )  # fmt: skip
 

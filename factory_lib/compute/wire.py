@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class Then:
+class LoadedModule:
     """A module as its file was when this process loaded it.
 
     Attributes:
@@ -26,7 +26,7 @@ class Then:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentSignal:
     """A signal on its way to a worker.
 
     Attributes:
@@ -39,7 +39,7 @@ class Sent:
         changed: (module, name) of what is set in modules that are imported where it arrives.
         configured: (module, name) of what in these is not as importing them gives it.
         limit: seconds that a call may take.
-        then: modules of the user whose files were edited since they were loaded.
+        edited: modules of the user whose files were edited since they were loaded.
         lines: of cells, by their names, where code looks at them.
         file, sizes: where its large arrays are, one after the other, and how many bytes each has.
     """
@@ -53,7 +53,7 @@ class Sent:
     configured: frozenset[tuple[str, str]]
     name: str
     limit: float
-    then: tuple[Then, ...] = ()
+    edited: tuple[LoadedModule, ...] = ()
     lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     file: str = ""
     sizes: tuple[int, ...] = ()
@@ -73,7 +73,7 @@ class Program:
     """
 
     id: str
-    signals: tuple[Sent, ...]
+    signals: tuple[SentSignal, ...]
     members: tuple[str, ...]
     etags: Mapping[str, str]
     hashes: bool = False
@@ -81,7 +81,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Work:
+class SentTask:
     """One task.
 
     Attributes:
@@ -96,14 +96,14 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Ready:
+class ProgramReady:
     """Answer: all signals of a program are set up."""
 
     program: str
 
 
 @dataclass(frozen=True)
-class Stale:
+class ProgramStale:
     """Answer: what arrived is not what was sent; names of the components that differ."""
 
     program: str
@@ -120,7 +120,7 @@ class SetupFailed:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskValues:
     """Answer: the values of a task as an Arrow IPC stream."""
 
     id: int

@@ -23,13 +23,13 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from factory_lib.compute.watching import SETUP, SETUP_SHARE, SLOT_BYTES, ProgressSlot
-from factory_lib.compute.wire import Done, Program, Ready, SetupFailed, Stale, from_ipc, to_ipc
+from factory_lib.compute.wire import Program, ProgramReady, ProgramStale, SetupFailed, TaskValues, from_ipc, to_ipc
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.use import forget_use
 
 if TYPE_CHECKING:
-    from factory_lib.compute.rows import Running
+    from factory_lib.compute.rows import ReadySignal
 
 IDLE_SECONDS = 300.0
 KEPT_SIGNALS = 16
@@ -93,10 +93,10 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Pr
     from factory_lib.compute.rows import compute_task
     from factory_lib.errors import FactoryError
 
-    kept: OrderedDict[str, Running] = OrderedDict()
+    kept: OrderedDict[str, ReadySignal] = OrderedDict()
     modules: dict[str, str] = {}
     changed: set[tuple[str, str]] = set()
-    programs: dict[str, tuple[Sequence[Running], bool]] = {}
+    programs: dict[str, tuple[Sequence[ReadySignal], bool]] = {}
     while True:
         message = received.get(timeout=IDLE_SECONDS)
         if isinstance(message, BaseException):
@@ -104,9 +104,9 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Pr
         if isinstance(message, Program):
             try:
                 programs = {message.id: (_set_up(message, kept, modules, changed, slot), message.hashes)}
-                answers.put(Ready(message.id))
+                answers.put(ProgramReady(message.id))
             except _StaleCodeError as stale:
-                answers.put(Stale(message.id, stale.args))
+                answers.put(ProgramStale(message.id, stale.args))
             except Exception as error:
                 hint = error.hint if isinstance(error, FactoryError) else ""
                 text = error.message if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
@@ -116,7 +116,7 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Pr
             if work.program in programs:
                 running, hashes = programs[work.program]
                 slot.task = work.id
-                answers.put(Done(work.id, to_ipc(compute_task(running, rows, data, hashes=hashes, slot=slot))))
+                answers.put(TaskValues(work.id, to_ipc(compute_task(running, rows, data, hashes=hashes, slot=slot))))
 
 
 class _StaleCodeError(Exception):
@@ -125,12 +125,12 @@ class _StaleCodeError(Exception):
 
 def _set_up(
     program: Program,
-    kept: OrderedDict[str, Running],
+    kept: OrderedDict[str, ReadySignal],
     modules: dict[str, str],
     changed: set[tuple[str, str]],
     slot: ProgressSlot,
-) -> list[Running]:
-    from factory_lib.compute.rows import Running
+) -> list[ReadySignal]:
+    from factory_lib.compute.rows import ReadySignal
     from factory_lib.compute.travel import unpacked
     from factory_lib.fingerprints.components import unequal
     from factory_lib.fingerprints.process import restore
@@ -154,7 +154,7 @@ def _set_up(
             names = set(unequal(sent.components, walk.found)) - sent.of_files - walk.of_files
             if names:
                 raise _StaleCodeError(*sorted(names))
-            kept[sent.key] = Running(received)
+            kept[sent.key] = ReadySignal(received)
         kept[sent.key].limit = sent.limit
         kept.move_to_end(sent.key)
         running.append(kept[sent.key])

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from factory_lib.compute.watching import SLOT_BYTES, ProgressSlot
-from factory_lib.compute.wire import Program, Work
+from factory_lib.compute.wire import Program, SentTask
 from factory_lib.settings import environment
 
 _OF_WORKERS = {
@@ -81,7 +81,7 @@ class Worker:
             slot = ProgressSlot(mmap.mmap(shared.fileno(), SLOT_BYTES))
         return Worker(process, Connection(ours.detach()), slot, program, surroundings_now())
 
-    def send(self, message: Program | Work) -> None:
+    def send(self, message: Program | SentTask) -> None:
         """Send a message."""
         self.connection.send_bytes(pickle.dumps(message))
 

@@ -18,7 +18,7 @@ UNSAFE = "punsafe"
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRules:
     """What of a filter can be judged on a pool.
 
     Attributes:
@@ -70,7 +70,7 @@ class BasicFilter:
         inputs = {*_known(there), *({UNSAFE} & there)}
         return {reason: rule for reason, (reads, rule) in self._rules(there).items() if reads in inputs}
 
-    def judged(self, pool: DatasetQuery) -> Judged:
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
         """What can be judged on a pool: rules whose input nearly all its samples lack are left out, and so is the one
         on unsafe pictures where their scores say nothing.
 
@@ -91,7 +91,7 @@ class BasicFilter:
                 said.append(f"{verdict.found} {verdict.hint}")
         every = self._rules(there)
         rules = {reason: rule for reason, rule in self.rules(there).items() if every[reason][0] not in lacking}
-        return Judged(rules, " ".join(filter(None, said)))
+        return JudgedRules(rules, " ".join(filter(None, said)))
 
     @property
     def _head(self) -> HeadFilter:

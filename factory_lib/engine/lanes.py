@@ -19,7 +19,7 @@ PLACES, RESERVE = 112, 16
 SHORT_SECONDS = 10.0
 
 
-class Full(EngineFailure):
+class TooManyStatements(EngineFailure):
     """Too many statements run, ClickHouse's code 202."""
 
     def __init__(self) -> None:
@@ -50,12 +50,16 @@ class Lane:
         self.free += 1
 
     def check_streams(self) -> None:
-        """Raises `Full` where results may not be streamed."""
+        """Raises `TooManyStatements` where results may not be streamed."""
         if self._short:
-            raise Full
+            raise TooManyStatements
 
     async def within(self, reading: Coroutine[Any, Any, bytes], job: Job) -> bytes:
-        """What is read from a statement's result; in the reserve `Full` is raised for one that reads for too long."""
+        """What is read from a statement's result.
+
+        Raises:
+            TooManyStatements: in the reserve, for one that reads for too long.
+        """
         if not self._short:
             return await reading
         piece = asyncio.ensure_future(reading)
@@ -63,7 +67,7 @@ class Lane:
             while not piece.done():
                 await asyncio.wait([piece], timeout=SHORT_SECONDS)
                 if not piece.done() and job.outcome.read_only:
-                    raise Full
+                    raise TooManyStatements
             return piece.result()
         finally:
             piece.cancel()
@@ -76,9 +80,9 @@ class Lanes:
         self._usual, self._reserve = Lane(PLACES, short=False), Lane(RESERVE, short=True)
 
     def enter(self) -> Lane:
-        """Take a place. Raises `Full` when there is none."""
+        """Take a place. Raises `TooManyStatements` when there is none."""
         for lane in (self._usual, self._reserve):
             if lane.free:
                 lane.free -= 1
                 return lane
-        raise Full
+        raise TooManyStatements

@@ -59,7 +59,7 @@ _READS_ENVIRONMENT = {"environ", "getenv", "environb"}
 _READS = _READS_FILES | _READS_ENVIRONMENT
 
 
-class Facts:
+class CodeFacts:
     """What is known of a code object, with the code inside it.
 
     Attributes:
@@ -98,9 +98,9 @@ class Facts:
 
 
 @lru_cache(maxsize=32768)
-def facts(code: types.CodeType) -> Facts:
+def facts(code: types.CodeType) -> CodeFacts:
     """Take a code object apart, once for each."""
-    return Facts(code)
+    return CodeFacts(code)
 
 
 Step = tuple[int, int, int]

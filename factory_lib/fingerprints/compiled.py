@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from factory_lib.fingerprints.codes import Facts, facts, steps
+from factory_lib.fingerprints.codes import CodeFacts, facts, steps
 from factory_lib.fingerprints.files import file_digest
 
 _HEADER = struct.Struct("<4sIII")
@@ -30,7 +30,7 @@ _ENDS = {"POP_TOP", "STORE_SUBSCR", "STORE_ATTR", "IMPORT_STAR", "DELETE_NAME", 
 _MISSING = object()
 
 
-class Said(NamedTuple):
+class ParsedFile(NamedTuple):
     """What a source file says.
 
     Attributes:
@@ -38,11 +38,11 @@ class Said(NamedTuple):
         code: of the module.
     """
 
-    facts: Facts
+    facts: CodeFacts
     code: types.CodeType
 
 
-def said(path: str) -> Said | None:
+def parsed_file(path: str) -> ParsedFile | None:
     """Take a source file apart; None where it cannot be read or compiled."""
     try:
         return _said(path, file_digest(path))
@@ -51,10 +51,10 @@ def said(path: str) -> Said | None:
 
 
 @lru_cache(maxsize=512)
-def _said(path: str, content: str) -> Said:
+def _said(path: str, content: str) -> ParsedFile:
     """`content` is the digest of the bytes: it tells one state of the file from another."""
     code = _kept(path) or _compiled(path)
-    return Said(facts(code), code)
+    return ParsedFile(facts(code), code)
 
 
 def _compiled(path: str) -> types.CodeType:
@@ -78,7 +78,7 @@ def _kept(path: str) -> types.CodeType | None:
     return code if isinstance(code, types.CodeType) else None
 
 
-def said_in_archive(path: str) -> Said | None:
+def parsed_in_archive(path: str) -> ParsedFile | None:
     """Take a module apart that is in a zip archive; None where it cannot be read.
 
     Args:
@@ -88,7 +88,7 @@ def said_in_archive(path: str) -> Said | None:
         code = zipimport.zipimporter(os.path.dirname(path)).get_code(os.path.basename(path).rpartition(".")[0])
     except (zipimport.ZipImportError, OSError, SyntaxError, ValueError):
         return None
-    return Said(facts(code), code)
+    return ParsedFile(facts(code), code)
 
 
 class _Contents(NamedTuple):
@@ -181,7 +181,7 @@ def _stored(before: list[tuple[str, Any]], source: tuple[str, int]) -> Any:
     return _ClassBody(code) if makes_class and code is not None else code
 
 
-def told(what: Said) -> Collection[str]:
+def told(what: ParsedFile) -> Collection[str]:
     """Dotted names of which a file says what they are: constants, functions without decorator, imported names.
 
     Of None it does not say what takes its place.
@@ -191,7 +191,7 @@ def told(what: Said) -> Collection[str]:
     return {*file.functions, *constants, *file.imported}
 
 
-def changes(module: types.ModuleType, what: Said) -> dict[str, Any]:
+def changes(module: types.ModuleType, what: ParsedFile) -> dict[str, Any]:
     """What of a loaded module is not what its file says: it was patched, configured, or the file edited since.
 
     Of names that are made by a computation, or are not there, nothing can be told.

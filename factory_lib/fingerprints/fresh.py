@@ -15,7 +15,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from factory_lib.fingerprints.compiled import Said, told
+from factory_lib.fingerprints.compiled import ParsedFile, told
 from factory_lib.fingerprints.places import place_of
 from factory_lib.fingerprints.sources import said_of
 from factory_lib.fingerprints.steady import Unsteady, steady
@@ -33,7 +33,7 @@ _told: dict[tuple[tuple[str, int], ...], _Given] = {}
 """Modules with the numbers of their specs -> digests of what importing them gives, one after the other."""
 
 
-def configured(modules: Mapping[str, Said], names: Collection[str]) -> dict[tuple[str, str], Any]:
+def configured(modules: Mapping[str, ParsedFile], names: Collection[str]) -> dict[tuple[str, str], Any]:
     """What loaded modules hold that importing them does not give.
 
     Args:
@@ -114,7 +114,7 @@ def _named(held: Iterator[tuple[str, Any]], names: Collection[str]) -> dict[str,
     return {inner: value for inner, value in held if inner.rpartition(".")[2] in names}
 
 
-def _held(module: types.ModuleType, what: Said) -> Iterator[tuple[str, Any]]:
+def _held(module: types.ModuleType, what: ParsedFile) -> Iterator[tuple[str, Any]]:
     """What a module and its classes hold that its file does not say as a constant, function or class."""
     known = told(what)
     for name, value in sorted(vars(module).items()):

@@ -13,8 +13,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from factory_lib.fingerprints.codes import Facts, facts
-from factory_lib.fingerprints.compiled import Said, changes, said, said_in_archive
+from factory_lib.fingerprints.codes import CodeFacts, facts
+from factory_lib.fingerprints.compiled import ParsedFile, changes, parsed_file, parsed_in_archive
 from factory_lib.fingerprints.files import file_digest
 from factory_lib.fingerprints.places import is_module, package_of, place_of
 
@@ -50,7 +50,7 @@ class Sources:
         self._seen: set[str] = set()
         self._imported: set[tuple[Import, str]] = set()
         self.modules: set[str] = set()
-        self.loaded: dict[str, Said] = {}
+        self.loaded: dict[str, ParsedFile] = {}
 
     def imported(self, one: Import, package: str) -> None:
         """Follow an import.
@@ -109,19 +109,19 @@ class Sources:
             self._found[f"package:{named[0]}"] = named[1]
 
 
-def said_of(module: types.ModuleType) -> Said | None:
+def said_of(module: types.ModuleType) -> ParsedFile | None:
     """What the file of a loaded module says; None where it has none that can be read."""
     path = place_of(module.__name__).path
     return None if path is None else _as_loaded(module, _said(path))
 
 
-def _said(path: str) -> Said | None:
+def _said(path: str) -> ParsedFile | None:
     if not path.endswith(".py"):
         return None
-    return said(path) if os.path.isfile(path) else said_in_archive(path)
+    return parsed_file(path) if os.path.isfile(path) else parsed_in_archive(path)
 
 
-def _as_loaded(module: types.ModuleType | None, what: Said | None) -> Said | None:
+def _as_loaded(module: types.ModuleType | None, what: ParsedFile | None) -> ParsedFile | None:
     """What the file of a loaded module said when that was first seen here: it may have been edited since."""
     spec = getattr(module, "__spec__", None)
     if module is None or spec is None:
@@ -132,7 +132,7 @@ def _as_loaded(module: types.ModuleType | None, what: Said | None) -> Said | Non
     return known[1]
 
 
-_loaded: dict[str, tuple[Any, Said | None]] = {}
+_loaded: dict[str, tuple[Any, ParsedFile | None]] = {}
 
 
 def code_then(name: str) -> types.CodeType | None:
@@ -156,8 +156,8 @@ def is_loaded_from(name: str, code: types.CodeType) -> bool:
 
 def loaded_from(module: types.ModuleType, code: types.CodeType) -> None:
     """Take a module for loaded from some code, whatever its file says."""
-    _loaded[module.__name__] = (module.__spec__, Said(facts(code), code))
+    _loaded[module.__name__] = (module.__spec__, ParsedFile(facts(code), code))
 
 
-def _short(known: Facts) -> str:
+def _short(known: CodeFacts) -> str:
     return hashlib.sha256(known.digest.encode()).hexdigest()[:16]

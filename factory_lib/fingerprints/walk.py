@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from factory_lib.fingerprints import by_name
-from factory_lib.fingerprints.codes import Facts, facts
-from factory_lib.fingerprints.compiled import Said, constants_set, differs
+from factory_lib.fingerprints.codes import CodeFacts, facts
+from factory_lib.fingerprints.compiled import ParsedFile, constants_set, differs
 from factory_lib.fingerprints.inspected import annotations_of, lines_of, looked_at, source_of
-from factory_lib.fingerprints.owned import Owned
+from factory_lib.fingerprints.owned import OwnedFindings
 from factory_lib.fingerprints.parts import (
     closure,
     defaults,
@@ -40,7 +40,7 @@ _HERE = __name__.partition(".")[0]
 _MISSING = object()
 
 
-class Walk(Owned):
+class Walk(OwnedFindings):
     """Collects the components that objects depend on.
 
     Args:
@@ -201,7 +201,7 @@ class Walk(Owned):
         self._note(known, code)
         return name
 
-    def _bound(self, function: types.FunctionType, known: Facts, name: str, module: str) -> list[str]:
+    def _bound(self, function: types.FunctionType, known: CodeFacts, name: str, module: str) -> list[str]:
         """What the names in a function stand for, looked up as Python would: closure, globals."""
         namespace, parts = function.__globals__, []
         cells, values = closure(function), []
@@ -234,7 +234,9 @@ class Walk(Owned):
             self._by_name |= {inner for one in packages for inner in by_name.submodules(one)}
         return parts
 
-    def _by_texts(self, known: Facts, texts: Collection[str], namespace: Mapping[str, Any], module: str) -> list[str]:
+    def _by_texts(
+        self, known: CodeFacts, texts: Collection[str], namespace: Mapping[str, Any], module: str
+    ) -> list[str]:
         """What the texts that a function may make names of stand for."""
         parts = []
         for key in sorted(by_name.looked_up(known.names, texts, namespace)):
@@ -246,7 +248,7 @@ class Walk(Owned):
             self.changed[module, ""] = sys.modules[module]
         return parts
 
-    def _of_modules_by_text(self, known: Facts, texts: Collection[str], own: str) -> list[str]:
+    def _of_modules_by_text(self, known: CodeFacts, texts: Collection[str], own: str) -> list[str]:
         """What code takes from `sys.modules["name"]` or `__main__`: what of these modules bears a name in it."""
         parts = []
         for name in sorted(texts & sys.modules.keys()):
@@ -272,7 +274,7 @@ class Walk(Owned):
             self._sources.imported((name, 0, ()), "")
 
     @property
-    def imported_later(self) -> dict[str, Said]:
+    def imported_later(self) -> dict[str, ParsedFile]:
         """Loaded modules of the user that functions import when they run, with what their files say."""
         return self._sources.loaded
 
@@ -292,7 +294,7 @@ class Walk(Owned):
         self.changed[module.__name__, name] = value
         self.use(value, f"{module.__name__}.{name}" if name else module.__name__)
 
-    def _note(self, known: Facts, code: types.CodeType) -> None:
+    def _note(self, known: CodeFacts, code: types.CodeType) -> None:
         self.shows |= looked_at(known.names)
         if known.reads:
             self.reads += [(code.co_filename, line, what) for line, what in known.reads]

@@ -20,7 +20,7 @@ from factory_lib.loading.convert import to_numpy
 from factory_lib.loading.defaults import Shape
 from factory_lib.loading.index import Index
 from factory_lib.loading.order import Rows, batch_count, default_lanes, default_units
-from factory_lib.loading.tasks import BatchTask, Made
+from factory_lib.loading.tasks import BatchTask, MadeBatch
 
 
 class BucketMaker(Maker):
@@ -45,7 +45,7 @@ class BucketMaker(Maker):
         whole = sum(batch_count(maker.rows, size, self.tail) for maker in self._makers)
         return max(0, whole - start // size)
 
-    def make(self, task: BatchTask) -> Made:
+    def make(self, task: BatchTask) -> MadeBatch:
         """The batch of a task."""
         bucket, number = self._place(task)
         return self._makers[bucket].make(replace(task, start=number * task.size))

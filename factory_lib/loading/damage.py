@@ -6,7 +6,7 @@ import logging
 
 from factory_lib import errors
 from factory_lib.errors import LoaderError
-from factory_lib.loading.tasks import Broken, Made
+from factory_lib.loading.tasks import Broken, MadeBatch
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Damage:
         self._samples = self._broken = 0.0
         self._first: Broken | None = None
 
-    def see(self, made: Made) -> None:
+    def see(self, made: MadeBatch) -> None:
         """Count a batch."""
         self._samples += made.counters.get("samples", 0)
         self._broken += made.counters.get("substituted", 0)

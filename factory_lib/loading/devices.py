@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from factory_lib.loading.tasks import Made
+from factory_lib.loading.tasks import MadeBatch
 
 Device = torch.device | str | int
 
@@ -28,7 +28,7 @@ def moved(value: Any, device: Device) -> Any:
     return value
 
 
-def on_device(batches: Iterable[Made], device: Device | None) -> Iterator[Made]:
+def on_device(batches: Iterable[MadeBatch], device: Device | None) -> Iterator[MadeBatch]:
     """The same batches on a device; on a GPU, each is copied on a stream of its own while the one before is used.
 
     Copies overlap with work only from page-locked memory (``pin_memory=True``).
@@ -42,9 +42,11 @@ def on_device(batches: Iterable[Made], device: Device | None) -> Iterator[Made]:
         yield from _copied_ahead(batches, torch.device(device))
 
 
-def _copied_ahead(batches: Iterable[Made], device: torch.device) -> Iterator[Made]:
+def _copied_ahead(batches: Iterable[MadeBatch], device: torch.device) -> Iterator[MadeBatch]:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    waiting: tuple[Made, Made] | None = None  # on the device, and what it is copied from, which must live so long
+    waiting: tuple[MadeBatch, MadeBatch] | None = (
+        None  # on the device, and what it is copied from, which must live so long
+    )
     for made in batches:
         with torch.cuda.stream(stream):
             copying = (replace(made, batch=moved(made.batch, device)), made)
@@ -55,7 +57,7 @@ def _copied_ahead(batches: Iterable[Made], device: torch.device) -> Iterator[Mad
         yield _ready(waiting[0], stream)
 
 
-def _ready(made: Made, stream: torch.cuda.Stream) -> Made:
+def _ready(made: MadeBatch, stream: torch.cuda.Stream) -> MadeBatch:
     """A batch that the current stream may use: it waits for the copy, and its memory is not given away before."""
     current = torch.cuda.current_stream(stream.device)
     current.wait_stream(stream)

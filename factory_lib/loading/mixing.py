@@ -20,7 +20,7 @@ from factory_lib.loading.dataset import BatchDataset
 from factory_lib.loading.hooks import Hooks
 from factory_lib.loading.order import Rows, rank_positions
 from factory_lib.loading.shares import Shares
-from factory_lib.loading.tasks import Batch, BatchTask, Broken, Made
+from factory_lib.loading.tasks import Batch, BatchTask, Broken, MadeBatch
 
 
 def mix(
@@ -102,7 +102,7 @@ class MixMaker(Maker):
     def __reduce__(self) -> tuple[Any, ...]:
         return MixMaker, (self._makers, self._weights, self._seed, self.rows, self._hooks)
 
-    def make(self, task: BatchTask) -> Made:
+    def make(self, task: BatchTask) -> MadeBatch:
         """The batch of a task."""
         first = task.epoch * self.rows + task.start
         parts: list[Batch] = []
@@ -117,7 +117,7 @@ class MixMaker(Maker):
                 parts.append({**made.batch, "source": torch.full((len(here),), source)})
                 broken += made.broken
                 _add(counters, made.counters)
-        return finished(self._hooks, Made(collation.joined(parts), counters, tuple(broken)), self._seed, task)
+        return finished(self._hooks, MadeBatch(collation.joined(parts), counters, tuple(broken)), self._seed, task)
 
     def facts(self) -> dict[str, Any]:
         """What a state must agree on to be taken up."""

@@ -54,14 +54,14 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeBatch:
     """A batch, as the training gets it, with what making it counted and the first samples that were broken."""
 
     batch: Any
     counters: Mapping[str, float] = field(default_factory=dict)
     broken: tuple[Broken, ...] = ()
 
-    def pin_memory(self) -> Made:
+    def pin_memory(self) -> MadeBatch:
         """The same with its tensors page-locked; what torch's pinning calls."""
         from torch.utils.data._utils.pin_memory import pin_memory
 

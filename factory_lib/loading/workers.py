@@ -16,7 +16,7 @@ from factory_lib.errors import LoaderError
 from factory_lib.lifeline import end_with_creator
 from factory_lib.loading import shared_blocks
 from factory_lib.loading.batches import Maker
-from factory_lib.loading.tasks import BatchTasks, Made
+from factory_lib.loading.tasks import BatchTasks, MadeBatch
 from factory_lib.settings import environment, use_environment
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
@@ -51,7 +51,7 @@ class Workers:
         self._queue = _Queue()
         self._loader: DataLoader[Any] | None = None
 
-    def make(self, tasks: BatchTasks) -> Iterator[Made]:
+    def make(self, tasks: BatchTasks) -> Iterator[MadeBatch]:
         """The batches of some tasks, in their order.
 
         Raises:

@@ -11,7 +11,7 @@ import dagster as dg
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import rejections
 from factory_lib.curation.proof import Verdict
-from factory_lib.orchestration.unsynced import Behind, unsynced
+from factory_lib.orchestration.unsynced import BehindPartitions, unsynced
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -192,7 +192,7 @@ def check_synced(
         )
 
 
-def _said(behind: Sequence[Behind], count: int, lines: Sequence[str]) -> str:
+def _said(behind: Sequence[BehindPartitions], count: int, lines: Sequence[str]) -> str:
     if not behind:
         return "Up to date."
     return f"{count} partitions are behind. " + "; ".join(lines) if count else "Never made: no shard is known yet."

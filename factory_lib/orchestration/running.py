@@ -19,7 +19,7 @@ import dagster as dg
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from factory_lib.orchestration.shards import ShardChanges, ShardSource, apply_changes, shard_changes
-from factory_lib.orchestration.unsynced import MISSING, Behind, unsynced
+from factory_lib.orchestration.unsynced import MISSING, BehindPartitions, unsynced
 from factory_lib.progress import Report, reporting
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class GraphOutcome:
 
     changes: ShardChanges
     runs: list[GraphRun] = field(default_factory=list)
-    behind: list[Behind] = field(default_factory=list)
+    behind: list[BehindPartitions] = field(default_factory=list)
 
     @property
     def errors(self) -> list[str]:
@@ -143,7 +143,7 @@ def _announce(instance: dg.DagsterInstance, definitions: dg.Definitions, source:
 def _next_run(
     instance: dg.DagsterInstance,
     graph: AssetGraph,
-    behind: Sequence[Behind],
+    behind: Sequence[BehindPartitions],
     tried: set[tuple[dg.AssetKey, str | None]],
 ) -> tuple[list[dg.AssetKey], set[str | None]] | None:
     """The first stage that can run, with those after it that need the same partitions for the first time.

@@ -31,7 +31,7 @@ MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
 
 @dataclass(frozen=True)
-class Behind:
+class BehindPartitions:
     """Partitions of one stage that are behind for one reason.
 
     Attributes:
@@ -48,7 +48,7 @@ class Behind:
 
 def unsynced(
     instance: dg.DagsterInstance, graph: AssetGraph, assets: Sequence[dg.AssetKey] | None = None
-) -> list[Behind]:
+) -> list[BehindPartitions]:
     """What is behind, stage by stage in the order of the graph.
 
     A stage is behind its direct inputs only, and what it looked up besides: what comes after it shows once it has run
@@ -57,7 +57,7 @@ def unsynced(
     Args:
         assets: the stages asked about; None means all.
     """
-    found: list[Behind] = []
+    found: list[BehindPartitions] = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
         # an asset that a job leaves out counts as external in the job's graph, so what is named is taken as it is
@@ -67,7 +67,7 @@ def unsynced(
     return found
 
 
-def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.AssetKey) -> Iterator[Behind]:
+def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.AssetKey) -> Iterator[BehindPartitions]:
     """What is behind of one stage, one item a reason."""
     node = graph.get(key)
     keys: list[str | None] = [None]
@@ -75,7 +75,7 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
         keys = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
     if not keys and not tags:
-        yield Behind(node.key, MISSING, ())
+        yield BehindPartitions(node.key, MISSING, ())
     inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
     states = States()
@@ -84,7 +84,7 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
             reasons[reason].append(partition)
     for reason, partitions in reasons.items():
         if partitions:
-            yield Behind(node.key, reason, tuple(partitions))
+            yield BehindPartitions(node.key, reason, tuple(partitions))
 
 
 def _reason(

@@ -40,7 +40,7 @@ def env(name: str) -> Variable:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredPath:
     """A file or folder that values depend on, by content.
 
     Attributes:
@@ -75,4 +75,4 @@ def declared_dependencies(given: Sequence[Any], where: str) -> tuple[Any, ...]:
     """
     if isinstance(given, str | bytes) or not isinstance(given, Sequence | set | frozenset):
         raise SignalError(f"{where}: depends_on= takes a list.", "Write depends_on=[Path('labels.json'), env('LANG')].")
-    return tuple(Declared(one, where) if isinstance(one, Path) else one for one in given)
+    return tuple(DeclaredPath(one, where) if isinstance(one, Path) else one for one in given)

@@ -42,7 +42,7 @@ TEXTS_TRIED = 8
 
 
 @dataclass(frozen=True)
-class Described:
+class DescribingTable:
     """One table whose rows describe pictures.
 
     Attributes:
@@ -123,28 +123,28 @@ def _no_pictures_own(files: Sequence[FileInfo]) -> list[FileInfo]:
 
 def describe(
     tables: Sequence[TablePair], names: PictureNames, caption: str | None, others: dict[str, str] | None = None
-) -> list[Described]:
+) -> list[DescribingTable]:
     """Find out which tables describe pictures.
 
     Args:
         caption: column of captions; None for `caption`.
         others: gets the uri of each table that does not, and why.
     """
-    found: list[Described] = []
+    found: list[DescribingTable] = []
     named = column_name(caption) if caption else CAPTION
     for number, pair in enumerate(tables):
         if pair.table is None:
             continue
         last = found[-1] if found else None
         if number >= TABLES_TRIED and last and extension_of(pair.table.path) == extension_of(last.table.files[0].path):
-            found.append(Described(pair, names.alike(pair, last.table, last.naming), last.listed, named))
+            found.append(DescribingTable(pair, names.alike(pair, last.table, last.naming), last.listed, named))
             continue
         try:
             with reading(pair.table.uri):
                 naming = names.find(pair.fresh())
                 if naming is not None:
-                    repeated = _load(Described(pair, naming, False, named)).repeated > 0
-                    found.append(Described(pair, naming, repeated, named))
+                    repeated = _load(DescribingTable(pair, naming, False, named)).repeated > 0
+                    found.append(DescribingTable(pair, naming, repeated, named))
                     continue
             reason = NAMES_NONE
         except SourceError as error:
@@ -155,7 +155,7 @@ def describe(
     return sorted(found, key=lambda one: -len(one.naming.scope.split("/")) if one.naming.scope else 0)
 
 
-def settled_schema(tables: Iterable[Described]) -> pa.Schema:
+def settled_schema(tables: Iterable[DescribingTable]) -> pa.Schema:
     """Columns that pictures get from several tables, as the first of them say."""
     kinds: dict[str, list[pa.DataType]] = {}
     for one in islice(tables, TABLES_TRIED):
@@ -182,7 +182,7 @@ class _Loaded:
 
 
 @lru_cache(maxsize=TABLES_TRIED)
-def _load(described: Described) -> _Loaded:
+def _load(described: DescribingTable) -> _Loaded:
     pair, naming, report = described.table.fresh(), described.naming, ShardReport("")
     if naming.column not in pair.fields:
         raise SourceError(

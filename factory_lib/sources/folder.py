@@ -23,7 +23,7 @@ from factory_lib.sources.descriptions import (
     NAMES_NONE,
     OF_PICTURES,
     TABLES_TRIED,
-    Described,
+    DescribingTable,
     describe,
     settled_schema,
     texts_among,
@@ -32,7 +32,7 @@ from factory_lib.sources.entries import Entry, beginning, entries_below, is_lfs_
 from factory_lib.sources.img2dataset import join_rows, joined_schema
 from factory_lib.sources.layout import IMAGES, Layout, LayoutBuilder, may_be_labels
 from factory_lib.sources.members import Members
-from factory_lib.sources.parallel import ARRAYS, SIDECARS, Beside, folders_beside, named_by
+from factory_lib.sources.parallel import ARRAYS, SIDECARS, CompanionFolder, folders_beside, named_by
 from factory_lib.sources.picture_names import PictureNames
 from factory_lib.sources.shards import ShardReport, SourceShard, name_shards
 from factory_lib.sources.streams import MAGIC_BYTES, refuse_lfs
@@ -69,9 +69,9 @@ class Pictures:
     """
 
     layout: Layout
-    tables: tuple[Described, ...] = ()
+    tables: tuple[DescribingTable, ...] = ()
     extensions: tuple[tuple[str, str], ...] = ()
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[CompanionFolder, ...] = ()
     classes: tuple[Entry, ...] = ()
     bare_keys: bool = False
     settled: pa.Schema | None = None
@@ -88,7 +88,7 @@ class Pictures:
         return dict(self.extensions)
 
     @cached_property
-    def _beside(self) -> dict[str, Beside]:
+    def _beside(self) -> dict[str, CompanionFolder]:
         return {one.folder: one for one in self.beside}
 
     def extension(self, entry: Entry) -> str:
@@ -135,7 +135,7 @@ class Pictures:
         return join_rows(batch, batch, self.schema)
 
     def _joined(
-        self, batch: pa.RecordBatch, rows: pa.RecordBatch, table: Described, report: ShardReport
+        self, batch: pa.RecordBatch, rows: pa.RecordBatch, table: DescribingTable, report: ShardReport
     ) -> pa.RecordBatch:
         fields = [self.schema.field(name) for name in rows.schema.names if name in self.schema.names]
         if unknown := [name for name in rows.schema.names if name not in self.schema.names]:
@@ -231,9 +231,9 @@ class ImageFolder:
         return {file.uri for file in self.files}
 
     @cached_property
-    def _accounted(self) -> dict[str, list[Described]]:
+    def _accounted(self) -> dict[str, list[DescribingTable]]:
         """The first shard that each table describes pictures of: its report says what is odd about the table."""
-        found: dict[str, list[Described]] = {}
+        found: dict[str, list[DescribingTable]] = {}
         shards = self.shards()
         for table in self.pictures.tables:
             uris = {file.uri for file in table.table.files}
@@ -326,7 +326,7 @@ def belonging(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[str, st
 def settle_pictures(
     kept: Sequence[Entry],
     extensions: Sequence[tuple[str, str]],
-    described: Sequence[Described],
+    described: Sequence[DescribingTable],
     entries: Sequence[Entry],
 ) -> Pictures:
     """What pictures become.
@@ -363,19 +363,19 @@ def paths_of(kept: Sequence[Entry], extensions: Sequence[tuple[str, str]]) -> li
     return [entry.path for entry in kept if entry.path in known or split_path(entry.path)[1] in IMAGES]
 
 
-def _format(described: Sequence[Described]) -> str:
+def _format(described: Sequence[DescribingTable]) -> str:
     if any(map(is_download, described[:1])):
         return "img2dataset"
     return "coco" if any(map(_is_coco, described[:TABLES_TRIED])) else "folder"
 
 
-def is_download(table: Described) -> bool:
+def is_download(table: DescribingTable) -> bool:
     """Whether a table is one that img2dataset wrote."""
     names = table.table.fields
     return table.naming.column == "key" and {"status", "error_message"} <= names.keys()
 
 
-def _is_coco(table: Described) -> bool:
+def _is_coco(table: DescribingTable) -> bool:
     from factory_lib.sources.coco import CocoTable
 
     return isinstance(table.table._table, CocoTable)

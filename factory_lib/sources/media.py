@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from factory_lib.sources.coerce import is_binary, is_file
 from factory_lib.sources.entries import picture_format, split_path
 from factory_lib.sources.shards import POINTER, ShardReport
-from factory_lib.sources.unpack import Noted, Unpacking, told
+from factory_lib.sources.unpack import Unpacking, UnpackNotes, told
 from factory_lib.storage.store import FileInfo, store
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values", "image_bytes")
@@ -76,7 +76,7 @@ class MediaRows:
         if copy.is_done:
             yield from self._recorded(copy, report)
             return
-        noted = Noted()
+        noted = UnpackNotes()
         row = 0
         written: list[pa.RecordBatch] = []
         with told(self.file) as progress:
@@ -101,12 +101,12 @@ class MediaRows:
         noted.tell(report)
 
     def _recorded(self, copy: Unpacking, report: ShardReport) -> Iterator[pa.RecordBatch]:
-        Noted.read(copy.recorded()).tell(report)
+        UnpackNotes.read(copy.recorded()).tell(report)
         index = pa.ipc.open_file(pa.BufferReader(store().read(f"{copy.folder}/{_INDEX}")))
         for number in range(index.num_record_batches):
             yield index.get_batch(number)
 
-    def _copied(self, copy: Unpacking, column: str, values: pa.Array, row: int, noted: Noted) -> pa.Array:
+    def _copied(self, copy: Unpacking, column: str, values: pa.Array, row: int, noted: UnpackNotes) -> pa.Array:
         contents, paths = _files(values, column, noted)
         pointers: list[tuple[str, int, int]] = []
         for number, (content, path) in enumerate(zip(contents, paths, strict=True)):
@@ -128,7 +128,7 @@ class MediaRows:
         )
 
 
-def _files(values: pa.Array, column: str, noted: Noted) -> tuple[pa.Array, pa.Array]:
+def _files(values: pa.Array, column: str, noted: UnpackNotes) -> tuple[pa.Array, pa.Array]:
     """Bytes and paths of a column; of a list of files the first one."""
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):

@@ -12,9 +12,9 @@ import pyarrow as pa
 from factory_lib.errors import SourceError, StoreError
 from factory_lib.redaction import redact
 from factory_lib.sources.shards import ShardReport
-from factory_lib.sources.streams import STREAM_ERRORS, Salvaged, open_stream
+from factory_lib.sources.streams import STREAM_ERRORS, SalvagedStream, open_stream
 from factory_lib.sources.tar import TarBlock, TarReader
-from factory_lib.sources.unpack import Noted, Samples, Unpacking, key_of, readable, told
+from factory_lib.sources.unpack import Samples, Unpacking, UnpackNotes, key_of, readable, told
 from factory_lib.storage.store import FileInfo, store
 
 MAX_MEMBER_BYTES = 2 * 2**30
@@ -31,12 +31,12 @@ def unpacked_blocks(file: FileInfo, to: str, report: ShardReport) -> Iterator[tu
     """
     copy = Unpacking(file, to)
     if copy.is_done:
-        Noted.read(copy.recorded()).tell(report)
+        UnpackNotes.read(copy.recorded()).tell(report)
         for part in copy.parts:
             for block in TarReader(store(), part, report.problem).blocks():
                 yield part, block
         return
-    noted = Noted()
+    noted = UnpackNotes()
     with told(file) as progress:
         for sample in samples_of(file, noted):
             if copy.is_full:
@@ -58,7 +58,7 @@ def first_members(file: FileInfo, members: int) -> TarBlock:
     """
     names: list[str] = []
     pieces: list[bytes] = []
-    for sample in samples_of(file, Noted()):
+    for sample in samples_of(file, UnpackNotes()):
         names += [name for name, _ in sample]
         pieces += [data for _, data in sample]
         if len(names) >= members or sum(map(len, pieces)) >= _FIRST_BYTES:
@@ -69,7 +69,7 @@ def first_members(file: FileInfo, members: int) -> TarBlock:
     return TarBlock(shown, starts.astype(np.uint64), sizes.astype(np.uint64), b"".join(pieces), starts)
 
 
-def samples_of(file: FileInfo, noted: Noted) -> Samples:
+def samples_of(file: FileInfo, noted: UnpackNotes) -> Samples:
     """Samples of a compressed tar, as far as it is whole; damage is noted and ends it.
 
     Raises:
@@ -80,7 +80,7 @@ def samples_of(file: FileInfo, noted: Noted) -> Samples:
     links = members = 0
     watch = _Watch()
     try:
-        with open_stream(file) as stream, _opened(Salvaged(stream), watch) as archive:
+        with open_stream(file) as stream, _opened(SalvagedStream(stream), watch) as archive:
             while (about := archive.next()) is not None:
                 if about.isdir() or not about.isreg():
                     links += about.issym() or about.islnk()

@@ -28,7 +28,7 @@ _CAPTIONS = TEXTS | {"texts", "captions", ""}
 
 
 @dataclass(frozen=True)
-class Beside:
+class CompanionFolder:
     """A folder of files about the pictures of another one.
 
     Attributes:
@@ -53,7 +53,7 @@ class Beside:
         return f"{self.tag}.{extension}" if extension in self.tagged else extension
 
 
-def folders_beside(paths: Iterable[str], content: Iterable[str] = ()) -> dict[str, Beside]:
+def folders_beside(paths: Iterable[str], content: Iterable[str] = ()) -> dict[str, CompanionFolder]:
     """Folder -> the one that its files are about; none for a folder that has pictures of its files itself.
 
     Args:
@@ -84,7 +84,7 @@ def folders_beside(paths: Iterable[str], content: Iterable[str] = ()) -> dict[st
     return _told_apart(chosen, left, own)
 
 
-def named_by(path: str, beside: Mapping[str, Beside]) -> tuple[str, str]:
+def named_by(path: str, beside: Mapping[str, CompanionFolder]) -> tuple[str, str]:
     """The path of the picture that a file belongs to, without extension, and what tells the file from others of it."""
     stem, extension = split_path(path)
     one = beside.get(path.rpartition("/")[0])
@@ -93,7 +93,7 @@ def named_by(path: str, beside: Mapping[str, Beside]) -> tuple[str, str]:
     return one.stem(stem), one.extension(extension)
 
 
-def _matched(left: dict[str, list[str]], pictures: dict[str, set[str]]) -> dict[str, Beside]:
+def _matched(left: dict[str, list[str]], pictures: dict[str, set[str]]) -> dict[str, CompanionFolder]:
     nearby: dict[tuple[str, ...], list[str]] = {}
     for folder in pictures:
         for form in _forms(folder):
@@ -107,7 +107,7 @@ def _matched(left: dict[str, list[str]], pictures: dict[str, set[str]]) -> dict[
         if best is None and len(tried) <= _FOLDERS_TRIED:
             best = _best(folder, names, islice(pictures, _FOLDERS_TRIED), pictures, int(_ENOUGH * len(names)) or 1)
         if best is not None:
-            found[folder] = Beside(folder, best, _tag(folder, best))
+            found[folder] = CompanionFolder(folder, best, _tag(folder, best))
     return found
 
 
@@ -135,8 +135,8 @@ def _forms(folder: str) -> Iterable[tuple[str, ...]]:
 
 
 def _told_apart(
-    chosen: dict[str, Beside], left: dict[str, list[tuple[str, str]]], own: dict[str, set[str]]
-) -> dict[str, Beside]:
+    chosen: dict[str, CompanionFolder], left: dict[str, list[tuple[str, str]]], own: dict[str, set[str]]
+) -> dict[str, CompanionFolder]:
     """With tags, where files of one picture would have the same extension: all but those of captions.
 
     Args:

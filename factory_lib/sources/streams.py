@@ -70,7 +70,7 @@ def open_stream(file: FileInfo) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_uncompressed(found, raw), 2**20))
 
 
-class Salvaged:
+class SalvagedStream:
     """What a damaged stream still gives: `read` returns the bytes before the damage before it raises."""
 
     def __init__(self, stream: Any) -> None:

@@ -138,7 +138,7 @@ def need_place(what: str, to: str | None) -> str:
 
 
 @dataclass
-class Noted:
+class UnpackNotes:
     """What was odd about a file while it was unpacked, kept with the copy and said at each reading."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Noted:
         return {"counts": self.counts, "problems": self.problems[:50]}
 
     @classmethod
-    def read(cls, record: dict[str, Any]) -> Noted:
+    def read(cls, record: dict[str, Any]) -> UnpackNotes:
         """As it was kept."""
         return cls(dict(record["counts"]), list(record["problems"]))
 

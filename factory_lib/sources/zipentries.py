@@ -21,7 +21,7 @@ from factory_lib.sources.surviving import worded
 from factory_lib.sources.tablefiles import DOCUMENT_SUFFIXES, TABLE_SUFFIXES
 from factory_lib.sources.tables import TablePair
 from factory_lib.sources.tar import TarReader
-from factory_lib.sources.unpack import Noted, Unpacking, readable, told
+from factory_lib.sources.unpack import Unpacking, UnpackNotes, readable, told
 from factory_lib.sources.ziparchives import is_encrypted, is_stored, members, offsets
 from factory_lib.storage.store import FileInfo, store
 
@@ -74,7 +74,7 @@ def name_of(archive: FileInfo) -> str:
 def unpacked(archive: FileInfo, entries: Sequence[Entry], to: str, report: ShardReport) -> list[Entry]:
     """Entries out of the unpacked copy of their archive, which is made where it is not there."""
     copy = Unpacking(archive, to)
-    noted = Noted.read(copy.recorded()) if copy.is_done else _copied(copy, archive, entries)
+    noted = UnpackNotes.read(copy.recorded()) if copy.is_done else _copied(copy, archive, entries)
     noted.tell(report)
     places: dict[str, tuple[FileInfo, int]] = {}
     for part in copy.parts:
@@ -87,8 +87,8 @@ def unpacked(archive: FileInfo, entries: Sequence[Entry], to: str, report: Shard
     return [replace(entry, file=at[0], offset=at[1], packed=None) for entry, at in found if at is not None]
 
 
-def _copied(copy: Unpacking, archive: FileInfo, entries: Sequence[Entry]) -> Noted:
-    noted = Noted()
+def _copied(copy: Unpacking, archive: FileInfo, entries: Sequence[Entry]) -> UnpackNotes:
+    noted = UnpackNotes()
     with told(archive) as progress:
         for _, sample in groupby(entries, key=lambda entry: split_path(entry.path)[0]):
             if copy.is_full:
@@ -104,7 +104,7 @@ def _copied(copy: Unpacking, archive: FileInfo, entries: Sequence[Entry]) -> Not
     return noted
 
 
-def _content(entry: Entry, noted: Noted) -> bytes | None:
+def _content(entry: Entry, noted: UnpackNotes) -> bytes | None:
     reason = ""
     if entry.size > MAX_MEMBER_BYTES:
         reason = f"has {entry.size} bytes"

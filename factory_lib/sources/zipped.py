@@ -18,7 +18,7 @@ from factory_lib.errors import SourceError
 from factory_lib.redaction import redact
 from factory_lib.sources.account import Account
 from factory_lib.sources.classes import NamedClasses, find_classes
-from factory_lib.sources.descriptions import Described, describe, tables_among
+from factory_lib.sources.descriptions import DescribingTable, describe, tables_among
 from factory_lib.sources.entries import Entry, split_path
 from factory_lib.sources.folder import Pictures, belonging, paths_of, settle_pictures, small
 from factory_lib.sources.layout import Layout, LayoutBuilder, with_classes
@@ -177,7 +177,7 @@ def open_zips(
         return Zips(uri, samples, layout=layout, unpack_to=unpack_to, accounted=accounted)
     tables = {file for pair in tables_among(files) for file in pair.files}
     beside = tuple(file for file in files if file in describing or file in tables)
-    described: list[Described] = []
+    described: list[DescribingTable] = []
     for archive in settling:
         own = [entry for entry in kept if entry.file == archive]
         described += _described(uri, archive, looked[archive], paths_of(own, extensions), beside, caption)
@@ -218,7 +218,7 @@ def _described(
     paths: Sequence[str],
     beside: Sequence[FileInfo],
     caption: str | None,
-) -> list[Described]:
+) -> list[DescribingTable]:
     """Tables that describe the pictures of an archive: its own, those beside it, and those in archives beside it."""
     folder, tables = tables_in(archive, entries)
     found = describe(tables, PictureNames(folder, paths), caption)
@@ -230,7 +230,7 @@ def _described(
     return found
 
 
-def _used(entries: Sequence[Entry], kept: Sequence[Entry], tables: Sequence[Described]) -> set[str]:
+def _used(entries: Sequence[Entry], kept: Sequence[Entry], tables: Sequence[DescribingTable]) -> set[str]:
     """Paths of members that are in samples, or are tables that describe some: these were copied out of the archive."""
     return {entry.path for entry in kept} | _copied(entries, [file for one in tables for file in one.table.files])
 

@@ -17,7 +17,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 _WAITING = 32
 
 
-class Waiting(queue.LifoQueue[Any]):
+class ConnectionStack(queue.LifoQueue[Any]):
     """A stack whose lock a thread may take twice; to push in the middle of a pop, or of a push, only adds to it."""
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -29,11 +29,11 @@ class Waiting(queue.LifoQueue[Any]):
 
 
 class _Http(HTTPConnectionPool):
-    QueueCls = Waiting
+    QueueCls = ConnectionStack
 
 
 class _Https(HTTPSConnectionPool):
-    QueueCls = Waiting
+    QueueCls = ConnectionStack
 
 
 def pool_of(interface: str, host: str, port: int, *, proxies: bool) -> PoolManager:

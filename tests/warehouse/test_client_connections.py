@@ -48,7 +48,7 @@ def test_garbage_may_be_collected_while_a_connection_is_taken(wh: Warehouse, mon
     """A result in a cycle gives its connection back in the middle of that."""
     taken: list[int] = []
 
-    def take(self: pool.Waiting) -> Any:
+    def take(self: pool.ConnectionStack) -> Any:
         taken.append(gc.collect())
         return queue.LifoQueue._get(self)
 
@@ -59,7 +59,7 @@ def test_garbage_may_be_collected_while_a_connection_is_taken(wh: Warehouse, mon
         del held
         wh.scalar("SELECT 1")
 
-    monkeypatch.setattr(pool.Waiting, "_get", take)
+    monkeypatch.setattr(pool.ConnectionStack, "_get", take)
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     worker.join(60)
