@@ -131,8 +131,8 @@ def _packed(signal: Signal, paths: list[str]) -> SentSignal:
     files, modules = frozenset(walk.of_files), _states(walk)
     names, configured = frozenset(walk.changed), frozenset(walk.found_configured)
     return SentSignal(
-        key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), loaded_modules(walk), walk.lines,
-        path, sizes,
+        key, blob, walk.found, files, modules, names, configured, signal.name, limit_of(signal), loaded_modules(walk),
+        walk.lines, path, sizes,
     )  # fmt: skip
 
 

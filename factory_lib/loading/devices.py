@@ -44,9 +44,8 @@ def on_device(batches: Iterable[MadeBatch], device: Device | None) -> Iterator[M
 
 def _copied_ahead(batches: Iterable[MadeBatch], device: torch.device) -> Iterator[MadeBatch]:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    waiting: tuple[MadeBatch, MadeBatch] | None = (
-        None  # on the device, and what it is copied from, which must live so long
-    )
+    # on the device, and what it is copied from, which must live so long
+    waiting: tuple[MadeBatch, MadeBatch] | None = None
     for made in batches:
         with torch.cuda.stream(stream):
             copying = (replace(made, batch=moved(made.batch, device)), made)
