@@ -74,7 +74,7 @@ def test_verbs_are_documented() -> None:
     }
     assert "update" not in public
     assert "refresh" in public
-    assert public - {"block", "python"} - told("docs/queries.md") == set()
+    assert public - told("docs/queries.md") == set()
 
 
 def test_arguments_of_decorators_are_documented() -> None:

@@ -16,7 +16,7 @@ from factory_lib.warehouse.arrow_types import clickhouse_type
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import fill_columns
-from factory_lib.warehouse.given_values import MatchedValues, RunsOfValues
+from factory_lib.warehouse.incoming_values import MatchedValues, RunsOfValues
 from factory_lib.warehouse.stage import Stage
 
 

@@ -18,7 +18,7 @@ from factory_lib.plan.nodes import Plan, Rows, Signals, Storage, Table, walk
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.handwritten import tables_named
+from factory_lib.warehouse.user_sql import tables_named
 from factory_lib.warehouse.versions import Version, resolve
 
 _CONSTANT = frozenset(["system.one", "system.numbers", "system.zeros"])

@@ -15,7 +15,7 @@ from factory_lib.progress import track
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.filling import ShardValues, fill_columns
-from factory_lib.warehouse.given_values import check_written
+from factory_lib.warehouse.incoming_values import check_written
 from factory_lib.warehouse.stage import Stage, create_stage
 
 INSERT_ROWS = 1 << 12

@@ -16,7 +16,7 @@ from factory_lib.commands.output import console, say, table
 from factory_lib.owners import replacing
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.handwritten import read
+from factory_lib.warehouse.user_sql import read
 
 if TYPE_CHECKING:
     import pyarrow as pa

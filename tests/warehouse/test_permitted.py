@@ -12,7 +12,7 @@ from factory_lib import C, DatasetQuery, sql_text
 from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryError
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.functions import permitted_functions
-from factory_lib.warehouse.handwritten import read
+from factory_lib.warehouse.user_sql import read
 
 ALLOWED = (
     "SELECT shard, count() FROM guarded.v1 GROUP BY shard",
