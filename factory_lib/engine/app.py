@@ -21,7 +21,7 @@ from factory_lib.engine.answer import Answer, fail, plain
 from factory_lib.engine.connection import Engine
 from factory_lib.engine.failure import EngineFailure, failure
 from factory_lib.engine.job import Job, StatementOutcome
-from factory_lib.engine.lanes import Full, Lane, Lanes
+from factory_lib.engine.lanes import Lane, Lanes, TooManyStatements
 from factory_lib.engine.request import RequestBody
 
 logger = logging.getLogger("factory.engine")
@@ -136,7 +136,7 @@ class Interface:
         watch = asyncio.ensure_future(self._cancel_when_left(body, job, work, transport))
         try:
             await self._reply(request, job, work, reader, answer, lane)
-        except Full as error:
+        except TooManyStatements as error:
             await answer.failed(error)
         finally:
             watch.cancel()

@@ -16,7 +16,7 @@ _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.
 _PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set)
 
 
-class Found:
+class Findings:
     """What was found.
 
     Attributes:
@@ -57,7 +57,7 @@ class Found:
         self._importers: set[str] = set()
         self._by_name: set[str] = set()
 
-    def _take_over(self, inner: Found) -> None:
+    def _take_over(self, inner: Findings) -> None:
         """Add what was noticed in a walk of its own, whose components stand under one."""
         self.opaque += inner.opaque
         self.held += inner.held
@@ -95,7 +95,7 @@ class Found:
         return name
 
 
-class Owned(Found):
+class OwnedFindings(Findings):
     """What was found, and whose it is.
 
     Args:
