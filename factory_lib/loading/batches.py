@@ -24,7 +24,7 @@ from factory_lib.loading.index import Index
 from factory_lib.loading.making import Making
 from factory_lib.loading.order import Order, OrderKey, Rows, Tail, batch_count, own_lanes, rank_positions
 from factory_lib.loading.reading import SampleReader
-from factory_lib.loading.tasks import BatchTask, Made
+from factory_lib.loading.tasks import BatchTask, MadeBatch
 from factory_lib.settings import as_stored
 from factory_lib.storage.cache import BlockCache, CacheOptions
 
@@ -86,12 +86,12 @@ class Maker(ABC):
         """Global batches of `size` rows that an epoch has from a position on."""
         return batch_count(self.rows, size, self.tail, start)
 
-    def __getitem__(self, tasks: Iterable[BatchTask]) -> list[Made | Exception]:
+    def __getitem__(self, tasks: Iterable[BatchTask]) -> list[MadeBatch | Exception]:
         """The batches of some tasks; an error ends them and is returned, so that it reaches the user as it was
         raised.
         """
         blocks = shared_blocks.blocks_of_process()
-        done: list[Made | Exception] = []
+        done: list[MadeBatch | Exception] = []
         for task in tasks:
             try:
                 made = self.make(task)
@@ -103,7 +103,7 @@ class Maker(ABC):
         return done
 
     @abstractmethod
-    def make(self, task: BatchTask) -> Made:
+    def make(self, task: BatchTask) -> MadeBatch:
         """The batch of a task.
 
         Raises:
@@ -135,13 +135,13 @@ class BatchMaker(Maker):
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchMaker, (self.recipe, self.subset)
 
-    def make(self, task: BatchTask) -> Made:
+    def make(self, task: BatchTask) -> MadeBatch:
         """The batch of a task."""
         positions = rank_positions(self.recipe.key, task.start, task.size, task.rank, task.world)
         made = self.part(task, task.epoch, task.start, positions)
         return finished(self.recipe.hooks, made, self.recipe.key.seed, task)
 
-    def part(self, task: BatchTask, epoch: int, start: int, positions: Rows) -> Made:
+    def part(self, task: BatchTask, epoch: int, start: int, positions: Rows) -> MadeBatch:
         """The samples at positions of an epoch, before what the user does with whole batches.
 
         Args:
@@ -159,7 +159,7 @@ class BatchMaker(Maker):
         batch = making.build()
         if self.tail == "mask":
             batch["mask"] = torch.from_numpy((positions < self.rows) & ~making.replaced)
-        return Made(batch, {**self.reader.take_counters(), **making.counters}, tuple(making.broken))
+        return MadeBatch(batch, {**self.reader.take_counters(), **making.counters}, tuple(making.broken))
 
     def facts(self) -> dict[str, Any]:
         """What a state must agree on to be taken up."""
@@ -183,7 +183,7 @@ class BatchMaker(Maker):
         """A batch of the given rows in their order; a broken one is replaced as if the sequence were storage order."""
         key = self.recipe.key
         order = Order(OrderKey(key.identity, key.rows, key.seed, shuffle=False), 0)
-        made = Made(Making(self.recipe, self.reader, order, rows, rows, {}).build())
+        made = MadeBatch(Making(self.recipe, self.reader, order, rows, rows, {}).build())
         return finished(self.recipe.hooks, made, key.seed, BatchTask(0, int(rows[0]), len(rows), 0, 1)).batch
 
     def order(self, epoch: int) -> Order:
@@ -211,7 +211,7 @@ class BatchMaker(Maker):
         return self._reader
 
 
-def finished(hooks: Hooks, made: Made, seed: int, task: BatchTask) -> Made:
+def finished(hooks: Hooks, made: MadeBatch, seed: int, task: BatchTask) -> MadeBatch:
     """A batch with what the user does to whole ones done: tokens, `sample_transform` aside."""
     if not (hooks.tokenizer or hooks.collate_fn or hooks.collate):
         return made
