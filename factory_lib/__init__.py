@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from factory_lib.catalog import (
         datasets,
+        descent,
         diff,
         lineage,
         reproduce,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         tags,
         trace,
         untag,
+        uses,
         version,
         versions,
     )
@@ -41,6 +43,7 @@ _HOMES = {
     "clip": "signals.clip",
     "cosine_distance": "plan.expressions",
     "datasets": "catalog",
+    "descent": "catalog",
     "diff": "catalog",
     "fn": "plan.expressions",
     "lineage": "catalog",
@@ -54,6 +57,7 @@ _HOMES = {
     "tags": "catalog",
     "trace": "catalog",
     "untag": "catalog",
+    "uses": "catalog",
     "version": "catalog",
     "versions": "catalog",
 }
@@ -68,6 +72,7 @@ __all__ = [
     "clip",
     "cosine_distance",
     "datasets",
+    "descent",
     "diff",
     "fn",
     "lineage",
@@ -81,6 +86,7 @@ __all__ = [
     "tags",
     "trace",
     "untag",
+    "uses",
     "version",
     "versions",
 ]

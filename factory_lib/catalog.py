@@ -21,6 +21,7 @@ from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:  # what only some of the functions need is imported by these: `factory ls` is quick
     from factory_lib.history.comparing import Difference
+    from factory_lib.history.descent import Use
     from factory_lib.history.lineage import Lineage
     from factory_lib.history.reproducing import Reproduction
     from factory_lib.history.tracing import Trace
@@ -78,6 +79,38 @@ def lineage(name: str | Version) -> Lineage:
     from factory_lib.history.lineage import lineage as ancestry
 
     return ancestry(version(name))
+
+
+def descent(name: str | Version) -> Lineage:
+    """What was made of a version, what was made of that, and so on.
+
+    Raises:
+        DatasetNotFound, VersionNotFound
+    """
+    from factory_lib.history.descent import descent as descendants
+
+    return descendants(version(name))
+
+
+def uses(thing: str) -> pa.Table:
+    """The versions that computed values of a signal or carry them over, or that point into files, and of what.
+
+    Args:
+        thing: a signal's name or fingerprint, or the URI of a file, of a folder of files, or of a source.
+
+    Raises:
+        NotFound: no version does.
+    """
+    from factory_lib.history.descent import Use
+
+    return arrow_table(Use, use_list(thing))
+
+
+def use_list(thing: str) -> list[Use]:
+    """What `uses` makes a table of."""
+    from factory_lib.history.descent import uses as found
+
+    return found(warehouse(), thing)
 
 
 def trace(name: str | Version, sample: str | int) -> Trace:

@@ -28,6 +28,7 @@ _MODULES = {
     "sql": "sql",
     "diff": "diff",
     "lineage": "lineage",
+    "uses": "uses",
     "trace": "trace",
     "reproduce": "reproduce",
     "verify": "verify",

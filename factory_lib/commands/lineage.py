@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from factory_lib.catalog import lineage
+from factory_lib.catalog import descent, lineage
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
 from factory_lib.history.drawing import Box, boxes, label, mermaid
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 @command(
     """
     factory lineage laion.v3
+    factory lineage laion.v3 --down
     factory lineage training_set --mermaid > lineage.mmd
     """
 )
 @click.argument("version")
+@click.option("--down", is_flag=True, help="Show what was made of it instead.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
-def lineage_command(version: str, as_mermaid: bool, as_json: bool) -> None:
+def lineage_command(version: str, down: bool, as_mermaid: bool, as_json: bool) -> None:
     """Show what a version was made of, up to the sources.
 
     Many versions of one dataset are shown as one line; --json has them all.
     """
     if as_mermaid and as_json:
         raise click.UsageError("--mermaid and --json exclude each other.")
-    found = lineage(version)
+    found = descent(version) if down else lineage(version)
     if as_json:
         print_json({**vars(found), "versions": list(found.versions.values())})
     elif as_mermaid:

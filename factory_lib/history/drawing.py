@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from factory_lib.history.lineage import Ancestor, Kind, Lineage, Link
 
@@ -47,7 +47,8 @@ def boxes(found: Lineage) -> Box:
 
     parents: dict[str, list[Link]] = {}
     for link in found.links:
-        parents.setdefault(link.child, []).append(link)
+        turned = replace(link, parent=link.child, child=link.parent) if found.down else link
+        parents.setdefault(turned.child, []).append(turned)
     return box((found.version,), None, 0, 0)
 
 
@@ -77,7 +78,7 @@ def label(names: Iterable[str]) -> str:
 
 
 def mermaid(found: Lineage) -> str:
-    """The lineage as a Mermaid flowchart, from the sources on the left to the version on the right."""
+    """The lineage as a Mermaid flowchart, from the sources on the left to what was made of them on the right."""
     ids: dict[tuple[str, ...], str] = {}
     lines = ["flowchart LR"]
 
@@ -88,7 +89,8 @@ def mermaid(found: Lineage) -> str:
         for parent in box.parents:
             visit(parent)
             style = "-. carried over .->" if parent.kind == "carried over" else "-->"
-            lines.append(f"    {ids[parent.names]} {style} {ids[box.names]}")
+            ends = (box, parent) if found.down else (parent, box)
+            lines.append(f"    {ids[ends[0].names]} {style} {ids[ends[1].names]}")
 
     visit(boxes(found))
     return "\n".join(lines)

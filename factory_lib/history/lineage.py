@@ -100,19 +100,21 @@ class Link:
 
 @dataclass
 class Lineage:
-    """The versions and sources that a version comes from.
+    """The versions and sources that a version comes from, or the versions that come from it.
 
     Attributes:
         version: its name.
         versions: name -> version, the one asked about first.
         sources: URI -> format.
         links: what was made of what.
+        down: whether it is what comes from the version.
     """
 
     version: str
     versions: dict[str, Ancestor] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
+    down: bool = False
 
     def to_arrow(self) -> pa.Table:
         """One row a link: what was made of what, and of how many shards."""
