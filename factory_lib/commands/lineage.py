@@ -9,8 +9,9 @@ import click
 from factory_lib.catalog import descent, lineage
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
+from factory_lib.errors import DatasetNotFound, NotFound
 from factory_lib.history.drawing import Box, boxes, label, mermaid
-from factory_lib.history.lineage import Lineage
+from factory_lib.history.lineage import Lineage, put_together
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -29,17 +30,41 @@ if TYPE_CHECKING:
 def lineage_command(version: str, down: bool, as_mermaid: bool, as_json: bool) -> None:
     """Show what a version was made of, up to the sources.
 
-    Many versions of one dataset are shown as one line; --json has them all.
+    Many versions of one dataset are shown as one line; --json has them all. Of an asset of the graph that is no
+    dataset, such as a model, it is what its last run read.
     """
     if as_mermaid and as_json:
         raise click.UsageError("--mermaid and --json exclude each other.")
-    found = descent(version) if down else lineage(version)
+    try:
+        found = descent(version) if down else lineage(version)
+    except DatasetNotFound as error:
+        found = _of_asset(version, down, error)
     if as_json:
         print_json({**vars(found), "versions": list(found.versions.values())})
     elif as_mermaid:
         click.echo(mermaid(found))
     else:
         console().print(_tree(found, boxes(found)))
+
+
+def _of_asset(name: str, down: bool, otherwise: DatasetNotFound) -> Lineage:
+    """The lineage of what Dagster made and is no dataset.
+
+    Raises:
+        DatasetNotFound: Dagster made no such thing, either.
+        NotFound: it made it of no version, or is asked what was made of it.
+    """
+    from factory_lib.orchestration.home import factory_instance
+    from factory_lib.orchestration.made_of import versions_read
+
+    with factory_instance() as instance:
+        read = versions_read(instance, name)
+    if read is None:
+        raise otherwise
+    if down or not read:
+        what = "what was made of it is not recorded" if down else "its last run read no version of a dataset"
+        raise NotFound(f"{name!r} is an asset, and no dataset: {what}.", f"factory up shows {name} and its runs.")
+    return put_together(name, [lineage(one) for one in read])
 
 
 def _tree(found: Lineage, box: Box) -> Tree:

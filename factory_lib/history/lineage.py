@@ -7,7 +7,7 @@ dataset, however often that was merged into.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,6 +162,17 @@ def lineage(version: Version) -> Lineage:
         sources={uri: kind for uuid in made for uri, kind in known[uuid].sources.items()},
         links=links,
     )
+
+
+def put_together(name: str, inputs: Sequence[Lineage]) -> Lineage:
+    """The lineage of something that is no version, such as a model, by those of the versions that it was made of."""
+    found = Lineage(name, {name: Ancestor(name, "", is_there=True)})
+    for one in inputs:
+        found.versions |= one.versions
+        found.sources |= one.sources
+        found.links.append(Link(one.version, name, "made of", 0))
+    found.links += dict.fromkeys(link for one in inputs for link in one.links)
+    return found
 
 
 def recorded(warehouse: Warehouse, uuids: Iterable[str]) -> dict[str, Recorded]:
