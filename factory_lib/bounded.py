@@ -45,6 +45,8 @@ def aligned(
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Two streams of the same rows, side by side, however each is cut.
 
+    `[1, 2] [3]` and `[a] [b, c]` -> `[1] [a]`, `[2] [b]`, `[3] [c]`.
+
     Raises:
         ValueError: one of them ends before the other.
     """

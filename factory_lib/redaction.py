@@ -37,7 +37,7 @@ _AWS_KEY = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,}")
 
 
 def without_credentials(text: str) -> str:
-    """The text with the secrets of its URIs cut out; nothing else is touched."""
+    """The text with the secrets of its URIs cut out, nothing else touched: `s3://key:secret@a/b` -> `s3://a/b`."""
     return "".join(part if plain else _without_credentials(part) for plain, part in _parts(text))
 
 

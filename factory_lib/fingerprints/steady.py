@@ -19,9 +19,10 @@ class Unsteady(Exception):
 
 
 def steady(look: Callable[[], _Found]) -> _Found:
-    """What a look gives at which nothing was changed under its eyes: it is looked again until then.
+    """The result of `look()`, which is called again while a dict or set changes under it.
 
-    A run in another thread computes with the same objects: its memo grows while it is looked at.
+    A run in another thread computes with the same objects: its memo grows while components are taken of it, which
+    raises `dictionary changed size during iteration` -> the next look, whose result is whole.
 
     Raises:
         Unsteady: each of 50 looks was disturbed.

@@ -76,7 +76,10 @@ def _others(version: Version, ancestry: Lineage) -> Iterator[Version]:
 
 
 def _line(name: str, ancestry: Lineage) -> Iterator[str]:
-    """The versions that gave a version its rows, each of the one before: what a query begins with is named first."""
+    """The versions that gave a version its rows: what it carried shards over from, and the first that its query reads.
+
+    `kept.v2` -> `kept.v2`, `kept.v1` (carried over), `laion.v3` (filtered), `laion.v2` (carried over) …
+    """
     seen: set[str] = set()
     todo = [name]
     while todo:

@@ -4,6 +4,8 @@ A memo that fills, a counter, a model loaded on first use make a signal's object
 before the first value is what counts. So components are taken before and after each use in this process: one that
 still is what use left it to be counts as what it was before; one that differs from that was changed by somebody else,
 and counts as it is: where it can't be told who changed it, a value is computed once more rather than kept.
+
+`memo = {}` before use, `{"a": 1}` behind it -> counts as `{}`; somebody adds `"b"` -> counts as `{"a": 1, "b": 2}`.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ def _compare(signal: Signal, before: Mapping[str, str]) -> None:
 
 
 def _undone(components: dict[str, str]) -> dict[str, str]:
-    """Components as before use."""
+    """Components with what use changed as it was before: `{"memo": "as use left it"}` -> `{"memo": "as it was"}`."""
     for name, (before, after) in _changes.items():
         if after is not None and components.get(name) == after:
             if before is None:

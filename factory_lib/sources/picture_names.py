@@ -39,7 +39,7 @@ Match = Literal["path", "stem", "name", "name_stem", "number"]
 
 @dataclass(frozen=True)
 class Naming:
-    """How the values of a column name pictures.
+    """How the values of a column name pictures: `./a.jpg` with the base `images` -> `images/a.jpg`.
 
     Attributes:
         column: as the samples' columns are called.

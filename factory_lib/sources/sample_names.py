@@ -28,6 +28,8 @@ _ENOUGH = 0.1
 class SampleNames:
     """How the values of a column name samples.
 
+    `x/train/0007.jpg` in the column and the key `train/0007`, of one part and as numbers -> both are `7`.
+
     Attributes:
         column: of the tables.
         parts: how many parts of a path are compared, from its end.

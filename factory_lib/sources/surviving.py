@@ -75,6 +75,8 @@ def without_the_bad(
 ) -> Iterator[T]:
     """Build something of `size` samples; where that fails, of the halves, until the sample that is to blame is alone.
 
+    Four samples, the third of them bad -> what 0 to 2 gives, what 3 to 4 gives, and one sample counted as `kind`.
+
     Args:
         build: makes samples from `start` to `stop`.
         name: how a sample is called in the report.

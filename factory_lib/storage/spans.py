@@ -30,6 +30,8 @@ def plan_spans(
     `max_span` bytes, and the span reads at most `amplification` times the bytes that were asked for. A single range
     larger than `max_span` is a span of its own: who reads it may split it.
 
+    `[(0, 10), (12, 8), (900, 10)]` with `max_gap=4` -> bytes 0 to 20 for the first two, 900 to 910 for the third.
+
     Args:
         ranges: (offset, size) in bytes, in any order; they may overlap and repeat. Empty ranges are left out.
         max_gap: the largest hole in bytes worth reading over.

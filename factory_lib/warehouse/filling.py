@@ -78,6 +78,8 @@ def _with_gaps(rows: str, names: Mapping[str, str]) -> dict[str, str]:
 def waves(sizes: Mapping[str, int], most: int, at_once: int) -> Iterator[list[str]]:
     """Shards in groups, in their order, so that none is larger than `most` (unless one shard is) or than `at_once`.
 
+    `{"a": 5, "b": 4, "c": 9}` with `most=10` -> `["a", "b"]`, `["c"]`.
+
     Args:
         sizes: shard -> rows, bytes, whatever `most` bounds the sum of.
     """
