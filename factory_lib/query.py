@@ -243,7 +243,8 @@ class DatasetQuery:
         Raises:
             InvalidName, QueryError, CommitError
         """
-        from factory_lib.build.saving import SaveRequest, save
+        from factory_lib.build.requests import SaveRequest
+        from factory_lib.build.saving import save
 
         shards = restricted_to(self.plan) if mode == "overwrite_shards" else None
         python = f"{self!r}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"

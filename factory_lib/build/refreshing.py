@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from factory_lib.build.dependencies import lookups, root_of
 from factory_lib.build.recipes import recipe_of
-from factory_lib.build.saving import SaveRequest, save
+from factory_lib.build.requests import SaveRequest
+from factory_lib.build.saving import save
 from factory_lib.errors import QueryError
 from factory_lib.names import is_version_name
 from factory_lib.plan.identity import identity

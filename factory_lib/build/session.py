@@ -17,7 +17,19 @@ from factory_lib.build.rows import stage_of_rows
 from factory_lib.build.signal_rows import write_signals
 from factory_lib.build.storage_rows import write_storage
 from factory_lib.plan.expressions import SqlText
-from factory_lib.plan.nodes import Arrow, Columns, Derived, Plan, Rows, Signals, Storage, Table, pending, transform
+from factory_lib.plan.nodes import (
+    Arrow,
+    Columns,
+    Derived,
+    Plan,
+    Rows,
+    Signals,
+    Storage,
+    Table,
+    leaves,
+    pending,
+    transform,
+)
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import literal
 from factory_lib.warehouse.lifetimes import drop_with
@@ -33,12 +45,9 @@ def settled(query: Select, ledger: Ledger) -> Select:
     Args:
         ledger: gets what happened when the rows were written, now or before.
     """
-
-    def change(node: Plan) -> Plan | None:
-        is_pending = isinstance(node, Rows) and not isinstance(node, Table)
-        return staged(node, ledger).source() if is_pending else None
-
-    return _select(transform(query, change))
+    unwritten = dict.fromkeys(node for node in leaves(query) if not isinstance(node, Table))
+    tables: dict[Plan, Plan] = {node: staged(node, ledger).source() for node in unwritten}
+    return _select(transform(query, tables.get))
 
 
 def staged(node: Plan, ledger: Ledger) -> Stage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from factory_lib.plan.operators import Expr, InQuery, Ordering, Scalar
@@ -367,20 +368,12 @@ def _plans_in(value: Any) -> Iterator[Plan]:
 
 def _mapped(value: Any, change: Callable[[Plan], Plan]) -> Any:
     """A part of a node over other plans; itself where none changed."""
-
-    def looked_up(e: Expr) -> Expr | None:
-        if not isinstance(e, InQuery | Scalar) or (plan := change(e.plan)) is e.plan:
-            return None
-        if isinstance(e, InQuery):
-            return replace(e, base=e.base.replace(looked_up), plan=plan)
-        return replace(e, plan=plan)
-
     if isinstance(value, Plan):
         return change(value)
     if isinstance(value, Expr):
-        return value.replace(looked_up)
+        return value.replace(partial(_looking_up, change))
     if isinstance(value, Ordering):
-        mapped = value.expr.replace(looked_up)
+        mapped = value.expr.replace(partial(_looking_up, change))
         return value if mapped is value.expr else Ordering(mapped, value.descending)
     if isinstance(value, tuple):
         parts = tuple(_mapped(one, change) for one in value)
@@ -389,3 +382,13 @@ def _mapped(value: Any, change: Callable[[Plan], Plan]) -> Any:
         changed = {name: _mapped(one, change) for name, one in value.items()}
         return value if all(changed[name] is one for name, one in value.items()) else changed
     return value
+
+
+# No closure that names itself: it would keep plans, and with them their staging tables, until garbage is collected.
+def _looking_up(change: Callable[[Plan], Plan], e: Expr) -> Expr | None:
+    """An expression over another query that it looks up; None where it looks up none, or the same."""
+    if not isinstance(e, InQuery | Scalar) or (plan := change(e.plan)) is e.plan:
+        return None
+    if isinstance(e, InQuery):
+        return replace(e, base=e.base.replace(partial(_looking_up, change)), plan=plan)
+    return replace(e, plan=plan)

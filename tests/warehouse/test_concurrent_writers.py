@@ -147,14 +147,14 @@ def test_gc_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lost", ["_record_recipe", "record_held"])
 def test_what_is_recorded_is_counted_before_it_is_published(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    from factory_lib.build import saving
+    from factory_lib.build import commit
 
     @signal
     def double(n: int) -> int:
         return 2 * n
 
     shard("a").save("laion")
-    monkeypatch.setattr(provenance if lost == "_record_recipe" else saving, lost, lambda *_: None)
+    monkeypatch.setattr(provenance if lost == "_record_recipe" else commit, lost, lambda *_: None)
     with pytest.raises(CommitError, match="not all in the warehouse"):
         DatasetQuery("laion").add_signals(double).save("doubled")
     assert versions(warehouse(), "doubled") == []

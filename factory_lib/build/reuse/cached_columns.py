@@ -10,7 +10,7 @@ from factory_lib.plan.select import Select
 from factory_lib.warehouse.computed import Held
 
 
-def held_columns(query: Select, records: Sequence[Mapping[str, Any]]) -> list[Held]:
+def cached_columns(query: Select, records: Sequence[Mapping[str, Any]]) -> list[Held]:
     """Columns in which a query carries values of signals, unchanged, beside everything that they were computed from.
 
     Args:

@@ -1,0 +1,42 @@
+"""What is asked for when a query is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from factory_lib.plan.select import Select
+from factory_lib.warehouse.provenance import ShardInput
+
+Mode = Literal["new", "overwrite_shards"]
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """What is to be saved, and how.
+
+    Attributes:
+        dataset: name of the dataset.
+        query: the query.
+        python: the query as it was written.
+        mode: "new": a version of exactly these rows; "overwrite_shards": their shards replace or join those of the
+            latest version.
+        shards: with "overwrite_shards", the shards that are replaced, also where no row of them is left; None: those of
+            the rows.
+        removed: with "overwrite_shards", shards of the latest version that are not carried over.
+        schema_evolution: with "overwrite_shards", columns may differ from the latest version's; what one side lacks is
+            NULL there.
+        context: what the caller adds to provenance.
+        inputs: what the shards were made of, to be recorded.
+    """
+
+    dataset: str
+    query: Select
+    python: str
+    mode: Mode = "new"
+    shards: tuple[str, ...] | None = None
+    removed: tuple[str, ...] = ()
+    schema_evolution: bool = False
+    context: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, ShardInput] = field(default_factory=dict)
