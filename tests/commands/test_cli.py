@@ -90,6 +90,9 @@ def test_ingest(tmp_path: Path) -> None:
     whole = data("ingest", str(folder.path), "--name", "grouped", "--tars-per-shard", "2")
     assert (whole["rows"], whole["shards"]) == (found["rows"], 2)
     assert data("show", "laion")["sources"][0]["samples"] == found["rows"]
+    old = run("ingest", str(folder.path), "--name", "laion", "--shards", "00002", "--merge")
+    assert old.stdout == "laion.v3\n"
+    assert "--merge is called --overwrite-shards now" in old.stderr
     bad = run("ingest", str(folder.path), "--name", "laion", "--shards", "0000x", code=1)
     assert "0000x" in bad.stderr
     assert "Did you mean '0000" in bad.stderr
