@@ -159,6 +159,32 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file so that a reader, or the end of this process, sees the old content or the new one, nothing between.
+
+    Args:
+        durable: so does a power cut: the content is on the medium before its name.
+    """
+    with replacing(path) as beside, open(beside, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, for this user alone; it is `folder` at the end of the block, and removed after an error."""
+    beside = unfinished(folder)
+    try:
+        beside.mkdir(mode=0o700)
+        yield beside
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Files and folders in a folder that processes began, and that none will finish."""
     try:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from factory_lib.owners import Owner, folder_identity, leftovers, remove_leftovers, replacing, unfinished
+from factory_lib.owners import (
+    Owner,
+    building,
+    folder_identity,
+    leftovers,
+    remove_leftovers,
+    replacing,
+    unfinished,
+    write_whole,
+)
 
 CHILD = """
 import sys
@@ -89,6 +98,38 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(longest) as beside:
         beside.write_text("as long as a name may be")
     assert longest.exists()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_bytes_are_written_whole(tmp_path: Path, durable: bool) -> None:
+    target = tmp_path / "state"
+    target.write_bytes(b"before")
+    write_whole(target, b"after", durable=durable)
+    assert target.read_bytes() == b"after"
+    with pytest.raises(TypeError):
+        write_whole(target, "no bytes", durable=durable)  # type: ignore[arg-type]
+    assert target.read_bytes() == b"after"
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_folder_is_built_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "built"
+
+    def fail() -> None:
+        with building(target) as beside:
+            (beside / "half").touch()
+            assert not target.exists()
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert os.listdir(tmp_path) == []
+    with building(target) as beside:
+        (beside / "file").write_text("all of it")
+        assert not target.exists()
+    assert os.listdir(tmp_path) == ["built"]
+    assert (target / "file").read_text() == "all of it"
+    assert target.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_copy_of_a_folder_is_another_folder(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory_assets.training.files import write_whole
 from factory_lib.errors import TrainingError
 from factory_lib.home import private_folder
+from factory_lib.owners import write_whole
 
 if TYPE_CHECKING:
     from factory_lib.loading.dataset import BatchDataset
@@ -153,7 +153,7 @@ class Assignment:
 def write_assignment(folder: Path, assignment: Assignment) -> None:
     """Write what is to be done; what a training left in the folder stays."""
     private_folder(folder)
-    write_whole(folder / "assignment.json", json.dumps(asdict(assignment), indent=1).encode())
+    write_whole(folder / "assignment.json", json.dumps(asdict(assignment), indent=1).encode(), durable=True)
 
 
 def read_assignment(folder: Path) -> Assignment:

@@ -23,10 +23,10 @@ from factory_assets.training.contrastive import (
     new_model,
     new_optimizer,
 )
-from factory_assets.training.files import write_whole
 from factory_assets.training.ranks import Rank, distributed, summed, whole_batch
 from factory_assets.training.reporter import CHECKPOINT, PROGRESS, RESUMED, Tell
 from factory_lib.loading.meter import statistics
+from factory_lib.owners import write_whole
 from factory_lib.signals.tinyclip import TinyClip
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     """Replace the checkpoint at a path; a crash leaves the one before."""
     data = io.BytesIO()
     torch.save(vars(checkpoint), data)
-    write_whole(path, data.getvalue())
+    write_whole(path, data.getvalue(), durable=True)
 
 
 def load_checkpoint(path: Path, recipe: str) -> TrainingCheckpoint | None:

@@ -20,13 +20,13 @@ import torch.distributed as dist
 
 from factory_assets.training.assignment import TEST, Assignment, TrainingPart, read_assignment
 from factory_assets.training.evaluate import Metrics, evaluate
-from factory_assets.training.files import write_whole
 from factory_assets.training.fitting import Fitted, fit_part
 from factory_assets.training.pairs import CaptionedPictures, read_pairs
 from factory_assets.training.ranks import Rank, process_group
 from factory_assets.training.reporter import SCORED, Tell, reporter
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.lifeline import end_with
+from factory_lib.owners import write_whole
 from factory_lib.redaction import redact
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
 
@@ -85,7 +85,7 @@ def _finish(
         **metrics.numbers(),
     }
     weights = weights_bytes(fitted.model, {name: str(value) for name, value in header.items()})
-    write_whole(folder / f"{part.name}.safetensors", weights)
+    write_whole(folder / f"{part.name}.safetensors", weights, durable=True)
     measured = {
         "metrics": asdict(metrics),
         "samples": part.samples,
@@ -97,7 +97,7 @@ def _finish(
         "speed": fitted.speed,
         "losses": fitted.losses,
     }
-    write_whole(folder / f"{part.name}.json", json.dumps(measured, indent=1).encode())
+    write_whole(folder / f"{part.name}.json", json.dumps(measured, indent=1).encode(), durable=True)
     tell({"kind": SCORED, "part": part.name, "step": fitted.steps, **metrics.numbers()})
 
 
@@ -107,7 +107,8 @@ def _score_previous(folder: Path, path: str, exam: _Exam, tell: Tell) -> None:
         metrics = exam.score(load_weights(path))
     except (OSError, SignalError):
         return
-    write_whole(folder / f"{PREVIOUS}.json", json.dumps({"path": path, "metrics": asdict(metrics)}).encode())
+    said = json.dumps({"path": path, "metrics": asdict(metrics)})
+    write_whole(folder / f"{PREVIOUS}.json", said.encode(), durable=True)
     tell({"kind": SCORED, "part": PREVIOUS, **metrics.numbers()})
 
 

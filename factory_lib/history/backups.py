@@ -20,7 +20,7 @@ from typing import Any
 from factory_lib.errors import FactoryError
 from factory_lib.history.tampering import Finding
 from factory_lib.history.verifying import verify
-from factory_lib.owners import remove_leftovers, unfinished
+from factory_lib.owners import building, remove_leftovers
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.durable import sync_disk
@@ -88,10 +88,8 @@ def backup(warehouse: Warehouse, target: Path, *, check: bool = True) -> Backup:
             made[-1].fingerprints()
     at = dt.datetime.now(dt.UTC)
     folder = target / at.strftime("%Y-%m-%dT%H-%M-%S-%f")
-    beside = unfinished(folder)
     earlier = _newest(target)
-    try:
-        beside.mkdir(mode=0o700)
+    with building(folder) as beside:
         # What Dagster says was made must be there: its events are taken first.
         _copy_home(home, beside / "home")
         placing = Placing(earlier / "data" if earlier else None, beside / "data")
@@ -99,11 +97,7 @@ def backup(warehouse: Warehouse, target: Path, *, check: bool = True) -> Backup:
         manifest = {"at": at.isoformat(), "versions": listing.versions, "unpublished": listing.unpublished}
         (beside / MANIFEST).write_text(json.dumps(manifest))
         sync_disk(beside)
-        beside.rename(folder)
-        sync_disk(target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    sync_disk(target)
     findings = _opened_and_verified(folder) if check else []
     return Backup(folder, at.isoformat(), len(listing.versions), placing.copied_bytes, findings)
 
@@ -129,18 +123,13 @@ def restore(source: Path, home: Path) -> Backup:
             "Set FACTORY_HOME to another folder, or move this one away.",
         )
     home.parent.mkdir(parents=True, exist_ok=True)
-    beside = unfinished(home)
     placing = Placing()
-    try:
-        shutil.copytree(found / "home", beside, symlinks=True)
+    with building(home) as beside:
+        shutil.copytree(found / "home", beside, symlinks=True, dirs_exist_ok=True)
         beside.chmod(0o700)
         _place_data(found / "data", beside / "data", placing)
         sync_disk(beside)
-        beside.rename(home)
-        sync_disk(home.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    sync_disk(home.parent)
     manifest = _manifest(found)
     findings = _verified(home, manifest)
     return Backup(found, manifest["at"], len(manifest["versions"]), placing.copied_bytes, findings)

@@ -27,7 +27,7 @@ from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.loading.convert import is_list, to_arrow, to_numpy
 from factory_lib.loading.order import Rows
-from factory_lib.owners import unfinished
+from factory_lib.owners import building
 from factory_lib.storage.store import FileInfo, store
 
 MISSING = np.uint32(0xFFFFFFFF)  # file number of a member that a sample does not have
@@ -163,13 +163,8 @@ def build_index(
     with (folder / f"{name}.lock").open("w") as lock, exclusive(lock):
         if not (path / "index.json").exists():
             _sweep(folder)
-            building = unfinished(path)
-            building.mkdir()
-            try:
-                _write(building, source(), identity, tuple(members), tuple(columns), etags or {})
-                building.rename(path)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+            with building(path) as beside:
+                _write(beside, source(), identity, tuple(members), tuple(columns), etags or {})
     os.utime(path)
     return open_index(path)
 

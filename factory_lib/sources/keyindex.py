@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ import pyarrow.compute as pc
 from factory_lib.errors import SourceError
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
-from factory_lib.owners import unfinished
+from factory_lib.owners import building
 from factory_lib.sources.coerce import one_batch
 from factory_lib.sources.keyhash import hash_strings, key_texts
 from factory_lib.sources.picture_names import normal
@@ -321,27 +320,22 @@ def _build(folder: Path, tables: KeyedTables) -> None:
 
     A table that cannot be read gives the rows before its damage; that is kept beside the index (see `KeyIndex.tell`).
     """
-    building = unfinished(folder)
-    building.mkdir(mode=0o700)
     report = ShardReport("")
-    try:
+    with building(folder) as beside:
         hashes: list[npt.NDArray[np.uint64]] = []
         places: list[npt.NDArray[np.uint64]] = []
         for number, pair in enumerate(tables.pairs):
-            found = _write_attributes(building / f"{number:05d}.arrow", pair.fresh(), tables, report)
+            found = _write_attributes(beside / f"{number:05d}.arrow", pair.fresh(), tables, report)
             hashes.append(found)
             places.append(np.arange(len(found), dtype=np.uint64) + (np.uint64(number) << np.uint64(32)))
             _refuse_many(sum(map(len, hashes)))
         every = np.concatenate(hashes)
         order = np.argsort(every, kind="stable")
         repeated = int((np.diff(every[order]) == 0).sum())
-        np.save(building / "hashes.npy", every[order])
-        np.save(building / "places.npy", np.concatenate(places)[order])
+        np.save(beside / "hashes.npy", every[order])
+        np.save(beside / "places.npy", np.concatenate(places)[order])
         told = {"counts": report.counts, "problems": report.problems, "repeated": repeated}
-        (building / _REPORT).write_text(json.dumps(told))
-        os.rename(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        (beside / _REPORT).write_text(json.dumps(told))
     remove_older(folder)
 
 

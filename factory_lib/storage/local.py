@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from factory_lib.owners import replacing, unfinished
+from factory_lib.owners import unfinished, write_whole
 from factory_lib.storage.files import ChangedError, FileInfo, is_state
 
 
@@ -76,8 +76,7 @@ class LocalFiles:
     def write(self, uri: str, data: bytes) -> None:
         """Write to a temporary name in the same folder, then rename."""
         os.makedirs(os.path.dirname(uri), exist_ok=True)
-        with replacing(Path(uri)) as beside:
-            beside.write_bytes(data)
+        write_whole(Path(uri), data)
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write to a temporary name, then link: that fails where the name is taken."""

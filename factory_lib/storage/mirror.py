@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from factory_lib.owners import replacing
+from factory_lib.owners import write_whole
 from factory_lib.storage.files import FileInfo
 
 PAGE = 4096
@@ -63,7 +63,7 @@ class Mirror:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder / "about.json"
         if not about.exists():
-            _write_whole(about, json.dumps({"uri": file.uri, "size": file.size, "etag": file.etag}).encode())
+            write_whole(about, json.dumps({"uri": file.uri, "size": file.size, "etag": file.etag}).encode())
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._data = os.open(folder / "data", flags, 0o600)
         weakref.finalize(self, os.close, self._data)  # when the last thread that uses it lets go
@@ -209,11 +209,6 @@ def _scratch() -> _Scratch:
         _kept.scratch = _Scratch(SCRATCH_PAGES)
     found: _Scratch = _kept.scratch
     return found
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    with replacing(path) as beside:
-        beside.write_bytes(data)
 
 
 def _libc() -> Any:
