@@ -1,7 +1,7 @@
 """What a query depends on: the rows that it begins with, and everything that it looks up besides.
 
-Looked up are the other side of a semi or anti join, of `isin` and of scalar subqueries, Arrow tables in memory, and
-tables that SQL text names. What is looked up counts like what is read: it stands in provenance, it is kept from being
+Looked up are the other side of a semi or anti join and of `isin`, Arrow tables in memory, and tables that SQL text
+names. What is looked up counts like what is read: it stands in provenance, it is kept from being
 collected, and a dataset is behind when it changed.
 """
 

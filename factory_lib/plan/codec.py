@@ -29,7 +29,6 @@ from factory_lib.plan.operators import (
     Length,
     Literal,
     Ordering,
-    Scalar,
     Window,
 )
 from factory_lib.plan.operators import Field as TupleField
@@ -41,7 +40,7 @@ Data = dict[str, Any]
 _EXPRESSIONS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Call, Cast, Column, CosineDistance, TupleField, Infix, InQuery, Item, Length, Literal, Ordering, Scalar,
+        Call, Cast, Column, CosineDistance, TupleField, Infix, InQuery, Item, Length, Literal, Ordering,
         SqlText, Window,
     )
 }  # fmt: skip

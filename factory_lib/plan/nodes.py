@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from factory_lib.plan.operators import Expr, InQuery, Ordering, Scalar
+from factory_lib.plan.operators import Expr, InQuery, Ordering
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -357,7 +357,7 @@ def _plans_in(value: Any) -> Iterator[Plan]:
         yield value
     elif isinstance(value, Expr):
         for e in value.walk():
-            if isinstance(e, InQuery | Scalar):
+            if isinstance(e, InQuery):
                 yield e.plan
     elif isinstance(value, Ordering):
         yield from _plans_in(value.expr)
@@ -387,8 +387,6 @@ def _mapped(value: Any, change: Callable[[Plan], Plan]) -> Any:
 # No closure that names itself: it would keep plans, and with them their staging tables, until garbage is collected.
 def _looking_up(change: Callable[[Plan], Plan], e: Expr) -> Expr | None:
     """An expression over another query that it looks up; None where it looks up none, or the same."""
-    if not isinstance(e, InQuery | Scalar) or (plan := change(e.plan)) is e.plan:
+    if not isinstance(e, InQuery) or (plan := change(e.plan)) is e.plan:
         return None
-    if isinstance(e, InQuery):
-        return replace(e, base=e.base.replace(partial(_looking_up, change)), plan=plan)
-    return replace(e, plan=plan)
+    return replace(e, base=e.base.replace(partial(_looking_up, change)), plan=plan)

@@ -385,16 +385,6 @@ class InQuery(Expr):
         return f"({self.base.render(scope)} {'NOT IN' if self.negated else 'IN'} ({scope.subquery(self.plan)}))"
 
 
-@dataclass(frozen=True, eq=False)
-class Scalar(Expr):
-    """The single value of a query with one row and one column."""
-
-    plan: Any
-
-    def render(self, scope: Scope) -> str:
-        return f"({scope.subquery(self.plan)})"
-
-
 def lift(value: Any) -> Expr:
     """A Python value as an expression; expressions pass through."""
     if isinstance(value, Expr):

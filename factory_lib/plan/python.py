@@ -23,7 +23,6 @@ from factory_lib.plan.operators import (
     Length,
     Literal,
     Ordering,
-    Scalar,
     Window,
 )
 from factory_lib.plan.select import Select, said_order
@@ -216,8 +215,6 @@ class Printer:
                 return f"sql_text({text!r})"
             case InQuery(base, plan, negated):
                 return f"{'~' if negated else ''}{self._expression(base)}.isin({self._lookup(plan)})"
-            case Scalar(plan):
-                return f"<value of {self._lookup(plan)}>"
         raise AssertionError(f"{type(e).__name__} has no Python text")
 
 
