@@ -173,7 +173,7 @@ class Expr:
 
     def isin(self, values: Iterable[Any] | Any) -> Expr:
         """Whether the value is one of `values`: a list, or a query with one column."""
-        if isinstance(values, Expr):
+        if isinstance(values, Expr | str | bytes):
             raise QueryError("isin() takes a list of values or a query.", "For an array column: fn.has(array, value).")
         if (plan := getattr(values, "plan", None)) is not None:
             chosen: Expr = InQuery(self, plan)

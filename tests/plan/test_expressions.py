@@ -77,6 +77,8 @@ def test_python_has_no_say_in_truth() -> None:
         bool(C.a > 1)
     with pytest.raises(QueryError, match="a list of values or a query"):
         C.a.isin(C.b)
+    with pytest.raises(QueryError, match="a list of values or a query"):
+        C.a.isin("text")
     with pytest.raises(QueryError, match="cannot be iterated"):
         list(C.a)
     with pytest.raises(QueryError, match=r"fn\.lower"):
