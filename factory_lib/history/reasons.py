@@ -9,7 +9,7 @@ from factory_lib.fingerprints.components import other_way
 from factory_lib.history.comparing import Difference, compare, differing_shards
 from factory_lib.history.origins import KnownVersion, Origin, known_versions, origins
 from factory_lib.plan.codec import UnknownRecipe
-from factory_lib.plan.difference import changes
+from factory_lib.plan.difference import Change, changes
 from factory_lib.plan.identity import identity
 from factory_lib.plan.recorded import recorded
 from factory_lib.warehouse import provenance
@@ -108,7 +108,7 @@ def _direct(before: Version, after: Version, shards: Sequence[str], made: _Maker
     if path := _path(before.warehouse, before.uuid, made[1].values()):
         return [Reason("query", f"{o.name} was made by", len(shards), after=_python(o)) for o in path]
     counted: dict[Reason, int] = {}
-    queries = _Queries(before.warehouse)
+    queries = _Queries(before.warehouse, [*made[0].values(), *made[1].values()])
     for shard in shards:
         for reason in _pair(made[0].get(shard), made[1].get(shard), queries):
             counted[reason] = counted.get(reason, 0) + 1
@@ -143,33 +143,38 @@ def _path(warehouse: Warehouse, start: str, made: Iterable[Origin]) -> list[Orig
 
 
 class _Queries:
-    """Compares the queries of versions, each pair once."""
+    """Compares the queries that made versions: all are read at once, and each two compared once."""
 
-    def __init__(self, warehouse: Warehouse) -> None:
-        self.warehouse = warehouse
-        self._known: dict[tuple[str, str], list[Reason]] = {}
+    def __init__(self, warehouse: Warehouse, makers: Iterable[Origin]) -> None:
+        self._recipes = provenance.read_recipes(warehouse, {maker.uuid for maker in makers})
+        self._identities = {uuid: identity(recipe) for uuid, recipe in self._recipes.items() if "nodes" in recipe}
+        self._known: dict[tuple[str, str], list[Change] | None] = {}
 
     def reasons(self, old: Origin, new: Origin) -> list[Reason]:
         """In what the queries that made two versions differ."""
-        pair = old.uuid, new.uuid
-        if pair not in self._known:
-            self._known[pair] = list(self._compared(old, new))
-        return self._known[pair]
-
-    def _compared(self, old: Origin, new: Origin) -> Iterator[Reason]:
-        recipes = provenance.read_recipes(self.warehouse, [old.uuid, new.uuid])
-        try:
-            first, second = (recorded(recipes[uuid]) for uuid in (old.uuid, new.uuid))
-        except (KeyError, UnknownRecipe):
-            yield Reason("query", "the queries were not recorded such that they can be compared", 0)
-            return
-        if identity(recipes[old.uuid]) == identity(recipes[new.uuid]):
-            return
-        found = changes(first, second)
-        signals = [change for change in found if change.text.startswith("signal ")]
-        yield from (Reason("query", one.text, 0, one.before, one.after) for one in found if one not in signals)
+        pair = self._identities.get(old.uuid), self._identities.get(new.uuid)
+        if pair[0] is None or pair[1] is None:
+            return [Reason("query", "the queries were not recorded such that they can be compared", 0)]
+        if pair[0] == pair[1]:
+            return []
+        key = pair[0], pair[1]
+        if key not in self._known:
+            self._known[key] = self._changes(old.uuid, new.uuid)
+        found = self._known[key]
+        if found is None:
+            return [Reason("query", "a query holds what this release does not know", 0)]
+        # Signals are told of by what they were computed by.
+        told = [change for change in found if not change.text.startswith("signal ")]
         if not found and not any(_signals(old, new)):
-            yield Reason("query", "the query differs in how its verbs follow each other", 0, _python(old), _python(new))
+            text = "the query differs in how its verbs follow each other"
+            return [Reason("query", text, 0, _python(old), _python(new))]
+        return [Reason("query", one.text, 0, one.before, one.after) for one in told]
+
+    def _changes(self, before: str, after: str) -> list[Change] | None:
+        try:
+            return changes(recorded(self._recipes[before]), recorded(self._recipes[after]))
+        except UnknownRecipe:
+            return None
 
 
 def _pair(old: Origin | None, new: Origin | None, queries: _Queries) -> Iterator[Reason]:
