@@ -128,6 +128,22 @@ def test_no_modules_and_no_rooms_import_each_other_in_a_circle() -> None:
     assert circle({"a": ["b"], "b": ["c"], "c": ["b"]}) != []
 
 
+def test_some_rooms_stand_by_themselves() -> None:
+    """Fingerprints know nothing of ours, plans next to nothing, and only its own process has the engine."""
+    imports = graph()
+    below = {one for name, found in imports.items() if room_of(name) == "factory_lib.fingerprints" for one in found}
+    assert {room_of(one) for one in below} <= {"factory_lib.fingerprints"}
+    of_plans = {one for name, found in imports.items() if room_of(name) == "factory_lib.plan" for one in found}
+    assert {room_of(one) for one in of_plans} <= {
+        "factory_lib.plan",
+        "factory_lib.errors",
+        "factory_lib.names",
+        "factory_lib.redaction",
+    }
+    users = {name for name, found in imports.items() if any(room_of(one) == "factory_lib.engine" for one in found)}
+    assert {room_of(name) for name in users} <= {"factory_lib.engine"}
+
+
 def test_a_class_name_stands_once() -> None:
     places: dict[str, list[str]] = {}
     for name, path in modules().items():
