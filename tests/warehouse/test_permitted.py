@@ -11,6 +11,7 @@ import pytest
 from factory_lib import C, DatasetQuery, sql_text
 from factory_lib.errors import ColumnNotFound, EngineError, FactoryError, QueryError
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.functions import permitted_functions
 from factory_lib.warehouse.user_sql import read
 
@@ -203,6 +204,7 @@ def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         warehouse().execute("CREATE TABLE guarded.outside (a String) ENGINE = File(LineAsString)")
         warehouse().execute("CREATE VIEW guarded.eye AS SELECT file('engine.json') AS a")
         yield
+        stop_engine(home)
 
 
 @pytest.mark.parametrize("sql", ALLOWED)
