@@ -26,8 +26,12 @@ SETUP_SHARE = 10
 """A `setup()` may take so many times as long as a call: it may have to download a model."""
 
 _CALL = struct.Struct("=qqqqdd")
-_TAKEN = struct.Struct("=q")
-SLOT_BYTES = _CALL.size + _TAKEN.size
+_NUMBER = struct.Struct("=q")
+_BODY = _NUMBER.size
+_TAIL = _BODY + _CALL.size
+_TAKEN = _TAIL + _NUMBER.size
+SLOT_BYTES = _TAKEN + _NUMBER.size
+"""A call stands between two numbers, which are the same when it is whole; behind it the task that was taken."""
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 10.0
@@ -72,30 +76,41 @@ class ProgressSlot:
 
     def __init__(self, buffer: Any = None) -> None:
         self._buffer = bytearray(SLOT_BYTES) if buffer is None else buffer
+        self._writes = 0
         self.task = 0
 
     def begin(self, signal: int, first: int, last: int, limit: float) -> None:
         """A call begins, and with it the time that it may take."""
-        _CALL.pack_into(self._buffer, 0, self.task, signal, first, last, limit, time.monotonic() + limit)
+        self._write(self.task, signal, first, last, limit, time.monotonic() + limit)
 
     def end(self) -> None:
         """No call is under way."""
-        _CALL.pack_into(self._buffer, 0, 0, 0, 0, 0, math.inf, math.inf)
+        self._write(0, 0, 0, 0, math.inf, math.inf)
 
     def take(self, task: int) -> None:
         """A task was received: from now on the process may be reading what its rows point at."""
-        _TAKEN.pack_into(self._buffer, _CALL.size, task)
+        _NUMBER.pack_into(self._buffer, _TAKEN, task)
 
     @property
     def call(self) -> CallInProgress | None:
-        """The call that is under way."""
-        found = CallInProgress(*_CALL.unpack_from(self._buffer, 0))
-        return found if found.task else None
+        """The call that is under way; None also while it is being written."""
+        # Read in the other order than written: what changes meanwhile changes the head first.
+        tail = _NUMBER.unpack_from(self._buffer, _TAIL)
+        found = CallInProgress(*_CALL.unpack_from(self._buffer, _BODY))
+        head = _NUMBER.unpack_from(self._buffer, 0)
+        return found if found.task and head == tail else None
 
     @property
     def taken(self) -> int:
         """The task that was received last."""
-        return int(_TAKEN.unpack_from(self._buffer, _CALL.size)[0])
+        return int(_NUMBER.unpack_from(self._buffer, _TAKEN)[0])
+
+    def _write(self, *call: float) -> None:
+        self._writes += 1
+        _NUMBER.pack_into(self._buffer, 0, self._writes)
+        # `pack_into` would empty the place first, and a call without a deadline looks overdue.
+        self._buffer[_BODY:_TAIL] = _CALL.pack(*call)
+        _NUMBER.pack_into(self._buffer, _TAIL, self._writes)
 
 
 def timeout_text(name: str, limit: float) -> str:
