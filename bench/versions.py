@@ -67,7 +67,7 @@ def derivations(folder: Path, rows: int) -> None:
         ),
         ("float column, Arrow values", lambda: base.add_columns(values, on=("shard", "position")).save("given"), ""),
         (
-            "append one shard (merge)",
+            "append one shard",
             lambda: DatasetQuery.from_arrow(late, shard="shard").save("base", mode="overwrite_shards"),
             "",
         ),
@@ -188,7 +188,7 @@ def make_base(rows: int) -> None:
     )
     wh.execute(f"INSERT INTO seed._rows SELECT {columns} FROM numbers({per_shard * SHARDS})")
     from factory_lib.plan.nodes import Table
-    from factory_lib.warehouse.stage import table_columns
+    from factory_lib.warehouse.staging import table_columns
 
     types, _ = table_columns(wh, "seed", "_rows")
     DatasetQuery.of(Table("seed._rows", columns=types)).save("base")
@@ -200,7 +200,7 @@ def search(rows: int) -> None:
     from factory_lib import C, DatasetQuery, cosine_distance
     from factory_lib.plan.nodes import Table
     from factory_lib.warehouse.client import warehouse
-    from factory_lib.warehouse.stage import create_stage, table_columns
+    from factory_lib.warehouse.staging import create_stage, table_columns
 
     wh = warehouse()
     rng = np.random.default_rng(0)

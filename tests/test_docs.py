@@ -222,8 +222,9 @@ def test_modules_files_and_links_exist(page: str) -> None:
 
 @cache
 def _folders() -> set[str]:
-    places = (ROOT, ROOT / "factory_lib")
-    return {path.name for place in places for path in place.iterdir() if path.is_dir()}
+    """Folders that hold something: what a room leaves behind when it moves is only what was compiled of it."""
+    places = [path for place in (ROOT, ROOT / "factory_lib") for path in place.iterdir() if path.is_dir()]
+    return {path.name for path in places if any(inner.name != "__pycache__" for inner in path.iterdir())}
 
 
 def _resolved(name: str) -> bool:

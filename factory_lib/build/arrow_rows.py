@@ -14,7 +14,7 @@ from factory_lib.plan.storing import SINGLE_SHARD, SYSTEM
 from factory_lib.warehouse.arrow_types import clickhouse_type
 from factory_lib.warehouse.byte_lists import without_bytes
 from factory_lib.warehouse.null_elements import marked
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 
 def arrow_rows(data: Any, shard: str | None) -> Arrow:
@@ -36,7 +36,7 @@ def arrow_rows(data: Any, shard: str | None) -> Arrow:
     return Arrow(reader, shard, columns={**reserved, "key": SYSTEM["key"], **values, **{"key": SYSTEM["key"]}})
 
 
-def write_arrow(node: Arrow, ledger: Ledger) -> Stage:
+def write_arrow(node: Arrow, ledger: Ledger) -> StagingTable:
     """Write rows in memory into a staging table."""
     assert node.reader is not None
     stage = stage_of_rows(node.columns, (_with_shard(batch, node.shard) for batch in node.reader), node.label)

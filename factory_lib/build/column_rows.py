@@ -17,7 +17,7 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import fill_columns
 from factory_lib.warehouse.incoming_values import MatchedValues, RunsOfValues
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 
 def column_rows(query: Select, types: Mapping[str, str], data: Any, on: Sequence[str]) -> Columns:
@@ -45,7 +45,7 @@ def column_rows(query: Select, types: Mapping[str, str], data: Any, on: Sequence
     return Columns(query, reader, tuple(on), new, columns=columns, unit=unit)
 
 
-def write_columns(node: Columns, rows: Select, ledger: Ledger) -> Stage:
+def write_columns(node: Columns, rows: Select, ledger: Ledger) -> StagingTable:
     """Write the rows of a query with the new columns into a staging table.
 
     Args:
@@ -59,7 +59,7 @@ def write_columns(node: Columns, rows: Select, ledger: Ledger) -> Stage:
     return stage
 
 
-def _fill(stage: Stage, node: Columns) -> None:
+def _fill(stage: StagingTable, node: Columns) -> None:
     values = _values(stage.warehouse, node)
     try:
         values.write(node.reader)

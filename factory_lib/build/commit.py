@@ -26,7 +26,7 @@ from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.seals import counted, unseal
-from factory_lib.warehouse.stage import Stage, clone, create_stage
+from factory_lib.warehouse.staging import StagingTable, clone, create_stage
 from factory_lib.warehouse.versions import LostRaceError, Version, latest, publish
 
 MAX_RACES = 1000
@@ -47,7 +47,7 @@ class Draft:
     """
 
     request: SaveRequest
-    rows: Stage
+    rows: StagingTable
     made: Sequence[ShardRecord]
     cached: Sequence[Held]
     provenance: Provenance
@@ -99,7 +99,7 @@ class _Assembled:
         recast: those that got other columns: the new version makes them, too. None where the columns are the same.
     """
 
-    stage: Stage
+    stage: StagingTable
     shards: Sequence[ShardRecord]
     carried: Version | None = None
     recast: Sequence[str] | None = field(default=None)
@@ -166,7 +166,7 @@ def _publish(warehouse: Warehouse, draft: Draft, built: _Assembled, number: int)
     return publish(built.stage, number, signals=bool(draft.cached or built.recast), check=check)
 
 
-def _check_recorded(wh: Warehouse, built: Stage, done: Provenance, rows_of_shards: int, held: int) -> None:
+def _check_recorded(wh: Warehouse, built: StagingTable, done: Provenance, rows_of_shards: int, held: int) -> None:
     """Make sure that what is about to be published is in the warehouse: rows, and what is recorded of them.
 
     Raises:
@@ -185,7 +185,7 @@ def _check_recorded(wh: Warehouse, built: Stage, done: Provenance, rows_of_shard
         )
 
 
-def _joined(wh: Warehouse, draft: Draft, carried: Version | None) -> tuple[Stage, bool]:
+def _joined(wh: Warehouse, draft: Draft, carried: Version | None) -> tuple[StagingTable, bool]:
     """A new table with the rows, and with the carried shards of the latest version.
 
     Returns:
@@ -211,7 +211,9 @@ def _joined(wh: Warehouse, draft: Draft, carried: Version | None) -> tuple[Stage
     return built, False
 
 
-def _evolved(wh: Warehouse, request: SaveRequest, rows: Stage, carried: Version, keep: Sequence[str]) -> Stage:
+def _evolved(
+    wh: Warehouse, request: SaveRequest, rows: StagingTable, carried: Version, keep: Sequence[str]
+) -> StagingTable:
     """A table for rows and carried shards whose columns differ: what one side lacks is NULL there."""
     own, old = rows.source(), carried.source
     if not request.schema_evolution:

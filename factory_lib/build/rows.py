@@ -16,7 +16,7 @@ from factory_lib.warehouse.arrow_types import POINTER_TYPE
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.incoming_values import check_written
-from factory_lib.warehouse.stage import Stage, create_stage
+from factory_lib.warehouse.staging import StagingTable, create_stage
 
 INSERT_ROWS = 1 << 12
 """Rows of an insert, at least; it ends where a shard ends."""
@@ -25,7 +25,7 @@ MAX_INSERT_ROWS = 1 << 18
 MAX_INSERT_BYTES = 128 << 20
 
 
-def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch], what: str) -> Stage:
+def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch], what: str) -> StagingTable:
     """A staging table of rows; where they cannot all be written, none is left.
 
     Args:
@@ -40,7 +40,7 @@ def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch],
     return stage
 
 
-def _write(stage: Stage, batches: Iterable[pa.RecordBatch], what: str) -> None:
+def _write(stage: StagingTable, batches: Iterable[pa.RecordBatch], what: str) -> None:
     counters: dict[str, int] = {}
     rows = inserts = 0
     # One insert runs while the rows of the next one are read.
@@ -113,7 +113,7 @@ def _sample_id_expression(columns: Mapping[str, str]) -> str:
     return f"xxHash64(concat({place}, '\\n', key))"
 
 
-def tell_apart(stage: Stage) -> None:
+def tell_apart(stage: StagingTable) -> None:
     """Give rows of one shard that have the same id ids of their own: the first keeps it, the n-th is hashed with n."""
     shards = stage.warehouse.rows(
         f"SELECT DISTINCT toString(shard) AS shard FROM (SELECT shard, sample_id FROM {stage.name}"

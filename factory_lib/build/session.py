@@ -33,9 +33,9 @@ from factory_lib.plan.nodes import (
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import literal
 from factory_lib.warehouse.lifetimes import drop_with
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
-_staged: WeakKeyDictionary[Plan, tuple[Stage, Ledger]] = WeakKeyDictionary()
+_staged: WeakKeyDictionary[Plan, tuple[StagingTable, Ledger]] = WeakKeyDictionary()
 """Node -> its rows as a table, and what happened while they were written."""
 
 
@@ -50,7 +50,7 @@ def settled(query: Select, ledger: Ledger) -> Select:
     return _select(transform(query, tables.get))
 
 
-def staged(node: Plan, ledger: Ledger) -> Stage:
+def staged(node: Plan, ledger: Ledger) -> StagingTable:
     """The rows of a node as a table, written at the first call; the table goes when the node goes."""
     if node not in _staged:
         own = Ledger(fresh=ledger.fresh)
@@ -86,7 +86,7 @@ def typed(query: Select) -> Select:
     return _select(transform(query, change))
 
 
-def _written(node: Plan, ledger: Ledger) -> Stage:
+def _written(node: Plan, ledger: Ledger) -> StagingTable:
     match node:
         case Arrow():
             return write_arrow(node, ledger)
@@ -101,7 +101,7 @@ def _written(node: Plan, ledger: Ledger) -> Stage:
     raise AssertionError(f"{node.label} is written nowhere")
 
 
-def _write_derived(node: Derived, rows: Select, ledger: Ledger) -> Stage:
+def _write_derived(node: Derived, rows: Select, ledger: Ledger) -> StagingTable:
     table: pa.Table = node.function.rows(rows, **node.options)
     stage = stage_of_rows(node.columns, table.to_batches(), node.label)
     ledger.bytes += stage.bytes()

@@ -32,7 +32,7 @@ from factory_lib.progress import done, track
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import waves
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def signal_rows(
     return Signals(query, tuple(signals), on_error, columns=columns, unit=frozenset(unit))
 
 
-def write_signals(node: Signals, rows: Select, ledger: Ledger) -> Stage:
+def write_signals(node: Signals, rows: Select, ledger: Ledger) -> StagingTable:
     """Write the rows of a query with the values of signals into a staging table.
 
     Args:
@@ -84,7 +84,7 @@ def write_signals(node: Signals, rows: Select, ledger: Ledger) -> Stage:
 class _Filling:
     """Has a staging table get the values of signals."""
 
-    def __init__(self, node: Signals, stage: Stage) -> None:
+    def __init__(self, node: Signals, stage: StagingTable) -> None:
         self.signals: tuple[Signal, ...] = node.signals
         self.on_error = cast('Literal["null", "raise"]', node.on_error)
         self.stage = stage

@@ -15,7 +15,7 @@ from factory_lib.plan.storing import SYSTEM
 from factory_lib.redaction import redact, without_credentials
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import clickhouse_type
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 
 def storage_rows(source: Any, shards: Sequence[str] | None) -> Storage:
@@ -38,7 +38,7 @@ def storage_rows(source: Any, shards: Sequence[str] | None) -> Storage:
     return Storage(source, read, shards is None, without_credentials(source.uri), columns=columns)
 
 
-def write_storage(node: Storage, ledger: Ledger) -> Stage:
+def write_storage(node: Storage, ledger: Ledger) -> StagingTable:
     """Read shards into a staging table."""
     from factory_lib.sources import ShardReport, read_shards
 

@@ -34,7 +34,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.derive import conform, derive
 from factory_lib.warehouse.provenance import ShardRecord
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 from factory_lib.warehouse.versions import Version, content_fingerprints
 
 _COMMENT = re.compile(r"/\*.*?\*/")
@@ -114,7 +114,7 @@ def reproduce(version: Version, say: Callable[[str], None] = lambda _: None) -> 
 class _Rebuilt(Version):
     """Rows that were made again, as something that can be compared with a version."""
 
-    stage: Stage
+    stage: StagingTable
     sources: Mapping[str, str]
 
     @property
@@ -202,7 +202,7 @@ class _Work:
             if query is again.query and changed:
                 raise NotReproducible("; ".join(list(changed.values())[:3]))
         ledger = Ledger(fresh=True)
-        stage: Stage | None = None
+        stage: StagingTable | None = None
         try:
             stage, _, _ = derive(self.warehouse, STAGING, settled(query, ledger))
             sources = {**_sources(self.warehouse, recipe), **ledger.shard_sources}

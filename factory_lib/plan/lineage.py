@@ -7,11 +7,11 @@ from factory_lib.plan.nodes import Join, Plan, Signals, Table, Union
 from factory_lib.plan.operators import Column, Expr
 from factory_lib.plan.select import Select
 
-Place = tuple[str, str]
+ColumnPlace = tuple[str, str]
 """A version's name and a column of it."""
 
 
-def column_lineage(query: Select) -> dict[str, set[Place]]:
+def column_lineage(query: Select) -> dict[str, set[ColumnPlace]]:
     """The columns of versions that each column of a query is computed from.
 
     Returns:
@@ -20,7 +20,7 @@ def column_lineage(query: Select) -> dict[str, set[Place]]:
     return {name: _of_column(name, query) for name in query.columns}
 
 
-def _of_column(name: str, plan: Plan) -> set[Place]:
+def _of_column(name: str, plan: Plan) -> set[ColumnPlace]:
     match plan:
         case Table():
             return {(plan.name, name)}
@@ -37,7 +37,7 @@ def _of_column(name: str, plan: Plan) -> set[Place]:
     return set()
 
 
-def _of_expression(expr: Expr, source: Plan) -> set[Place]:
+def _of_expression(expr: Expr, source: Plan) -> set[ColumnPlace]:
     names = {e.name for e in expr.walk() if isinstance(e, Column)}
     names |= {name for e in expr.walk() if isinstance(e, SqlText) for name in e.names}
     return {place for name in names for place in _of_column(name, source)}

@@ -8,6 +8,7 @@ shards are read, where columns come from) is a function over these nodes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -24,36 +25,36 @@ ROW_ID = ("shard", "position")
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(ABC):
     """Rows with named columns. Nodes compare by identity; `plan.identity` tells whether two plans ask for the same."""
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Names of the columns."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """What it is, in words, for messages."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def inputs(self) -> tuple[Plan, ...]:
         """What its rows are made of, without what is only looked up."""
-        raise NotImplementedError
 
     @property
     def has_places(self) -> bool:
         """Whether no two rows have the same shard and position."""
         return False
 
+    @abstractmethod
     def type_of(self, column: str) -> str:
         """ClickHouse type of a column, or an empty string where only the engine can tell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_unit(self, column: str) -> bool:
         """Whether a column holds vectors of unit length."""
-        raise NotImplementedError
 
     def children(self) -> Iterator[Plan]:
         """The plans directly below: inputs first, then what its expressions look up."""
@@ -169,9 +170,9 @@ class Over(Rows):
         return (self.input,)
 
     @property
+    @abstractmethod
     def written(self) -> frozenset[str]:
         """Columns that are written here."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from factory_lib.plan.storing import (
 )
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
-from factory_lib.warehouse.stage import Stage, clone, create_stage
+from factory_lib.warehouse.staging import StagingTable, clone, create_stage
 
 _UNKNOWN_IDENTIFIER = 47
 _FAILED_MUTATION = (341,)
@@ -40,7 +40,7 @@ COPY_BELOW = 0.02
 2 %, that is fifty times what a copy reads, and counts most where rows hold vectors."""
 
 
-def derive(warehouse: Warehouse, dataset: str, query: Select) -> tuple[Stage, Derivation, int]:
+def derive(warehouse: Warehouse, dataset: str, query: Select) -> tuple[StagingTable, Derivation, int]:
     """Build the rows of a query as a staging table of a dataset.
 
     Returns:
@@ -76,7 +76,7 @@ def naming_columns(query: Select) -> Iterator[None]:
         raise ColumnNotFound(f"There is no column {unknown[1]!r} in {query.source.label}.", hint) from None
 
 
-def _share(warehouse: Warehouse, dataset: str, query: Select, how: Derivation) -> tuple[Stage, Derivation, int]:
+def _share(warehouse: Warehouse, dataset: str, query: Select, how: Derivation) -> tuple[StagingTable, Derivation, int]:
     """Clone the parent's parts, then mask rows and write columns there."""
     assert isinstance(query.source, Table)
     base = query.source
@@ -87,8 +87,8 @@ def _share(warehouse: Warehouse, dataset: str, query: Select, how: Derivation) -
 
 
 def _changed(
-    warehouse: Warehouse, dataset: str, stage: Stage, query: Select, how: Derivation
-) -> tuple[Stage, Derivation, int]:
+    warehouse: Warehouse, dataset: str, stage: StagingTable, query: Select, how: Derivation
+) -> tuple[StagingTable, Derivation, int]:
     base = query.source
     assert isinstance(base, Table)
     if how.kind != "clone" or not _is_whole(base.name):
@@ -120,7 +120,7 @@ def _is_whole(table: str) -> bool:
     return is_version_name(table) or table.startswith(f"{STAGING}.")
 
 
-def _compacted(warehouse: Warehouse, dataset: str, stage: Stage, kept: int) -> Stage | None:
+def _compacted(warehouse: Warehouse, dataset: str, stage: StagingTable, kept: int) -> StagingTable | None:
     """A copy of the rows that are left when they are few, in place of the masked table."""
     physical = warehouse.scalar(
         "SELECT sum(rows) FROM system.parts WHERE active AND database = {d:String} AND table = {t:String}",
@@ -136,9 +136,11 @@ def _compacted(warehouse: Warehouse, dataset: str, stage: Stage, kept: int) -> S
     return compacted
 
 
-def _attach_union(warehouse: Warehouse, dataset: str, query: Select, source: Union) -> tuple[Stage, Derivation, int]:
+def _attach_union(
+    warehouse: Warehouse, dataset: str, query: Select, source: Union
+) -> tuple[StagingTable, Derivation, int]:
     """Attach the parts of each query of a union; shards that two of them have are copied."""
-    stages: list[Stage] = []
+    stages: list[StagingTable] = []
     added = 0
     seen: set[str] = set()
     overlap = False
@@ -167,7 +169,7 @@ def _attach_union(warehouse: Warehouse, dataset: str, query: Select, source: Uni
             stage.drop()
 
 
-def conform(stage: Stage, columns: Mapping[str, str], unit: frozenset[str] = frozenset()) -> None:
+def conform(stage: StagingTable, columns: Mapping[str, str], unit: frozenset[str] = frozenset()) -> None:
     """Give a staging table exactly these columns: NULL (arrays: empty) in those that it lacks."""
     own = stage.columns()
     stage.add_columns({n: t for n, t in columns.items() if n not in own}, unit - own.keys())
@@ -192,7 +194,7 @@ def describe_columns(warehouse: Warehouse, query: Select) -> dict[str, str]:
     return types
 
 
-def _copy(warehouse: Warehouse, dataset: str, query: Select) -> Stage:
+def _copy(warehouse: Warehouse, dataset: str, query: Select) -> StagingTable:
     """Write the rows of a query into a new table, with the columns that every version has."""
     numbered, single_stream = _numbered(query)
     rendering = Rendering()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from factory_lib.plan.sqltext import literal, quote
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 _WAVE_BYTES = 1 << 30
 # The parser bounds the size of a statement.
@@ -34,7 +34,7 @@ class ShardValues:
 
 
 def fill_columns(
-    stage: Stage, rows: Callable[[str], str], names: Mapping[str, str], shards: Mapping[str, ShardValues]
+    stage: StagingTable, rows: Callable[[str], str], names: Mapping[str, str], shards: Mapping[str, ShardValues]
 ) -> None:
     """Set columns of a staging table from rows found by position.
 

@@ -18,7 +18,7 @@ from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues
 from factory_lib.warehouse.scratch import scratch_table
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 
 class RunsOfValues:
@@ -51,7 +51,7 @@ class RunsOfValues:
         )
         check_written(self.warehouse, self._runs, sent)
 
-    def shards(self, stage: Stage) -> dict[str, ShardValues]:
+    def shards(self, stage: StagingTable) -> dict[str, ShardValues]:
         """What is known of the values of each shard of a table; those without gaps are joined to one array a shard."""
         lengths = "groupArray(length(values_0))"
         nulls = [f"countIf(has(values_{i}, NULL))" for i, t in enumerate(self.types.values()) if is_nullable(t)]
@@ -79,7 +79,7 @@ class RunsOfValues:
         }
         return {shard: known.get(shard, ShardValues(0)) for shard in stage.shard_rows()}
 
-    def rows(self, stage: Stage, shard: str) -> str:
+    def rows(self, stage: StagingTable, shard: str) -> str:
         """SELECT of the values of a shard, with their positions."""
         named = ", ".join(f"value_{i} AS {quote(name)}" for i, name in enumerate(self.types))
         joined = ", ".join(f"values_{i} AS value_{i}" for i in range(len(self.types)))
@@ -115,13 +115,13 @@ class MatchedValues:
         self._table = self._tables.enter_context(scratch_table(self.warehouse, "values", columns))
         check_written(self.warehouse, self._table, self.warehouse.insert(self._table, reader))
 
-    def shards(self, stage: Stage) -> dict[str, ShardValues]:
+    def shards(self, stage: StagingTable) -> dict[str, ShardValues]:
         """What is known of the values of each shard of a table: about how many bytes they are."""
         shards = stage.shard_rows()
         size = self.warehouse.scalar(f"SELECT sum(byteSize({', '.join(map(quote, self.types))})) FROM {self._table}")
         return {shard: ShardValues(int(size or 0) // len(shards)) for shard in shards}
 
-    def rows(self, stage: Stage, shard: str) -> str:
+    def rows(self, stage: StagingTable, shard: str) -> str:
         """SELECT of the values of a shard, with their positions."""
         using = ", ".join(map(quote, self.keys))
         wanted = f"SELECT position, {using} FROM {stage.name} WHERE shard = {literal(shard)}"

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from factory_lib.errors import EngineError
 
 if TYPE_CHECKING:
-    from factory_lib.warehouse.stage import Stage
+    from factory_lib.warehouse.staging import StagingTable
 
-_left: deque[Stage] = deque()
+_left: deque[StagingTable] = deque()
 _collecting: set[int] = set()
 """Threads that collect garbage now."""
 
 
-def drop_with(one: object, stage: Stage) -> None:
+def drop_with(one: object, stage: StagingTable) -> None:
     """Have a table go when an object goes, or at the end of the process."""
     drop_left()
     weakref.finalize(one, _gone, stage, os.getpid())
@@ -42,7 +42,7 @@ def drop_left() -> None:
                     stage.drop()
 
 
-def _gone(stage: Stage, process: int) -> None:
+def _gone(stage: StagingTable, process: int) -> None:
     if os.getpid() != process:  # a fork's copy of the object: the table is the parent's
         return
     _left.append(stage)

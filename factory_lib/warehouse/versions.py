@@ -22,7 +22,7 @@ from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import seal
-from factory_lib.warehouse.stage import Stage, table_columns
+from factory_lib.warehouse.staging import StagingTable, table_columns
 from factory_lib.warehouse.tags import tags_of
 
 _TABLE_EXISTS = 57
@@ -238,7 +238,9 @@ class LostRaceError(FactoryError):
     """Another writer took the version's number first; the caller takes what it brought and tries again."""
 
 
-def publish(stage: Stage, number: int, *, signals: bool = True, check: Callable[[], None] = lambda: None) -> Version:
+def publish(
+    stage: StagingTable, number: int, *, signals: bool = True, check: Callable[[], None] = lambda: None
+) -> Version:
     """Make a staging table version `number` of its dataset, atomically and durably.
 
     What the version needs is on the medium before the rename, and the rename before this returns: a power cut finds the
@@ -273,7 +275,7 @@ def publish(stage: Stage, number: int, *, signals: bool = True, check: Callable[
     return Version(stage.database, number, stage.uuid, stage.warehouse)
 
 
-def _is_published(stage: Stage, number: int) -> bool:
+def _is_published(stage: StagingTable, number: int) -> bool:
     """Whether a staging table has become the version, whatever was answered: an answer may be lost on its way."""
     try:
         found = _listed(stage.warehouse, stage.database, f"name = 'v{number}'")

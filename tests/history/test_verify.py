@@ -16,7 +16,7 @@ from factory_lib.cli import factory
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
 from factory_lib.warehouse.retention import Sweepable, sweep
-from factory_lib.warehouse.stage import create_stage
+from factory_lib.warehouse.staging import create_stage
 from factory_lib.warehouse.versions import LostRaceError, publish
 from tests.samples import write_tar
 

@@ -119,7 +119,9 @@ def test_the_engine_starts_on_a_full_disk_reads_and_sweeps(small_disk: Path) -> 
     for seed in range(3):
         DatasetQuery.from_arrow(rows(seed), shard="part").save("d")
     wh = warehouse()
-    killed = "import os; from factory_lib.warehouse.stage import *; from factory_lib.warehouse.client import warehouse;"
+    killed = (
+        "import os; from factory_lib.warehouse.staging import *; from factory_lib.warehouse.client import warehouse;"
+    )
     killed += "clone(warehouse(), 'd', 'd.v1'); os._exit(1)"
     subprocess.run([sys.executable, "-c", killed], check=False)
     stop_engine(small_disk)

@@ -13,7 +13,7 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import SYSTEM
 from factory_lib.warehouse.embedded import engine_url, is_held, stop_engine
 from factory_lib.warehouse.lifetimes import drop_left, drop_with
-from factory_lib.warehouse.stage import Stage, create_stage
+from factory_lib.warehouse.staging import StagingTable, create_stage
 
 
 class Thing:
@@ -22,13 +22,13 @@ class Thing:
     cycle: Thing | None = None
 
 
-def made(wh: Warehouse) -> tuple[Thing, Stage]:
+def made(wh: Warehouse) -> tuple[Thing, StagingTable]:
     thing, stage = Thing(), create_stage(wh, STAGING, {**SYSTEM, "a": "UInt8"})
     drop_with(thing, stage)
     return thing, stage
 
 
-def is_there(stage: Stage) -> bool:
+def is_there(stage: StagingTable) -> bool:
     return bool(stage.warehouse.rows(f"EXISTS TABLE {stage.name}")[0]["result"])
 
 

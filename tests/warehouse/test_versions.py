@@ -232,7 +232,7 @@ def test_killed_at_random_points_nothing_committed_is_lost(factory_home: Path, v
 
 
 def test_tables_of_living_builders_are_not_swept() -> None:
-    from factory_lib.warehouse.stage import create_stage
+    from factory_lib.warehouse.staging import create_stage
 
     stage = create_stage(warehouse(), "d", {"shard": "String", "position": "UInt32"})
     assert find_sweepable(warehouse()) == []

@@ -16,7 +16,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.scratch import scratch_table
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 _REQUESTS = 16
 _NO_ETAG = "unknown-"
@@ -46,7 +46,7 @@ def ingested_files(warehouse: Warehouse, sources: Mapping[str, str]) -> Iterator
 
 
 @contextlib.contextmanager
-def files_of(stage: Stage, members: Sequence[str], sources: Mapping[str, str], run: str) -> Iterator[str]:
+def files_of(stage: StagingTable, members: Sequence[str], sources: Mapping[str, str], run: str) -> Iterator[str]:
     """A table `shard, uri, etag` of all files that the members of a table's rows are in.
 
     They are as they were at ingest. A file of which that is not known, because the rows were written by hand or belong
@@ -72,7 +72,7 @@ def etags(warehouse: Warehouse, files: str, shards: Sequence[str]) -> dict[str, 
     return dict(zip(rows["uri"].to_pylist(), rows["state"].to_pylist(), strict=True))
 
 
-def _add_unknown(stage: Stage, member: str, files: str, sources: set[str], run: str) -> None:
+def _add_unknown(stage: StagingTable, member: str, files: str, sources: set[str], run: str) -> None:
     wh = stage.warehouse
     uri = f"toString(tupleElement({quote(member)}, 'uri'))"
     unknown = wh.query(

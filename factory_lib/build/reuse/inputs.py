@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from factory_lib.build.reuse.identity import HASH, HashedRows, Reads
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.scratch import scratch_table
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Inputs:
 
 
 @contextlib.contextmanager
-def inputs_of(stage: Stage, files: str, all_reads: Sequence[Reads]) -> Iterator[Inputs]:
+def inputs_of(stage: StagingTable, files: str, all_reads: Sequence[Reads]) -> Iterator[Inputs]:
     """The inputs of all rows of a staging table, for as long as they are needed.
 
     Args:

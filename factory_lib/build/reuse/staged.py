@@ -27,7 +27,7 @@ from factory_lib.signals.signal import Signal
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.filling import ShardValues, fill_columns
 from factory_lib.warehouse.lost import is_bare
-from factory_lib.warehouse.stage import Stage
+from factory_lib.warehouse.staging import StagingTable
 
 _LASTING = (
     "UnidentifiedImageError: cannot identify image file",
@@ -161,7 +161,7 @@ class Staged:
                 if error.code != UNKNOWN_TABLE:  # its run committed: a version holds the values
                     raise
 
-    def write_into(self, stage: Stage) -> None:
+    def write_into(self, stage: StagingTable) -> None:
         """Fill the signal's two columns of a table whose rows have these inputs.
 
         Raises:
@@ -183,7 +183,7 @@ class Staged:
         fill_columns(stage, rows, names, {s: ShardValues(n) for s, n in self._sizes().items()})
         self._check(stage)
 
-    def _check(self, stage: Stage) -> None:
+    def _check(self, stage: StagingTable) -> None:
         """Make sure that rows have a value or an error, unless the signal gave neither."""
         given = self.warehouse.scalar(
             f"SELECT count() FROM {self.name} WHERE {self.is_bare('value', 'error')} AND {self.usable()}"

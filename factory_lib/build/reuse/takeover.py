@@ -25,7 +25,7 @@ from factory_lib.errors import EngineError
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.computed import Earlier, Held, earlier_values
 from factory_lib.warehouse.scratch import scratch_table
-from factory_lib.warehouse.stage import table_columns
+from factory_lib.warehouse.staging import table_columns
 
 logger = logging.getLogger(__name__)
 

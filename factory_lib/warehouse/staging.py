@@ -34,7 +34,7 @@ _MUTATION = {"allow_nondeterministic_mutations": 1}
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagingTable:
     """A staging table in the database of a dataset.
 
     Attributes:
@@ -186,7 +186,7 @@ def create_stage(
     unit: Iterable[str] = (),
     like: str | None = None,
     defaults: Mapping[str, str] | None = None,
-) -> Stage:
+) -> StagingTable:
     """An empty staging table for a dataset.
 
     Args:
@@ -196,7 +196,7 @@ def create_stage(
         defaults: columns that inserts need not bring -> SQL text of what they are then; until `remove_defaults`.
     """
     warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
-    stage = Stage(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
+    stage = StagingTable(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
     comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
     computed = {name: f"DEFAULT {text}" for name, text in (defaults or {}).items()}
     declared = (
@@ -209,7 +209,7 @@ def create_stage(
     return stage
 
 
-def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> Stage:
+def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> StagingTable:
     """A staging table that shares the parts of another table."""
     stage = create_stage(warehouse, dataset, {}, like=table)
     with stage.dropped_on_error():
