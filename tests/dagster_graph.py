@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from factory_lib import DatasetQuery, fn
+from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.shards import ShardSource, apply_changes, observe_shards, shard_changes
 from factory_lib.orchestration.stage import stage
@@ -116,12 +117,17 @@ def look(instance: dg.DagsterInstance, folder: Path) -> None:
 
 
 def run(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, assets: Sequence[str], partitions: Sequence[str] = ()
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    assets: Sequence[str],
+    partitions: Sequence[str] = (),
+    *,
+    tags: Mapping[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize assets in one run, for no partition, one, or a range of them."""
-    tags = {}
     if len(partitions) > 1:
-        tags = {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
+        ends = {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
+        tags = {**(tags or {}), **ends}
     return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in assets],
@@ -145,79 +151,64 @@ def partitions_asked_for_once(instance: dg.DagsterInstance) -> Iterator[None]:
 
 @dataclass
 class Daemon:
-    """Evaluates automation conditions and runs what they request, as Dagster's daemon does.
+    """Evaluates the automation's sensor and carries out what it requests, as Dagster's daemon does.
 
-    A request for several partitions is carried out as its backfills are: upstream first, and a partition whose upstream
-    failed is given up.
+    Attributes:
+        runs: what was run: assets in the order of the graph, and partitions.
+        made: what these runs recorded, run by run: asset to partitions, () for an asset without.
     """
 
     instance: dg.DagsterInstance
-    cursor: object = None
+    cursor: str | None = None
     runs: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    made: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
 
-    def tick(self, definitions: dg.Definitions) -> dict[str, tuple[str, ...]]:
-        """One evaluation.
+    def tick(self, definitions: dg.Definitions) -> list[dg.RunRequest]:
+        """One evaluation, and the runs that it requests."""
+        requests = self.evaluate(definitions)
+        for request in requests:
+            self._carry_out(definitions, request)
+        return requests
 
-        Returns:
-            What was requested: asset to partitions, () for an asset without partitions.
-        """
-        wanted = self.evaluate(definitions)
-        self._carry_out(definitions, wanted)
-        return wanted
-
-    def evaluate(self, definitions: dg.Definitions) -> dict[str, tuple[str, ...]]:
+    def evaluate(self, definitions: dg.Definitions) -> list[dg.RunRequest]:
         """What would be requested now."""
-        with partitions_asked_for_once(self.instance):
-            result = dg.evaluate_automation_conditions(definitions, self.instance, cursor=self.cursor)  # type: ignore[arg-type]
+        sensor = FewRunsSensor("automation", description="")
+        found = dg.Definitions.merge(definitions, dg.Definitions(sensors=[sensor]))
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=found)
+        with partitions_asked_for_once(self.instance), context:
+            result = sensor.evaluate_tick(context)
         self.cursor = result.cursor
-        wanted: dict[str, tuple[str, ...]] = {}
-        for found in result.results:
-            subset = found.true_subset
-            if not subset.is_empty:
-                keys = subset.expensively_compute_partition_keys() if subset.is_partitioned else ()
-                wanted[found.key.to_user_string()] = tuple(sorted(keys))
-        return wanted
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return list(result.run_requests or ())
 
-    def settle(self, definitions: dg.Definitions, ticks: int = 10) -> list[dict[str, tuple[str, ...]]]:
-        """Evaluate until nothing is requested any more, and say what was, tick by tick."""
-        seen = []
-        for _ in range(ticks):
-            wanted = self.tick(definitions)
-            if not wanted:
-                return seen
-            seen.append(wanted)
-        raise AssertionError(f"still not settled after {ticks} ticks: {seen}")
+    def settle(self, definitions: dg.Definitions, ticks: int = 10) -> int:
+        """Evaluate until nothing is requested any more, and count the ticks that requested something."""
+        for count in range(ticks):
+            if not self.tick(definitions):
+                return count
+        raise AssertionError(f"still not settled after {ticks} ticks: {self.runs}")
 
-    def _carry_out(self, definitions: dg.Definitions, wanted: dict[str, tuple[str, ...]]) -> None:
-        self._failed: set[str] = set()
-        todo = {name: wanted[name] for name in [*ORDER, "extra"] if name in wanted}
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for name, partitions in todo.items():
-            groups.setdefault(partitions, []).append(name)
-        for partitions, names in groups.items():
-            upstream = ORDER.index(names[0]) - 1 if names[0] in ORDER else ORDER.index("kept")
-            lost = {p for p in partitions if upstream >= 0 and ORDER[upstream] in wanted and p in self._failed}
-            for piece in self._neighbours(tuple(p for p in partitions if p not in lost)):
-                if partitions and not piece:
-                    continue
-                self.runs.append((tuple(names), piece))
-                result = run(definitions, self.instance, names, piece)
-                made = {
-                    e.partition for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == names[-1]
-                }
-                self._failed |= set(piece) - made
+    def clear(self) -> None:
+        """Forget what was run."""
+        self.runs.clear()
+        self.made.clear()
 
-    def _neighbours(self, partitions: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        if not partitions:
-            yield ()
-            return
-        piece: list[str] = []
-        for key in [*self.instance.get_dynamic_partitions("shards"), None]:
-            if key in partitions:
-                piece.append(str(key))
-            elif piece:
-                yield tuple(piece)
-                piece = []
+    def _carry_out(self, definitions: dg.Definitions, request: dg.RunRequest) -> None:
+        keys = definitions.resolve_asset_graph().toposorted_asset_keys
+        names = tuple(key.to_user_string() for key in keys if key in (request.asset_selection or ()))
+        partitions = (request.partition_key,) if request.partition_key else ()
+        if ASSET_PARTITION_RANGE_START_TAG in request.tags:
+            order = self.instance.get_dynamic_partitions("shards")
+            first, last = (request.tags[t] for t in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+            partitions = tuple(order[order.index(first) : order.index(last) + 1])
+        result = run(definitions, self.instance, names, partitions, tags=request.tags)
+        made: dict[str, tuple[str, ...]] = {}
+        for event in result.get_asset_materialization_events():
+            name = event.asset_key.to_user_string()
+            made[name] = (*made.get(name, ()), *([event.partition] if event.partition else []))
+        self.runs.append((names, partitions))
+        self.made.append(made)
 
 
 def data_version(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> str | None:
@@ -228,3 +219,11 @@ def data_version(instance: dg.DagsterInstance, asset: str, partition: str | None
     if not found or found[0].asset_materialization is None:
         return None
     return (found[0].asset_materialization.tags or {}).get(DATA_VERSION_TAG)
+
+
+def partition_status(instance: dg.DagsterInstance, asset: str) -> dict[str, str]:
+    """What the UI shows of each partition of an asset."""
+    found = instance.get_status_by_partition(
+        dg.AssetKey(asset), instance.get_dynamic_partitions("shards"), partitions_def=SHARDS
+    )
+    return {key: status.value.lower() if status is not None else "missing" for key, status in (found or {}).items()}

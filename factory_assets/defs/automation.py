@@ -3,19 +3,13 @@
 import dagster as dg
 
 from factory_assets.partitions import SHARDS
+from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.housekeeping import as_published, nightly_round
 from factory_lib.orchestration.shards import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
 
-factory_automation = dg.AutomationConditionSensorDefinition(
-    "factory_automation",
-    target=dg.AssetSelection.all(),
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    use_user_code_server=True,  # the stages' conditions are our own
-    description="Runs stages whose code, input or shards changed.",
-)
+factory_automation = FewRunsSensor("factory_automation", description="Runs stages whose code, input or shards changed.")
 
 
 @dg.asset(

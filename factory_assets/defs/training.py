@@ -36,7 +36,7 @@ CODE = code_components(trained_by)
     metadata=code_metadata(CODE),
     ins={"training_set": dg.AssetIn(input_manager_key="versions")},
     check_specs=model_check_specs("trained_model"),
-    automation_condition=whole_condition(),
+    automation_condition=whole_condition(follow=False),
 )
 def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, training_set: DatasetQuery

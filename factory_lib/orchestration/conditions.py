@@ -9,8 +9,9 @@ stages that takes longer than a tick, every stage would see its input change aft
 Around it stand Dagster's conditions, each for a reason that `tests/orchestration/test_dagster_automation.py` shows:
 
 * A partition that failed is not tried again and again: once at once (`newly_true`), and then when something changed.
-* The edge to the inputs has no `will_be_requested`: a stage waits until its input has landed, and is behind only if the
-  input's content changed; a change of code that yields the same data stops there.
+* What comes after a stage that is requested is requested with it, to share its run, although nobody knows yet whether
+  it will be behind: runs that the automation starts make only what is (see `only_behind`). Stages over all shards can't
+  share a run with those shard by shard; they wait for these.
 """
 
 from __future__ import annotations
@@ -46,34 +47,64 @@ class IsBehind(SubsetAutomationCondition[AssetKey]):
         return subset.compute_intersection(context.candidate_subset)
 
 
-def shard_condition() -> AutomationCondition[AssetKey]:
-    """For stages with partitions: run the shards that are behind.
+@record
+class RequestedBefore(SubsetAutomationCondition[AssetKey]):
+    """True when something upstream is requested in the same tick that can't share the run: it comes first."""
 
-    A shard that is new goes through all such stages in one run (`any_deps_missing` leaves out what is requested in the
-    same tick). A shard waits while its input is missing or being made.
+    @property
+    def name(self) -> str:
+        """What the UI calls it."""
+        return "requested_before"
+
+    def compute_subset(self, context: AutomationContext[AssetKey]) -> EntitySubset[AssetKey]:
+        """All of the candidates, or none."""
+        graph, partitions = context.asset_graph, context.partitions_def
+        for key in graph.get_ancestor_asset_keys(context.key):
+            requested = context.request_subsets_by_key.get(key)
+            if requested is not None and not requested.is_empty and graph.get(key).partitions_def != partitions:
+                return context.candidate_subset
+        return context.get_empty_subset()
+
+
+def shard_condition() -> AutomationCondition[AssetKey]:
+    """For stages with partitions: run the shards that are behind, and those that are requested upstream.
+
+    A shard goes through all such stages in one run (`any_deps_missing` leaves out what is requested in the same tick).
+    It waits while its input is missing or being made.
     """
     return (
-        IsBehind()
-        & _worth_trying()
+        _wanted()
         & ~AutomationCondition.any_deps_missing()
         & ~AutomationCondition.any_deps_in_progress()
         & ~AutomationCondition.in_progress()
     ).with_label("shard_is_behind")
 
 
-def whole_condition() -> AutomationCondition[AssetKey]:
+def whole_condition(*, follow: bool = True) -> AutomationCondition[AssetKey]:
     """For stages over all shards at once: run when any shard of an input changed, or the code.
 
     It waits while shards are being made, so that a batch of new shards costs one run, but not for shards that are
     missing: one unreadable shard must not hold up the other ten thousand. It needs at least one shard of every input.
+
+    Args:
+        follow: run with what it comes after. Otherwise it waits until that is done, and runs if it is behind then.
     """
+    there = ~AutomationCondition.missing()
+    if follow:
+        there |= AutomationCondition.will_be_requested()
     return (
-        IsBehind()
-        & _worth_trying()
-        & AutomationCondition.all_deps_match(~AutomationCondition.missing()).with_label("something_upstream")
+        (_wanted() if follow else IsBehind() & _worth_trying())
+        & AutomationCondition.all_deps_match(there).with_label("something_upstream")
+        & ~RequestedBefore()
         & ~AutomationCondition.any_deps_in_progress()
         & ~AutomationCondition.in_progress()
     ).with_label("dataset_is_behind")
+
+
+def _wanted() -> AutomationCondition[AssetKey]:
+    """Behind, or about to be: something that it is made of is requested and can share the run."""
+    follows = AutomationCondition.any_deps_match(AutomationCondition.will_be_requested())
+    return (IsBehind() & _worth_trying()) | follows.with_label("follows_what_is_requested")
 
 
 def _worth_trying() -> AutomationCondition[AssetKey]:

@@ -10,7 +10,9 @@ fails the tests named. What Dagster makes public is then taken from `dagster`.
   `staleness` compare the tags of the newest events, and `unsynced` asks a run storage who it is (`SqlRunStorage`) to
   keep what it found for that one. Until an automation condition can be written against public classes, `IsBehind`
   builds on that of Dagster's own (`SubsetAutomationCondition`, `record`, `EntitySubset`).
-* A range of partitions in one run: only tags ask for it (`ASSET_PARTITION_RANGE_…`).
+* A range of partitions in one run: only tags ask for it (`ASSET_PARTITION_RANGE_…`), and what a sensor found
+  (`SensorExecutionData`) is changed accordingly (`copy`, `PARTITION_NAME_TAG`); held by
+  `tests/orchestration/test_dagster_automation.py`.
 * Types of what public methods give, for annotations: `AssetGraph`, `BaseAssetGraph`, `BaseAssetNode`.
 """
 
@@ -32,11 +34,16 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.declarative_automation.operands.subset_automation_condition import (
     SubsetAutomationCondition,
 )
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import DagsterEventBatchMetadata, generate_event_batch_id
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from dagster._record import record
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from dagster._record import copy, record
 from dagster._utils.warnings import disable_dagster_warnings
 
 __all__ = [
@@ -48,14 +55,17 @@ __all__ = [
     "DEFAULT_DATA_VERSION",
     "INPUT_EVENT_POINTER_TAG_PREFIX",
     "NULL_EVENT_POINTER",
+    "PARTITION_NAME_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetGraph",
     "BaseAssetGraph",
     "BaseAssetNode",
     "DagsterEventBatchMetadata",
     "EntitySubset",
+    "SensorExecutionData",
     "SqlRunStorage",
     "SubsetAutomationCondition",
+    "copy",
     "disable_dagster_warnings",
     "generate_event_batch_id",
     "get_input_data_version_tag",

@@ -18,6 +18,7 @@ from factory_lib import progress
 from factory_lib.errors import CommitError, EngineError, NotFound
 from factory_lib.orchestration.code import components_in, remember_code
 from factory_lib.orchestration.looked_up import tags_of, undeclared
+from factory_lib.orchestration.only_behind import Part
 from factory_lib.orchestration.partition_events import (
     EMPTY,
     combined_data_version,
@@ -61,25 +62,29 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
         return query
 
     def handle_output(  # type: ignore[override]
-        self, context: dg.OutputContext, obj: DatasetQuery
+        self, context: dg.OutputContext, obj: DatasetQuery | Part
     ) -> Iterator[DagsterEvent]:
-        """Save the query, and record one materialization a partition.
+        """Save the query, and record one materialization a partition; nothing for a part without a query.
 
         Raises:
             dagster.Failure: some shards could not be made; the others are published.
         """
         name = dataset_name(context.asset_key)
+        part = obj if isinstance(obj, Part) else Part(obj, tuple(_asked(context)))
+        query = part.query
+        if query is None:
+            return
         origin = {"run": context.run_id, "asset": context.asset_key.to_user_string()}
         report = progress.current() or progress.log_lines(context.log.info)
         with progress.reporting(report):
             if not context.has_asset_partitions:
-                saved = Saved.of([obj.save(name, context=origin)], (), {})
+                saved = Saved.of([query.save(name, context=origin)], (), {})
             else:
-                saved = save_shards(obj, name, sorted(context.asset_partition_keys), origin)
+                saved = save_shards(query, name, sorted(part.partitions), origin)
         if saved.version is not None:
             node = context.step_context.job_def.asset_layer.get(context.asset_key)
             remember_code(components_in(node.metadata))
-            versions, metadata = _events(obj, saved)
+            versions, metadata = _events(query, saved)
             more = undeclared(saved.version, map(dataset_name, node.parent_keys))
             yield from record_partitions(context.step_context, context.asset_key, versions, metadata, tags_of(more))
             if more:
@@ -90,6 +95,11 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             context.log.info(f"{saved.version}: {saved.version.rows:,} rows{values}")
         if saved.failed:
             raise _failure(name, saved)
+
+
+def _asked(context: dg.OutputContext) -> Sequence[str]:
+    """The partitions that a run is for."""
+    return context.asset_partition_keys if context.has_asset_partitions else ()
 
 
 def _undeclared_text(stage: str, names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ import dagster as dg
 
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import shard_condition, whole_condition
+from factory_lib.orchestration.only_behind import Part, part_of, to_make
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
@@ -86,13 +87,17 @@ def _compute(body: Callable[..., DatasetQuery], parameters: Mapping[str, Any]) -
     """The function that Dagster calls: the body, with its result checked and marked."""
 
     def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
+        wanted = to_make(context)
+        if wanted == ():
+            return dg.Output(Part(None, ()), metadata={RECORDED_BY_IO_MANAGER: True})
         result = body(**({"context": context} if "context" in parameters else {}), **inputs)
         if not isinstance(result, DatasetQuery):
             raise TypeError(
                 f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
                 "Return the query itself: it is saved for you."
             )
-        return dg.Output(result, metadata={RECORDED_BY_IO_MANAGER: True})
+        made = result if wanted is None else part_of(result, wanted)
+        return dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
 
     names = {name: kind for name, kind in parameters.items() if name != "context"}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

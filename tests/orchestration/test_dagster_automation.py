@@ -13,9 +13,10 @@ from factory_lib import C, DatasetQuery, fn
 from factory_lib.orchestration.partition_events import EMPTY
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve, versions
-from tests.dagster_graph import Code, Daemon, data_version, graph, look, run, write_tar
+from tests.dagster_graph import Code, Daemon, data_version, graph, look, partition_status, run, write_tar
 
 SHARDS = ("a", "b", "c")
+BY_SHARD = ("samples", "measured", "kept")
 CAPTIONS = {"a": ["one", "three"], "b": ["seventeen"], "c": ["four", "six"]}
 
 
@@ -40,9 +41,9 @@ def _measures(dataset: str) -> dict[str, list[int]]:
 
 
 def test_everything_is_made_at_first_in_two_runs_and_then_nothing(folder: Path, daemon: Daemon) -> None:
-    seen = daemon.settle(graph(folder))
-    assert seen == [{"samples": SHARDS, "measured": SHARDS, "kept": SHARDS}, {"chosen": ()}]
-    assert daemon.runs == [(("samples", "measured", "kept"), SHARDS), (("chosen",), ())]
+    assert daemon.settle(graph(folder)) == 2
+    assert daemon.runs == [(BY_SHARD, SHARDS), (("chosen",), ())]
+    assert daemon.made == [dict.fromkeys(BY_SHARD, SHARDS), {"chosen": ()}]
     assert _measures("kept") == {"a": [3, 5], "b": [9], "c": [3, 4]}
     assert DatasetQuery("chosen").count() == 4  # measures 3, 4, 5, 9
 
@@ -50,11 +51,11 @@ def test_everything_is_made_at_first_in_two_runs_and_then_nothing(folder: Path, 
 def test_a_new_shard_goes_through_all_stages_in_one_run_and_touches_no_other(folder: Path, daemon: Daemon) -> None:
     daemon.settle(graph(folder))
     before = {shard: data_version(daemon.instance, "kept", shard) for shard in SHARDS}
-    daemon.runs.clear()
+    daemon.clear()
     write_tar(folder / "d.tar", ["sixteen chars ok"])
     look(daemon.instance, folder)
     daemon.settle(graph(folder))
-    assert daemon.runs == [(("samples", "measured", "kept"), ("d",)), (("chosen",), ())]
+    assert daemon.runs == [(BY_SHARD, ("d",)), (("chosen",), ())]
     assert {shard: data_version(daemon.instance, "kept", shard) for shard in SHARDS} == before
     assert _measures("kept")["d"] == [16]
     assert [str(v) for v in versions(warehouse(), "kept")] == ["kept.v1", "kept.v2"]
@@ -65,22 +66,53 @@ def test_a_changed_stage_runs_for_all_shards_and_what_follows_only_where_the_dat
 ) -> None:
     daemon.settle(graph(folder))
     # rows of 4 and more: only shards a and c lose a row
-    assert daemon.settle(graph(folder, Code(least=4))) == [{"kept": SHARDS}, {"chosen": ()}]
+    daemon.clear()
+    daemon.settle(graph(folder, Code(least=4)))
+    assert daemon.made == [{"kept": SHARDS}, {"chosen": ()}]
     assert _measures("kept") == {"a": [5], "b": [9], "c": [4]}
     # twice the measure: all shards change, the stage after it runs for all
     changed = Code(least=4, unit=2)
-    assert daemon.settle(graph(folder, changed)) == [{"measured": SHARDS}, {"kept": SHARDS}, {"chosen": ()}]
+    daemon.clear()
+    daemon.settle(graph(folder, changed))
+    assert daemon.made == [{"measured": SHARDS, "kept": SHARDS}, {"chosen": ()}]
     assert _measures("kept") == {"a": [6, 10], "b": [18], "c": [6, 8]}
 
 
 def test_a_change_that_yields_the_same_data_stops_there(folder: Path, daemon: Daemon) -> None:
     daemon.settle(graph(folder))
-    assert daemon.settle(graph(folder, Code(note="refactored"))) == [{"measured": SHARDS}]
+    daemon.clear()
+    daemon.settle(graph(folder, Code(note="refactored")))
+    assert daemon.runs == [(("measured", "kept"), SHARDS)]
+    assert daemon.made == [{"measured": SHARDS}]
+    assert [str(v) for v in versions(warehouse(), "kept")] == ["kept.v1"]
+
+
+def test_what_is_left_alone_leaves_no_event_and_no_partition_waiting(folder: Path, daemon: Daemon) -> None:
+    daemon.settle(graph(folder))
+    before = [data_version(daemon.instance, "kept", shard) for shard in SHARDS]
+    daemon.settle(graph(folder, Code(note="refactored")))
+    assert len(daemon.instance.fetch_materializations(dg.AssetKey("kept"), limit=100).records) == len(SHARDS)
+    assert [data_version(daemon.instance, "kept", shard) for shard in SHARDS] == before
+    status = partition_status(daemon.instance, "kept")
+    assert status == dict.fromkeys(SHARDS, "materialized")
+
+
+def test_a_run_that_a_person_starts_makes_all_that_it_is_for(folder: Path, daemon: Daemon) -> None:
+    daemon.settle(graph(folder))
+    made = run(graph(folder), daemon.instance, ["measured", "kept"], ["a", "b"]).get_asset_materialization_events()
+    assert sorted((e.asset_key.path[-1], e.partition) for e in made) == [
+        ("kept", "a"),
+        ("kept", "b"),
+        ("measured", "a"),
+        ("measured", "b"),
+    ]
 
 
 def test_a_stage_that_is_added_later_is_made_for_all_shards_and_nothing_else_runs(folder: Path, daemon: Daemon) -> None:
     daemon.settle(graph(folder))
-    assert daemon.settle(graph(folder, Code(extra=True))) == [{"extra": SHARDS}]
+    daemon.clear()
+    daemon.settle(graph(folder, Code(extra=True)))
+    assert daemon.made == [{"extra": SHARDS}]
 
 
 def test_a_changed_shard_runs_alone(folder: Path, daemon: Daemon) -> None:
@@ -88,12 +120,9 @@ def test_a_changed_shard_runs_alone(folder: Path, daemon: Daemon) -> None:
     daemon.settle(definitions)
     write_tar(folder / "b.tar", ["other"])
     look(daemon.instance, folder)
-    assert daemon.settle(definitions) == [
-        {"samples": ("b",)},
-        {"measured": ("b",)},
-        {"kept": ("b",)},
-        {"chosen": ()},
-    ]
+    daemon.clear()
+    assert daemon.settle(definitions) == 2
+    assert daemon.made == [dict.fromkeys(BY_SHARD, ("b",)), {"chosen": ()}]
     assert _measures("kept") == {"a": [3, 5], "b": [5], "c": [3, 4]}
 
 
@@ -110,7 +139,7 @@ def test_a_removed_shard_leaves_every_stage_and_then_its_partition_goes(folder: 
     assert _measures("kept.v1")["b"] == [9]  # old versions are what they were
     look(daemon.instance, folder)
     assert daemon.instance.get_dynamic_partitions("shards") == ["a", "c"]
-    assert daemon.settle(definitions) == []
+    assert daemon.settle(definitions) == 0
     # it comes back under its name
     write_tar(folder / "b.tar", ["back again"])
     look(daemon.instance, folder)
@@ -125,13 +154,18 @@ def test_a_run_that_fails_after_a_change_of_code_is_tried_once_more_not_for_ever
     changed = graph(folder, Code(unit=3))
     with monkeypatch.context() as broken:
         broken.setattr(DatasetQuery, "save", _no_space)
-        assert daemon.tick(changed) == {"measured": SHARDS}
-    assert daemon.settle(changed)[0] == {"measured": SHARDS}  # once more, and it works now
+        daemon.clear()
+        daemon.tick(changed)
+    assert daemon.made == [{}]
+    daemon.settle(changed)  # once more, and it works now
+    assert daemon.made == [{}, {"measured": SHARDS, "kept": SHARDS}, {"chosen": ()}]
     assert _measures("kept") == {"a": [9, 15], "b": [27], "c": [9, 12]}
     with monkeypatch.context() as broken:
         broken.setattr(DatasetQuery, "save", _no_space)
         again = graph(folder, Code(unit=4))
-        assert daemon.settle(again) == [{"measured": SHARDS}, {"measured": SHARDS}]
+        daemon.clear()
+        daemon.settle(again)
+        assert daemon.runs == [(("measured", "kept"), SHARDS)] * 2
 
 
 def _no_space(*args: object, **kwargs: object) -> None:
@@ -153,8 +187,10 @@ def test_ticks_in_the_middle_of_a_run_request_nothing_then_or_later(
     with monkeypatch.context() as slow:
         slow.setattr(DatasetQuery, "save", saved)
         daemon.tick(definitions)
-    assert in_between == [{}, {}, {}]
-    assert daemon.settle(definitions) == [{"chosen": ()}]
+    assert in_between == [[], [], []]
+    daemon.clear()
+    daemon.settle(definitions)
+    assert daemon.made == [{"chosen": ()}]
 
 
 def test_a_change_that_lands_while_a_run_reads_the_old_data_is_not_lost(
@@ -164,7 +200,6 @@ def test_a_change_that_lands_while_a_run_reads_the_old_data_is_not_lost(
     daemon.settle(definitions)
     write_tar(folder / "b.tar", ["other"])
     look(daemon.instance, folder)
-    daemon.tick(definitions)  # samples
     original = DatasetQuery.save
 
     def saved(self: DatasetQuery, *args: Any, **kwargs: Any) -> Any:
@@ -191,11 +226,11 @@ def test_a_bad_shard_holds_up_no_other(folder: Path, daemon: Daemon) -> None:
     assert _measures("kept") == {"a": [3, 5], "c": [3, 4]}
     assert DatasetQuery("chosen").count() == 3
     # another shard comes: the bad one is not tried again and is in nobody's way
-    daemon.runs.clear()
+    daemon.clear()
     write_tar(folder / "d.tar", ["twenty characters ok"])
     look(daemon.instance, folder)
     daemon.settle(definitions)
-    assert daemon.runs == [(("samples", "measured", "kept"), ("d",)), (("chosen",), ())]
+    assert daemon.runs == [(BY_SHARD, ("d",)), (("chosen",), ())]
     # the bad one is mended
     write_tar(folder / "b.tar", ["good"])
     look(daemon.instance, folder)
@@ -206,7 +241,9 @@ def test_a_bad_shard_holds_up_no_other(folder: Path, daemon: Daemon) -> None:
 def test_a_stage_with_other_columns_and_what_follows_end_in_one_version_each(folder: Path, daemon: Daemon) -> None:
     daemon.settle(graph(folder))
     changed = graph(folder, Code(columns=True))
-    assert daemon.settle(changed) == [{"measured": SHARDS}, {"kept": SHARDS}, {"chosen": ()}]
+    daemon.clear()
+    daemon.settle(changed)
+    assert daemon.made == [{"measured": SHARDS, "kept": SHARDS}, {"chosen": ()}]
     for name in ("measured", "kept", "chosen"):
         assert [str(v) for v in versions(warehouse(), name)] == [f"{name}.v1", f"{name}.v2"]
         version = resolve(warehouse(), name)
