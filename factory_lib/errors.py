@@ -23,9 +23,13 @@ class FactoryError(Exception):
 
     Attributes:
         shard: the shard that it happened in, where it is one shard's doing: the others can be made without it.
+        sample: position in that shard of the sample that it happened at, where it is one sample's doing.
+        is_transient: the same may succeed a little later, without anybody doing anything.
     """
 
     shard: str | None = None
+    sample: int | None = None
+    is_transient: bool = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = without_credentials(message)
@@ -78,7 +82,28 @@ class EngineError(FactoryError):
 
     def __init__(self, message: str, hint: str = "", *, code: int = 0) -> None:
         self.code = code
+        self.is_transient = type(self).is_transient or code in _OVERLOADED
         super().__init__(message, hint)
+
+
+_OVERLOADED = {
+    159,  # timeout
+    173,  # cannot allocate memory
+    202,  # too many queries
+    209,  # socket timeout
+    210,  # network
+    236,  # aborted
+    241,  # memory limit
+    252,  # too many parts
+    999,  # keeper
+}
+"""ClickHouse's error codes of an engine that has too much to do, or lost its connections."""
+
+
+class EngineUnreachable(EngineError):
+    """The engine does not answer, or was gone before it had answered."""
+
+    is_transient = True
 
 
 class DiskFull(EngineError):

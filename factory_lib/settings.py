@@ -143,6 +143,15 @@ def retry_seconds() -> float:
     return _number("FACTORY_RETRY_SECONDS", 300.0)
 
 
+def stage_retries() -> int:
+    """`FACTORY_STAGE_RETRIES`, how often a stage that fails of what may pass is tried again (default 3; 0 for never).
+
+    Raises:
+        SettingsError: no number.
+    """
+    return int(_number("FACTORY_STAGE_RETRIES", 3.0))
+
+
 def _workers() -> int:
     wanted = int(_number("FACTORY_WORKERS", 0.0))
     return wanted or min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))

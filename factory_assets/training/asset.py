@@ -18,9 +18,11 @@ from factory_assets.training.metadata import live_line, live_metadata, model_met
 from factory_assets.training.setup import Setup, alone, set_up
 from factory_assets.training.torchrun import torchrun
 from factory_lib import progress
-from factory_lib.errors import FactoryError, NothingToLearn
+from factory_lib.errors import NothingToLearn
 from factory_lib.fingerprints.components import digest
 from factory_lib.orchestration.code import remember_code
+from factory_lib.orchestration.first_line import explained
+from factory_lib.orchestration.retrying import tried
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -54,37 +56,41 @@ def train_model(
         dagster.Failure: it cannot be trained as asked, or a process of the training failed; says why.
     """
     from factory_assets.training.models import models_folder, publish, stored_models
-    from factory_assets.training.program import ERROR
 
     remember_code(code)
     models = models_folder(context.asset_key.to_python_identifier())
     before = stored_models(models)
     began = time.monotonic()
-    try:
-        previous = before[-1].path if before else None
-        setup = set_up(data, baseline, config, code=digest(code), previous=previous, exam=exam)
+    previous, say = before[-1].path if before else None, context.log.warning
+    with explained(context.asset_key.to_user_string()):
+        try:
+            setup = tried(lambda: set_up(data, baseline, config, code=digest(code), previous=previous, exam=exam), say)
+        except NothingToLearn as error:
+            return not_trained(str(error))
         with alone(setup):
-            torchrun(
-                context,
-                setup.folder,
-                module="factory_assets.training.program",
-                processes=setup.processes,
-                error_file=ERROR,
-                on_message=_Follower(context, setup),
-            )
+            tried(lambda: _train(context, setup), say)
             found = outcome(setup.folder)
             model = publish(models, setup.folder / "model.safetensors")
-    except NothingToLearn as error:
-        return not_trained(str(error))
-    except FactoryError as error:
-        # the cause is in the description; a stack trace through the launcher says nothing more
-        raise dg.Failure(str(error), allow_retries=False) from None
     _put_away(setup.folder, model.path.stem if config.record_samples else None)
     facts = model.facts()
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(model.path.read_bytes()).hexdigest()),
         metadata=model_metadata(found, facts, model.path, time.monotonic() - began),
         check_results=model_checks(found, before[-1] if before else None),
+    )
+
+
+def _train(context: dg.AssetExecutionContext, setup: Setup) -> None:
+    """Run the training program; called again, it goes on at its checkpoint."""
+    from factory_assets.training.program import ERROR
+
+    torchrun(
+        context,
+        setup.folder,
+        module="factory_assets.training.program",
+        processes=setup.processes,
+        error_file=ERROR,
+        on_message=_Follower(context, setup),
     )
 
 

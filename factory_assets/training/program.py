@@ -26,6 +26,7 @@ from factory_assets.training.ranks import Rank, process_group
 from factory_assets.training.reporter import SCORED, Tell, reporter
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.lifeline import end_with
+from factory_lib.orchestration.retrying import is_transient
 from factory_lib.owners import write_whole
 from factory_lib.redaction import redact
 from factory_lib.signals.tinyclip import load_weights, weights_bytes
@@ -123,7 +124,7 @@ def main() -> None:
         said = str(error) if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
         # where the file exists, another process failed first, and that is why this one did
         with contextlib.suppress(FileExistsError), (folder / ERROR).open("x") as file:
-            file.write(said)
+            json.dump({"said": said, "is_transient": is_transient(error)}, file)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -37,7 +38,8 @@ def torchrun(
 
     Args:
         folder: given to the program; what it prints goes into `torchrun.log` there.
-        error_file: name of the file in the folder in which the program says why it failed.
+        error_file: name of the file in the folder in which the program says why it failed, and whether that may pass:
+            JSON with `said` and `is_transient`.
         on_message: called in this thread with each message that the program reports, as it comes.
 
     Raises:
@@ -55,7 +57,7 @@ def torchrun(
                 told = _tell(session.get_custom_messages(), told, on_message)
     _tell(session.get_custom_messages(), told, on_message)
     if process.returncode:
-        raise TrainingError(_why(folder, error_file, process.returncode))
+        raise _failure(folder, error_file, process.returncode)
 
 
 @contextmanager
@@ -93,9 +95,12 @@ def _tell(messages: Any, told: int, on_message: Callable[[dict[str, Any]], None]
     return len(messages)
 
 
-def _why(folder: Path, error_file: str, code: int) -> str:
+def _failure(folder: Path, error_file: str, code: int) -> TrainingError:
     if (folder / error_file).exists():
-        return (folder / error_file).read_text()
+        found = json.loads((folder / error_file).read_text())
+        failure = TrainingError(found["said"])
+        failure.is_transient = found["is_transient"]
+        return failure
     last = (folder / LOG).read_text(errors="replace").strip().splitlines()[-5:]
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-    return f"torchrun {how}; {folder / LOG} ends with: {' | '.join(last) or 'nothing'}"
+    return TrainingError(f"torchrun {how}; {folder / LOG} ends with: {' | '.join(last) or 'nothing'}")

@@ -240,8 +240,9 @@ def _raise_first_error(signals: Sequence[Signal], rows: pa.RecordBatch, done: pa
             f"Signal {one.name!r} failed at {where}: {errors[row].as_py()}.",
             f'With on_error="null" the sample gets no value and the reason in {one.name}_error.',
         )
-        if "shard" in rows.schema.names:
-            failure.shard = rows.column(rows.schema.get_field_index("shard"))[row].as_py()
+        for attribute, column in (("shard", "shard"), ("sample", "position")):
+            if column in rows.schema.names:
+                setattr(failure, attribute, rows.column(rows.schema.get_field_index(column))[row].as_py())
         raise failure
 
 

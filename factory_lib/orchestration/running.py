@@ -67,7 +67,7 @@ class GraphOutcome:
     @property
     def errors(self) -> list[str]:
         """What went wrong, run by run."""
-        return [f"{', '.join(run.stages)}: {run.error}" for run in self.runs if run.error]
+        return [run.error for run in self.runs if run.error]
 
 
 def load_definitions(module: str = GRAPH) -> dg.Definitions:

@@ -17,8 +17,10 @@ import dagster as dg
 
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import shard_condition, whole_condition
+from factory_lib.orchestration.first_line import explained, partitions_of
 from factory_lib.orchestration.only_behind import Part, part_of, to_make
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
+from factory_lib.orchestration.retrying import tried
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
 
@@ -90,12 +92,14 @@ def _compute(body: Callable[..., DatasetQuery], parameters: Mapping[str, Any]) -
         wanted = to_make(context)
         if wanted == ():
             return dg.Output(Part(None, ()), metadata={RECORDED_BY_IO_MANAGER: True})
-        result = body(**({"context": context} if "context" in parameters else {}), **inputs)
-        if not isinstance(result, DatasetQuery):
-            raise TypeError(
-                f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
-                "Return the query itself: it is saved for you."
-            )
+        given = {**({"context": context} if "context" in parameters else {}), **inputs}
+        with explained(context.asset_key.to_user_string(), partitions_of(context)):
+            result = tried(lambda: body(**given), context.log.warning)
+            if not isinstance(result, DatasetQuery):
+                raise TypeError(
+                    f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
+                    "Return the query itself: it is saved for you."
+                )
         made = result if wanted is None else part_of(result, wanted)
         return dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
 

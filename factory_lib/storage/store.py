@@ -19,7 +19,7 @@ from typing import TypeVar
 from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError, nearest
 from factory_lib.redaction import quiet, redact
 from factory_lib.storage.files import ChangedError, FileInfo, Files
-from factory_lib.storage.retry import shown
+from factory_lib.storage.retry import is_transient, shown
 from factory_lib.storage.spans import plan_spans
 
 __all__ = ["FileInfo", "Store", "StoreFile", "is_local", "store"]
@@ -206,7 +206,9 @@ class Store:
         if isinstance(error, ImportError | ValueError) and not is_local(uri):
             return StoreError(f"{where} cannot be opened: {said}", "Is its fsspec package installed?")
         hint = "Give the credentials that its store wants, or check them." if "Credentials" in said else ""
-        return StoreError(f"{where} cannot be read or written: {said}", hint)
+        found = StoreError(f"{where} cannot be read or written: {said}", hint)
+        found.is_transient = is_transient(error)
+        return found
 
     def _missing(self, uri: str) -> FileMissing:
         name = redact(uri).rstrip("/").rsplit("/", 1)[-1]

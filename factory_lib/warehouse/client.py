@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from factory_lib.errors import DiskFull, EngineError
+from factory_lib.errors import DiskFull, EngineError, EngineUnreachable
 from factory_lib.owners import folder_identity
 from factory_lib.settings import settings as read_settings
 
@@ -332,14 +332,14 @@ class Warehouse:
             self.close()
             if not again(lost):
                 if not lost.sent:
-                    raise EngineError(f"{lost.message} The rows were not written.", "Run it again.") from None
+                    raise EngineUnreachable(f"{lost.message} The rows were not written.", "Run it again.") from None
                 shown = " ".join(sql.split())[:200]
                 message = f"{lost.message} The statement may or may not have been applied: {shown}"
-                raise EngineError(message, "Look before you run it again.") from None
+                raise EngineUnreachable(message, "Look before you run it again.") from None
         try:
             return self._translating(call)
         except ConnectionLost as lost:
-            raise EngineError(lost.message, lost.hint) from None
+            raise EngineUnreachable(lost.message, lost.hint) from None
 
     def _when_there_is_a_place(self, call: Callable[[], _Result]) -> _Result:
         """A call, made again for a while when the engine has no place for one more statement and begins none."""

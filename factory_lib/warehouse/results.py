@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory_lib.errors import DiskFull, EngineError
+from factory_lib.errors import DiskFull, EngineError, EngineUnreachable
 from factory_lib.warehouse.bfloat16 import has_binary, widened, widened_schema
 from factory_lib.warehouse.valid_text import valid_batch
 
@@ -33,7 +33,7 @@ _PIECE = 1 << 20
 _NOT_SENT = {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectionRefusedError"}
 
 
-class ConnectionLost(EngineError):
+class ConnectionLost(EngineUnreachable):
     """The connection failed.
 
     Args:

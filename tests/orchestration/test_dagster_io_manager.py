@@ -11,7 +11,7 @@ import pytest
 
 from factory_lib import C, DatasetQuery, signal
 from factory_lib.errors import EngineError, SourceError
-from factory_lib.orchestration.io_manager import save_shards
+from factory_lib.orchestration.shard_saving import save_shards
 from factory_lib.orchestration.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.sources.webdataset import WebDataset
