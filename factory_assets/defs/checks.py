@@ -6,7 +6,7 @@ import dagster as dg
 
 from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_lib.curation.alignment import with_score
-from factory_lib.orchestration import checks
+from factory_lib.orchestration import checks, source_checks
 from factory_lib.query import DatasetQuery
 
 STAGES = [
@@ -27,13 +27,13 @@ STAGES = [
 @dg.asset_check(asset="samples")
 def ingested() -> dg.AssetCheckResult:
     """The source gave samples, and few of those it promised are lost."""
-    return checks.check_ingest("samples")
+    return source_checks.check_ingest("samples")
 
 
 @dg.asset_check(asset="samples")
 def accounted() -> dg.AssetCheckResult:
     """Every file and column at the source is used, or left out for a reason that is said."""
-    return checks.check_account("samples")
+    return source_checks.check_account("samples")
 
 
 @dg.asset_check(asset="image_signals")

@@ -19,6 +19,7 @@ from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.query import DatasetQuery
 from factory_lib.sources.account import lines
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.losses import MEND, read_losses
 from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ STAGES = (
     "image_signals",
     "clip_embeddings",
     "basic_filter",
+    "near_duplicates",
     "deduplicated",
     "clip_score_filter",
     "training_set",
 )
+_SHOWN_LOSSES = 5
 BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
 EXEMPLAR = "a large red circle on plain paper"
 
@@ -44,7 +47,7 @@ def print_report(source: DemoSource, outcome: GraphOutcome, seconds: float, cons
     if not outcome.runs:
         console.print("Nothing was behind: the source, the code and the models are as they were.\n")
     print_ingest(chain[0], console)
-    steps = funnel(chain, reasons(chain), remarks(chain))
+    steps = funnel(chain, reasons(chain), remarks(chain), findings=("near_duplicates",))
     truth = pq.read_table(source.truth) if source.truth else None
     print_funnel(steps, scores(chain, truth) if truth else {}, console)
     print_versions(steps, chain, console)
@@ -67,8 +70,20 @@ def print_ingest(samples: Version, console: Console) -> None:
             console.print(f"  {line}", markup=False, soft_wrap=True)
         if counts:
             console.print(f"  noted while reading: {counts}", soft_wrap=True)
-        for problem in source["problems"][:5]:
-            console.print(f"  {problem}", style="yellow", markup=False)
+    losses = [loss for loss in read_losses(samples.warehouse, samples.uuid) if loss.files]
+    known = {f"{loss.shard}: {problem}" for loss in losses for problem in loss.problems}
+    for problem in [p for source in (record.sources if record else []) for p in source["problems"] if p not in known][
+        :5
+    ]:
+        console.print(f"  {problem}", style="yellow", markup=False)
+    for loss in losses[:_SHOWN_LOSSES]:
+        console.print(f"  NOT READ {loss}", style="red" if loss.is_unread else "yellow", markup=False, soft_wrap=True)
+    if len(losses) > _SHOWN_LOSSES:
+        console.print(
+            f"  … and {len(losses) - _SHOWN_LOSSES:,} more shards: factory show {samples} --json", markup=False
+        )
+    if losses:
+        console.print(f"  {MEND}", soft_wrap=True)
 
 
 def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
@@ -88,12 +103,20 @@ def remarks(chain: Sequence[Version]) -> dict[str, str]:
     """Dataset -> why a stage kept everything, where its model cannot judge these samples."""
     before = {v.dataset: DatasetQuery(v) for v in chain}
     verdict = ALIGNMENT.verdict(with_score(before["deduplicated"]))
-    said = {"basic_filter": BASIC.judged(before["clip_embeddings"]).remark}
+    said = {"samples": _not_read(chain[0]), "basic_filter": BASIC.judged(before["clip_embeddings"]).remark}
     if not _comparable(before["basic_filter"]):
         said["deduplicated"] = "kept all: there are no pictures to compare."
     if not verdict.may_judge:
         said["clip_score_filter"] = f"kept all: {verdict.found} {verdict.hint}"
     return {dataset: remark for dataset, remark in said.items() if remark}
+
+
+def _not_read(samples: Version) -> str:
+    """How many shards, or parts of them, are missing at the start."""
+    losses = read_losses(samples.warehouse, samples.uuid)
+    unread, damaged = (sum(bool(loss.files) and loss.is_unread is state for loss in losses) for state in (True, False))
+    said = [f"{unread:,} shards could not be read"] * bool(unread) + [f"{damaged:,} are damaged"] * bool(damaged)
+    return f"{', '.join(said)}: see above." if said else ""
 
 
 def _comparable(samples: DatasetQuery) -> bool:
@@ -124,7 +147,10 @@ def print_funnel(steps: Sequence[FunnelStep], known: Mapping[str, FilterScore], 
         )
         why = "\n".join(f"{n:>5,}  {reason}" for reason, n in step.reasons.items() if n)
         why = "\n".join(part for part in (why, step.remark) if part)
-        table.add_row(step.version, f"{step.rows_in:,}", f"{step.rows:,}", _percent(step.kept), *rated, why)
+        kept = (f"{step.rows:,}", _percent(step.kept))
+        if step.is_finding:
+            kept, why = ("", ""), f"{step.rows:,}  found, which the next stage leaves out"
+        table.add_row(step.version, f"{step.rows_in:,}", *kept, *rated, why)
     console.print()
     console.print(table)
     if known:

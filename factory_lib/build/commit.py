@@ -24,6 +24,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import Held, carry_held, record_held
 from factory_lib.warehouse.derive import conform
+from factory_lib.warehouse.losses import ShardLoss, record_losses
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.seals import counted, unseal
 from factory_lib.warehouse.staging import StagingTable, clone, create_stage
@@ -41,6 +42,7 @@ class Draft:
         rows: the rows of the query.
         made: the shards that they are in; the version that made them is filled in.
         cached: columns in which they hold values of signals.
+        losses: what of the shards was seen at the source and could not be read.
         provenance: what the version was made of, but for what is known when it is published.
         recipe: the query, such as can be run again.
         started: `time.monotonic()` when it began.
@@ -50,6 +52,7 @@ class Draft:
     rows: StagingTable
     made: Sequence[ShardRecord]
     cached: Sequence[Held]
+    losses: Sequence[ShardLoss]
     provenance: Provenance
     recipe: Mapping[str, Any]
     started: float
@@ -144,7 +147,9 @@ def _record(warehouse: Warehouse, draft: Draft, built: _Assembled) -> None:
     record_held(warehouse, uuid, [s.shard for s in draft.made], draft.cached)
     if carried and built.recast:
         carry_held(warehouse, uuid, carried.uuid, built.recast)
-    provenance.record_inputs(warehouse, uuid, draft.request.inputs, carried.uuid if carried else None, replaced)
+    before = carried.uuid if carried else None
+    provenance.record_inputs(warehouse, uuid, draft.request.inputs, before, replaced)
+    record_losses(warehouse, uuid, draft.losses, before, replaced)
 
 
 def _finished(draft: Draft, built: _Assembled) -> Provenance:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory_lib.warehouse.losses import ShardLoss
+
 
 @dataclass
 class Ledger:
@@ -14,6 +16,7 @@ class Ledger:
     Attributes:
         signals: signals that were computed, `{"name", "fingerprint", "components"}`.
         sources: what was ingested.
+        losses: what of the shards was seen and could not be read.
         shard_sources: shard -> fingerprint of the files that its rows point into.
         reused, computed: signal values taken over and computed.
         bytes: bytes on disk that were written.
@@ -24,6 +27,7 @@ class Ledger:
 
     signals: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[ShardLoss] = field(default_factory=list)
     shard_sources: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
@@ -36,6 +40,7 @@ class Ledger:
         """Take over what another ledger says."""
         self.signals += other.signals
         self.sources += other.sources
+        self.losses += other.losses
         self.shard_sources |= other.shard_sources
         self.reused += other.reused
         self.computed += other.computed

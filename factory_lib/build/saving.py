@@ -76,7 +76,7 @@ def save(request: SaveRequest) -> Version:
         cached = cached_columns(request.query, ledger.signals)
         # Parents are locked, too: who drops versions must see this one, or be done before.
         with locked(wh, request.dataset, *(v.dataset for v in parents)):
-            version = commit(wh, Draft(request, rows, records, cached, told, recipe, started))
+            version = commit(wh, Draft(request, rows, records, cached, ledger.losses, told, recipe, started))
     finally:
         rows.drop()
     for finish in ledger.finish:

@@ -41,6 +41,7 @@ def storage_rows(source: Any, shards: Sequence[str] | None) -> Storage:
 def write_storage(node: Storage, ledger: Ledger) -> StagingTable:
     """Read shards into a staging table."""
     from factory_lib.sources import ShardReport, read_shards
+    from factory_lib.sources.losses import loss_of
 
     reports: dict[str, ShardReport] = {}
     batches = (
@@ -52,6 +53,7 @@ def write_storage(node: Storage, ledger: Ledger) -> StagingTable:
     files = {s.fingerprint: [(f.uri, f.size, f.etag) for f in s.files] for s in node.shards}
     provenance.record_files(stage.warehouse, files)
     ledger.sources.append(_summary(node, reports))
+    ledger.losses += [loss for report in reports.values() if (loss := loss_of(report)) is not None]
     ledger.bytes += stage.bytes()
     ledger.storage.append("ingest")
     return stage

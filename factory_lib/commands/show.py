@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from factory_lib.history.tampering import Finding
 from factory_lib.history.verifying import marks
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 from factory_lib.warehouse.tags import tags_of
 from factory_lib.warehouse.versions import Version, resolve
 
@@ -41,11 +43,14 @@ def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
     found = resolve(wh, version)
     made = origins_of(wh, found)
     wrong = marks(found)
+    losses = [loss for loss in read_losses(wh, found.uuid) if loss.files]
     samples = _sample_rows(found, rows)
     if as_json:
-        print_json({**_as_json(found, made, samples, shards), "findings": wrong})
+        not_read = [{**asdict(loss), "is_unread": loss.is_unread} for loss in losses]
+        print_json({**_as_json(found, made, samples, shards), "findings": wrong, "not_read": not_read})
         return
     _print_head(found, made, wrong)
+    _print_losses(losses)
     _print_columns(found, samples)
     _print_provenance(found, made)
     if shards:
@@ -109,6 +114,17 @@ def _print_head(version: Version, made: list[Origin], wrong: list[Finding]) -> N
         if len(wrong) > _NAMED:
             lines.append(f"  … and {len(wrong) - _NAMED:,} more: factory verify {version}")
     console().print("\n".join(lines))
+
+
+def _print_losses(losses: list[ShardLoss]) -> None:
+    if not losses:
+        return
+    unread = sum(loss.is_unread for loss in losses)
+    lines = [f"NOT READ: {unread:,} shards, and parts of {len(losses) - unread:,} more:"]
+    lines += [f"  {loss}" for loss in losses[:_NAMED]]
+    if len(losses) > _NAMED:
+        lines.append(f"  … and {len(losses) - _NAMED:,} more: --json lists them")
+    console().print("\n".join([*lines, f"  {MEND}"]))
 
 
 def _print_columns(version: Version, samples: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,12 @@ class FunnelStep:
     Attributes:
         version: name of the version that the stage made.
         rows_in: samples it was given.
-        rows: samples it kept.
+        rows: samples it kept; of a finding, those that it found.
         bytes_added: what its version added on disk.
         storage: how it is stored.
         reasons: why samples went -> how many, where the stage has rules.
         remark: what the stage has to say, such as that it could not judge and kept everything.
+        is_finding: it only says something of samples: what comes after it is given what it was given itself.
     """
 
     version: str
@@ -35,6 +36,7 @@ class FunnelStep:
     storage: str
     reasons: Mapping[str, int] = field(default_factory=dict)
     remark: str = ""
+    is_finding: bool = False
 
     @property
     def kept(self) -> float:
@@ -63,6 +65,7 @@ def funnel(
     versions: Iterable[Version],
     reasons: Mapping[str, Mapping[str, int]] | None = None,
     remarks: Mapping[str, str] | None = None,
+    findings: Collection[str] = (),
 ) -> list[FunnelStep]:
     """The funnel of a chain of versions, from what provenance recorded of each.
 
@@ -70,19 +73,25 @@ def funnel(
         versions: in the order of the stages; the rows of each are compared with those of the one before.
         reasons: dataset -> why samples went, see `rejections`.
         remarks: dataset -> what its stage has to say.
+        findings: datasets that only say something of samples, such as which of them are duplicates.
     """
     steps: list[FunnelStep] = []
+    given: int | None = None
     for version in versions:
         recorded = version.provenance
+        given = version.rows if given is None else given
+        is_finding = version.dataset in findings
         steps.append(
             FunnelStep(
                 version=str(version),
-                rows_in=steps[-1].rows if steps else version.rows,
+                rows_in=given,
                 rows=version.rows,
                 bytes_added=recorded.bytes_added if recorded else 0,
                 storage=recorded.storage if recorded else "",
                 reasons=(reasons or {}).get(version.dataset, {}),
                 remark=(remarks or {}).get(version.dataset, ""),
+                is_finding=is_finding,
             )
         )
+        given = given if is_finding else version.rows
     return steps

@@ -15,9 +15,6 @@ from factory_lib.orchestration.unsynced import BehindPartitions, unsynced
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
-from factory_lib.sources.account import losses
-from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph
@@ -27,68 +24,6 @@ def _result(passed: bool, description: str, metadata: Mapping[str, Any]) -> dg.A
     return dg.AssetCheckResult(
         passed=passed, description=description, severity=dg.AssetCheckSeverity.WARN, metadata=dict(metadata)
     )
-
-
-def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
-    """Whether the newest run read samples, and lost few of those that the source promised.
-
-    Args:
-        max_lost: share of rows without a usable image, 0 to 1, above which the check fails.
-    """
-    version = resolve(warehouse(), dataset)
-    recorded = version.provenance
-    counts: dict[str, int] = {}
-    problems: list[str] = []
-    read = 0
-    for source in recorded.sources if recorded else []:
-        read += source.get("samples", 0)
-        problems += source.get("problems", [])
-        for name, number in source.get("counts", {}).items():
-            counts[name] = counts.get(name, 0) + number
-    lost = sum(number for name, number in counts.items() if name in _LOSSES)
-    share = lost / (read + lost) if read + lost else 0.0
-    # Of what could not be opened nobody knows how many samples it holds.
-    closed = {name: number for name, number in counts.items() if name in _UNKNOWN_LOSSES}
-    metadata: dict[str, Any] = {"read": read, "lost": lost, "lost_share": share, **counts}
-    if problems:
-        metadata["problems"] = dg.MetadataValue.json(problems[:100])
-    return _result(
-        version.rows > 0 and share <= max_lost and not closed,
-        f"{version}: {read:,} samples read, {lost:,} lost ({share:.1%})"
-        + "".join(f", {number:,} {name.replace('_', ' ')}" for name, number in closed.items())
-        + ".",
-        metadata,
-    )
-
-
-def check_account(dataset: str) -> dg.AssetCheckResult:
-    """Whether all files and columns that the newest run saw at the source are used, but for those that hold no samples
-    or were left out by choice."""
-    recorded = resolve(warehouse(), dataset).provenance
-    account = [entry for source in (recorded.sources if recorded else []) for entry in source.get("account", [])]
-    table = [
-        dg.TableRecord(
-            {
-                "kind": entry["kind"],
-                "what": entry["what"],
-                "count": entry["count"],
-                "became": "used" if entry["used"] else "left out",
-                "reason": entry["reason"],
-                "examples": ", ".join(entry["examples"]),
-            }
-        )
-        for entry in account
-    ]
-    metadata = {"account": dg.MetadataValue.table(table)} if table else {}
-    lost = losses(account)
-    description = f"{lost:,} files or columns that may hold samples or values are left out."
-    return _result(not lost, description if lost else "Everything at the source is used or accounted for.", metadata)
-
-
-_LOSSES = {"failed_rows", "no_image", "bad_rows", "unreadable_samples", "unreadable_members"}
-"""Counts of a source that stand for samples that are not in the dataset."""
-_UNKNOWN_LOSSES = {"unreadable_archives", "unreadable_tars", "unreadable_shards", "unreadable_tables"}
-"""Counts of files that may have held any number of samples."""
 
 
 def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResult:

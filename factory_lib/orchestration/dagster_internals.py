@@ -36,7 +36,7 @@ from dagster._core.definitions.declarative_automation.operands.subset_automation
 )
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.events import DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata, generate_event_batch_id
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -58,6 +58,7 @@ __all__ = [
     "PARTITION_NAME_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetGraph",
+    "AssetMaterializationPlannedData",
     "BaseAssetGraph",
     "BaseAssetNode",
     "DagsterEventBatchMetadata",

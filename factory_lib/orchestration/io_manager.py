@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib import progress
-from factory_lib.errors import NotFound
+from factory_lib.errors import NotFound, SourceError
 from factory_lib.orchestration.code import components_in, remember_code
 from factory_lib.orchestration.first_line import explained, failure, first_line
 from factory_lib.orchestration.looked_up import tags_of, undeclared
@@ -22,6 +22,7 @@ from factory_lib.orchestration.partition_events import (
     EMPTY,
     combined_data_version,
     latest_data_versions,
+    mark_failed,
     record_partitions,
 )
 from factory_lib.orchestration.retrying import tried
@@ -29,6 +30,7 @@ from factory_lib.orchestration.shard_saving import Saved, save_shards
 from factory_lib.orchestration.version_metadata import event_metadata, version_metadata
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.losses import MEND, read_losses
 from factory_lib.warehouse.versions import resolve
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
                 saved.reused or saved.computed
             )
             context.log.info(f"{saved.version}: {saved.version.rows:,} rows{values}")
+            saved = saved.without(_unread(saved))
+            mark_failed(context.step_context, context.asset_key, [s for s in saved.failed if s in versions])
         if saved.failed:
             kept = f"the other {len(saved.shards)} are published as {saved.version}" if saved.version else ""
             raise failure(first_line(stage, saved.failed, of=len(shards), rest=kept), saved.failed)
@@ -109,6 +113,14 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
 def _asked(context: dg.OutputContext) -> Sequence[str]:
     """The partitions that a run is for."""
     return context.asset_partition_keys if context.has_asset_partitions else ()
+
+
+def _unread(saved: Saved) -> dict[str, Exception]:
+    """The published shards of which nothing could be read: their rows are gone, and somebody has to see to it."""
+    if saved.version is None or not saved.shards:
+        return {}
+    losses = read_losses(saved.version.warehouse, saved.version.uuid, saved.shards)
+    return {loss.shard: SourceError(loss.what, MEND) for loss in losses if loss.is_unread}
 
 
 def _undeclared_text(stage: str, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ All of it is private to Dagster: an upgrade that changes the behaviour fails
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType
@@ -33,6 +33,7 @@ from factory_lib.orchestration.dagster_internals import (
     DEFAULT_DATA_VERSION,
     NULL_EVENT_POINTER,
     SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+    AssetMaterializationPlannedData,
     DagsterEventBatchMetadata,
     disable_dagster_warnings,
     generate_event_batch_id,
@@ -127,6 +128,19 @@ def record_partitions(
         # A batch lets event storages that can do so write it in one go; partitions only, as Dagster does.
         marker = None if key is None else DagsterEventBatchMetadata(batch, is_end=index == last)
         yield DagsterEvent.asset_materialization(step, event, marker)
+
+
+def mark_failed(step: StepExecutionContext, asset_key: AssetKey, partitions: Iterable[str]) -> None:
+    """Have partitions that the step materialized shown as failed once it has failed: what was made of them is nothing.
+
+    Dagster takes a partition for failed whose newest event says that a failed run intended to make it. So the intention
+    is said again, after the materialization: the content is known to whatever comes after it, and the partition is red.
+    """
+    for key in partitions:
+        event = DagsterEvent.build_asset_materialization_planned_event(
+            step.job_name, step.step.key, AssetMaterializationPlannedData(asset_key, partition=key)
+        )
+        step.instance.report_dagster_event(event, step.run_id)
 
 
 class _InputTags:

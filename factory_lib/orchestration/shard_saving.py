@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from factory_lib.errors import CommitError, EngineError
@@ -39,6 +39,11 @@ class Saved:
         records = [version.provenance for version in versions if version.provenance is not None]
         reused, computed = sum(one.reused for one in records), sum(one.computed for one in records)
         return Saved(versions[-1] if versions else None, tuple(sorted(shards)), failed, reused, computed)
+
+    def without(self, failed: Mapping[str, Exception]) -> Saved:
+        """The same, with shards of which nothing came counted among those that failed."""
+        kept = tuple(shard for shard in self.shards if shard not in failed)
+        return replace(self, shards=kept, failed={**self.failed, **failed})
 
 
 def save_shards(

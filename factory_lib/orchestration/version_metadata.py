@@ -12,6 +12,7 @@ from factory_lib.orchestration.column_docs import SYSTEM, column_docs
 from factory_lib.orchestration.contact_sheet import picture_samples
 from factory_lib.orchestration.readable import readable
 from factory_lib.plan.lineage import column_lineage
+from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -36,7 +37,19 @@ def event_metadata(version: Version, shards: Sequence[str]) -> dict[str | None, 
     if not shards:
         return {None: whole}
     sizes = version.shard_rows()
-    return {shard: {"dagster/partition_row_count": sizes.get(shard, 0), **whole} for shard in shards}
+    losses = {loss.shard: loss for loss in read_losses(version.warehouse, version.uuid, shards)}
+    return {
+        shard: {"dagster/partition_row_count": sizes.get(shard, 0), **whole, **_loss(losses.get(shard))}
+        for shard in shards
+    }
+
+
+def _loss(loss: ShardLoss | None) -> Metadata:
+    """What a partition's event says of what was seen of its shard and not read."""
+    if loss is None:
+        return {}
+    table = [dg.TableRecord({"not read": kind, "count": n}) for kind, n in {**loss.files, **loss.lost}.items()]
+    return {"not_read": dg.MetadataValue.table(table), "loss": f"{loss} {MEND}" if loss.files else str(loss)}
 
 
 def version_metadata(version: Version, query: DatasetQuery, shards: Sequence[str] = ()) -> Metadata:

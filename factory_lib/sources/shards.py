@@ -58,6 +58,7 @@ class ShardReport:
         counts: how often each kind of oddity occurred, such as `{"failed_rows": 8, "no_image": 3}`.
         problems: messages that say where; the first `PROBLEMS_KEPT` of them.
         account: what became of files within the shard's archives.
+        losing: how many of the problems, which stand first, say why something is not in the dataset.
     """
 
     shard: str
@@ -65,18 +66,29 @@ class ShardReport:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     account: Account = field(default_factory=Account, compare=False)
+    losing: int = 0
 
     def count(self, kind: str, number: int = 1) -> None:
         """Add to a count; nothing happens when `number` is 0."""
         if number:
             self.counts[kind] = self.counts.get(kind, 0) + number
 
-    def problem(self, message: str) -> None:
-        """Keep a message, unless there are too many already."""
-        if len(self.problems) < PROBLEMS_KEPT:
-            shown = redact(message[: 4 * LONGEST_PROBLEM])
-            self.problems.append(shown if len(shown) <= LONGEST_PROBLEM else shown[: LONGEST_PROBLEM - 1] + "…")
+    def problem(self, message: str, *, loses: bool = False) -> None:
+        """Keep a message, unless there are too many already.
+
+        Args:
+            loses: it says why something is not in the dataset: it stands before those that only remark on something.
+        """
+        shown = redact(message[: 4 * LONGEST_PROBLEM])
+        shown = shown if len(shown) <= LONGEST_PROBLEM else shown[: LONGEST_PROBLEM - 1] + "…"
+        if loses:
+            self.problems.insert(self.losing, shown)
+            self.losing += 1
         else:
+            self.problems.append(shown)
+        if len(self.problems) > PROBLEMS_KEPT:
+            self.problems.pop()
+            self.losing = min(self.losing, PROBLEMS_KEPT)
             self.count("problems_not_shown")
 
     def copy(self) -> ShardReport:
@@ -85,7 +97,8 @@ class ShardReport:
 
     def restore(self, earlier: ShardReport) -> None:
         """Go back to an earlier state."""
-        self.samples, self.counts, self.problems = earlier.samples, earlier.counts, earlier.problems
+        self.samples, self.counts = earlier.samples, earlier.counts
+        self.problems, self.losing = earlier.problems, earlier.losing
 
 
 class Source(Protocol):

@@ -58,7 +58,7 @@ def surviving(rows: Iterable[T], where: str, kind: str, report: ShardReport) -> 
             yield from rows
     except SourceError as error:
         report.count(kind)
-        report.problem(printable(str(error)))
+        report.problem(printable(str(error)), loses=True)
 
 
 def survived(act: Callable[[], T], where: str, kind: str, report: ShardReport) -> T | None:
@@ -98,4 +98,4 @@ def without_the_bad(
                 spans += [(middle, stop), (start, middle)]
                 continue
             report.count(kind)
-            report.problem(f"sample {printable(name(start))!r} cannot be read: {worded(error)}")
+            report.problem(f"sample {printable(name(start))!r} cannot be read: {worded(error)}", loses=True)

@@ -119,6 +119,8 @@ class TarReader:
 
     Attributes:
         damaged: after the pass, whether members were lost to truncation or corruption.
+        unfinished: whether its end is missing: nobody knows whether members are.
+        sparse: members that were left out because their bytes are not stored in one run.
         links: hard and symbolic links that were left out.
     """
 
@@ -128,8 +130,8 @@ class TarReader:
         self._problem = problem
         self._everywhere = self._pending = _NOTHING
         self._marker_at: int | None = None
-        self.damaged = False
-        self.links = 0
+        self.damaged = self.unfinished = False
+        self.links = self.sparse = 0
 
     def blocks(self) -> Iterator[TarBlock]:
         """Yield the members, window by window.
@@ -157,7 +159,7 @@ class TarReader:
             hop = self._hop(data, position)
             block, bad = _assemble(hop, data, position)
             if bad == 0 and self._marker_at is not None:
-                self._problem(
+                self._damage(
                     f"{self._size - position} bytes at offset {position}, behind the end of the tar, are no tar"
                 )
                 return
@@ -176,6 +178,7 @@ class TarReader:
                 return
             position, needed = position + hop.next, hop.needed
         if self._marker_at is None:
+            self.unfinished = True
             self._problem(f"no end marker at offset {self._size}: the writer may have been interrupted")
 
     def _hop(self, data: bytes, base: int) -> _Hop:
@@ -242,6 +245,7 @@ class TarReader:
             return
         pending, self._pending = self._pending, self._everywhere
         if kind == _SPARSE or pending.sparse:
+            self.sparse += 1
             self._problem(
                 f"sparse member {pending.path or _header_name(data, at)!r} at offset {base + at} is left out: its "
                 "bytes are not stored in one run. Write the tar again without --sparse."

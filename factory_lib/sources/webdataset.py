@@ -66,7 +66,7 @@ def read_tar(
     name = tar.path.rsplit("/", 1)[-1]
 
     def problem(message: str) -> None:
-        report.problem(f"{name}: {message}")
+        report.problem(f"{name}: {message}", loses=reader.damaged or reader.unfinished)
 
     reader = TarReader(origin, tar, problem)
     parts = _members(_blocks(reader, tar, unpack_to, report), layout, report)
@@ -77,7 +77,9 @@ def read_tar(
     if reader.links:
         report.count("links", reader.links)
         problem(f"{reader.links} links are left out: they have no bytes of their own to point at")
+    report.count("sparse_members", reader.sparse)
     report.count("damaged_tars", int(reader.damaged))
+    report.count("unfinished_tars", int(reader.unfinished))
 
 
 def _blocks(

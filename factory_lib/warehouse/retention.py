@@ -86,7 +86,7 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     ensure_tables(warehouse)
     alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
-    for table in ("shards", "inputs", "recipes", "versions"):
+    for table in ("shards", "inputs", "losses", "recipes", "versions"):
         mutate(warehouse, CATALOG, table, f"WHERE uuid IN ({gone})", FREEING)
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster import AssetCheckSeverity
 from rich.console import Console
 
 from factory_assets.demo.report import print_ingest
 from factory_lib import DatasetQuery, open_source
 from factory_lib.errors import FileChanged, SourceError
-from factory_lib.orchestration.checks import check_ingest
+from factory_lib.orchestration.source_checks import check_ingest
 from factory_lib.sources import OpenedSource, ShardReport, SourceShard
 from factory_lib.sources.account import Account, lines, losses
 from factory_lib.sources.surviving import surviving, without_the_bad
@@ -84,7 +85,9 @@ def test_a_file_that_cannot_be_opened_is_no_success(tmp_path: Path) -> None:
     found = check_ingest("opened")
     assert not found.passed
     assert found.description is not None
-    assert "9 samples read, 0 lost (0.0%), 1 unreadable tars" in found.description
+    assert found.severity == AssetCheckSeverity.ERROR
+    assert "9 samples read, 0 lost (0.0%). Nothing was read of 1 shards: a: " in found.description
+    assert found.metadata["unreadable_tars"].value == 1
 
 
 def test_columns_stand_in_the_account_by_the_names_that_they_get(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_every_broken_tar_is_a_problem_and_no_crash(shared_data: Path) -> None:
         "tar_empty": (0, {}),
         "tar_gz_named_tar": (0, {"unreadable_tars": 1}),
         "tar_missing_members_dup_key": (7, {"no_image": 2, "repeated_keys": 1, "hidden_members": 1}),
-        "tar_no_eof_blocks": (7, {"no_image": 2, "repeated_keys": 1, "hidden_members": 1}),
+        "tar_no_eof_blocks": (7, {"no_image": 2, "repeated_keys": 1, "hidden_members": 1, "unfinished_tars": 1}),
         "tar_truncated": (4, {"no_image": 1, "damaged_tars": 1}),
         "tar_zero": (0, {"unreadable_tars": 1}),
     }

@@ -1,0 +1,100 @@
+"""Checks on what was read of a source: which shards could not be, and what of its files and columns is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from factory_lib.sources.account import losses as account_losses
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
+from factory_lib.warehouse.versions import resolve
+
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+_SHOWN_LOSSES = 100
+_NAMED_LOSSES = 3
+
+
+def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
+    """Whether samples were read, and what of the source could not be: of all shards, whichever run read them.
+
+    Red where of a shard nothing could be read, or a larger share is lost than may be; yellow where a file may hold more
+    than was read.
+
+    Args:
+        max_lost: share of samples that are lost or without a picture, 0 to 1, above which the check fails.
+    """
+    version = resolve(warehouse(), dataset)
+    losses = read_losses(version.warehouse, version.uuid)
+    lost = sum(number for loss in losses for number in loss.lost.values())
+    share = lost / (version.rows + lost) if version.rows + lost else 0.0
+    doubtful = [loss for loss in losses if loss.files]
+    unread = [loss for loss in doubtful if loss.is_unread]
+    metadata: dict[str, Any] = {"read": version.rows, "lost": lost, "lost_share": share, "shards_unread": len(unread)}
+    metadata["shards_damaged"] = len(doubtful) - len(unread)
+    metadata |= _summed(losses)
+    if losses:
+        metadata["not_read"] = dg.MetadataValue.table([_loss_row(loss) for loss in losses[:_SHOWN_LOSSES]])
+    said = [f"{version}: {version.rows:,} samples read, {lost:,} lost ({share:.1%})."]
+    said += [f"Nothing was read of {len(unread):,} shards: {_listed(unread)}."] * bool(unread)
+    said += [f"{len(doubtful) - len(unread):,} shards are damaged: {_listed(doubtful[len(unread) :])}."] * (
+        len(doubtful) > len(unread)
+    )
+    return dg.AssetCheckResult(
+        passed=version.rows > 0 and share <= max_lost and not doubtful,
+        severity=ERROR if unread or share > max_lost or not version.rows else WARN,
+        description=" ".join([*said, MEND] if doubtful else said),
+        metadata=metadata,
+    )
+
+
+def _summed(losses: Sequence[ShardLoss]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for loss in losses:
+        for kind, number in {**loss.lost, **loss.files}.items():
+            counts[kind] = counts.get(kind, 0) + number
+    return counts
+
+
+def _listed(losses: Sequence[ShardLoss]) -> str:
+    more = f"; and {len(losses) - _NAMED_LOSSES:,} more" if len(losses) > _NAMED_LOSSES else ""
+    return "; ".join(map(str, losses[:_NAMED_LOSSES])) + more
+
+
+def _loss_row(loss: ShardLoss) -> dg.TableRecord:
+    state = "not read" if loss.is_unread else "damaged" if loss.files else "some lost"
+    lost = sum(loss.lost.values())
+    return dg.TableRecord(
+        {"shard": loss.shard, "state": state, "samples read": loss.samples, "known to be lost": lost, "why": str(loss)}
+    )
+
+
+def check_account(dataset: str) -> dg.AssetCheckResult:
+    """Whether all files and columns that the newest run saw at the source are used, but for those that hold no samples
+    or were left out by choice."""
+    recorded = resolve(warehouse(), dataset).provenance
+    account = [entry for source in (recorded.sources if recorded else []) for entry in source.get("account", [])]
+    table = [
+        dg.TableRecord(
+            {
+                "kind": entry["kind"],
+                "what": entry["what"],
+                "count": entry["count"],
+                "became": "used" if entry["used"] else "left out",
+                "reason": entry["reason"],
+                "examples": ", ".join(entry["examples"]),
+            }
+        )
+        for entry in account
+    ]
+    metadata = {"account": dg.MetadataValue.table(table)} if table else {}
+    lost = account_losses(account)
+    description = f"{lost:,} files or columns that may hold samples or values are left out."
+    return dg.AssetCheckResult(
+        passed=not lost,
+        severity=WARN,
+        description=description if lost else "Everything at the source is used or accounted for.",
+        metadata=metadata,
+    )
