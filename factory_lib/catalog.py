@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from factory_lib.errors import InvalidName
 from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries, version_summaries
-from factory_lib.names import parse_ref
+from factory_lib.names import Ref, parse_ref
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.tags import Tag, all_tags, delete_tag, set_tag, tags_of
@@ -52,11 +52,12 @@ def versions(dataset: str) -> pa.Table:
 
 def summaries(dataset: str) -> list[VersionSummary]:
     """What `versions` makes a table of."""
-    name = parse_ref(dataset).dataset
-    found = version_summaries(warehouse(), name)
-    if not found:
-        resolve(warehouse(), name)  # says what there is instead
-    return found
+    ref = parse_ref(dataset)
+    found = version_summaries(warehouse(), ref.dataset)
+    if found and ref == Ref(ref.dataset):
+        return found
+    one = str(resolve(warehouse(), ref))  # says what there is instead
+    return [summary for summary in found if summary.name == one]
 
 
 def diff(before: str | Version, after: str | Version) -> Difference:

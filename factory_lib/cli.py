@@ -11,6 +11,7 @@ Exit codes: 0 done; 1 what was asked cannot be done (message and hint on stderr)
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import click
 
 from factory_lib.commands.failing import failures_shown
 from factory_lib.errors import nearest
+from factory_lib.settings import mistyped
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -105,10 +107,15 @@ def factory() -> None:
 
 def main() -> None:
     """Entry point of the `factory` script."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     # Names of samples may hold what the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    for name, setting in mistyped().items():
+        click.echo(f"{name} is set and is no setting. Is {setting} meant?", err=True)
     factory(prog_name="factory")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from factory_lib.errors import InvalidName
@@ -18,6 +19,9 @@ STAGE_PREFIX = "_stage_"
 
 VALUES_PREFIX = "values_"
 """Prefix of the tables of staged values."""
+
+LONGEST = 200
+"""Characters of a dataset's name, at most: its tables are files, and file systems end at 255."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"system", "information_schema", "default", CATALOG, STAGING})
@@ -48,7 +52,9 @@ def parse_ref(text: str) -> Ref:
     """
     match = _REF.fullmatch(text)
     if match is None:
-        raise InvalidName(f"{text!r} does not name a dataset or version.", "Write laion, laion.v3 or laion@tag.")
+        raise InvalidName(
+            f"{shortened(text)!r} does not name a dataset or version.", "Write laion, laion.v3 or laion@tag."
+        )
     number = int(match["number"]) if match["number"] else None
     return Ref(check_dataset_name(match["dataset"]), number, match["tag"])
 
@@ -60,15 +66,27 @@ def check_dataset_name(name: str) -> str:
         InvalidName: it may not.
     """
     if not _NAME.fullmatch(name):
-        suggestion = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+        suggestion = re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_")[:LONGEST]
         suggestion = suggestion if _NAME.fullmatch(suggestion) else f"d_{suggestion}".rstrip("_")
         raise InvalidName(
-            f"{name!r} cannot name a dataset: names are lower-case letters, digits and _, and begin with a letter.",
-            f"Try {suggestion!r}.",
+            f"{shortened(name)!r} cannot name a dataset: names are lower-case letters, digits and _, and begin with a"
+            " letter.",
+            f"Try {suggestion!r}." if plain else "Such as 'laion'.",
+        )
+    if len(name) > LONGEST:
+        raise InvalidName(
+            f"{shortened(name)!r} cannot name a dataset: it has {len(name):,} characters, and names {LONGEST} at most.",
+            "Take a shorter one.",
         )
     if name in _RESERVED:
         raise InvalidName(f"{name!r} is a database of the warehouse itself.", f"Try '{name}_dataset'.")
     return name
+
+
+def shortened(name: str) -> str:
+    """A name as messages show it: of a very long one the beginning."""
+    return name if len(name) <= LONGEST else f"{name[:40]}…"
 
 
 def is_dataset_database(name: str) -> bool:

@@ -149,6 +149,11 @@ def _blanked(parameter: str) -> str:
     return parameter if name.lower() in _PUBLIC else f"{name}={MARK}"
 
 
+def _is_kind(text: str, word: re.Match[str]) -> bool:
+    """Whether a word is the class of an error (`NoCredentialsError: …`): what follows says what is wrong."""
+    return word[0].endswith(("Error", "Exception")) and text.startswith(": ", word.end())
+
+
 def _without_named(text: str) -> str:
     """Plain text without what is given to names that speak of secrets."""
     kept, done = [], 0
@@ -162,7 +167,7 @@ def _without_named(text: str) -> str:
         elif lower == "bearer" and (token := _BEARER.match(text, word.end())):
             kept.append(f"{text[done : word.end()]} {MARK}")
             done = token.end()
-        elif _SPEAKS.search(lower[:200]) and (given := _GIVEN.match(text, word.end())):
+        elif _SPEAKS.search(lower[:200]) and not _is_kind(text, word) and (given := _GIVEN.match(text, word.end())):
             value = _VALUE.match(text, given.end())
             if value is not None:
                 quote = value[0][0] if value[0][0] in "'\"" else ""

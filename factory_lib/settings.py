@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -74,7 +76,7 @@ def settings() -> Settings:
     Raises:
         SettingsError: a variable has a value of the wrong kind.
     """
-    home = Path(os.environ.get("FACTORY_HOME") or ".factory").expanduser().absolute()
+    home = _folder("FACTORY_HOME", Path(".factory"))
     source, mapping = _source(home)
     return Settings(
         home=home,
@@ -88,7 +90,7 @@ def settings() -> Settings:
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
         rank=_whole("RANK"),
         world_size=_whole("WORLD_SIZE"),
-        cache=Path(os.environ.get("FACTORY_CACHE") or home / "cache").expanduser().absolute(),
+        cache=_folder("FACTORY_CACHE", home / "cache"),
         cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
         shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
     )
@@ -153,8 +155,8 @@ def stage_retries() -> int:
 
 
 def _workers() -> int:
-    wanted = int(_number("FACTORY_WORKERS", 0.0))
-    return wanted or min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
+    fitting = min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
+    return int(_number("FACTORY_WORKERS", 0.0, shown=f"{fitting}, what this machine has room for")) or fitting
 
 
 def worker_bytes() -> int:
@@ -264,22 +266,65 @@ def _source(home: Path) -> tuple[str | None, dict[str, str]]:
 
 
 def _words(text: str) -> dict[str, str]:
-    pairs = [word.partition("=") for word in shlex.split(text)]
+    try:
+        pairs = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise SettingsError(
+            f"FACTORY_MAPPING={text!r} cannot be taken apart: {error}.",
+            "It is words such as image=input.jpg caption=txt.",
+        ) from None
     if wrong := [name for name, equals, value in pairs if not (name and equals and value)]:
         raise SettingsError(f"FACTORY_MAPPING has {wrong[0]!r}.", "It is words such as image=input.jpg caption=txt.")
     return {name: value for name, _, value in pairs}
 
 
-def _number(variable: str, default: float, minimum: float = 0.0) -> float:
+def _number(variable: str, default: float, minimum: float = 0.0, shown: str = "") -> float:
+    """A number that is one: neither infinite nor `nan`.
+
+    Args:
+        shown: the default as it is told, where that is not the number itself.
+    """
     text = os.environ.get(variable)
     if not text:
         return default
+    hint = f"Unset it for the default, {shown or _plain(default)}."
     try:
         value = float(text)
     except ValueError:
-        raise SettingsError(
-            f"{variable}={text!r} is not a number.", f"Unset it for the default, {default:g}."
-        ) from None
+        raise SettingsError(f"{variable}={text!r} is not a number.", hint) from None
+    if not math.isfinite(value):
+        raise SettingsError(f"{variable}={text} is no number that can be used.", hint)
     if value < minimum:
-        raise SettingsError(f"{variable}={text} is below {minimum:g}.", f"Unset it for the default, {default:g}.")
+        raise SettingsError(f"{variable}={text} is below {_plain(minimum)}.", hint)
     return value
+
+
+def _plain(number: float) -> str:
+    """A number as one writes it into a setting: without exponent."""
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def _folder(variable: str, default: Path) -> Path:
+    text = os.environ.get(variable)
+    try:
+        return (Path(text) if text else default).expanduser().absolute()
+    except RuntimeError:  # ~name, and there is no such user
+        raise SettingsError(f"{variable}={text!r}: there is no such user here.", "Write the whole path.") from None
+
+
+KNOWN = frozenset(
+    f"FACTORY_{name}"
+    for name in """HOME CLICKHOUSE_URL ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES SOURCE MAPPING TARS_PER_SHARD UNPACK_TO
+    CLIP CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS""".split()
+)
+"""The variables that are settings."""
+
+
+def mistyped() -> dict[str, str]:
+    """Variables of the environment that look like a setting and are none -> the setting that they look like."""
+    near = {
+        name: difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85)
+        for name in os.environ
+        if name.startswith("FACTORY_") and name not in KNOWN
+    }
+    return {name: found[0] for name, found in sorted(near.items()) if found}

@@ -135,3 +135,9 @@ def test_what_is_no_secret_stays(text: str, shown: str) -> None:
 @pytest.mark.parametrize("piece", ["a", "a:", "://", "secret=", "?a=", "a://b:", "\"'", " ://b:'"])
 def test_a_megabyte_of_anything_is_read_once(piece: str) -> None:
     redact(piece * (1_000_000 // len(piece)))
+
+
+def test_what_an_error_says_of_secrets_is_shown() -> None:
+    said = "s3://b/x cannot be read: NoCredentialsError: Unable to locate credentials"
+    assert redact(said) == said
+    assert redact("CredentialError: password: hunter22") == "CredentialError: password: ***"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from factory_lib.commands.options import command
+from factory_lib.commands.options import Folder, command
 from factory_lib.commands.output import console, print_json, print_rows, say, size
 from factory_lib.progress import log_lines, reporting
 from factory_lib.settings import settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @command("factory backup /backups/laion")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=Folder())
 @click.option("--no-verify", is_flag=True, help="Do not open and read what was taken.")
 def backup_command(folder: Path, no_verify: bool, as_json: bool) -> None:
     """Back up the data folder into DIR, while it is in use.
@@ -39,7 +39,7 @@ def backup_command(folder: Path, no_verify: bool, as_json: bool) -> None:
 
 
 @command("FACTORY_HOME=restored factory restore /backups/laion")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", metavar="DIR", type=Folder(exists=True))
 def restore_command(folder: Path, as_json: bool) -> None:
     """Restore a backup into the data folder, which must be missing or empty, and verify it.
 

@@ -15,7 +15,7 @@ import click
 from factory_lib.errors import FactoryError
 from factory_lib.redaction import quiet, redact
 from factory_lib.settings import settings
-from factory_lib.warehouse.space import disk_full
+from factory_lib.warehouse.space import RESERVE_BYTES, data_folder_unusable, disk_full, free_bytes
 
 DEBUG = "factory.debug"
 _INTERRUPTED, _READER_LEFT = 130, 141
@@ -54,12 +54,43 @@ def failures_shown(ctx: click.Context) -> Iterator[None]:
     except OSError as error:
         if ctx.meta.get(DEBUG):
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = disk_full(Path(error.filename or settings().home))
-            raise CommandFailed(full.message, full.hint) from None
-        where = f"{error.filename}: " if error.filename else ""
-        raise CommandFailed(redact(f"{where}{error.strerror or error}")) from None
+        failed = _of_files(error)
+        raise CommandFailed(failed.message, failed.hint) from None
     except Exception as error:
         if (said := quiet(error)) is error:
             raise
         raise said from None
+
+
+def _of_files(error: OSError) -> FactoryError:
+    """What the system said of a file, with the next step."""
+    named = error.filename2 or error.filename  # of a copy the second is what was written
+    path = Path(os.fsdecode(named)).absolute() if isinstance(named, str | bytes | os.PathLike) else None
+    said, home = redact(error.strerror or str(error)), settings().home
+    of_home = path is not None and path.is_relative_to(home)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if of_home or (path is None and free_bytes(home) < RESERVE_BYTES):
+            return disk_full(home)
+        return FactoryError(
+            f"{path or 'The output'} cannot be written: {said}.", "Make room there, or write elsewhere."
+        )
+    if path is None:
+        return FactoryError(f"{said}.")
+    if of_home:
+        return data_folder_unusable(home, f"{path}: {said}" if path != home else said)
+    return FactoryError(f"{redact(str(path))}: {said}.", _next(error, path))
+
+
+def _next(error: OSError, path: Path) -> str:
+    if isinstance(error, PermissionError):
+        return "Check its rights, or name another place."
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return instead_of(path)
+    return ""
+
+
+def instead_of(path: str | Path) -> str:
+    """What is there instead of a file or folder that does not exist: a hint, or an empty string."""
+    from factory_lib.storage.store import store
+
+    return store().instead_of(str(path))

@@ -9,7 +9,8 @@ import click
 from factory_lib.catalog import descent, lineage
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
-from factory_lib.errors import DatasetNotFound, NotFound
+from factory_lib.commands.unsynced import DEFAULT_MODULE, stage_names
+from factory_lib.errors import DatasetNotFound, FactoryError, NotFound
 from factory_lib.history.drawing import Box, boxes, label, mermaid
 from factory_lib.history.lineage import Lineage, put_together
 
@@ -60,11 +61,22 @@ def _of_asset(name: str, down: bool, otherwise: DatasetNotFound) -> Lineage:
     with factory_instance() as instance:
         read = versions_read(instance, name)
     if read is None:
-        raise otherwise
+        raise _never_made(name) or otherwise
     if down or not read:
         what = "what was made of it is not recorded" if down else "its last run read no version of a dataset"
         raise NotFound(f"{name!r} is an asset, and no dataset: {what}.", f"factory up shows {name} and its runs.")
     return put_together(name, [lineage(one) for one in read])
+
+
+def _never_made(name: str) -> NotFound | None:
+    """The error of a name that is a stage of the graph that comes with the package, of which nothing was made yet."""
+    try:
+        stages = stage_names(DEFAULT_MODULE)
+    except FactoryError:  # a graph that cannot be loaded says nothing of a name
+        return None
+    if name not in stages:
+        return None
+    return NotFound(f"{name!r} is a stage of the graph, and was never made.", "factory up shows the graph and runs it.")
 
 
 def _tree(found: Lineage, box: Box) -> Tree:

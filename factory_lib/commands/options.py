@@ -4,11 +4,56 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from factory_lib.commands.failing import DEBUG
+from factory_lib.commands.failing import DEBUG, instead_of
+from factory_lib.errors import nearest
+
+
+class FactoryCommand(click.Command):
+    """A command whose arguments are never empty: `""` is a variable that a script forgot to set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line.
+
+        Raises:
+            click.UsageError: an argument is empty; the message names it.
+        """
+        if "" in args or any(one.startswith("--") and one.endswith("=") for one in args):
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            for param in self.params:
+                value = given.get(param.name or "")
+                if value == "" or (isinstance(value, list | tuple) and "" in value):
+                    raise click.UsageError(f"{param.get_error_hint(ctx)} is empty.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class OneOf(click.Choice[str]):
+    """One of a few words; a wrong one is told the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What is said of a wrong word."""
+        return f"{value!r} is not one of {', '.join(self.choices)}. {nearest(str(value), self.choices)}".strip()
+
+
+class Folder(click.Path):
+    """A folder of this machine; of one that is not there it is told what is.
+
+    Args:
+        exists: it must be there.
+    """
+
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(exists=exists, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if self.exists and not Path(value).exists():
+            self.fail(f"{value} does not exist. {instead_of(value)}".strip(), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]], click.Command]:
@@ -21,7 +66,7 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
 
     def wrap(function: Callable[..., None]) -> click.Command:
         name = function.__name__.removesuffix("_command").replace("_", "-")
-        made = click.command(name, help=_help(function, example))(function)
+        made = click.command(name, cls=FactoryCommand, help=_help(function, example))(function)
         if json:
             made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."))
         made.params.append(_debug_option())

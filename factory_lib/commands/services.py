@@ -34,6 +34,8 @@ def up_command(port: int | None, host: str, source: str | None, as_json: bool) -
     from factory_lib.warehouse.client import warehouse
 
     found = settings()
+    if source:
+        check_source(source)
     signal.signal(signal.SIGTERM, _interrupt)
     with sole_server(found.home) as me:
         if source:
@@ -52,6 +54,18 @@ def up_command(port: int | None, host: str, source: str | None, as_json: bool) -
         finally:
             if not was_running:
                 stop_engine(found.home)
+
+
+def check_source(uri: str) -> None:
+    """Look whether anything is at the URI of a source: one that is mistyped is told before anything starts.
+
+    Raises:
+        FileMissing: nothing is there; the hint says what is instead.
+    """
+    from factory_lib.storage.store import is_local, store
+
+    if is_local(uri) and not any(mark in uri for mark in "*?[{") and not Path(store().resolve(uri)).exists():
+        store().info(uri)
 
 
 def _tell(home: Path, as_json: bool) -> None:
@@ -93,7 +107,7 @@ def status_command(as_json: bool) -> None:
     found = settings()
     engine = engine_status(found.home) if found.clickhouse_url is None else None
     ui = serving(found.home)
-    counted = _datasets() if engine or found.clickhouse_url else None
+    counted, wrong = _datasets() if engine or found.clickhouse_url else (None, "")
     if as_json:
         server = _server(found.clickhouse_url)
         print_json(
@@ -110,6 +124,8 @@ def status_command(as_json: bool) -> None:
     lines.append(("ui", (ui.url or "starting") if ui else "not running; factory up starts it"))
     if counted is not None:
         lines.append(("datasets", f"{counted['datasets']:,} with {counted['versions']:,} versions"))
+    if wrong:
+        lines.append(("datasets", f"not counted: {wrong}"))
     lines.append(("source", found.source or "none; factory up --source URI names one"))
     for name, text in lines:
         click.echo(f"{name:<9} {text}")
@@ -121,9 +137,13 @@ def _server(url: str | None) -> str | None:
     return shown(url) if url else None
 
 
-def _datasets() -> dict[str, int]:
+def _datasets() -> tuple[dict[str, int] | None, str]:
+    """How many there are, or why that cannot be told: what runs is shown all the same."""
     from factory_lib.warehouse.client import warehouse
     from factory_lib.warehouse.versions import datasets
 
-    found = datasets(warehouse())
-    return {"datasets": len(found), "versions": sum(map(len, found.values()))}
+    try:
+        found = datasets(warehouse())
+    except FactoryError as error:
+        return None, error.message
+    return {"datasets": len(found), "versions": sum(map(len, found.values()))}, ""

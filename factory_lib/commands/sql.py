@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from factory_lib.commands.failing import instead_of
 from factory_lib.commands.formats import write
-from factory_lib.commands.options import command
+from factory_lib.commands.options import OneOf, command
 from factory_lib.commands.output import console, say, table
 from factory_lib.owners import replacing
 from factory_lib.tables import cell
@@ -39,7 +40,7 @@ _BINARY = ("arrow", "parquet")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json", "jsonl", "csv", "arrow", "parquet"]),
+    type=OneOf(["table", "json", "jsonl", "csv", "arrow", "parquet"]),
     help="What to print. [default: table; with -o what its name ends in]",
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
@@ -93,9 +94,12 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     if not output.parent.is_dir():
-        raise click.UsageError(f"There is no folder {output.parent}.")
-    with replacing(output) as beside, open(beside, "wb") as file:
-        yield file
+        raise click.UsageError(f"There is no folder {output.parent}. {instead_of(output.parent)}".strip())
+    try:
+        with replacing(output) as beside, open(beside, "wb") as file:
+            yield file
+    except OSError as error:  # also that of a disk that ran full, which names no file
+        raise OSError(error.errno, error.strerror, str(output)) from None
 
 
 def _first(rows: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.RecordBatch]:

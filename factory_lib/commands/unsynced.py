@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph
 
 _NAMED = 3
+DEFAULT_MODULE = "factory_assets.definitions"
+"""The graph that comes with the package."""
 
 
 @command(
@@ -26,7 +28,7 @@ _NAMED = 3
     """
 )
 @click.argument("stages", nargs=-1)
-@click.option("--module", default="factory_assets.definitions", show_default=True, help="The module with the graph.")
+@click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The module with the graph.")
 def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> None:
     """Show which stages of the graph are behind, and why.
 
@@ -66,6 +68,15 @@ def named_stages(graph: AssetGraph, stages: Sequence[str]) -> list[AssetKey]:
         if stage not in known:
             raise NotFound(f"The graph has no stage {stage!r}.", nearest(stage, known))
     return [known[stage] for stage in stages]
+
+
+def stage_names(module: str) -> list[str]:
+    """The names of all stages of a module's graph.
+
+    Raises:
+        FactoryError: it cannot be loaded.
+    """
+    return sorted(key.to_user_string() for key in load_graph(module).materializable_asset_keys)
 
 
 def load_graph(module: str) -> AssetGraph:

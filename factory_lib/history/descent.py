@@ -5,15 +5,20 @@ Versions that were made of a version are found as those that it comes from are: 
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
+from typing import NoReturn
 
 from factory_lib.errors import NotFound, nearest
 from factory_lib.history.lineage import PARENTS, SETTINGS, Lineage, Link, recorded
 from factory_lib.names import CATALOG
+from factory_lib.redaction import redact
+from factory_lib.storage.store import store
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.versions import Version
 
+_NAMED = 5
 _SHARDS = f"(SELECT groupArray(shard) FROM {CATALOG}.shards WHERE uuid = {{u:UUID}})"
 _CHILDREN = f"SELECT uuid FROM ({PARENTS}) WHERE parent IN (SELECT version FROM walk)"
 # A child without shards, or of which none were recorded, is made of the version all the same.
@@ -83,12 +88,35 @@ def uses(warehouse: Warehouse, thing: str) -> list[Use]:
         NotFound: no version does.
     """
     ensure_tables(warehouse)
-    found = _of_files(warehouse, thing) if "/" in thing else _of_signal(warehouse, thing)
+    if "/" in thing:
+        return _of_files(warehouse, store().resolve(thing)) or _no_such_file(warehouse, store().resolve(thing))
+    found = _of_signal(warehouse, thing)
     if not found:
         known = warehouse.rows(f"SELECT DISTINCT arrayJoin(signals.name) AS name FROM {CATALOG}.versions")
         hint = nearest(thing, [row["name"] for row in known]) or "Name a signal, or the URI of a file or folder."
-        raise NotFound(f"No version computed values of a signal {thing!r}, or points into such a file.", hint)
+        raise NotFound(f"No version computed values of a signal {thing!r}.", hint)
     return found
+
+
+def _no_such_file(warehouse: Warehouse, uri: str) -> NoReturn:
+    """Say which file may be meant: the most alike of those that have its name, or lie in its folder.
+
+    Raises:
+        NotFound: always.
+    """
+    folder, _, name = uri.rpartition("/")
+    rows = warehouse.rows(
+        f"SELECT DISTINCT uri FROM {CATALOG}.files WHERE endsWith(uri, concat('/', {{n:String}}))"
+        " OR startsWith(uri, concat({f:String}, '/')) LIMIT 1000",
+        {"n": name, "f": folder},
+    )
+    near = difflib.get_close_matches(uri, [row["uri"] for row in rows], n=1)
+    sources = warehouse.rows(
+        f"SELECT DISTINCT arrayJoin(sources.uri) AS uri FROM {CATALOG}.versions LIMIT {_NAMED + 1}"
+    )
+    known = ", ".join(row["uri"] for row in sources[:_NAMED]) + (", …" if len(sources) > _NAMED else "")
+    hint = f"Did you mean {near[0]!r}?" if near else f"Sources of versions: {known}." if known else ""
+    raise NotFound(f"No version points into {redact(uri)}.", hint)
 
 
 def _of_signal(warehouse: Warehouse, name: str) -> list[Use]:

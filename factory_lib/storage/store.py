@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError, nearest
+from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError
 from factory_lib.redaction import quiet, redact
 from factory_lib.storage.files import ChangedError, FileInfo, Files
+from factory_lib.storage.missing import what_is_there
 from factory_lib.storage.retry import is_transient, shown
 from factory_lib.storage.spans import plan_spans
 
@@ -182,6 +183,15 @@ class Store:
         uri = self.resolve(uri)
         return self._guarded(uri, lambda files: _is_there(files, uri))
 
+    def instead_of(self, uri: str) -> str:
+        """What is there instead of a file or folder that does not exist: a hint, or an empty string."""
+        uri = self.resolve(uri)
+        try:
+            files = _files(uri)
+        except Exception:  # nothing can be opened there
+            return ""
+        return what_is_there(uri, files.siblings, local=is_local(uri))
+
     def _guarded(self, uri: str, action: Callable[[Files], T]) -> T:
         try:
             return action(_files(uri))
@@ -197,7 +207,7 @@ class Store:
                 f"{where} was overwritten since it was listed: its etag is no longer the one recorded.",
                 "Ingest the shard again, then derive what depends on it: what has the same bytes keeps its values.",
             )
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
             return self._missing(uri)
         if isinstance(error, IsADirectoryError):
             return StoreError(f"{where} is a folder, not a file.")
@@ -211,12 +221,7 @@ class Store:
         return found
 
     def _missing(self, uri: str) -> FileMissing:
-        name = redact(uri).rstrip("/").rsplit("/", 1)[-1]
-        try:
-            names = _files(uri).siblings(uri)
-        except Exception:
-            names = []
-        return FileMissing(f"{redact(uri)} does not exist.", nearest(name, names))
+        return FileMissing(f"{redact(uri)} does not exist.", self.instead_of(uri))
 
 
 class StoreFile(io.RawIOBase):

@@ -33,6 +33,7 @@ from factory_lib.home import private_folder
 from factory_lib.owners import Owner, boot_id, folder_identity
 from factory_lib.progress import track
 from factory_lib.settings import unmarked_environment
+from factory_lib.warehouse.space import RESERVE_BYTES, data_folder_unusable, disk_full, free_bytes
 
 STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "engine.log"
 START_SECONDS = 3600.0
@@ -211,10 +212,7 @@ def _starting(home: Path) -> Iterator[None]:
         private_folder(home, home)
         descriptor = os.open(home / STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise EngineError(
-            f"The data folder {home} cannot be used: {error.strerror or error}.",
-            "Set FACTORY_HOME to a folder that you can write to.",
-        ) from None
+        raise data_folder_unusable(home, error.strerror or str(error)) from None
     try:
         with exclusive(descriptor):
             yield
@@ -233,6 +231,8 @@ def _start(home: Path) -> EngineState:
         raise EngineError(f"The engine of {home} cannot be started: {error.strerror or error}.") from None
     state = EngineState.read(home) if ready else _coming_up(home)
     if state is None:
+        if free_bytes(home) < RESERVE_BYTES:
+            raise disk_full(home)
         raise EngineError(f"The engine of {home} did not start:\n{_tail(log, begin)}", f"Its log: {log}.")
     return state
 

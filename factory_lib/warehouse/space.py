@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory_lib.errors import DiskFull
+from factory_lib.errors import DiskFull, EngineError
 
 KEPT_FREE = 32 << 20
 """Statements that write are refused when less is free."""
@@ -58,6 +58,17 @@ def disk_full(folder: Path, needed: int = 0) -> DiskFull:
     )
 
 
+def data_folder_unusable(home: Path, said: str) -> EngineError:
+    """The error of a data folder that cannot be made, read or written.
+
+    Args:
+        said: what the system said.
+    """
+    return EngineError(
+        f"The data folder {home} cannot be used: {said}.", "Set FACTORY_HOME to a folder that you can write to."
+    )
+
+
 def give_up_reserve(home: Path) -> None:
     """Free a little space where there is none."""
     if _usage(home).free < RESERVE_BYTES:
@@ -76,6 +87,11 @@ def keep_reserve(home: Path) -> None:
             os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
         finally:
             os.close(descriptor)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the disk that a folder is on, or will be on."""
+    return _usage(folder).free
 
 
 @dataclass(frozen=True)

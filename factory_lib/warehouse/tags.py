@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
-from factory_lib.names import CATALOG, TAG
+from factory_lib.names import CATALOG, LONGEST, TAG, shortened
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.schema import ensure_tables
@@ -120,9 +120,11 @@ def check_tag(tag: str) -> str:
         InvalidName: there cannot.
     """
     if not TAG.fullmatch(tag):
+        suggestion = re.sub(r"[^a-z0-9_.-]+", "-", tag.lower()).strip("-._")[:LONGEST]
         raise InvalidName(
-            f"{tag!r} cannot be a tag: tags are lower-case letters, digits, '.', '_' and '-', and begin with a letter"
-            " or digit."
+            f"{shortened(tag)!r} cannot be a tag: tags are lower-case letters, digits, '.', '_' and '-', and begin with"
+            " a letter or digit.",
+            f"Try {suggestion!r}." if suggestion else "Such as 'icml'.",
         )
     if _TAKEN.fullmatch(tag):
         raise InvalidName(f"{tag!r} cannot be a tag: it reads like a version.", f"Try 'release-{tag}'.")

@@ -104,7 +104,7 @@ CHANGES = [
     "INSERT INTO FUNCTION file('{folder}/stolen.csv') SELECT 1 AS a",
     "SELECT 1 INTO OUTFILE '{folder}/stolen.csv'",
     "SELECT 1; DROP TABLE photos.v1",
-    "",
+    " ",
 ]
 
 

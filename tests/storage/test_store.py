@@ -250,3 +250,20 @@ def test_bytes_replaced_under_the_same_size_and_time_are_noticed(letters: str, t
         store().read_ranges(letters, [(0, 4)], etag=now)
     # What the first releases recorded says nothing of the rest.
     assert store().read_ranges(letters, [(0, 4)], etag=f"{before.st_mtime_ns}-{before.st_size}") == [b"xxxx"]
+
+
+def test_a_path_that_is_not_there_gets_what_is(tmp_path: Path) -> None:
+    for name in ("shards/00000.tar", "shards/00001.tar", "notes.md", ".hidden/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    said = {
+        "shards/00000.tr": "Did you mean '00000.tar'?",
+        "shrds/00000.tar": f"{tmp_path} has no 'shrds'. Did you mean 'shards'?",
+        "zebra": f"{tmp_path} is there, and holds notes.md, shards.",
+        "zebra/below/it": f"{tmp_path} is there, and holds notes.md, shards.",
+        "notes.md/x": f"{tmp_path}/notes.md is there, and holds nothing of that name.",
+        "hidden": f"{tmp_path} is there, and holds notes.md, shards.",
+    }
+    assert {name: store().instead_of(str(tmp_path / name)) for name in said} == said
+    with pytest.raises(FileMissing, match=r"notes\.md/x does not exist"):
+        store().info(str(tmp_path / "notes.md/x"))

@@ -41,6 +41,8 @@ def test_missing_objects_and_buckets(s3: Bucket) -> None:
         store().read(f"{s3.uri}/pool/00001.tar")
     with pytest.raises(FileMissing, match=r"s3://shards/poll does not exist. Did you mean 'pool'\?"):
         store().list(f"{s3.uri}/poll")
+    with pytest.raises(FileMissing, match="s3:// has no 'shrds'. Did you mean 'shards'"):
+        store().info("s3://shrds/pool/00000.tar")
     with pytest.raises(FileMissing, match="s3://other/x does not exist"):
         store().read("s3://other/x")
 
