@@ -23,6 +23,7 @@ import factory_lib.signals
 from factory_lib import DatasetQuery, signal
 from factory_lib.cli import factory
 from factory_lib.orchestration.stage import stage
+from factory_lib.settings import KNOWN
 from factory_lib.signals import Signal
 from tests.test_house import floor_of
 
@@ -105,6 +106,7 @@ def settings() -> set[str]:
 
 def test_settings_are_documented_and_those_documented_exist() -> None:
     assert "FACTORY_HOME" in settings()
+    assert settings() == KNOWN
     assert settings() - set(spans(PAGES["README.md"])) == set()
     for page, text in PAGES.items():
         assert set(re.findall(r"FACTORY_[A-Z_]+", text)) <= settings(), page

@@ -132,11 +132,6 @@ def test_a_setting_that_is_mistyped_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.mistyped() == {"FACTORY_HOEM": "FACTORY_HOME"}
 
 
-def test_all_settings_are_known() -> None:
-    source = Path(settings.__file__).read_text()
-    assert set(re.findall(r'"(FACTORY_[A-Z_]*[A-Z])"', source)) == set(settings.KNOWN)
-
-
 COMMANDS = ("ls", "tag", "status", "down", "unsynced", "cache show", "cache clear")
 
 
