@@ -1,11 +1,17 @@
-"""The code location: everything in `defs/`."""
+"""The code location: everything in `defs/`.
 
-from pathlib import Path
+It is found by import, not by a project file above it: a project of your own takes it in from wherever it is installed.
+"""
 
-from dagster import Definitions, definitions, load_from_defs_folder
+from dagster import Definitions, definitions, load_definitions_from_package_name
+
+from factory_lib.orchestration.dagster_internals import disable_dagster_warnings
 
 
 @definitions
 def defs() -> Definitions:
     """All assets, checks, resources, schedules and sensors of the factory."""
-    return load_from_defs_folder(path_within_project=Path(__file__).parent)
+    with disable_dagster_warnings():  # of what is in beta
+        from factory_assets.defs.resources import resources
+
+        return Definitions.merge(load_definitions_from_package_name("factory_assets.defs"), resources())

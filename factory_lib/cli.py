@@ -13,13 +13,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory_lib.commands.failing import failures_shown
 from factory_lib.errors import nearest
-from factory_lib.settings import mistyped
+from factory_lib.settings import mistyped, use_env_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -45,6 +46,7 @@ _MODULES = {
     "up": "services",
     "down": "services",
     "status": "services",
+    "init": "init",
 }
 """Command -> module of `factory_lib.commands` that has it as a function of the same name."""
 
@@ -114,6 +116,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    use_env_file(Path.cwd())
     for name, setting in mistyped().items():
         click.echo(f"{name} is set and is no setting. Is {setting} meant?", err=True)
     factory(prog_name="factory")

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,6 +235,38 @@ def unmarked_environment() -> dict[str, str]:
     return {name: value for name, value in environment().items() if name != SERVED}
 
 
+ENV_FILE = ".env"
+
+
+def env_file(folder: Path) -> dict[str, str]:
+    """The variables that a folder's `.env` sets, read as Dagster reads it; `${NAME:-value}` is the environment's."""
+    if not (folder / ENV_FILE).is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(folder / ENV_FILE).items() if value is not None}
+
+
+def use_env_file(folder: Path) -> None:
+    """Take over what a folder's `.env` sets and the environment does not."""
+    for name, value in env_file(folder).items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def in_home(home: Path) -> Iterator[None]:
+    """Within the block the settings name this data folder, and neither a server nor a source."""
+    names = ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL", "FACTORY_SOURCE", "FACTORY_MAPPING")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["FACTORY_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
 def use_environment(variables: dict[str, str]) -> None:
     """Take over the variables of another process: workers of a fork server have those of the time when it started."""
     for name in set(os.environ) - set(variables):
@@ -247,6 +280,8 @@ def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
     Args:
         mapping: what of it becomes which column, as in `Settings`.
     """
+    if "FACTORY_SOURCE" in os.environ:  # what is said now comes before it
+        os.environ["FACTORY_SOURCE"] = uri
     home = settings().home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "source").write_text(f"{uri}\n{json.dumps(dict(mapping or {}))}")

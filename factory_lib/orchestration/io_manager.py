@@ -20,6 +20,7 @@ from factory_lib.orchestration.looked_up import tags_of, undeclared
 from factory_lib.orchestration.only_behind import Part
 from factory_lib.orchestration.partition_events import (
     EMPTY,
+    RECORDED_BY_IO_MANAGER,
     combined_data_version,
     latest_data_versions,
     mark_failed,
@@ -32,6 +33,8 @@ from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, read_losses
 from factory_lib.warehouse.versions import resolve
+
+_OF_ONE_PARTITION = {"dagster/partition_row_count"}
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent
@@ -96,7 +99,10 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             remember_code(components_in(node.metadata))
             versions, metadata = _events(query, saved)
             more = undeclared(saved.version, map(dataset_name, node.parent_keys))
-            yield from record_partitions(context.step_context, context.asset_key, versions, metadata, tags_of(more))
+            if RECORDED_BY_IO_MANAGER in (context.output_metadata or {}):
+                yield from record_partitions(context.step_context, context.asset_key, versions, metadata, tags_of(more))
+            else:
+                _leave_to_dagster(context, versions, metadata)
             if more:
                 context.log.warning(_undeclared_text(name, more))
             values = f", {saved.reused:,} values taken over, {saved.computed:,} computed" * bool(
@@ -121,6 +127,16 @@ def _unread(saved: Saved) -> dict[str, Exception]:
         return {}
     losses = read_losses(saved.version.warehouse, saved.version.uuid, saved.shards)
     return {loss.shard: SourceError(loss.what, MEND) for loss in losses if loss.is_unread}
+
+
+def _leave_to_dagster(
+    context: dg.OutputContext, versions: Mapping[str | None, str], metadata: Mapping[str | None, Mapping[str, Any]]
+) -> None:
+    """Tell Dagster, which writes the events of what is no stage, the data version, one for all, and metadata."""
+    shown = {name: value for one in metadata.values() for name, value in one.items()}
+    context.add_output_metadata({name: value for name, value in shown.items() if name not in _OF_ONE_PARTITION})
+    print_of_all = combined_data_version({str(key): value for key, value in versions.items()})
+    context.step_context.set_data_version(context.asset_key, dg.DataVersion(print_of_all))
 
 
 def _undeclared_text(stage: str, names: Sequence[str]) -> str:

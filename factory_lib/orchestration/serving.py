@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.home import private_folder
 from factory_lib.orchestration.home import dagster_home
 from factory_lib.owners import Owner, folder_identity, replacing
-from factory_lib.settings import SERVED, environment
+from factory_lib.settings import ENV_FILE, SERVED, env_file, environment
 
 STATE, LOCK = "up.json", "up.lock"
 FIRST_PORT, PORTS = 3000, 20
@@ -134,11 +134,13 @@ def serve(home: Path, me: Serving, host: str, port: int | None) -> Iterator[subp
     port = port_for(host, port)
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     folder = dagster_home(home)
+    variables = {**environment(), "DAGSTER_HOME": str(folder), "FACTORY_HOME": str(home), SERVED: me.mark}
+    _check_env_file(variables, home)
     _write_state(home, dataclasses.replace(me, url=url))
     with open(folder / "dev.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, "dev", *_workspace(), "--host", host, "--port", str(port)],
-            env={**environment(), "DAGSTER_HOME": str(folder), "FACTORY_HOME": str(home), SERVED: me.mark},
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -149,6 +151,21 @@ def serve(home: Path, me: Serving, host: str, port: int | None) -> Iterator[subp
         yield process
     finally:
         stop_group(process)
+
+
+def _check_env_file(variables: Mapping[str, str], home: Path) -> None:
+    """Dagster takes what `.env` says before what it is told: then it would serve something else.
+
+    Raises:
+        FactoryError: the two differ.
+    """
+    for name, value in env_file(Path.cwd()).items():
+        same = Path(value).absolute() == home if name == "FACTORY_HOME" else value == variables.get(name)
+        if not same and name.startswith(("FACTORY_", "DAGSTER_")):
+            raise FactoryError(
+                f"{ENV_FILE} says {name}={value}, and the command line or the environment {variables.get(name)}.",
+                f"Let the environment come first, in {ENV_FILE}: {name}=${{{name}:-{value}}}",
+            )
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:

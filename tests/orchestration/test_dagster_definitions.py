@@ -108,3 +108,4 @@ def test_configuration_files_name_the_same_code_location() -> None:
     assert location["python_module"]["location_name"] == project["dg"]["project"]["code_location_name"]
     assert location["python_module"]["module_name"] == project["dg"]["project"]["code_location_target_module"]
     assert location["python_module"]["module_name"] == project["dagster"]["module_name"]
+    assert location["python_module"]["location_name"] == project["dagster"]["code_location_name"]
