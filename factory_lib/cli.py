@@ -10,6 +10,7 @@ Exit codes: 0 done; 1 what was asked cannot be done (message and hint on stderr)
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -20,10 +21,12 @@ import click
 
 from factory_lib.commands.failing import failures_shown
 from factory_lib.errors import nearest
-from factory_lib.settings import mistyped, use_env_file
+from factory_lib.settings import completes, mistyped, use_env_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from click.shell_completion import CompletionItem
 
 _MODULES = {
     "ls": "ls",
@@ -47,6 +50,7 @@ _MODULES = {
     "down": "services",
     "status": "services",
     "init": "init",
+    "completion": "completion",
 }
 """Command -> module of `factory_lib.commands` that has it as a function of the same name."""
 
@@ -75,6 +79,13 @@ class FactoryGroup(click.Group):
         module = importlib.import_module(f"factory_lib.commands.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """The commands that begin with what was typed, none of them loaded, and options."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -116,10 +127,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if completes():
+        _complete()
     use_env_file(Path.cwd())
     for name, setting in mistyped().items():
         click.echo(f"{name} is set and is no setting. Is {setting} meant?", err=True)
     factory(prog_name="factory")
+
+
+def _complete() -> None:
+    """Answer a shell. Whatever is wrong, a TAB is no place to tell it."""
+    importlib.import_module("factory_lib.commands.completion")
+    with contextlib.suppress(Exception):
+        use_env_file(Path.cwd())
+        factory(prog_name="factory")
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -334,6 +334,16 @@ def _number(variable: str, default: float, minimum: float = 0.0, shown: str = ""
     return value
 
 
+def completes() -> bool:
+    """Whether a shell asks for completions: then nothing else is said."""
+    return "_FACTORY_COMPLETE" in os.environ
+
+
+def typed_line() -> str:
+    """`COMP_LINE`, what was typed up to the cursor, as the shell that asks for completions says."""
+    return os.environ.get("COMP_LINE", "")
+
+
 def _plain(number: float) -> str:
     """A number as one writes it into a setting: without exponent."""
     return str(int(number)) if number.is_integer() else str(number)

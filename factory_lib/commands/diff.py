@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from factory_lib.catalog import diff, version
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, plain, print_json, table
 from factory_lib.history.comparing import Difference
@@ -24,8 +25,8 @@ _LISTED_REASONS = 12
     factory diff laion@icml laion --json
     """
 )
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=VersionName())
+@click.argument("after", type=VersionName())
 @click.option("--shards", is_flag=True, help=f"List all shards that differ, not the first {_LISTED_SHARDS}.")
 def diff_command(before: str, after: str, shards: bool, as_json: bool) -> None:
     """Compare two versions: samples and columns, and what explains it.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory_lib.build.session import ledger_of
+from factory_lib.commands.naming import DatasetName, Place
 from factory_lib.commands.options import command, mapping_options
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
@@ -30,15 +31,20 @@ _SHOWN_PROBLEMS = 10
     factory ingest /data/late --name laion --overwrite-shards
     """
 )
-@click.argument("uri")
-@click.option("--name", required=True, help="The dataset that gets a new version.")
+@click.argument("uri", type=Place())
+@click.option("--name", required=True, type=DatasetName(), help="The dataset that gets a new version.")
 @click.option(
     "--overwrite-shards", is_flag=True, help="Overwrite or add these shards: the latest version's others stay."
 )
 @click.option("--merge", is_flag=True, hidden=True)
 @click.option("--shards", metavar="A,B", help="Only these shards.")
 @click.option("--tars-per-shard", type=click.IntRange(1), help="How many tars make a shard. [default: 1]")
-@click.option("--unpack-to", metavar="URI", help="Where what cannot be pointed at is unpacked to: archives, parquet.")
+@click.option(
+    "--unpack-to",
+    metavar="URI",
+    type=Place(),
+    help="Where what cannot be pointed at is unpacked to: archives, parquet.",
+)
 @mapping_options
 def ingest_command(
     uri: str,

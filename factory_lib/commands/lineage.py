@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from factory_lib.catalog import descent, lineage
+from factory_lib.commands.naming import DEFAULT_MODULE, VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
-from factory_lib.commands.unsynced import DEFAULT_MODULE, stage_names
+from factory_lib.commands.unsynced import stage_names
 from factory_lib.errors import DatasetNotFound, FactoryError, NotFound
 from factory_lib.history.drawing import Box, boxes, label, mermaid
 from factory_lib.history.lineage import Lineage, put_together
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     factory lineage training_set --mermaid > lineage.mmd
     """
 )
-@click.argument("version")
+@click.argument("version", type=VersionName())
 @click.option("--down", is_flag=True, help="Show what was made of it instead.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 def lineage_command(version: str, down: bool, as_mermaid: bool, as_json: bool) -> None:

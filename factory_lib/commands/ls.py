@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from factory_lib.catalog import summaries
+from factory_lib.commands.naming import DatasetName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows, say, seconds, size, when
 from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries
@@ -17,7 +18,7 @@ from factory_lib.warehouse.client import warehouse
     factory ls laion --json
     """
 )
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, type=DatasetName())
 def ls_command(dataset: str | None, as_json: bool) -> None:
     """List the datasets, or the versions of one.
 

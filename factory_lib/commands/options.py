@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from factory_lib.commands.failing import DEBUG, instead_of
+from factory_lib.commands.naming import Place, Word
 from factory_lib.errors import nearest
+
+_FORMATS = ("webdataset", "img2dataset", "datacomp", "zip", "tables", "folder")
 
 
 class FactoryCommand(click.Command):
@@ -78,8 +81,14 @@ def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]
 def mapping_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options that say what of a source becomes which column; lists come with commas between the names."""
     options = (
-        click.option("--format", help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]"),
-        click.option("--metadata", metavar="URI", help="Tables (parquet, CSV, npz, …) joined to the samples."),
+        click.option(
+            "--format",
+            type=Word(_FORMATS),
+            help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]",
+        ),
+        click.option(
+            "--metadata", metavar="URI", type=Place(), help="Tables (parquet, CSV, npz, …) joined to the samples."
+        ),
         click.option("--on", metavar="COLUMN", help="Column to join them by. [default: key, uid, hash or url]"),
         click.option("--image", metavar="NAME", help="Extension (input.jpg) or column of pointers that becomes image."),
         click.option("--caption", metavar="NAME", help="Extension, JSON field or column that becomes caption."),

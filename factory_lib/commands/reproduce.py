@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import click
 
 from factory_lib.catalog import reproduce
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, print_json, print_rows, say, seconds
 from factory_lib.progress import log_lines, reporting
@@ -22,7 +23,7 @@ _NAMED = 20
     factory reproduce training_set --json
     """
 )
-@click.argument("version")
+@click.argument("version", type=VersionName())
 def reproduce_command(version: str, as_json: bool) -> None:
     """Make a version again from its provenance, and compare.
 

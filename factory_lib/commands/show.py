@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, number, print_json, print_rows, seconds, size, table, when
 from factory_lib.history.origins import Origin, origins_of, shards_behind, signal_shards, source_counts
@@ -31,7 +32,7 @@ _BESIDE = 4
     factory show laion.v3 --rows 10 --shards
     """
 )
-@click.argument("version")
+@click.argument("version", type=VersionName())
 @click.option("--rows", default=2, show_default=True, type=click.IntRange(0, 1000), help="Sample rows to show.")
 @click.option("--shards", is_flag=True, help="List the shards, too.")
 def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:

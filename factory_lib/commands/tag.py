@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from factory_lib import catalog
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, print_rows, say, when
 from factory_lib.names import parse_ref
@@ -17,7 +18,7 @@ from factory_lib.names import parse_ref
     factory tag --delete laion@icml
     """
 )
-@click.argument("version", required=False)
+@click.argument("version", required=False, type=VersionName())
 @click.argument("tag", required=False)
 @click.option("--force", is_flag=True, help="Move the tag when another version has it.")
 @click.option("--delete", is_flag=True, help="Take the tag away; the version stays.")

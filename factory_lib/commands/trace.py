@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from factory_lib.catalog import trace
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
 from factory_lib.history.tracing import Step, Trace
@@ -19,7 +20,7 @@ from factory_lib.tables import cell
     factory trace laion.v3 17565608069137409552 --json
     """
 )
-@click.argument("dataset")
+@click.argument("dataset", type=VersionName())
 @click.argument("sample")
 def trace_command(dataset: str, sample: str, as_json: bool) -> None:
     """Follow one sample from the source to a dataset.

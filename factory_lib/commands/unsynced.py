@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from factory_lib.commands.naming import DEFAULT_MODULE, StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows, say
 from factory_lib.errors import FactoryError, NotFound, nearest
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph
 
 _NAMED = 3
-DEFAULT_MODULE = "factory_assets.definitions"
-"""The graph that comes with the package."""
 
 
 @command(
@@ -27,7 +26,7 @@ DEFAULT_MODULE = "factory_assets.definitions"
     factory unsynced basic_filter training_set --json
     """
 )
-@click.argument("stages", nargs=-1)
+@click.argument("stages", nargs=-1, type=StageName())
 @click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The module with the graph.")
 def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> None:
     """Show which stages of the graph are behind, and why.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from factory_lib.catalog import use_list
+from factory_lib.commands.naming import SignalOrFile
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows
 
@@ -15,7 +16,7 @@ from factory_lib.commands.output import number, print_json, print_rows
     factory uses s3://bucket/shards/00003.tar
     """
 )
-@click.argument("thing")
+@click.argument("thing", type=SignalOrFile())
 def uses_command(thing: str, as_json: bool) -> None:
     """Show which versions computed a signal or carry it over, or point into a file.
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import click
 
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json, print_rows, say
 from factory_lib.progress import log_lines, reporting
@@ -22,7 +23,7 @@ _NAMED = 20
     factory verify laion --all
     """
 )
-@click.argument("name", metavar="DATASET[.vN]", required=False)
+@click.argument("name", metavar="DATASET[.vN]", required=False, type=VersionName())
 @click.option("--all", "every", is_flag=True, help="Read all versions, not only the latest.")
 @click.option("--no-sources", is_flag=True, help="Do not ask the storage for the files that versions point into.")
 @click.option("--accept-gone", is_flag=True, help="Versions whose tables were dropped by hand were meant to go.")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from factory_lib.commands.naming import DEFAULT_MODULE, StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
-from factory_lib.commands.unsynced import DEFAULT_MODULE, load_graph, named_stages
+from factory_lib.commands.unsynced import load_graph, named_stages
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.staleness import Staleness
@@ -23,7 +24,7 @@ _NAMED = 5
     factory why-stale training_set --json
     """
 )
-@click.argument("stage")
+@click.argument("stage", type=StageName())
 @click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The module with the graph.")
 def why_stale_command(stage: str, module: str, as_json: bool) -> None:
     """Show what changed since a stage was made last: components of its code, and inputs.
