@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory_lib.build.session import ledger_of
-from factory_lib.commands.naming import DatasetName, Place
+from factory_lib.commands.naming import DatasetName, PathOrUri
 from factory_lib.commands.options import command, mapping_options
 from factory_lib.commands.output import print_json, say, seconds, size
 from factory_lib.errors import SourceError
@@ -31,7 +31,7 @@ _SHOWN_PROBLEMS = 10
     factory ingest /data/late --name laion --overwrite-shards
     """
 )
-@click.argument("uri", type=Place())
+@click.argument("uri", type=PathOrUri())
 @click.option("--name", required=True, type=DatasetName(), help="The dataset that gets a new version.")
 @click.option(
     "--overwrite-shards", is_flag=True, help="Overwrite or add these shards: the latest version's others stay."
@@ -42,7 +42,7 @@ _SHOWN_PROBLEMS = 10
 @click.option(
     "--unpack-to",
     metavar="URI",
-    type=Place(),
+    type=PathOrUri(),
     help="Where what cannot be pointed at is unpacked to: archives, parquet.",
 )
 @mapping_options

@@ -95,7 +95,7 @@ class SignalOrFile(_Named):
         yield from (name for (name,) in peek(_SIGNALS))
 
 
-class Place(_Named):
+class PathOrUri(_Named):
     """A path, or a URI of something else than this machine's disk."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

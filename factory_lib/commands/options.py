@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from factory_lib.commands.failing import DEBUG, instead_of
-from factory_lib.commands.naming import Place, Word
+from factory_lib.commands.naming import PathOrUri, Word
 from factory_lib.errors import nearest
 
 _FORMATS = ("webdataset", "img2dataset", "datacomp", "zip", "tables", "folder")
@@ -87,7 +87,7 @@ def mapping_options(function: Callable[..., None]) -> Callable[..., None]:
             help="webdataset, img2dataset, datacomp, zip, tables or folder. [default: found out]",
         ),
         click.option(
-            "--metadata", metavar="URI", type=Place(), help="Tables (parquet, CSV, npz, …) joined to the samples."
+            "--metadata", metavar="URI", type=PathOrUri(), help="Tables (parquet, CSV, npz, …) joined to the samples."
         ),
         click.option("--on", metavar="COLUMN", help="Column to join them by. [default: key, uid, hash or url]"),
         click.option("--image", metavar="NAME", help="Extension (input.jpg) or column of pointers that becomes image."),

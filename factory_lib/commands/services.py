@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from factory_lib.commands.naming import Place
+from factory_lib.commands.naming import PathOrUri
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
 from factory_lib.errors import FactoryError
@@ -26,7 +26,10 @@ from factory_lib.warehouse.embedded import engine_status, stop_engine
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the UI. [default: the first free one from 3000]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that the UI listens at.")
 @click.option(
-    "--source", metavar="URI", type=Place(), help="Shards that the asset graph ingests; remembered for the next time."
+    "--source",
+    metavar="URI",
+    type=PathOrUri(),
+    help="Shards that the asset graph ingests; remembered for the next time.",
 )
 def up_command(port: int | None, host: str, source: str | None, as_json: bool) -> None:
     """Start the engine and Dagster's UI, and run until Ctrl-C.
