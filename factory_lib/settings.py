@@ -155,6 +155,32 @@ def stage_retries() -> int:
     return int(_number("FACTORY_STAGE_RETRIES", 3.0))
 
 
+def settle_seconds() -> float:
+    """`FACTORY_SETTLE_SECONDS`, how long a source has to stay as it is before its new and changed shards are taken, so
+    that those that arrive together are taken together (default 60; 0 for at once).
+
+    Raises:
+        SettingsError: no number.
+    """
+    return _number("FACTORY_SETTLE_SECONDS", 60.0)
+
+
+def vanished_hours() -> float:
+    """`FACTORY_VANISHED`, what becomes of samples whose shard the source lists no more: `keep`, `drop`, or the hours
+    after which they are dropped (default 24). Infinite for `keep`, 0 for `drop`.
+
+    Raises:
+        SettingsError: something else.
+    """
+    text = os.environ.get("FACTORY_VANISHED") or ""
+    named = {"keep": math.inf, "drop": 0.0}
+    if text in named:
+        return named[text]
+    if text and not text.replace(".", "", 1).isdigit():
+        raise SettingsError(f"FACTORY_VANISHED={text!r} is no number of hours.", f"{nearest(text, named)} Or a number.")
+    return float(text or 24.0)
+
+
 def _workers() -> int:
     fitting = min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
     return int(_number("FACTORY_WORKERS", 0.0, shown=f"{fitting}, what this machine has room for")) or fitting
@@ -361,7 +387,7 @@ KNOWN = frozenset(
     f"FACTORY_{name}"
     for name in """HOME CLICKHOUSE_URL ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES SOURCE MAPPING TARS_PER_SHARD UNPACK_TO
     CLIP CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS
-    STAGE_RETRIES""".split()
+    SETTLE_SECONDS STAGE_RETRIES VANISHED""".split()
 )
 """The variables that are settings."""
 

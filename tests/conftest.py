@@ -41,12 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
+_AT_ONCE = {"FACTORY_SETTLE_SECONDS": "0", "FACTORY_VANISHED": "drop"}
+"""What happens at a source is taken at once, and not after a minute or a day, but by tests that are about that."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def factory_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data folder of its own for the test process, with its embedded engine stopped at the end: never that of who runs tests."""
     home = tmp_path_factory.mktemp("home")
-    old = {name: os.environ.get(name) for name in ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL")}
-    os.environ["FACTORY_HOME"] = str(home)
+    old = {name: os.environ.get(name) for name in ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL", *_AT_ONCE)}
+    os.environ |= {"FACTORY_HOME": str(home), **_AT_ONCE}
     os.environ.pop("FACTORY_CLICKHOUSE_URL", None)
     yield home
     from factory_lib.warehouse.embedded import stop_engine

@@ -17,7 +17,8 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from factory_lib import DatasetQuery, fn
 from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.shards import ShardSource, apply_changes, observe_shards, shard_changes
+from factory_lib.orchestration.shard_changes import apply_changes, shard_changes
+from factory_lib.orchestration.shards import ShardSource, observe_shards
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import C
 
@@ -113,7 +114,7 @@ def look(instance: dg.DagsterInstance, folder: Path) -> None:
     shards = ShardSource(uri=str(folder)).open().shards()
     stages = [dg.AssetKey(name) for name in ORDER[:3]]
     changes = shard_changes(instance, shards, asset=SOURCE, partitions="shards", stages=stages)
-    apply_changes(instance, changes, asset=SOURCE, partitions="shards")
+    apply_changes(instance, changes, asset=SOURCE, partitions="shards", source=str(folder))
 
 
 def run(

@@ -5,7 +5,7 @@ import dagster as dg
 from factory_assets.partitions import SHARDS
 from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.housekeeping import as_published, nightly_round
-from factory_lib.orchestration.shards import shard_sensor
+from factory_lib.orchestration.shard_watch import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
 

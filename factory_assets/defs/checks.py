@@ -7,6 +7,7 @@ import dagster as dg
 from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_lib.curation.alignment import with_score
 from factory_lib.orchestration import checks, source_checks
+from factory_lib.orchestration.vanishing import check_all_there
 from factory_lib.query import DatasetQuery
 
 STAGES = [
@@ -34,6 +35,12 @@ def ingested() -> dg.AssetCheckResult:
 def accounted() -> dg.AssetCheckResult:
     """Every file and column at the source is used, or left out for a reason that is said."""
     return source_checks.check_account("samples")
+
+
+@dg.asset_check(asset="source_shards")
+def all_there(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """The source lists every shard that samples were read from; since when it does not, and what becomes of them."""
+    return check_all_there(context.instance, dg.AssetKey("source_shards"))
 
 
 @dg.asset_check(asset="image_signals")

@@ -19,6 +19,7 @@ from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 from factory_lib.warehouse.tags import tags_of
+from factory_lib.warehouse.vanished import read_vanished
 from factory_lib.warehouse.versions import Version, resolve
 
 _NAMED = 5
@@ -46,12 +47,16 @@ def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
     wrong = marks(found)
     losses = [loss for loss in read_losses(wh, found.uuid) if loss.files]
     samples = _sample_rows(found, rows)
+    gone = {
+        s: at for s, at in read_vanished(wh, [one["uri"] for one in source_counts(made)]).items() if s in found.shards
+    }
     if as_json:
         not_read = [{**asdict(loss), "is_unread": loss.is_unread} for loss in losses]
-        print_json({**_as_json(found, made, samples, shards), "findings": wrong, "not_read": not_read})
+        print_json({**_as_json(found, made, samples, shards), "findings": wrong, "not_read": not_read, "gone": gone})
         return
     _print_head(found, made, wrong)
     _print_losses(losses)
+    _print_gone(gone)
     _print_columns(found, samples)
     _print_provenance(found, made)
     if shards:
@@ -126,6 +131,13 @@ def _print_losses(losses: list[ShardLoss]) -> None:
     if len(losses) > _NAMED:
         lines.append(f"  … and {len(losses) - _NAMED:,} more: --json lists them")
     console().print("\n".join([*lines, f"  {MEND}"]))
+
+
+def _print_gone(gone: dict[str, str]) -> None:
+    if gone:
+        more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
+        named = ", ".join(f"{shard} since {at}" for shard, at in list(gone.items())[:_NAMED])
+        console().print(f"GONE AT THE SOURCE: {len(gone):,} shards, whose samples are still here: {named}{more}")
 
 
 def _print_columns(version: Version, samples: list[dict[str, Any]]) -> None:

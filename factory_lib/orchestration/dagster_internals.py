@@ -37,6 +37,7 @@ from dagster._core.definitions.declarative_automation.operands.subset_automation
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -57,6 +58,7 @@ __all__ = [
     "NULL_EVENT_POINTER",
     "PARTITION_NAME_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "AssetCheckExecutionRecordStatus",
     "AssetGraph",
     "AssetMaterializationPlannedData",
     "BaseAssetGraph",

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 RECORDED_BY_IO_MANAGER = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key of an output whose materialization events the IO manager writes (Dagster writes none for it)."""
 
+REMOVED = "removed"
+"""Data version under which a shard is observed that the source has no more, and whose samples are to go."""
+
 EMPTY = "empty"
 """Data version of a partition without rows: a shard that was removed at its source, or of which nothing was kept."""
 

@@ -18,7 +18,8 @@ import dagster as dg
 
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from factory_lib.orchestration.shards import ShardChanges, ShardSource, apply_changes, shard_changes
+from factory_lib.orchestration.shard_changes import ShardChanges, apply_changes, shard_changes
+from factory_lib.orchestration.shards import ShardSource
 from factory_lib.orchestration.unsynced import MISSING, BehindPartitions, unsynced
 from factory_lib.progress import Report, reporting
 
@@ -136,7 +137,7 @@ def _announce(instance: dg.DagsterInstance, definitions: dg.Definitions, source:
     stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
     shards = resource.open().shards()
     changes = shard_changes(instance, shards, asset=asset, partitions=partitions.name, stages=stages)
-    apply_changes(instance, changes, asset=asset, partitions=partitions.name)
+    apply_changes(instance, changes, asset=asset, partitions=partitions.name, source=resource.uri)
     return changes
 
 

@@ -17,7 +17,7 @@ from factory_lib.orchestration.dagster_internals import (
     get_input_data_version_tag,
 )
 from factory_lib.orchestration.looked_up import States
-from factory_lib.orchestration.shards import REMOVED
+from factory_lib.orchestration.partition_events import REMOVED
 from factory_lib.orchestration.unsynced import input_versions, latest_tags
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse

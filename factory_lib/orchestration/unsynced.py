@@ -21,8 +21,7 @@ from factory_lib.orchestration.dagster_internals import (
     get_input_data_version_tag,
 )
 from factory_lib.orchestration.looked_up import States
-from factory_lib.orchestration.partition_events import combined_data_version, latest_data_versions
-from factory_lib.orchestration.shards import REMOVED
+from factory_lib.orchestration.partition_events import REMOVED, combined_data_version, latest_data_versions
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetGraph, BaseAssetNode

@@ -51,6 +51,8 @@ _TABLES = {
     " ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
     "losses": "(uuid UUID, shard String, samples UInt64, lost Map(String, UInt64), files Map(String, UInt64),"
     " problems Array(String)) ENGINE = MergeTree ORDER BY (uuid, shard) SETTINGS index_granularity = 512",
+    "vanished": "(source String, shard String, since DateTime64(3, 'UTC'), missing Bool, at DateTime64(6, 'UTC'))"
+    " ENGINE = ReplacingMergeTree(at) ORDER BY (source, shard)",
     "fingerprints": "(origin UUID, shard String, fingerprint String)"
     " ENGINE = ReplacingMergeTree ORDER BY (origin, shard)",
     "signal_values": "(origin UUID, shard String, fingerprint String, value String, error String,"
@@ -70,7 +72,8 @@ _TABLES = {
 """Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
 can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `seals`: what versions
 were when they were published (see `seals`); `verified`: what was found when they were last read; `losses`: what of
-shards was seen at the source and not read; `claims`: what runs are at."""
+shards was seen at the source and not read; `vanished`: shards that a source lists no more; `claims`: what runs are
+at."""
 
 _STEPS: dict[int, Sequence[str]] = {
     2: [

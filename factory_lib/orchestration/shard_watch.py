@@ -1,0 +1,134 @@
+"""The shard sensor: looks at the source, waits until what comes has come, and tells the graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+import dagster as dg
+
+from factory_lib.errors import FileMissing, SettingsError, SourceError
+from factory_lib.orchestration.shard_changes import ShardChanges, events_of, shard_changes, tell_catalog
+from factory_lib.orchestration.shards import ShardSource
+from factory_lib.settings import settle_seconds
+from factory_lib.sources.shards import SourceShard
+
+SHARDS_A_TICK = 5000
+"""How many shards of a kind one tick of the sensor announces at most: a tick has to end within Dagster's 60 seconds."""
+
+LONGEST_WAITS = 10
+"""A source that never comes to rest is taken as it is after so many times the settling time."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What the sensor remembers between ticks, to tell whether files are still coming.
+
+    Attributes:
+        listing: hash of what the source listed.
+        since: when it listed that first, in seconds of Unix time.
+        first: when the first change was seen that was not told yet.
+    """
+
+    listing: str = ""
+    since: float = 0.0
+    first: float = 0.0
+
+    @classmethod
+    def read(cls, cursor: str | None) -> Settling:
+        """As a tick before left it; the beginning where that cannot be read."""
+        try:
+            return cls(**json.loads(cursor or "{}"))
+        except (ValueError, TypeError):
+            return cls()
+
+    def at(self, shards: Iterable[SourceShard], now: float) -> Settling:
+        """After another look at the source, which has changes that were not told yet."""
+        text = "".join(f"{shard.name}\t{shard.fingerprint}\n" for shard in shards)
+        listing = hashlib.sha256(text.encode()).hexdigest()
+        return Settling(listing, self.since if listing == self.listing else now, self.first or now)
+
+    def seconds_left(self, now: float) -> float:
+        """How long the source has to stay as it is before its changes are told; 0 for no longer."""
+        settle = settle_seconds()
+        return max(0.0, min(self.since + settle, self.first + LONGEST_WAITS * settle) - now)
+
+
+def shard_sensor(
+    *,
+    asset: dg.AssetKey,
+    partitions: dg.DynamicPartitionsDefinition,
+    seconds: int = 30,
+) -> dg.SensorDefinition:
+    """A sensor that adds partitions for new shards and announces changed, vanished and removed ones.
+
+    It starts no run: the automation conditions of the stages do. Its memory of shards is the instance, so that it can
+    be stopped, reset or run twice without harm; its cursor only says how long the source has been at rest. Shards that
+    arrive together are announced together, when nothing changed for `FACTORY_SETTLE_SECONDS`.
+
+    Args:
+        asset: the source asset that stands for what the source holds.
+        partitions: the dynamic partitions of the stages.
+        seconds: how often it looks.
+    """
+    name = partitions.name
+    assert name is not None
+
+    @dg.sensor(
+        name="shard_watch",
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for new, changed and removed shards at the source.",
+    )
+    def watch(context: dg.SensorEvaluationContext, source: ShardSource) -> dg.SensorResult | dg.SkipReason:
+        if not source.uri:
+            return dg.SkipReason("No source is configured. Set FACTORY_SOURCE to a path or URI of tars.")
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
+        try:
+            shards = source.open().shards()
+            changes = shard_changes(context.instance, shards, asset=asset, partitions=name, stages=stages)
+        except SettingsError as error:
+            return dg.SkipReason(str(error))
+        except (SourceError, FileMissing) as error:
+            # Nothing has come yet. Of a source that had shards, the same is a failure that someone has to see.
+            if context.instance.get_dynamic_partitions(name):
+                raise
+            return dg.SkipReason(f"Waiting for the first shard. {error}")
+        tell_catalog(changes, source.uri)
+        return _told(context, partitions, asset, shards, changes)
+
+    return watch
+
+
+def _told(
+    context: dg.SensorEvaluationContext,
+    partitions: dg.DynamicPartitionsDefinition,
+    asset: dg.AssetKey,
+    shards: list[SourceShard],
+    changes: ShardChanges,
+) -> dg.SensorResult | dg.SkipReason:
+    """What the tick comes to: the changes, those that don't wait for files to come, or why there are none."""
+    now = time.time()
+    arriving = bool(changes.new or changes.changed)
+    settling = Settling.read(context.cursor).at(shards, now) if arriving else Settling()
+    waits = settling.seconds_left(now) if arriving else 0.0
+    tell = (changes.without_arrivals() if waits else changes).first(SHARDS_A_TICK)
+    cursor = json.dumps(asdict(settling if waits else replace(settling, first=0.0)))
+    if not tell:
+        context.update_cursor(cursor)
+        why = f"Nothing changed among {len(shards):,} shards."
+        if waits:
+            why = f"{changes} of {len(shards):,} shards: told when nothing more comes for {waits:.0f} s."
+        return dg.SkipReason(why)
+    context.log.info(f"{tell} of {len(shards):,} shards")
+    requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if tell.new:
+        requests.append(partitions.build_add_request([shard.name for shard in tell.new]))
+    if tell.gone:
+        requests.append(partitions.build_delete_request(list(tell.gone)))
+    return dg.SensorResult(dynamic_partitions_requests=requests, asset_events=events_of(tell, asset), cursor=cursor)
