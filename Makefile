@@ -14,7 +14,7 @@ WANTS_CUDA := import importlib.metadata as m, sys; sys.exit(not any('nvidia' in 
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test lint bench lock audit clean
+.PHONY: help install demo dev docs test lint bench lock audit clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
+docs: $(STAMP) ## the documentation as a site, links checked
+	$(BIN)/zensical build --strict --clean
+	@echo "build/site/index.html is its first page; with the search: $(BIN)/python -m http.server --directory build/site 8000"
+
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +62,4 @@ audit: ## known vulnerabilities of the pinned packages; needs a network
 	@$(PYTHON) .ci/audit.py
 
 clean: ## remove .venv and the local data folder
-	rm -rf $(VENV) .venv-audit .factory
+	rm -rf $(VENV) .venv-audit .factory .cache build

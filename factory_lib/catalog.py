@@ -64,7 +64,7 @@ def diff(before: str | Version, after: str | Version) -> Difference:
     """How two versions differ, of one dataset or of two, by shard and by column, and what explains it.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
     """
     from factory_lib.history.reasons import explained
 
@@ -75,7 +75,7 @@ def lineage(name: str | Version) -> Lineage:
     """What a version was made of, up to the sources.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
     """
     from factory_lib.history.lineage import lineage as ancestry
 
@@ -86,7 +86,7 @@ def descent(name: str | Version) -> Lineage:
     """What was made of a version, what was made of that, and so on.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
     """
     from factory_lib.history.descent import descent as descendants
 
@@ -121,7 +121,7 @@ def trace(name: str | Version, sample: str | int) -> Trace:
         sample: its key or `sample_id`. It need not be in the version: it may have been dropped on the way.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
         NotFound: no such sample is in the version nor in what that was made of.
         QueryError: several samples have that key.
     """
@@ -137,7 +137,7 @@ def reproduce(name: str | Version, say: Callable[[str], None] = lambda _: None) 
         say: told what is going on.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
     """
     from factory_lib.history.reproducing import reproduce as again
 
@@ -154,7 +154,7 @@ def tag(name: str | Version, tag: str, *, force: bool = False) -> bool:
         Whether that changed anything.
 
     Raises:
-        DatasetNotFound, VersionNotFound
+        DatasetNotFound, VersionNotFound: there is none of that name.
         InvalidName: there can be no such tag.
         TagExists: another version has it.
     """

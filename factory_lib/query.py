@@ -241,7 +241,7 @@ class DatasetQuery:
             The version; `str(version) == "name.v1"`.
 
         Raises:
-            InvalidName, QueryError, CommitError
+            InvalidName, QueryError, CommitError: it may not be, or others keep committing.
         """
         from factory_lib.build.requests import SaveRequest
         from factory_lib.build.saving import save

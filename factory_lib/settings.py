@@ -306,6 +306,8 @@ def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
     Args:
         mapping: what of it becomes which column, as in `Settings`.
     """
+    if Path(uri).exists():
+        uri = str(Path(uri).absolute())  # for processes elsewhere
     if "FACTORY_SOURCE" in os.environ:  # what is said now comes before it
         os.environ["FACTORY_SOURCE"] = uri
     home = settings().home

@@ -8,6 +8,9 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +19,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 
 import factory_lib
 import factory_lib.curation
@@ -30,12 +34,13 @@ from tests.test_house import floor_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
-    for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if not path.is_symlink()  # the changelog tells of what is no more
 }
 PACKAGES = ("factory_lib", "factory_assets")
 FOREIGN = frozenset(
     """arrayMap hex import_module write_bytes Array LowCardinality Tuple DataLoader StatefulDataLoader __subclasses__ fn
-    prepare""".split()
+    prepare AssetSpec with_io_manager_key""".split()
 )
 """What the pages call that others made."""
 
@@ -107,7 +112,7 @@ def settings() -> set[str]:
 def test_settings_are_documented_and_those_documented_exist() -> None:
     assert "FACTORY_HOME" in settings()
     assert settings() == KNOWN
-    assert settings() - set(spans(PAGES["README.md"])) == set()
+    assert settings() - set(spans(PAGES["docs/settings.md"])) == set()
     for page, text in PAGES.items():
         assert set(re.findall(r"FACTORY_[A-Z_]+", text)) <= settings(), page
 
@@ -275,16 +280,79 @@ def _module(room: str) -> str:
     return (room if room.startswith(PACKAGES) else f"factory_lib/{room}").replace("/", ".")
 
 
+# What is shown runs ----------------------------------------------------------------------------------------------
+
+NOT_RUN = re.compile(r"<!-- not run: .+ -->\n```python\n(.*?)```", re.DOTALL)
+"""A block of Python that a page marks: it needs what a test does not have."""
+
+MARKED = 2
+"""How many there are."""
+
+
+def blocks(page: str) -> list[str]:
+    """The Python of a page that runs, block by block."""
+    return re.findall(r"```python\n(.*?)```", NOT_RUN.sub("", PAGES[page]), re.DOTALL)
+
+
+WITH_PYTHON = [page for page in PAGES if blocks(page) and page not in ("README.md", "docs/loader.md")]
+"""Pages whose Python runs here; that of the two others has tests of its own."""
+
+
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("page", ["queries", "signals", "curation", "graph"])
+@pytest.mark.parametrize("page", WITH_PYTHON)
 def test_the_pages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from factory_assets.demo.rendered.folder import write_folder
 
     folder = write_folder(tmp_path / "shards", samples=40, shards=1)
-    DatasetQuery.from_source(str(folder.path)).save("laion")
+    version = DatasetQuery.from_source(str(folder.path)).save("laion")
+    keys = DatasetQuery(version).to_arrow()["key"].to_pylist()
+    (tmp_path / "labels.csv").write_text("key,label\n" + "".join(f"{key},shirt\n" for key in keys[:30]))
+    (tmp_path / "labels.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FACTORY_WORKERS", "1")
-    names: dict[str, Any] = {"__name__": page}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGES[f"docs/{page}.md"], re.DOTALL)):
-        file = tmp_path / f"{page}_{number}.py"
+    name = Path(page).stem
+    names: dict[str, Any] = {"__name__": name}
+    for number, block in enumerate(blocks(page)):
+        file = tmp_path / f"{name}_{number}.py"
         file.write_text(block)
         exec(compile(block, str(file), "exec"), names)
+
+
+def test_blocks_that_do_not_run_are_few() -> None:
+    assert sum(len(NOT_RUN.findall(text)) for text in PAGES.values()) == MARKED
+
+
+# The site --------------------------------------------------------------------------------------------------------
+
+
+def _entries(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for one in nav.values() if isinstance(nav, dict) else nav:
+            yield from _entries(one)
+
+
+def test_the_site_has_every_page_and_nothing_of_other_servers(tmp_path: Path) -> None:
+    """Pages find each other, references exist, and a browser asks nobody else."""
+    given = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(_entries(given["nav"])) == sorted(pages)
+    pytest.importorskip("zensical", reason="`make install` brings what makes the site")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")  # it has to lie beside its configuration
+    given["site_dir"] = "site"
+    given["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT)]
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(given))
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(tmp_path / "mkdocs.yml")]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "griffe:" not in built.stdout + built.stderr  # a docstring that is not understood is not shown
+    made = {path.relative_to(tmp_path / "site").as_posix(): path for path in (tmp_path / "site").rglob("*.html")}
+    assert {page.removesuffix(".md") for page in pages} <= {name.removesuffix(".html") for name in made}
+    for name, path in made.items():
+        assert (
+            re.findall(
+                r"<(?:script|img|iframe)[^>]* src=\"?(?:https?:)?//[^>]*|<link[^>]*https?://[^>]*", path.read_text()
+            )
+            == []
+        ), name

@@ -51,7 +51,7 @@ def test_commands_and_targets_exist() -> None:
 def _advice() -> Iterator[tuple[str, list[str]]]:
     """Where `factory <command> …` is written in messages, docstrings and docs, and its words."""
     files = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    texts = [(path.name, re.findall(r"`(factory [^`]+)`", path.read_text())) for path in files]
+    texts = [(path.name, [*re.findall(r"`(factory [^`]+)`", path.read_text()), *_typed(path)]) for path in files]
     for path in sorted((ROOT / "factory_lib").rglob("*.py")):
         tree = ast.parse(path.read_text())
         found = [
@@ -61,6 +61,12 @@ def _advice() -> Iterator[tuple[str, list[str]]]:
     for name, some in texts:
         for command in re.findall(r"\bfactory ([a-z][a-z-]*(?: [\w@=/…-]+)*)", "\n".join(some)):
             yield name, command.split()
+
+
+def _typed(page: Path) -> list[str]:
+    """Commands in the blocks of a page that are to be typed."""
+    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [found for block in blocks for found in re.findall(r"^(?:[A-Z_]+=\S+ )*(factory .*)$", block, re.MULTILINE)]
 
 
 def test_commands_that_messages_and_docs_advise_are_taken() -> None:
