@@ -305,6 +305,8 @@ def test_the_pages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     folder = write_folder(tmp_path / "shards", samples=40, shards=1)
     version = DatasetQuery.from_source(str(folder.path)).save("laion")
+    for stage_of_the_graph in ("samples", "training_set"):
+        DatasetQuery(version).save(stage_of_the_graph)
     keys = DatasetQuery(version).to_arrow()["key"].to_pylist()
     (tmp_path / "labels.csv").write_text("key,label\n" + "".join(f"{key},shirt\n" for key in keys[:30]))
     (tmp_path / "labels.json").write_text("{}")
