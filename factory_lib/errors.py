@@ -9,6 +9,8 @@ where a value cannot be.
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 from factory_lib.redaction import without_credentials
@@ -35,6 +37,23 @@ class FactoryError(Exception):
         self.message = without_credentials(message)
         self.hint = hint
         super().__init__(f"{self.message} {hint}".strip())
+
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks show in place of forty frames: the message, the hint, and the line that led here."""
+        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if not _is_ours(frame.filename)]
+        where = [f"  in line {frames[-1].lineno}: {frames[-1].line}"] if frames and frames[-1].line else []
+        cause = [f"  because of {type(self.__cause__).__name__}: {self.__cause__}"] if self.__cause__ else []
+        hint = [self.hint] if self.hint else []
+        lines = [f"{type(self).__name__}: {self.message}", *hint, *where, *map(without_credentials, cause)]
+        return [*lines, "  (all frames: import traceback; traceback.print_last())"]
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a file is one of the library, or of a package: not what the user wrote."""
+    return path.startswith(_HERE) or "site-packages" in path or f"{os.sep}IPython{os.sep}" in path
+
+
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 class SettingsError(FactoryError, ValueError):

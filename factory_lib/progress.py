@@ -1,4 +1,4 @@
-"""Progress of whatever takes longer than two seconds: a bar in a terminal, lines in a log.
+"""Progress of whatever takes longer than two seconds: a bar in a terminal, a line in a notebook, lines in a log.
 
 Code that works through many things reports to `track`; who runs it decides with `reporting` where reports go.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ Report = Callable[[str, int, int | None], None]
 
 QUIET_SECONDS = 2.0
 _LOG_SECONDS = 10.0
+_NOTEBOOK_SECONDS = 0.5
 _report: contextvars.ContextVar[Report | None] = contextvars.ContextVar("factory_report", default=None)
 
 
@@ -48,6 +50,9 @@ def track(what: str, total: int | None = None) -> Iterator[Tracked]:
     given = _report.get()
     if given is not None:
         yield Tracked(what, total, given)
+    elif (display := _notebook_display()) is not None:
+        with _notebook_line(display) as report:
+            yield Tracked(what, total, report)
     elif sys.stderr.isatty():
         with _terminal_bar() as report:
             yield Tracked(what, total, report)
@@ -88,6 +93,51 @@ def log_lines(write: Callable[[str], None]) -> Report:
             write(f"{what}: {done:,}{share}")
 
     return report
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """What shows things below the cell of a notebook that runs; None where none does."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    display: Callable[..., Any] = importlib.import_module("IPython.display").display
+    return display
+
+
+@contextlib.contextmanager
+def _notebook_line(display: Callable[..., Any]) -> Iterator[Report]:
+    """One line that changes in its place, and is gone at the end."""
+    handle: Any = None
+    shown = 0.0
+
+    def report(what: str, done: int, total: int | None) -> None:
+        nonlocal handle, shown
+        now = time.monotonic()
+        if now - shown < _NOTEBOOK_SECONDS and done != total:
+            return
+        shown = now
+        text = _Line(f"{what}: {done:,}" + (f" of {total:,} ({done / total:.0%})" if total else ""))
+        if handle is None:
+            handle = display(text, display_id=True)
+        else:
+            handle.update(text)
+
+    try:
+        yield report
+    finally:
+        if handle is not None:
+            handle.update(_Line(""))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Text that notebooks show as it is, without quotes."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 @contextlib.contextmanager

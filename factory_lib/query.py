@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from factory_lib.build.arrow_rows import arrow_rows
+from factory_lib.build.explaining import Explanation, to_do
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.session import settled, typed
 from factory_lib.build.storage_rows import storage_rows
@@ -25,6 +26,7 @@ from factory_lib.plan.joins import joined, key_pairs
 from factory_lib.plan.nodes import Plan, Rows, Table, Union, leaves, tables
 from factory_lib.plan.operators import Call, Column, Expr, InQuery, Ordering, column_name, column_of, lift, ordering
 from factory_lib.plan.python import python_of
+from factory_lib.plan.readable import readable
 from factory_lib.plan.restriction import restricted_to
 from factory_lib.plan.sampling import sampled
 from factory_lib.plan.select import Select
@@ -300,14 +302,14 @@ class DatasetQuery:
     def to_batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow record batches, in constant memory."""
         rendering = Rendering()
-        text = rendering.select(_readable(self._settled().exposed()))
+        text = rendering.select(readable(self._settled().exposed()))
         with naming_columns(self.plan):
             return warehouse().stream(text, rendering.params, rendering.settings)
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table: in the order asked for, else by shard and position."""
         rendering = Rendering()
-        text = rendering.select(_readable(self._settled().exposed()))
+        text = rendering.select(readable(self._settled().exposed()))
         with naming_columns(self.plan):
             return warehouse().query(text, rendering.params, rendering.settings)
 
@@ -336,22 +338,29 @@ class DatasetQuery:
         """The query as one SELECT, values written out."""
         return Rendering(inline=True).select(self.plan.exposed())
 
-    def explain(self) -> str:
-        """How a save would store the rows and what that would cost, and the SQL."""
+    def explain(self) -> Explanation:
+        """How a save would store the rows, what it would read, compute and cost, and the SQL; readable in notebooks."""
         plan = with_system_columns(self.plan)
         how = storage_plan(plan)
         lines = [f"storage: {how.kind}" + (f" ({how.reason})" if how.reason else "")]
         unwritten = [rows for rows in leaves(plan) if not isinstance(rows, Table)]
         lines += [f"first: {rows.label}" for rows in unwritten]
+        lines += to_do(warehouse(), plan)
         if not unwritten:
             lines.append(f"cost: {estimate(warehouse(), plan, how)}")
         lines += [f"writes column {name}" for name in how.computed]
         lines += [f"renames {old} to {new}" for old, new in how.renamed.items()]
         lines += [f"drops {name}" for name in how.dropped]
-        return "\n".join([*lines, f"sql: {self.sql()}"])
+        return Explanation("\n".join([*lines, f"sql: {self.sql()}"]))
 
     def __repr__(self) -> str:
         return python_of(self.plan)
+
+    def _repr_html_(self) -> str:
+        """The query in a notebook: columns, and the first rows with their pictures where nothing must be made first."""
+        from factory_lib.build.shown import query_page
+
+        return query_page(self.plan, repr(self), lambda: self.columns)
 
     # Inside ----------------------------------------------------------------------------------------------------
 
@@ -405,19 +414,6 @@ def identity_of(plan: Select) -> tuple[str, dict[str, str]]:
     text = "\n".join([Rendering(inline=True).select(plan), *(f"{n} {uuids.get(n, '')}" for n in names)])
     sources = {shard.source for v in found for shard in v.shards.values() if shard.source}
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), provenance.etags(wh, sources)
-
-
-def _readable(plan: Select) -> Select:
-    """BFloat16 has no Arrow type: such columns are read as Float32."""
-    source = plan.source
-    if not isinstance(source, Table):
-        return plan
-    wide = {
-        name: e.cast("Array(Float32)")
-        for name, e in plan.columns.items()
-        if isinstance(e, Column) and source.columns.get(e.name) == "Array(BFloat16)"
-    }
-    return replace(plan, columns={**plan.columns, **wide}) if wide else plan
 
 
 def _count(n: int, verb: str) -> int:

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.loading", "factory_lib.compute"),
     ("factory_lib.signals", "factory_lib.sources", "factory_lib.engine"),
     ("factory_lib.warehouse",),
-    ("factory_lib.plan", "factory_lib.storage"),
+    ("factory_lib.plan", "factory_lib.storage", "factory_lib.view"),
     ("factory_lib.pictures", "factory_lib.home", "factory_lib.tables"),
     ("factory_lib.progress", "factory_lib.settings"),
     (

@@ -46,6 +46,11 @@ class Difference:
     resharded: Resharded
     reasons: Sequence[Reason] = ()
 
+    def _repr_html_(self) -> str:
+        from factory_lib.history.shown import difference_page
+
+        return difference_page(self)
+
     @property
     def added(self) -> int:
         """Samples that only the second version has."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from factory_lib.history.lineage import Ancestor, Kind, Lineage, Link
+if TYPE_CHECKING:
+    from factory_lib.history.lineage import Ancestor, Kind, Lineage, Link
 
 _SINGLE = 3
 """Up to this many versions of a dataset are drawn one by one where something comes from them."""

@@ -116,6 +116,11 @@ class Lineage:
     links: list[Link] = field(default_factory=list)
     down: bool = False
 
+    def _repr_html_(self) -> str:
+        from factory_lib.history.shown import lineage_page
+
+        return lineage_page(self)
+
     def to_arrow(self) -> pa.Table:
         """One row a link: what was made of what, and of how many shards."""
         return arrow_table(Link, self.links)

@@ -87,6 +87,11 @@ class Reproduction:
         """How many shards there are of a verdict."""
         return sum(shard.verdict == verdict for shard in self.shards)
 
+    def _repr_html_(self) -> str:
+        from factory_lib.history.shown import reproduction_page
+
+        return reproduction_page(self)
+
     def to_arrow(self) -> pa.Table:
         """One row a shard: whether it came out equal, what differs, and why."""
         return arrow_table(ShardOutcome, self.shards)

@@ -85,6 +85,11 @@ class Trace:
         last = max((i for i, step in enumerate(self.steps) if step.is_there), default=None)
         return None if self.is_kept or last is None else self.steps[last + 1].version
 
+    def _repr_html_(self) -> str:
+        from factory_lib.history.shown import trace_page
+
+        return trace_page(self)
+
     def to_arrow(self) -> pa.Table:
         """One row a step, the source first; values are JSON text."""
         return arrow_table(Step, self.steps)

@@ -37,7 +37,7 @@ def estimate(warehouse: Warehouse, query: Select, how: Derivation) -> Estimate:
         query: the query, all of whose rows are in tables.
         how: how it will be stored, see `plan.storing`.
     """
-    rows, size = _parts(warehouse, tables(query.source))
+    rows, size = rows_and_bytes(warehouse, tables(query.source))
     if how.kind == "copy":
         rendering = Rendering()
         text = rendering.select(query)
@@ -50,7 +50,7 @@ def estimate(warehouse: Warehouse, query: Select, how: Derivation) -> Estimate:
     return Estimate(0, int(added))
 
 
-def _parts(warehouse: Warehouse, sources: Iterable[Table]) -> tuple[int, int]:
+def rows_and_bytes(warehouse: Warehouse, sources: Iterable[Table]) -> tuple[int, int]:
     """Physical rows and bytes on disk of tables, in the shards that are read."""
     rows = size = 0
     for source in sources:

@@ -46,6 +46,14 @@ class Version:
     def __str__(self) -> str:
         return f"{self.dataset}.v{self.number}"
 
+    def _repr_html_(self) -> str:
+        """The version in a notebook: rows, columns, tags, what made it, and the first rows with their pictures."""
+        from factory_lib.warehouse.shown import version_page
+
+        return version_page(
+            self, lambda: [one for one in versions(self.warehouse, self.dataset) if one.number < self.number]
+        )
+
     @property
     def table(self) -> str:
         """The table's name in SQL."""

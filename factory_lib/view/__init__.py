@@ -1,0 +1,1 @@
+"""What notebooks show: queries, versions and reports as small pages of HTML, with the pictures that rows point at."""
