@@ -46,6 +46,7 @@ _MODULES = {
     "cache": "cache",
     "unsynced": "unsynced",
     "why-stale": "why_stale",
+    "accept": "accept",
     "up": "services",
     "down": "services",
     "status": "services",

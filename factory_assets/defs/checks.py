@@ -1,6 +1,4 @@
-"""Checks on what the stages made."""
-
-from collections.abc import Iterator
+"""Checks on what the stages made, besides those that every stage has."""
 
 import dagster as dg
 
@@ -9,20 +7,6 @@ from factory_lib.curation.alignment import with_score
 from factory_lib.orchestration import checks, source_checks
 from factory_lib.orchestration.vanishing import check_all_there
 from factory_lib.query import DatasetQuery
-
-STAGES = [
-    dg.AssetKey(name)
-    for name in (
-        "samples",
-        "image_signals",
-        "clip_embeddings",
-        "basic_filter",
-        "near_duplicates",
-        "deduplicated",
-        "clip_score_filter",
-        "training_set",
-    )
-]
 
 
 @dg.asset_check(asset="samples")
@@ -68,18 +52,3 @@ def rejected_by_clip_score() -> dg.AssetCheckResult:
 def no_duplicates_left() -> dg.AssetCheckResult:
     """No two samples are near-duplicates of each other."""
     return checks.check_duplicates("deduplicated")
-
-
-@dg.multi_asset_check(
-    specs=[
-        dg.AssetCheckSpec(
-            "synced", asset=key, description="All partitions are made by the code and from the inputs of now."
-        )
-        for key in STAGES
-    ],
-    can_subset=True,
-)
-def synced(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-    """Which partitions are behind, and why: what the graph cannot show for partitioned assets."""
-    chosen = [key for key in STAGES if dg.AssetCheckKey(key, "synced") in context.selected_asset_check_keys]
-    yield from checks.check_synced(context.instance, context.job_def.asset_layer.asset_graph, chosen)

@@ -6,6 +6,7 @@ from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
 from factory_lib.orchestration.stage import stage
+from factory_lib.orchestration.volume import Volume
 from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -22,7 +23,7 @@ def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
     return clip_embeddings.filter(all_of(BASIC.judged(clip_embeddings).rules))
 
 
-@stage(group="curation")
+@stage(group="curation", volume=Volume(may_be_empty=True))
 def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
     """Samples that are near-duplicates of a better one, which, and how sure that is: thumbnails correlate."""
     if "thumbnail" not in basic_filter.columns:  # no pictures, no copies

@@ -8,10 +8,11 @@ the same stages are requested for, as far as they are neighbours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.orchestration.attempts import AGAIN, failures
 from factory_lib.orchestration.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -20,6 +21,9 @@ from factory_lib.orchestration.dagster_internals import (
     copy,
 )
 from factory_lib.orchestration.only_behind import ONLY_BEHIND
+
+if TYPE_CHECKING:
+    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 
 class FewRunsSensor(dg.AutomationConditionSensorDefinition):
@@ -65,7 +69,7 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
             return found
         graph = context.repository_def.asset_graph
         requests: list[dg.RunRequest] = []
-        for together in _alike(found.run_requests):
+        for together in _alike(_told_again(context.instance, graph, found.run_requests)):
             first = together[0]
             if len(together) == 1 or not first.asset_selection:
                 requests += together
@@ -76,6 +80,19 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
             order = partitions.get_partition_keys(dynamic_partitions_store=context.instance)
             requests += [_over(wanted[keys[0]], keys) for keys in neighbours(order, wanted)]
         return copy(found, run_requests=requests)
+
+
+def _told_again(
+    instance: dg.DagsterInstance, graph: AssetGraph, requests: Sequence[dg.RunRequest]
+) -> list[dg.RunRequest]:
+    """The requests, those that try once more what failed marked as such."""
+    keys = {key for one in requests for key in one.asset_selection or ()}
+    failed = {key: failures(instance, graph, key) for key in keys}
+    told = []
+    for one in requests:
+        again = any(one.partition_key in failed[key] for key in one.asset_selection or ())
+        told.append(one.with_replaced_attrs(tags={**one.tags, AGAIN: "true"}) if again else one)
+    return told
 
 
 def _alike(requests: Sequence[dg.RunRequest]) -> Iterator[list[dg.RunRequest]]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import rejections
 from factory_lib.curation.proof import Verdict
-from factory_lib.orchestration.unsynced import BehindPartitions, unsynced
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
-
-if TYPE_CHECKING:
-    from factory_lib.orchestration.dagster_internals import AssetGraph
 
 
 def _result(passed: bool, description: str, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -106,33 +102,3 @@ def check_duplicates(dataset: str) -> dg.AssetCheckResult:
     if rows and not compared:
         said = f"None of {rows:,} samples has a thumbnail: there are no pictures to compare, and nothing was removed."
     return _result(left == 0 and compared >= min(rows, 1), said, {"left": left, "compared": compared})
-
-
-def check_synced(
-    instance: dg.DagsterInstance, graph: AssetGraph, assets: Sequence[dg.AssetKey]
-) -> Iterator[dg.AssetCheckResult]:
-    """For each of these stages, whether all its partitions were made by the code and from the inputs of now."""
-    found = unsynced(instance, graph, assets)
-    for key in assets:
-        behind = [one for one in found if one.asset == key]
-        count = sum(len(one.partitions) for one in behind)
-        lines = [f"{one.reason}: {len(one.partitions)} ({_some(one.partitions)})" for one in behind if one.partitions]
-        yield dg.AssetCheckResult(
-            asset_key=key,
-            check_name="synced",
-            passed=not behind,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=_said(behind, count, lines),
-            metadata={"behind": count, **{one.reason: len(one.partitions) for one in behind}},
-        )
-
-
-def _said(behind: Sequence[BehindPartitions], count: int, lines: Sequence[str]) -> str:
-    if not behind:
-        return "Up to date."
-    return f"{count} partitions are behind. " + "; ".join(lines) if count else "Never made: no shard is known yet."
-
-
-def _some(partitions: Sequence[str | None]) -> str:
-    shown = ", ".join(str(one) if one is not None else "the dataset" for one in partitions[:5])
-    return shown + (", …" if len(partitions) > 5 else "")

@@ -8,17 +8,22 @@ stages that takes longer than a tick, every stage would see its input change aft
 
 Around it stand Dagster's conditions, each for a reason that `tests/orchestration/test_dagster_automation.py` shows:
 
-* A partition that failed is not tried again and again: once at once (`newly_true`), and then when something changed.
+* A partition that failed is not tried again and again: once at once, and then when something changed.
 * What comes after a stage that is requested is requested with it, to share its run, although nobody knows yet whether
   it will be behind: runs that the automation starts make only what is (see `only_behind`). Stages over all shards can't
   share a run with those shard by shard; they wait for these.
+* Nothing runs after a stage whose check `volume` is red. The stage itself does, once it is behind again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from dagster import AssetKey, AutomationCondition, AutomationContext
 
+from factory_lib.orchestration.attempts import failures
 from factory_lib.orchestration.dagster_internals import EntitySubset, SubsetAutomationCondition, record
+from factory_lib.orchestration.stage_checks import looks_wrong
 from factory_lib.orchestration.unsynced import behind
 
 
@@ -36,15 +41,37 @@ class IsBehind(SubsetAutomationCondition[AssetKey]):
 
     def compute_subset(self, context: AutomationContext[AssetKey]) -> EntitySubset[AssetKey]:
         """Of the candidates, those that are behind."""
-        view, node = context.asset_graph_view, context.asset_graph.get(context.key)
-        found = {one for part in behind(view.instance, context.asset_graph, context.key) for one in part.partitions}
-        if not found:
-            return context.get_empty_subset()
-        if node.partitions_def is None:
+        found = behind(context.asset_graph_view.instance, context.asset_graph, context.key)
+        return subset_of(context, {one for part in found for one in part.partitions})
+
+
+def subset_of(context: AutomationContext[AssetKey], partitions: Collection[str | None]) -> EntitySubset[AssetKey]:
+    """Those of the candidates that are among these partitions; None stands for an asset without."""
+    node = context.asset_graph.get(context.key)
+    if not partitions:
+        return context.get_empty_subset()
+    if node.partitions_def is None:
+        return context.candidate_subset
+    keys = {key for key in partitions if key is not None}
+    known = context.asset_graph_view.get_subset_from_partition_keys(context.key, node.partitions_def, keys)
+    return known.compute_intersection(context.candidate_subset)
+
+
+@record
+class GivenUp(SubsetAutomationCondition[AssetKey]):
+    """True for partitions that failed, and failed again when they were tried once more."""
+
+    @property
+    def name(self) -> str:
+        """What the UI calls it."""
+        return "failed_twice"
+
+    def compute_subset(self, context: AutomationContext[AssetKey]) -> EntitySubset[AssetKey]:
+        """Of the candidates, those that failed twice."""
+        if context.candidate_subset.is_empty:
             return context.candidate_subset
-        keys = {key for key in found if key is not None}
-        subset = view.get_subset_from_partition_keys(context.key, node.partitions_def, keys)
-        return subset.compute_intersection(context.candidate_subset)
+        found = failures(context.asset_graph_view.instance, context.asset_graph, context.key)
+        return subset_of(context, {partition for partition, again in found.items() if again})
 
 
 @record
@@ -66,6 +93,29 @@ class RequestedBefore(SubsetAutomationCondition[AssetKey]):
         return context.get_empty_subset()
 
 
+@record
+class LooksWrong(SubsetAutomationCondition[AssetKey]):
+    """True when the check `volume` of the stage itself, or of any before it, is red and nobody accepted it.
+
+    Attributes:
+        itself: ask about the stage; otherwise about all that come before it.
+    """
+
+    itself: bool
+
+    @property
+    def name(self) -> str:
+        """What the UI calls it."""
+        return "looks_wrong" if self.itself else "something_before_looks_wrong"
+
+    def compute_subset(self, context: AutomationContext[AssetKey]) -> EntitySubset[AssetKey]:
+        """All of the candidates, or none."""
+        graph = context.asset_graph
+        asked = [context.key] if self.itself else sorted(graph.get_ancestor_asset_keys(context.key))
+        wrong = looks_wrong(context.asset_graph_view.instance, graph, asked)
+        return context.candidate_subset if wrong else context.get_empty_subset()
+
+
 def shard_condition() -> AutomationCondition[AssetKey]:
     """For stages with partitions: run the shards that are behind, and those that are requested upstream.
 
@@ -74,6 +124,7 @@ def shard_condition() -> AutomationCondition[AssetKey]:
     """
     return (
         _wanted()
+        & ~LooksWrong(itself=False)
         & ~AutomationCondition.any_deps_missing()
         & ~AutomationCondition.any_deps_in_progress()
         & ~AutomationCondition.in_progress()
@@ -96,6 +147,7 @@ def whole_condition(*, follow: bool = True) -> AutomationCondition[AssetKey]:
         (_wanted() if follow else IsBehind() & _worth_trying())
         & AutomationCondition.all_deps_match(there).with_label("something_upstream")
         & ~RequestedBefore()
+        & ~LooksWrong(itself=False)
         & ~AutomationCondition.any_deps_in_progress()
         & ~AutomationCondition.in_progress()
     ).with_label("dataset_is_behind")
@@ -104,16 +156,13 @@ def whole_condition(*, follow: bool = True) -> AutomationCondition[AssetKey]:
 def _wanted() -> AutomationCondition[AssetKey]:
     """Behind, or about to be: something that it is made of is requested and can share the run."""
     follows = AutomationCondition.any_deps_match(AutomationCondition.will_be_requested())
-    return (IsBehind() & _worth_trying()) | follows.with_label("follows_what_is_requested")
+    return (IsBehind() & _worth_trying()) | (follows & ~LooksWrong(itself=True)).with_label("follows_what_is_requested")
 
 
 def _worth_trying() -> AutomationCondition[AssetKey]:
-    """Not failed; or failed once, just now; or failed, and something changed since."""
+    """Not failed twice; or something changed since."""
     changed = (
         AutomationCondition.code_version_changed()
         | AutomationCondition.any_deps_match(AutomationCondition.data_version_changed())
     ).since(AutomationCondition.newly_requested() | AutomationCondition.initial_evaluation())
-    failed = AutomationCondition.execution_failed()
-    return (
-        ~failed | failed.newly_true().with_label("failed_just_now") | changed.with_label("something_changed_since")
-    ).with_label("worth_trying")
+    return (~GivenUp() | changed.with_label("something_changed_since")).with_label("worth_trying")

@@ -10,6 +10,9 @@ fails the tests named. What Dagster makes public is then taken from `dagster`.
   `staleness` compare the tags of the newest events, and `unsynced` asks a run storage who it is (`SqlRunStorage`) to
   keep what it found for that one. Until an automation condition can be written against public classes, `IsBehind`
   builds on that of Dagster's own (`SubsetAutomationCondition`, `record`, `EntitySubset`).
+* What checks said, and how sensors are, is read from the storages: `AssetCheckExecutionRecordStatus`, `Instigator…`,
+  `TickStatus`, `SensorType`; held by `tests/orchestration/test_stage_checks.py`.
+* How a run's steps ended is `StepEventStatus`.
 * A range of partitions in one run: only tags ask for it (`ASSET_PARTITION_RANGE_…`), and what a sensor found
   (`SensorExecutionData`) is changed accordingly (`copy`, `PARTITION_NAME_TAG`); held by
   `tests/orchestration/test_dagster_automation.py`.
@@ -34,9 +37,12 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.declarative_automation.operands.subset_automation_condition import (
     SubsetAutomationCondition,
 )
-from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.definitions.sensor_definition import SensorExecutionData, SensorType
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.execution.stats import StepEventStatus
+from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import (
@@ -45,6 +51,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 from dagster._record import copy, record
+from dagster._time import get_current_timestamp
 from dagster._utils.warnings import disable_dagster_warnings
 
 __all__ = [
@@ -65,12 +72,18 @@ __all__ = [
     "BaseAssetNode",
     "DagsterEventBatchMetadata",
     "EntitySubset",
+    "InstigatorStatus",
+    "InstigatorType",
     "SensorExecutionData",
+    "SensorType",
     "SqlRunStorage",
+    "StepEventStatus",
     "SubsetAutomationCondition",
+    "TickStatus",
     "copy",
     "disable_dagster_warnings",
     "generate_event_batch_id",
+    "get_current_timestamp",
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",
     "record",

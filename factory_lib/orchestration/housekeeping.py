@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.history.verifying import Verification, verify
+from factory_lib.orchestration.synced import report_synced
 from factory_lib.orchestration.unsynced import unsynced
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.retention import find_sweepable, sweep
@@ -24,7 +25,8 @@ _BYTES = (
 
 
 def nightly_round(instance: dg.DagsterInstance, graph: AssetGraph) -> dg.MaterializeResult[None]:
-    """Sweep staging tables without a living builder, verify versions, then sum up: datasets, bytes, what is behind.
+    """Sweep staging tables without a living builder, verify versions, look at what is behind (the check `synced` of all
+    stages), then sum up: datasets, bytes, what is behind.
 
     Returns:
         An event whose numbers plot over the nights, with the outcome of the check `AS_PUBLISHED`.
@@ -34,6 +36,7 @@ def nightly_round(instance: dg.DagsterInstance, graph: AssetGraph) -> dg.Materia
     sweep(wh, swept)
     found = datasets(wh)
     verified = verify(wh, sources=False)  # of sources the shard sensor takes care
+    report_synced(instance, graph)
     behind = unsynced(instance, graph)
     table = [
         dg.TableRecord({"dataset": name, "versions": len(made), "latest": str(made[-1]), "rows": made[-1].rows})

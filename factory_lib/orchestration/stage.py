@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -21,6 +21,9 @@ from factory_lib.orchestration.first_line import explained, partitions_of
 from factory_lib.orchestration.only_behind import Part, part_of, to_make
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.orchestration.retrying import tried
+from factory_lib.orchestration.stage_checks import run_stage_checks, stage_check_specs
+from factory_lib.orchestration.synced import DEFAULT_STALE_HOURS, STALE_HOURS
+from factory_lib.orchestration.volume import USUAL, Volume
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
 
@@ -36,6 +39,8 @@ def stage(
     kinds: Sequence[str] = (),
     owners: Sequence[str] = ("team:curation",),
     automatic: bool = True,
+    volume: Volume = USUAL,
+    stale_hours: float = DEFAULT_STALE_HOURS,
 ) -> Callable[[Callable[..., DatasetQuery]], dg.AssetsDefinition]:
     """Make a stage of a function that returns the query of its dataset.
 
@@ -51,6 +56,10 @@ def stage(
         kinds: icons in the graph, besides the warehouse's.
         owners: as Dagster wants them, `team:name` or an e-mail address.
         automatic: run when something upstream or the code changed; otherwise only when asked to.
+        volume: how far the size of a version may be from that of those before; past its bounds the check `volume` is
+            yellow, or red, and what comes after the stage does not run. The first parameter that is a dataset is what
+            its rows are compared with.
+        stale_hours: for how long it may be behind until its check `synced` is red.
 
     Returns:
         A decorator that gives the `AssetsDefinition`.
@@ -58,11 +67,12 @@ def stage(
 
     def decorate(body: Callable[..., DatasetQuery]) -> dg.AssetsDefinition:
         parameters = _parameters(body)
+        inputs = [name for name, kind in parameters.items() if kind is DatasetQuery]
         condition = whole_condition() if partitions is None else shard_condition()
         components = code_components(body)
         return dg.asset(
             name=body.__name__,
-            ins={name: dg.AssetIn() for name, kind in parameters.items() if kind is DatasetQuery},
+            ins={name: dg.AssetIn() for name in inputs},
             deps=list(deps),
             description=inspect.getdoc(body),
             group_name=group,
@@ -71,10 +81,11 @@ def stage(
             partitions_def=partitions,
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
             code_version=digest(components),
-            metadata=code_metadata(components),
+            metadata={**code_metadata(components), STALE_HOURS: stale_hours},
+            check_specs=stage_check_specs(body.__name__),
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,
-        )(_compute(body, parameters))
+        )(_compute(body, parameters, volume))
 
     return decorate
 
@@ -85,23 +96,24 @@ def _parameters(body: Callable[..., DatasetQuery]) -> dict[str, Any]:
     return {name: hints.get(name, DatasetQuery) for name in inspect.signature(body).parameters}
 
 
-def _compute(body: Callable[..., DatasetQuery], parameters: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function that Dagster calls: the body, with its result checked and marked."""
+def _compute(
+    body: Callable[..., DatasetQuery], parameters: Mapping[str, Any], volume: Volume
+) -> Callable[..., Iterator[Any]]:
+    """The function that Dagster calls: the body, its result checked and marked, and what is asked of every version."""
+    datasets = [name for name, kind in parameters.items() if kind is DatasetQuery]
 
-    def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
+    def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
         wanted = to_make(context)
         if wanted == ():
-            return dg.Output(Part(None, ()), metadata={RECORDED_BY_IO_MANAGER: True})
-        given = {**({"context": context} if "context" in parameters else {}), **inputs}
-        with explained(context.asset_key.to_user_string(), partitions_of(context)):
-            result = tried(lambda: body(**given), context.log.warning)
-            if not isinstance(result, DatasetQuery):
-                raise TypeError(
-                    f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
-                    "Return the query itself: it is saved for you."
-                )
-        made = result if wanted is None else part_of(result, wanted)
-        return dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
+            made: DatasetQuery | Part = Part(None, ())
+        else:
+            given = {**({"context": context} if "context" in parameters else {}), **inputs}
+            with explained(context.asset_key.to_user_string(), partitions_of(context)):
+                made = _checked(body.__name__, tried(lambda: body(**given), context.log.warning))
+            made = made if wanted is None else part_of(made, wanted)
+        yield dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
+        # the IO manager has saved it by now
+        yield from run_stage_checks(context, body.__name__, datasets, volume)
 
     names = {name: kind for name, kind in parameters.items() if name != "context"}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -113,3 +125,12 @@ def _compute(body: Callable[..., DatasetQuery], parameters: Mapping[str, Any]) -
         [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in shown.items()]
     )
     return compute
+
+
+def _checked(name: str, result: object) -> DatasetQuery:
+    if not isinstance(result, DatasetQuery):
+        raise TypeError(
+            f"Stage {name!r} returned {type(result).__name__}, not a DatasetQuery. "
+            "Return the query itself: it is saved for you."
+        )
+    return result

@@ -24,7 +24,7 @@ from factory_lib.orchestration.looked_up import States
 from factory_lib.orchestration.partition_events import REMOVED, combined_data_version, latest_data_versions
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetGraph, BaseAssetNode
+    from factory_lib.orchestration.dagster_internals import BaseAssetGraph, BaseAssetNode
 
 MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
@@ -46,7 +46,7 @@ class BehindPartitions:
 
 
 def unsynced(
-    instance: dg.DagsterInstance, graph: AssetGraph, assets: Sequence[dg.AssetKey] | None = None
+    instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], assets: Sequence[dg.AssetKey] | None = None
 ) -> list[BehindPartitions]:
     """What is behind, stage by stage in the order of the graph.
 

@@ -168,6 +168,23 @@ def test_a_run_that_fails_after_a_change_of_code_is_tried_once_more_not_for_ever
         assert daemon.runs == [(("measured", "kept"), SHARDS)] * 2
 
 
+def test_it_is_so_when_ticks_fall_into_the_runs_that_fail(
+    folder: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.settle(graph(folder))
+    changed = graph(folder, Code(unit=3))
+
+    def saved(self: DatasetQuery, *args: Any, **kwargs: Any) -> Any:
+        daemon.evaluate(changed)
+        _no_space()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DatasetQuery, "save", saved)
+        daemon.clear()
+        daemon.settle(changed)
+    assert daemon.runs == [(("measured", "kept"), SHARDS)] * 2
+
+
 def _no_space(*args: object, **kwargs: object) -> None:
     from factory_lib.errors import CommitError
 

@@ -74,7 +74,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
     assert [schedule.name for schedule in repository.schedule_defs] == ["nightly"]
     checks = {(key.asset_key.to_user_string(), key.name) for key in repository.asset_graph.asset_check_keys}
     stages = {a for a, _ in checks if (a, "synced") in checks}
-    assert checks - {(stage, "synced") for stage in stages} == {
+    assert checks - {(stage, check) for stage in stages for check in ("synced", "volume")} == {
         ("source_shards", "all_there"),
         ("samples", "ingested"),
         ("samples", "accounted"),

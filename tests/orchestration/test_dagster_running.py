@@ -11,7 +11,6 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
-from factory_lib.orchestration.checks import check_synced
 from factory_lib.orchestration.home import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.running import run_graph
@@ -19,6 +18,7 @@ from factory_lib.orchestration.shard_watch import SHARDS_A_TICK, shard_sensor
 from factory_lib.orchestration.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.orchestration.staleness import why_stale
+from factory_lib.orchestration.synced import check_synced
 from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
 from factory_lib.plan.expressions import C
 from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, run, write_tar
