@@ -120,6 +120,16 @@ def process_started(pid: int) -> str:
     return listed.stdout.strip()
 
 
+def started_at(pid: int) -> float | None:
+    """When a process started, in seconds of Unix time; None where that cannot be told."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError, IndexError):
+        return None
+    return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
+
+
 @functools.cache
 def boot_id() -> str:
     """Which boot of this machine it is: process ids and start times begin anew with each."""

@@ -20,7 +20,7 @@ from factory_assets.training.torchrun import torchrun
 from factory_lib import progress
 from factory_lib.errors import NothingToLearn
 from factory_lib.fingerprints.components import digest
-from factory_lib.orchestration.code import remember_code
+from factory_lib.orchestration.code import code_tags, remember_code
 from factory_lib.orchestration.first_line import explained
 from factory_lib.orchestration.retrying import tried
 
@@ -77,6 +77,7 @@ def train_model(
         data_version=dg.DataVersion(hashlib.sha256(model.path.read_bytes()).hexdigest()),
         metadata=model_metadata(found, facts, model.path, time.monotonic() - began),
         check_results=model_checks(found, before[-1] if before else None),
+        tags=code_tags(),
     )
 
 
@@ -101,7 +102,10 @@ def not_trained(why: str) -> dg.MaterializeResult[None]:
         why: a sentence.
     """
     return dg.MaterializeResult(
-        data_version=dg.DataVersion("not trained"), metadata={"why": why}, check_results=unanswered_checks(why)
+        data_version=dg.DataVersion("not trained"),
+        metadata={"why": why},
+        check_results=unanswered_checks(why),
+        tags=code_tags(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.serving import serve, serving, sole_server, stop_serving
+from factory_lib.owners import started_at
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.embedded import engine_status, stop_engine
+from factory_lib.warehouse.provenance import installed_at, package_version
 
 
 @command(
@@ -113,11 +116,20 @@ def status_command(as_json: bool) -> None:
     found = settings()
     engine = engine_status(found.home) if found.clickhouse_url is None else None
     ui = serving(found.home)
+    running = {"the engine": engine["pid"]} if engine else {}
+    older = _older(running | ({"the UI": ui.owner.pid} if ui and ui.owner.is_here else {}))
     counted, wrong = _datasets() if engine or found.clickhouse_url else (None, "")
     if as_json:
         server = _server(found.clickhouse_url)
         print_json(
-            {"home": found.home, "server": server, "engine": engine, "ui": ui.url if ui else None, "datasets": counted}
+            {
+                "home": found.home,
+                "server": server,
+                "engine": engine,
+                "ui": ui.url if ui else None,
+                "datasets": counted,
+                "older_than_installed": older,
+            }
         )
         return
     lines = [("home", str(found.home))]
@@ -133,8 +145,18 @@ def status_command(as_json: bool) -> None:
     if wrong:
         lines.append(("datasets", f"not counted: {wrong}"))
     lines.append(("source", found.source or "none; factory up --source URI names one"))
+    if older:
+        text = f"{' and '.join(older)} started before {package_version()} was installed: factory down; factory up"
+        lines.append(("upgrade", text))
     for name, text in lines:
         click.echo(f"{name:<9} {text}")
+
+
+def _older(running: Mapping[str, int]) -> list[str]:
+    """Of what runs (name -> process id), that which started before the package was installed that is there now."""
+    installed = installed_at()
+    began = {name: started_at(pid) for name, pid in running.items()}
+    return [name for name, at in began.items() if installed is not None and at is not None and at < installed]
 
 
 def _server(url: str | None) -> str | None:

@@ -7,6 +7,7 @@ can be told later.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,12 @@ import dagster as dg
 from factory_lib.fingerprints.components import digest
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
+
+LOADED = time.time()
+"""When this process loaded its code, in seconds of Unix time."""
+
+CODE_LOADED = "factory/code_loaded"
+"""Tag of an event: when the process that made it had loaded its code."""
 
 CODE = "code"
 """Metadata key of an asset under which the components of its code stand."""
@@ -30,6 +37,20 @@ def components_in(metadata: Mapping[str, Any]) -> dict[str, str] | None:
     value = metadata.get(CODE)
     found = value.value if isinstance(value, dg.JsonMetadataValue) else value
     return {str(n): str(v) for n, v in found.items()} if isinstance(found, Mapping) else None
+
+
+def code_tags() -> dict[str, str]:
+    """Tags of an event that this process makes."""
+    return {CODE_LOADED: f"{LOADED:.3f}"}
+
+
+def is_of_later_code(tags: Mapping[str, str]) -> bool:
+    """Whether an event was made by a process that loaded its code after this one did.
+
+    Runs load what stands in the files, and so may know more than a code location that was not reloaded since they were
+    edited, or since the package was upgraded. By what such a location knows nothing is behind that they made.
+    """
+    return float(tags.get(CODE_LOADED) or 0.0) > LOADED
 
 
 def remember_code(components: Mapping[str, str] | None) -> None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType
 
+from factory_lib.orchestration.code import code_tags
 from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -122,6 +123,7 @@ def record_partitions(
             CODE_VERSION_TAG: code_version,
             DATA_VERSION_TAG: data_version,
             DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+            **code_tags(),
             **(more_tags or {}),
             **inputs.shared,
             **(inputs.of_partition.get(key, {}) if key is not None else {}),

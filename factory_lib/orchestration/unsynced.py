@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.orchestration.code import is_of_later_code
 from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -96,7 +97,8 @@ def _reason(
     if tags is None:
         # a shard that went before this stage ever saw it has nothing to be made of
         return None if any(versions.get(key) == REMOVED for versions in inputs.values()) else MISSING
-    if node.code_version is not None and tags.get(CODE_VERSION_TAG) != node.code_version:
+    is_other = node.code_version is not None and tags.get(CODE_VERSION_TAG) != node.code_version
+    if is_other and not is_of_later_code(tags):
         return CODE
     for parent, versions in inputs.items():
         if tags.get(get_input_data_version_tag(parent)) != versions.get(key, DEFAULT_DATA_VERSION.value):

@@ -320,6 +320,16 @@ def code_of(folder: str) -> dict[str, str]:
     return {**code, "commit": commit, "changed": "yes" if dirty else "no"}
 
 
+def installed_at() -> float | None:
+    """When this package was installed, in seconds of Unix time; None where it is not."""
+    try:
+        found = importlib.metadata.distribution("dataset-factory").locate_file("")
+        folders = list(Path(str(found)).glob("dataset_factory-*.dist-info"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return max((folder.stat().st_mtime for folder in folders), default=None)
+
+
 def package_version() -> str:
     """Version of this package, as it is installed."""
     try:

@@ -23,7 +23,9 @@ from factory_lib.warehouse.versions import latest, resolve
 from tests.fixtures import make_folder
 from tests.s3 import VARIABLES, connect_store
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_1.tar.xz"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FOLDERS = ("folder_1", "folder_2")
+"""Of catalogs with the numbers 1 and 2."""
 ROWS = {
     "raw.v1": 18,
     "raw.v2": 18,
@@ -49,11 +51,13 @@ ROWS = {
 FROM_MEMORY = {"embedded.v1"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, s3_client: Any) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True, params=FOLDERS)
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, s3_client: Any
+) -> Iterator[None]:
     """The folder, and the bucket that its shards are read from."""
     made = tmp_path_factory.mktemp("folder")
-    with tarfile.open(FOLDER) as archive:
+    with tarfile.open(FIXTURES / f"{request.param}.tar.xz") as archive:
         archive.extractall(made, filter="data")
     make_folder.put_shards(s3_client)
     with pytest.MonkeyPatch.context() as patch:
