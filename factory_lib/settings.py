@@ -155,6 +155,12 @@ def stage_retries() -> int:
     return int(_number("FACTORY_STAGE_RETRIES", 3.0))
 
 
+def training_rule() -> str:
+    """`FACTORY_TRAIN`, when a model is trained by itself: when this share of the samples is new, changed or gone since
+    the last training (default `10%`), at the times of a cron schedule, or `never`."""
+    return os.environ.get("FACTORY_TRAIN") or "10%"
+
+
 def settle_seconds() -> float:
     """`FACTORY_SETTLE_SECONDS`, how long a source has to stay as it is before its new and changed shards are taken, so
     that those that arrive together are taken together (default 60; 0 for at once).
@@ -389,7 +395,7 @@ KNOWN = frozenset(
     f"FACTORY_{name}"
     for name in """HOME CLICKHOUSE_URL ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES SOURCE MAPPING TARS_PER_SHARD UNPACK_TO
     CLIP CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS
-    SETTLE_SECONDS STAGE_RETRIES VANISHED""".split()
+    SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED""".split()
 )
 """The variables that are settings."""
 

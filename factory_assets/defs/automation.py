@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from factory_assets.defs.training import tell_worth_training
 from factory_assets.partitions import SHARDS
 from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.housekeeping import as_published, nightly_round
@@ -9,7 +10,11 @@ from factory_lib.orchestration.shard_watch import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
 
-factory_automation = FewRunsSensor("factory_automation", description="Runs stages whose code, input or shards changed.")
+factory_automation = FewRunsSensor(
+    "factory_automation",
+    description="Runs stages whose code, input or shards changed.",
+    tells=[tell_worth_training],
+)
 
 
 @dg.asset(

@@ -9,6 +9,7 @@ from factory_assets.defs.curation import split
 from factory_assets.training.asset import not_trained, train_model
 from factory_assets.training.checks import model_check_specs
 from factory_assets.training.config import TrainingConfig
+from factory_assets.training.rule import WORTH_TRAINING, TrainingIsDue, check_worth_training, due, evaluation_of
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import whole_condition
 from factory_lib.plan.expressions import C
@@ -36,7 +37,7 @@ CODE = code_components(trained_by)
     metadata=code_metadata(CODE),
     ins={"training_set": dg.AssetIn(input_manager_key="versions")},
     check_specs=model_check_specs("trained_model"),
-    automation_condition=whole_condition(follow=False),
+    automation_condition=whole_condition(TrainingIsDue(training_set="training_set")),
 )
 def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, training_set: DatasetQuery
@@ -53,3 +54,16 @@ def trained_model(
     uncurated = uncurated.mutate(split=split(uncurated.columns))
     exam = uncurated.filter(C.split == "test").join(DatasetQuery("near_duplicates"), on="sample_id", how="anti")
     return train_model(context, training_set, uncurated.filter(C.split == "train"), config, code=CODE, exam=exam)
+
+
+@dg.asset_check(asset="trained_model", name=WORTH_TRAINING)
+def worth_training(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """What share of the samples has changed since the last training, what is waited for, and what it would cost."""
+    graph = context.job_def.asset_layer.asset_graph
+    return check_worth_training(due(context.instance, graph, dg.AssetKey("trained_model"), "training_set"))
+
+
+def tell_worth_training(instance: dg.DagsterInstance, graph: Any) -> dg.AssetCheckEvaluation:
+    """The same, as the sensor records it when it says something else."""
+    found = due(instance, graph, dg.AssetKey("trained_model"), "training_set")
+    return evaluation_of(found, dg.AssetKey("trained_model"))

@@ -6,7 +6,7 @@ left until something changed. It holds whenever the daemon looks, in the middle 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -25,15 +25,26 @@ def failures(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.A
 
     Partitions that the run did not come to, because a stage before failed, are not among them.
     """
+    failed = failed_runs(instance, graph, key)
+    second = {
+        run.run_id: AGAIN in run.tags for run in _runs(instance, failed.values()) if _came_to(instance, run.run_id, key)
+    }
+    return {partition: second[run] for partition, run in failed.items() if run in second}
+
+
+def failed_runs(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.AssetKey) -> dict[str | None, str]:
+    """Partitions of a stage that Dagster shows as failed, and the run that did; None is a stage without partitions."""
     newest = _newest(instance, key, partitioned=graph.get(key).is_partitioned)
-    ids = sorted(set(newest.values()))
-    found: dict[str, bool] = {}
-    for start in range(0, len(ids), 100):
-        wanted = dg.RunsFilter(run_ids=ids[start : start + 100], statuses=[dg.DagsterRunStatus.FAILURE])
-        for run in instance.get_runs(wanted):
-            if _came_to(instance, run.run_id, key):
-                found[run.run_id] = AGAIN in run.tags
-    return {partition: found[run] for partition, run in newest.items() if run in found}
+    failed = {run.run_id for run in _runs(instance, newest.values())}
+    return {partition: run for partition, run in newest.items() if run in failed}
+
+
+def _runs(instance: dg.DagsterInstance, ids: Iterable[str]) -> Iterator[dg.DagsterRun]:
+    """Those of these runs that failed."""
+    known = sorted(set(ids))
+    for start in range(0, len(known), 100):
+        wanted = dg.RunsFilter(run_ids=known[start : start + 100], statuses=[dg.DagsterRunStatus.FAILURE])
+        yield from instance.get_runs(wanted)
 
 
 def _newest(instance: dg.DagsterInstance, key: dg.AssetKey, *, partitioned: bool) -> dict[str | None, str]:

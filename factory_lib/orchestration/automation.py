@@ -2,12 +2,12 @@
 
 Dagster asks for a run a partition, or for a backfill when there are several. A backfill counts partitions that its runs
 leave alone as failed (see `only_behind`), and takes a run a stage. This sensor asks for one run for all partitions that
-the same stages are requested for, as far as they are neighbours.
+the same stages are requested for, with those between them that have nothing to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,9 +21,19 @@ from factory_lib.orchestration.dagster_internals import (
     copy,
 )
 from factory_lib.orchestration.only_behind import ONLY_BEHIND
+from factory_lib.orchestration.restated import restatements
+from factory_lib.orchestration.synced import DONE, stages_with_check
+from factory_lib.orchestration.unsynced import behind
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.dagster_internals import AssetGraph
+    from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetGraph
+
+
+BRIDGED = 100
+"""Partitions with nothing to do that a run may be for besides: they cost less than another run."""
+
+Tell = Callable[[dg.DagsterInstance, Any], dg.AssetCheckEvaluation]
+"""Says of an instance and a graph what a check is to show."""
 
 
 class FewRunsSensor(dg.AutomationConditionSensorDefinition):
@@ -34,11 +44,20 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
         description: of the sensor.
         seconds: how often it looks.
         metadata: of the sensor.
+        tells: checks that it keeps up to date, of what stages wait for: each is recorded when it says something else.
     """
 
     def __init__(
-        self, name: str, *, description: str, seconds: int = 15, metadata: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        description: str,
+        seconds: int = 15,
+        metadata: Mapping[str, Any] | None = None,
+        tells: Sequence[Tell] = (),
     ) -> None:
+        self._tells = tuple(tells)
+        self._newest_failure = ""
         super().__init__(
             name,
             target=dg.AssetSelection.all(),
@@ -60,26 +79,73 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
             description=self.description or "",
             seconds=self.minimum_interval_seconds or 15,
             metadata=self.metadata if metadata is None else metadata,
+            tells=self._tells,
         )
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """What is to be run now."""
         found = super().evaluate_tick(context)
-        if not found.run_requests or context.repository_def is None:
-            return found
+        assert context.repository_def is not None
         graph = context.repository_def.asset_graph
-        requests: list[dg.RunRequest] = []
-        for together in _alike(_told_again(context.instance, graph, found.run_requests)):
-            first = together[0]
-            if len(together) == 1 or not first.asset_selection:
-                requests += together
-                continue
-            partitions = graph.get(first.asset_selection[0]).partitions_def
-            assert partitions is not None
-            wanted = {one.partition_key: one for one in together}
-            order = partitions.get_partition_keys(dynamic_partitions_store=context.instance)
-            requests += [_over(wanted[keys[0]], keys) for keys in neighbours(order, wanted)]
-        return copy(found, run_requests=requests)
+        events = [*self._restated(context.instance, graph), *self._told(context.instance, graph)]
+        requests = list(_few(context.instance, graph, found.run_requests or ()))
+        return copy(found, run_requests=requests, asset_events=[*found.asset_events, *events])
+
+    def _restated(self, instance: dg.DagsterInstance, graph: AssetGraph) -> Iterator[dg.AssetMaterialization]:
+        """What is said once more of stages, when a run failed since it was said last."""
+        newest = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=1)
+        if newest and newest[0].run_id != self._newest_failure:
+            self._newest_failure = newest[0].run_id
+            for key in stages_with_check(graph):
+                yield from restatements(instance, graph, key)
+
+    def _told(self, instance: dg.DagsterInstance, graph: AssetGraph) -> Iterator[dg.AssetCheckEvaluation]:
+        for tell in self._tells:
+            now = tell(instance, graph)
+            records = instance.event_log_storage.get_asset_check_execution_history(
+                now.asset_check_key, limit=1, status=DONE
+            )
+            before = records[0].evaluation if records else None
+            if before is None or before.description != now.description:
+                yield now
+
+
+def _few(instance: dg.DagsterInstance, graph: AssetGraph, asked: Sequence[dg.RunRequest]) -> Iterator[dg.RunRequest]:
+    """Requests for single partitions, as requests for ranges."""
+    for together in _alike(_told_again(instance, graph, asked)):
+        keys = together[0].asset_selection or ()
+        if len(together) == 1 or not keys:
+            yield from together
+            continue
+        wanted = {str(one.partition_key): one for one in together}
+        for piece in pieces(instance, graph, keys, wanted):
+            ends = [key for key in piece if key in wanted]
+            yield _over(wanted[ends[0]], piece)
+
+
+def pieces(
+    instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], assets: Sequence[dg.AssetKey], wanted: Collection[str]
+) -> list[tuple[str, ...]]:
+    """Partitions of stages in ranges, for one run each: Dagster runs one partition, or a range of them.
+
+    Between two that are wanted may be some that are not behind: a run that makes only what is leaves them alone.
+    """
+    definition = graph.get(assets[0]).partitions_def
+    assert definition is not None
+    order = definition.get_partition_keys(dynamic_partitions_store=instance)
+    apart = list(neighbours(order, wanted))
+    if len(apart) < 2:
+        return apart
+    busy = {one for key in assets for part in behind(instance, graph, key) for one in part.partitions}
+    place = {key: number for number, key in enumerate(order)}
+    joined = [apart[0]]
+    for piece in apart[1:]:
+        between = order[place[joined[-1][-1]] + 1 : place[piece[0]]]
+        if len(between) <= BRIDGED and busy.isdisjoint(between):
+            joined[-1] = (*joined[-1], *between, *piece)
+        else:
+            joined.append(piece)
+    return joined
 
 
 def _told_again(

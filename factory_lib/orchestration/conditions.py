@@ -131,20 +131,20 @@ def shard_condition() -> AutomationCondition[AssetKey]:
     ).with_label("shard_is_behind")
 
 
-def whole_condition(*, follow: bool = True) -> AutomationCondition[AssetKey]:
+def whole_condition(due: AutomationCondition[AssetKey] | None = None) -> AutomationCondition[AssetKey]:
     """For stages over all shards at once: run when any shard of an input changed, or the code.
 
     It waits while shards are being made, so that a batch of new shards costs one run, but not for shards that are
     missing: one unreadable shard must not hold up the other ten thousand. It needs at least one shard of every input.
 
     Args:
-        follow: run with what it comes after. Otherwise it waits until that is done, and runs if it is behind then.
+        due: what makes it run, instead of being behind or requested with what it comes after.
     """
     there = ~AutomationCondition.missing()
-    if follow:
+    if due is None:
         there |= AutomationCondition.will_be_requested()
     return (
-        (_wanted() if follow else IsBehind() & _worth_trying())
+        (_wanted() if due is None else due & _worth_trying())
         & AutomationCondition.all_deps_match(there).with_label("something_upstream")
         & ~RequestedBefore()
         & ~LooksWrong(itself=False)

@@ -52,6 +52,7 @@ from dagster._core.storage.tags import (
 )
 from dagster._record import copy, record
 from dagster._time import get_current_timestamp
+from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 from dagster._utils.warnings import disable_dagster_warnings
 
 __all__ = [
@@ -81,10 +82,12 @@ __all__ = [
     "SubsetAutomationCondition",
     "TickStatus",
     "copy",
+    "cron_string_iterator",
     "disable_dagster_warnings",
     "generate_event_batch_id",
     "get_current_timestamp",
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",
+    "is_valid_cron_string",
     "record",
 ]

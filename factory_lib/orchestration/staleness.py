@@ -24,7 +24,7 @@ from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, versions
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetNode
+    from factory_lib.orchestration.dagster_internals import BaseAssetGraph, BaseAssetNode
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Staleness:
         return bool(self.code or self.inputs or self.never_made or self.is_missing)
 
 
-def why_stale(instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey) -> Staleness:
+def why_stale(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.AssetKey) -> Staleness:
     """Compare what a stage was made by and of with its code and its inputs of now."""
     node = graph.get(key)
     keys: list[str | None] = [None]

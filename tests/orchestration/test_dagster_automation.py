@@ -126,6 +126,38 @@ def test_a_changed_shard_runs_alone(folder: Path, daemon: Daemon) -> None:
     assert _measures("kept") == {"a": [3, 5], "b": [5], "c": [3, 4]}
 
 
+def test_shards_that_are_no_neighbours_share_a_run_with_those_between_that_have_nothing_to_do(
+    folder: Path, daemon: Daemon
+) -> None:
+    daemon.settle(graph(folder))
+    write_tar(folder / "a.tar", ["other"])
+    write_tar(folder / "c.tar", ["another"])
+    look(daemon.instance, folder)
+    daemon.clear()
+    daemon.settle(graph(folder))
+    assert daemon.runs == [(BY_SHARD, SHARDS), (("chosen",), ())]
+    assert daemon.made == [dict.fromkeys(BY_SHARD, ("a", "c")), {"chosen": ()}]
+    assert _measures("kept") == {"a": [5], "b": [9], "c": [7]}
+
+
+def test_a_partition_that_had_nothing_to_do_in_a_run_that_failed_is_not_shown_as_failed(
+    folder: Path, daemon: Daemon
+) -> None:
+    daemon.settle(graph(folder))
+    write_tar(folder / "a.tar", ["bad"])
+    write_tar(folder / "c.tar", ["good"])
+    look(daemon.instance, folder)
+    daemon.settle(graph(folder))
+    for asset in ("measured", "kept"):
+        before = data_version(daemon.instance, asset, "b")
+        expected = {"b": "materialized", "c": "materialized"}
+        status = partition_status(daemon.instance, asset)
+        assert {shard: status[shard] for shard in expected} == expected, asset
+        assert data_version(daemon.instance, asset, "b") == before
+    assert partition_status(daemon.instance, "measured")["a"] == "failed"
+    assert [str(v) for v in versions(warehouse(), "samples")] == ["samples.v1", "samples.v2"]
+
+
 def test_a_removed_shard_leaves_every_stage_and_then_its_partition_goes(folder: Path, daemon: Daemon) -> None:
     definitions = graph(folder)
     daemon.settle(definitions)

@@ -82,6 +82,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("basic_filter", "rejected_by_basic_filter"),
         ("deduplicated", "no_duplicates_left"),
         ("clip_score_filter", "rejected_by_clip_score"),
+        ("trained_model", "worth_training"),
         ("trained_model", "above_chance"),
         ("trained_model", "above_baseline"),
         ("trained_model", "not_worse_than_previous"),
