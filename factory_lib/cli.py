@@ -44,6 +44,7 @@ _MODULES = {
     "ingest": "ingest",
     "gc": "gc",
     "cache": "cache",
+    "run": "run",
     "unsynced": "unsynced",
     "why-stale": "why_stale",
     "accept": "accept",

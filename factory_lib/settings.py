@@ -187,6 +187,26 @@ def vanished_hours() -> float:
     return float(text or 24.0)
 
 
+def alert_url() -> str | None:
+    """`FACTORY_ALERT_URL`, the webhook that hears of failed runs and red checks; None unset. It may hold a secret."""
+    return os.environ.get("FACTORY_ALERT_URL") or None
+
+
+def alert_email() -> list[str]:
+    """`FACTORY_ALERT_EMAIL`, who gets a mail of failed runs, with commas between; needs `FACTORY_SMTP_URL`."""
+    return [one.strip() for one in (os.environ.get("FACTORY_ALERT_EMAIL") or "").split(",") if one.strip()]
+
+
+def smtp_url() -> str | None:
+    """`FACTORY_SMTP_URL`, the mail server with user and password, `smtps://` or `smtp://` (STARTTLS); None unset."""
+    return os.environ.get("FACTORY_SMTP_URL") or None
+
+
+def ui_url() -> str | None:
+    """`FACTORY_UI_URL`, the address of Dagster's UI as people reach it, for links in alerts; None unset."""
+    return os.environ.get("FACTORY_UI_URL") or None
+
+
 def _workers() -> int:
     fitting = min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
     return int(_number("FACTORY_WORKERS", 0.0, shown=f"{fitting}, what this machine has room for")) or fitting
@@ -395,7 +415,7 @@ KNOWN = frozenset(
     f"FACTORY_{name}"
     for name in """HOME CLICKHOUSE_URL ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES SOURCE MAPPING TARS_PER_SHARD UNPACK_TO
     CLIP CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS
-    SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED""".split()
+    SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED ALERT_URL ALERT_EMAIL SMTP_URL UI_URL""".split()
 )
 """The variables that are settings."""
 

@@ -1,9 +1,10 @@
-"""What runs by itself: the shard sensor, the automation conditions of the stages, the nightly round."""
+"""What runs by itself: the shard sensor, the automation conditions of the stages, alerts, the nightly round."""
 
 import dagster as dg
 
 from factory_assets.defs.training import tell_worth_training
 from factory_assets.partitions import SHARDS
+from factory_lib.orchestration.alerts import failure_sensor, mail_sensor, red_check_sensor
 from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.housekeeping import as_published, nightly_round
 from factory_lib.orchestration.shard_watch import shard_sensor
@@ -15,6 +16,10 @@ factory_automation = FewRunsSensor(
     description="Runs stages whose code, input or shards changed.",
     tells=[tell_worth_training],
 )
+
+failed_runs = failure_sensor()
+red_checks = red_check_sensor()
+mail_of_failed_runs = mail_sensor()  # none where no mail is configured
 
 
 @dg.asset(

@@ -76,24 +76,18 @@ def rendered_source(console: Console) -> DemoSource:
 def materialize(source: DemoSource, console: Console) -> GraphOutcome:
     """Run what is behind of the graph, through Dagster, with a progress bar."""
     console.print("Loading the asset graph …")
+    from factory_lib.commands.graph_progress import followed
+    from factory_lib.orchestration.code_location import PACKAGE, load_definitions
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.running import load_definitions, run_graph
+    from factory_lib.orchestration.running import run_graph
     from factory_lib.orchestration.shards import ShardSource
 
-    definitions = load_definitions()
-    with factory_instance() as instance, _bar(console) as bar:
-        task = bar.add_task("looking at the source", total=None)
-
-        def on_run(stages: tuple[str, ...], partitions: tuple[str, ...]) -> None:
-            remember_source(source.uri, source.mapping)  # one that cannot be opened never comes here
-            where = f" for {len(partitions)} shards" if len(partitions) > 1 else ""
-            bar.console.print(f"  {' → '.join(stages)}{where}")
-
-        def report(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        origin = ShardSource.mapped(source.uri, settings().tars_per_shard, source.mapping)
-        return run_graph(instance, definitions, source=origin, on_run=on_run, report=report)
+    definitions = load_definitions(PACKAGE)
+    origin = ShardSource.mapped(source.uri, settings().tars_per_shard, source.mapping)
+    origin.open()
+    remember_source(source.uri, source.mapping)
+    with factory_instance() as instance, followed(console) as telling:
+        return run_graph(instance, definitions, source=origin, telling=telling)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from factory_lib.catalog import descent, lineage
-from factory_lib.commands.naming import DEFAULT_MODULE, VersionName
+from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import console, print_json
 from factory_lib.commands.unsynced import stage_names
@@ -72,7 +72,7 @@ def _of_asset(name: str, down: bool, otherwise: DatasetNotFound) -> Lineage:
 def _never_made(name: str) -> NotFound | None:
     """The error of a name that is a stage of the graph that comes with the package, of which nothing was made yet."""
     try:
-        stages = stage_names(DEFAULT_MODULE)
+        stages = stage_names(None)
     except FactoryError:  # a graph that cannot be loaded says nothing of a name
         return None
     if name not in stages:

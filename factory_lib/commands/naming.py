@@ -15,10 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from factory_lib.names import CATALOG, is_dataset_database
+from factory_lib.orchestration.code_location import code_location
 from factory_lib.warehouse.peek import peek
-
-DEFAULT_MODULE = "factory_assets.definitions"
-"""The graph that comes with the package."""
 
 _VERSIONS = (
     "SELECT database, name FROM system.tables WHERE match(name, '^v[1-9][0-9]*$') ORDER BY database, length(name), name"
@@ -74,11 +72,11 @@ class VersionName(_Named):
 
 
 class StageName(_Named):
-    """The name of a stage of the graph that the option `--module` names, or of the one that comes with the package."""
+    """The name of a stage of the graph that the option `--module` names, or of that of the project here."""
 
     def known(self, ctx: click.Context, incomplete: str) -> Iterator[str]:
         """The stages that the code of the graph defines."""
-        yield from stages_written_in(ctx.params.get("module") or DEFAULT_MODULE)
+        yield from stages_written_in(ctx.params.get("module") or code_location().module)
 
 
 class SignalOrFile(_Named):

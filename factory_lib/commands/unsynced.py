@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from factory_lib.commands.naming import DEFAULT_MODULE, StageName
+from factory_lib.commands.naming import StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows, say
-from factory_lib.errors import FactoryError, NotFound, nearest
+from factory_lib.errors import NotFound, nearest
 
 if TYPE_CHECKING:
     from dagster import AssetKey
@@ -27,8 +27,8 @@ _NAMED = 3
     """
 )
 @click.argument("stages", nargs=-1, type=StageName())
-@click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The module with the graph.")
-def unsynced_command(stages: tuple[str, ...], module: str, as_json: bool) -> None:
+@click.option("--module", help="The module with the graph. [default: that of the project here, or the package's own]")
+def unsynced_command(stages: tuple[str, ...], module: str | None, as_json: bool) -> None:
     """Show which stages of the graph are behind, and why.
 
     A partition is behind when it was never made, when other code made it, or when what it was made of changed.
@@ -69,7 +69,7 @@ def named_stages(graph: AssetGraph, stages: Sequence[str]) -> list[AssetKey]:
     return [known[stage] for stage in stages]
 
 
-def stage_names(module: str) -> list[str]:
+def stage_names(module: str | None) -> list[str]:
     """The names of all stages of a module's graph.
 
     Raises:
@@ -78,22 +78,15 @@ def stage_names(module: str) -> list[str]:
     return sorted(key.to_user_string() for key in load_graph(module).materializable_asset_keys)
 
 
-def load_graph(module: str) -> AssetGraph:
-    """The asset graph of a module.
+def load_graph(module: str | None) -> AssetGraph:
+    """The asset graph of a module, or of the project in this folder.
 
     Raises:
         FactoryError: it cannot be loaded; the message says why.
     """
-    from factory_lib.orchestration.running import load_definitions
+    from factory_lib.orchestration.code_location import load_definitions
 
-    try:
-        return load_definitions(module).resolve_asset_graph()
-    except Exception as error:  # whatever users have in their modules
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise FactoryError(f"The graph of {module} cannot be loaded: {said}", "--debug shows where.") from error
+    return load_definitions(module).resolve_asset_graph()
 
 
 def _partitions(row: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from factory_lib.commands.naming import DEFAULT_MODULE, StageName
+from factory_lib.commands.naming import StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, say
 from factory_lib.commands.unsynced import load_graph, named_stages
@@ -25,8 +25,8 @@ _NAMED = 5
     """
 )
 @click.argument("stage", type=StageName())
-@click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The module with the graph.")
-def why_stale_command(stage: str, module: str, as_json: bool) -> None:
+@click.option("--module", help="The module with the graph. [default: that of the project here, or the package's own]")
+def why_stale_command(stage: str, module: str | None, as_json: bool) -> None:
     """Show what changed since a stage was made last: components of its code, and inputs.
 
     Components are functions, globals, values of closures, packages, weights of models, declared versions: whatever the

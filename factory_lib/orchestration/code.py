@@ -17,7 +17,7 @@ from factory_lib.fingerprints.components import digest
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 
-LOADED = time.time()
+LOADED = round(time.time(), 3)  # as its tag says it: rounded up, the tag alone would be of later code
 """When this process loaded its code, in seconds of Unix time."""
 
 CODE_LOADED = "factory/code_loaded"

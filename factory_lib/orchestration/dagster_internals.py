@@ -16,6 +16,10 @@ fails the tests named. What Dagster makes public is then taken from `dagster`.
 * A range of partitions in one run: only tags ask for it (`ASSET_PARTITION_RANGE_…`), and what a sensor found
   (`SensorExecutionData`) is changed accordingly (`copy`, `PARTITION_NAME_TAG`); held by
   `tests/orchestration/test_dagster_automation.py`.
+* A run in this process that is interrupted is to be known as canceled: what ended a step (`ErrorSource`) and the id of
+  a run before it begins (`make_new_run_id`) say which one; held by `tests/orchestration/test_dagster_running.py`.
+* An instance that differs from what its `dagster.yaml` says is made of a reference (`InstanceRef`); one that captures
+  no output (`NoOpComputeLogManager`) leaves a terminal alone.
 * Types of what public methods give, for annotations: `AssetGraph`, `BaseAssetGraph`, `BaseAssetNode`.
 """
 
@@ -41,15 +45,19 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import SensorExecutionData, SensorType
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.stats import StepEventStatus
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
+from dagster._core.utils import make_new_run_id
 from dagster._record import copy, record
 from dagster._time import get_current_timestamp
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
@@ -73,8 +81,11 @@ __all__ = [
     "BaseAssetNode",
     "DagsterEventBatchMetadata",
     "EntitySubset",
+    "ErrorSource",
+    "InstanceRef",
     "InstigatorStatus",
     "InstigatorType",
+    "NoOpComputeLogManager",
     "SensorExecutionData",
     "SensorType",
     "SqlRunStorage",
@@ -89,5 +100,6 @@ __all__ = [
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",
     "is_valid_cron_string",
+    "make_new_run_id",
     "record",
 ]

@@ -37,10 +37,17 @@ def dagster_home(home: Path | None = None) -> Path:
 def factory_instance(home: Path | None = None) -> Iterator[DagsterInstance]:
     """The instance of the factory's home, the same one that the UI shows.
 
+    What runs in this process prints goes to where this process prints. Dagster would send it through files, and through
+    two processes that show these on the terminal: late, after an interrupt with their own tracebacks, and no bar moves.
+
     Args:
         home: the factory's home; None means that of the settings.
     """
     from dagster import DagsterInstance
 
-    with DagsterInstance.from_config(str(dagster_home(home))) as instance:
+    from factory_lib.orchestration.dagster_internals import InstanceRef, NoOpComputeLogManager
+
+    kind = NoOpComputeLogManager
+    logs = {"compute_logs": {"module": kind.__module__, "class": kind.__name__}}
+    with DagsterInstance.from_ref(InstanceRef.from_dir(str(dagster_home(home)), overrides=logs)) as instance:
         yield instance

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
 
 ONLY_BEHIND = "factory/only_behind"
-"""Tag of such a run."""
+"""Tag of such a run; in the metadata of an asset it says that the asset heeds the tag."""
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,30 @@
-"""Run whatever of the graph is behind, in this process, without a daemon: for the demo, the command line and tests.
+"""Run whatever of the graph is behind, in this process, without a daemon: `factory run`, the demo, and tests.
 
-It does what the sensor and the automation conditions do through the daemon, from the same knowledge (`unsynced`): look
-at the source, run the stages that are behind for the partitions that are behind, and stop where the data stays the
-same.
+It does what the sensor and the automation conditions do through the daemon, from the same knowledge (`unsynced`) and in
+as few runs: look at the source, run the stages that are behind for the partitions that are behind, and stop where the
+data stays the same.
 """
 
 from __future__ import annotations
 
-import importlib
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from factory_lib.orchestration.automation import neighbours
+from factory_lib.orchestration.code_location import load_definitions
+from factory_lib.orchestration.in_process import GraphRun, execute
+from factory_lib.orchestration.next_run import PlannedRun, forced_runs, next_run
 from factory_lib.orchestration.shard_changes import ShardChanges, apply_changes, shard_changes
 from factory_lib.orchestration.shards import ShardSource
-from factory_lib.orchestration.unsynced import MISSING, BehindPartitions, unsynced
-from factory_lib.progress import Report, reporting
+from factory_lib.orchestration.unsynced import INPUT, MISSING, BehindPartitions, unsynced
+from factory_lib.progress import Report
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph
-
-GRAPH = "factory_assets.definitions"
-"""The module that defines the graph."""
-
-
-@dataclass(frozen=True)
-class GraphRun:
-    """One Dagster run.
-
-    Attributes:
-        run_id: Dagster's id of the run.
-        stages: names of the stages that it was to make, in the order of the graph.
-        partitions: the partitions it was for; empty for stages without partitions.
-        seconds: wall time.
-        begun: the stages that were begun; those behind one that failed were not.
-        error: what went wrong, or an empty string.
-    """
-
-    run_id: str
-    stages: tuple[str, ...]
-    partitions: tuple[str, ...]
-    seconds: float
-    begun: tuple[str, ...]
-    error: str = ""
 
 
 @dataclass
@@ -58,7 +34,7 @@ class GraphOutcome:
     Attributes:
         changes: how the source differed from what the graph knew.
         runs: the Dagster runs, in order; none when nothing was behind.
-        behind: what is still behind, because something failed.
+        behind: what is still behind of the stages asked for, because something failed, or was not asked for.
     """
 
     changes: ShardChanges
@@ -71,10 +47,19 @@ class GraphOutcome:
         return [run.error for run in self.runs if run.error]
 
 
-def load_definitions(module: str = GRAPH) -> dg.Definitions:
-    """The graph's definitions, from the module that defines them."""
-    found = importlib.import_module(module).defs
-    return found if isinstance(found, dg.Definitions) else found()
+@dataclass(frozen=True)
+class Telling:
+    """Whom to tell what goes on.
+
+    Attributes:
+        run: called before each run with its stages and its partitions.
+        stage: called with the name of each stage that begins.
+        report: called with the progress of what goes on within a stage (see `factory_lib.progress`).
+    """
+
+    run: Callable[[tuple[str, ...], tuple[str, ...]], None] | None = None
+    stage: Callable[[str], None] | None = None
+    report: Report | None = None
 
 
 def run_graph(
@@ -83,192 +68,167 @@ def run_graph(
     *,
     source: ShardSource | None = None,
     stages: Sequence[str] | None = None,
-    on_run: Callable[[tuple[str, ...], tuple[str, ...]], None] | None = None,
-    report: Report | None = None,
+    shards: Sequence[str] | None = None,
+    force: bool = False,
+    telling: Telling | None = None,
 ) -> GraphOutcome:
     """Look at the source and run what is behind, until nothing is.
 
     Args:
         instance: Dagster's instance, see `factory_instance`.
-        definitions: the graph; None means that of `factory_assets`.
+        definitions: the graph; None means that of the project in this folder.
         source: where the shards are; None means the graph's own resource `source`.
         stages: names of the stages to run; None means all.
-        on_run: called before each run with its stages and its partitions.
-        report: called with the progress of what goes on within a run (see `factory_lib.progress`).
+        shards: the shards to make; None means all. Stages over the whole dataset follow.
+        force: make these stages and shards although they are not behind.
+        telling: whom to tell what goes on.
 
     Returns:
-        What was done. Failures are in it; they do not raise. A stage that failed is not tried again.
+        What was done. Failures are in it; they do not raise. What failed is not tried again (but see `retrying`).
+
+    Raises:
+        SettingsError: there is no source, or it is empty although shards are known.
+        KeyboardInterrupt: it was interrupted; the run is recorded as canceled, and what was made stays.
+    """
+    definitions, telling = definitions or load_definitions(), telling or Telling()
+    graph = definitions.resolve_asset_graph()
+    outcome = GraphOutcome(look_at_source(instance, definitions, source))
+    chosen = None if stages is None else [dg.AssetKey.from_user_string(stage) for stage in stages]
+    tried: set[tuple[dg.AssetKey, str | None]] = set()
+
+    def carry_out(planned: PlannedRun, behind: Sequence[BehindPartitions] = ()) -> None:
+        wanted = {(one.asset, partition) for one in behind for partition in one.partitions}
+        names = tuple(key.to_user_string() for key in planned.stages)
+        for piece in _pieces(instance, graph, planned):
+            if telling.run is not None:
+                telling.run(names, tuple(sorted(str(p) for p in piece.partitions if p is not None)))
+            done = execute(instance, definitions, piece, source=source, report=telling.report, on_stage=telling.stage)
+            outcome.runs.append(done)
+            for key, name in zip(planned.stages, names, strict=True):
+                if name in done.begun:  # what was left alone may yet have to be made
+                    asked = {(key, one) for one in piece.partitions}
+                    tried.update(asked if name in done.made or done.error else asked & wanted)
+
+    if force:
+        for planned in forced_runs(graph, _forced(graph, chosen), shards, partitions_of(instance, graph)):
+            carry_out(planned)
+    while True:
+        behind = unsynced(instance, graph)
+        todo = next_run(graph, behind, partitions_of(instance, graph), chosen=chosen, shards=shards, tried=tried)
+        if todo is None:
+            outcome.behind = [one for one in behind if chosen is None or one.asset in chosen]
+            return outcome
+        carry_out(todo, behind)
+        look_at_source(instance, definitions, source)  # shards that have gone everywhere lose their partition
+
+
+def partitions_of(instance: dg.DagsterInstance, graph: AssetGraph) -> dict[dg.AssetKey, list[str]]:
+    """The partitions that each stage with partitions has, in the order of the graph."""
+    known: dict[object, list[str]] = {}
+    found: dict[dg.AssetKey, list[str]] = {}
+    for key in graph.materializable_asset_keys:
+        definition = graph.get(key).partitions_def
+        if definition is not None:
+            if definition not in known:
+                known[definition] = list(definition.get_partition_keys(dynamic_partitions_store=instance))
+            found[key] = known[definition]
+    return found
+
+
+def _forced(graph: AssetGraph, chosen: Collection[dg.AssetKey] | None) -> Collection[dg.AssetKey]:
+    return graph.materializable_asset_keys if chosen is None else chosen
+
+
+def _pieces(instance: dg.DagsterInstance, graph: AssetGraph, planned: PlannedRun) -> Iterator[PlannedRun]:
+    """A run, or several where its partitions are fixed ones that are no neighbours (see `in_process`)."""
+    definition = graph.get(planned.stages[0]).partitions_def
+    if definition is None or isinstance(definition, dg.DynamicPartitionsDefinition):
+        yield planned
+        return
+    for piece in neighbours(definition.get_partition_keys(), planned.partitions):
+        yield replace(planned, partitions=frozenset(piece))
+
+
+def look_at_source(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None = None
+) -> ShardChanges:
+    """Tell the instance how the source changed since it was looked at last."""
+    asset, partitions = _source_asset(definitions)
+    changes = changes_at_source(instance, definitions, source)
+    uri = (source or _source_of(definitions)).uri
+    apply_changes(instance, changes, asset=asset, partitions=partitions.name or "", source=uri)
+    return changes
+
+
+def changes_at_source(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None = None
+) -> ShardChanges:
+    """How the source changed since it was looked at last; nothing is told to anybody.
+
+    Args:
+        source: where the shards are; None means the graph's own resource `source`.
 
     Raises:
         SettingsError: there is no source, or it is empty although shards are known.
     """
-    definitions = definitions or load_definitions()
     graph = definitions.resolve_asset_graph()
-    outcome = GraphOutcome(_announce(instance, definitions, source))
-    chosen = None if stages is None else [dg.AssetKey(stage) for stage in stages]
-    tried: set[tuple[dg.AssetKey, str | None]] = set()
-    while True:
-        behind = unsynced(instance, graph, chosen)
-        todo = _next_run(instance, graph, behind, tried)
-        if todo is None:
-            outcome.behind = behind
-            return outcome
-        keys, partitions = todo
-        names = tuple(key.to_user_string() for key in keys)
-        for part in _ranges(instance, graph.get(keys[0]).partitions_def, partitions):
-            if on_run is not None:
-                on_run(names, part)
-            done = _run(instance, definitions, keys, part, report, source)
-            outcome.runs.append(done)
-            tried |= {(key, one) for key in keys for one in part or (None,) if key.to_user_string() in done.begun}
-        _announce(instance, definitions, source)  # shards that have gone everywhere lose their partition
+    asset, partitions = _source_asset(definitions)
+    stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
+    shards = (source or _source_of(definitions)).open().shards()
+    return shard_changes(instance, shards, asset=asset, partitions=partitions.name or "", stages=stages)
 
 
-def _announce(instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None) -> ShardChanges:
-    """Tell the instance how the source changed."""
+def _source_of(definitions: dg.Definitions) -> ShardSource:
+    """The graph's own source."""
+    resource = (definitions.resources or {}).get("source")
+    if not isinstance(resource, ShardSource):
+        raise FactoryError("The graph has no resource 'source'.", "Give run_graph(source=ShardSource(uri=…)).")
+    return resource
+
+
+def _source_asset(definitions: dg.Definitions) -> tuple[dg.AssetKey, dg.DynamicPartitionsDefinition]:
+    """The asset that stands for what the source holds, and its partitions."""
     graph = definitions.resolve_asset_graph()
     asset = next(key for key in graph.observable_asset_keys if graph.get(key).partitions_def is not None)
     partitions = graph.get(asset).partitions_def
     if not isinstance(partitions, dg.DynamicPartitionsDefinition) or partitions.name is None:
         raise FactoryError(f"The source asset {asset.to_user_string()!r} has no dynamic partitions.")
-    resource = source or (definitions.resources or {}).get("source")
-    if not isinstance(resource, ShardSource):
-        raise FactoryError("The graph has no resource 'source'.", "Give run_graph(source=ShardSource(uri=…)).")
-    stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
-    shards = resource.open().shards()
-    changes = shard_changes(instance, shards, asset=asset, partitions=partitions.name, stages=stages)
-    apply_changes(instance, changes, asset=asset, partitions=partitions.name, source=resource.uri)
-    return changes
+    return asset, partitions
 
 
-def _next_run(
-    instance: dg.DagsterInstance,
-    graph: AssetGraph,
-    behind: Sequence[BehindPartitions],
-    tried: set[tuple[dg.AssetKey, str | None]],
-) -> tuple[list[dg.AssetKey], set[str | None]] | None:
-    """The first stage that can run, with those after it that need the same partitions for the first time.
+@dataclass(frozen=True)
+class GraphState:
+    """What the graph would find if it looked at its source now.
 
-    Stages that are merely out of date run one by one: what comes after them runs only if their data really changed.
+    Attributes:
+        changes: how the source differs from what the graph knows.
+        behind: what is behind, with what the changes put behind.
+        partitions: the partitions that each stage with partitions has, with those that are new.
     """
-    wanted: dict[dg.AssetKey, set[str | None]] = {}
-    never: dict[dg.AssetKey, set[str | None]] = {}
-    for one in behind:
-        wanted.setdefault(one.asset, set()).update(one.partitions)
-        if one.reason == MISSING:
-            never.setdefault(one.asset, set()).update(one.partitions)
-    chosen: list[dg.AssetKey] = []
-    partitions: set[str | None] = set()
+
+    changes: ShardChanges
+    behind: Sequence[BehindPartitions]
+    partitions: Mapping[dg.AssetKey, Sequence[str]]
+
+
+def state_of(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, source: ShardSource | None = None
+) -> GraphState:
+    """What is behind with what the source holds now; nothing is told to anybody."""
+    graph = definitions.resolve_asset_graph()
+    asset, definition = _source_asset(definitions)
+    changes = changes_at_source(instance, definitions, source)
+    partitions = partitions_of(instance, graph)
+    behind = [one for one in unsynced(instance, graph) if one.partitions]
+    new = [shard.name for shard in changes.new]
+    other = [*(shard.name for shard in changes.changed if shard.name not in changes.back), *changes.removed]
     for key in graph.toposorted_asset_keys:
-        if not chosen:
-            partitions = {one for one in wanted.get(key, set()) if (key, one) not in tried}
-            partitions -= _without_input(instance, graph, key, partitions, never)
-            if partitions:
-                chosen.append(key)
-        elif (
-            never.get(key) == partitions
-            and graph.get(key).partitions_def == graph.get(chosen[0]).partitions_def
-            and all(_is_ready(graph, parent, chosen, wanted) for parent in graph.get(key).parent_keys)
-        ):
-            chosen.append(key)
-    return (chosen, partitions) if chosen else None
-
-
-def _is_ready(
-    graph: AssetGraph, parent: dg.AssetKey, chosen: Sequence[dg.AssetKey], wanted: Mapping[dg.AssetKey, set[str | None]]
-) -> bool:
-    """Whether an input is made in the same run, or is there and will not change by that run."""
-    if parent in chosen:
-        return True
-    return parent not in wanted and not graph.get_ancestor_asset_keys(parent) & set(chosen)
-
-
-def _without_input(
-    instance: dg.DagsterInstance,
-    graph: AssetGraph,
-    key: dg.AssetKey,
-    partitions: set[str | None],
-    never: Mapping[dg.AssetKey, set[str | None]],
-) -> set[str | None]:
-    """Of these partitions of a stage, those of which an input was never made."""
-    lacking: set[str | None] = set()
-    for parent in graph.get(key).parent_keys:
-        missing = never.get(parent, set())
-        definition = graph.get(parent).partitions_def
-        if definition is not None and graph.get(key).partitions_def is None:
-            # a stage over all shards makes do with those that are there
-            made = set(definition.get_partition_keys(dynamic_partitions_store=instance)) - missing
-            lacking |= set() if made else partitions
-        else:
-            lacking |= partitions & missing
-    return lacking
-
-
-def _ranges(
-    instance: dg.DagsterInstance, definition: dg.PartitionsDefinition[str] | None, partitions: Collection[str | None]
-) -> Iterator[tuple[str, ...]]:
-    """Partitions in pieces that are neighbours: Dagster runs one partition, or a range of them."""
-    if definition is None:
-        yield ()
-        return
-    piece: list[str] = []
-    for key in definition.get_partition_keys(dynamic_partitions_store=instance):
-        if key in partitions:
-            piece.append(key)
-        elif piece:
-            yield tuple(piece)
-            piece = []
-    if piece:
-        yield tuple(piece)
-
-
-def _run(
-    instance: dg.DagsterInstance,
-    definitions: dg.Definitions,
-    keys: Sequence[dg.AssetKey],
-    partitions: tuple[str, ...],
-    report: Report | None,
-    source: ShardSource | None,
-) -> GraphRun:
-    started = time.monotonic()
-    tags: dict[str, str] = {}
-    if len(partitions) > 1:
-        tags = {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
-    with reporting(report) if report else nullcontext():
-        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            asset_selection=list(keys),
-            partition_key=partitions[0] if len(partitions) == 1 else None,
-            tags=tags,
-            run_config={**_QUIET, **_told(source)},
-            raise_on_error=False,
-        )
-    names = tuple(key.to_user_string() for key in keys)
-    begun = {event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START}
-    done = tuple(name for key, name in zip(keys, names, strict=True) if key.to_python_identifier() in begun)
-    return GraphRun(result.run_id, names, partitions, time.monotonic() - started, done, _error(result))
-
-
-def _error(result: dg.ExecuteInProcessResult) -> str:
-    """The first failure of a run, in one line, or an empty string."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data is not None and failure.user_failure_data.description:
-                return str(failure.user_failure_data.description)
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            return error.message.strip() if error is not None else "failed without saying why"
-    return "" if result.success else "failed without saying why"
-
-
-def _told(source: ShardSource | None) -> dict[str, object]:
-    """Run configuration that has stages read another source than the graph's own."""
-    if source is None:
-        return {}
-    return {"resources": {"source": {"config": source.config()}}}
-
-
-_QUIET: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-"""Run configuration that keeps Dagster's lines off the terminal; they are in the event log."""
+        if key not in partitions or graph.get(key).partitions_def != definition:
+            continue
+        known = {p for one in behind if one.asset == key for p in one.partitions}
+        if unseen := [name for name in new if name not in known]:
+            behind.append(BehindPartitions(key, MISSING, tuple(unseen)))
+        if asset in graph.get(key).parent_keys and (differ := [name for name in other if name not in known]):
+            behind.append(BehindPartitions(key, INPUT, tuple(differ)))
+        partitions[key] = list(dict.fromkeys([*partitions[key], *new]))
+    return GraphState(changes, behind, partitions)

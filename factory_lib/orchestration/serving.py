@@ -27,6 +27,7 @@ from pathlib import Path
 
 from factory_lib.errors import FactoryError
 from factory_lib.home import private_folder
+from factory_lib.orchestration.code_location import dagster_arguments
 from factory_lib.orchestration.home import dagster_home
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import ENV_FILE, SERVED, env_file, environment
@@ -117,7 +118,7 @@ def sole_server(home: Path) -> Iterator[Serving]:
 
 @contextlib.contextmanager
 def serve(home: Path, me: Serving, host: str, port: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Dagster's UI and daemon over `workspace.yaml` of this folder, or the graph that comes with the package.
+    """Run Dagster's UI and daemon over the project in this folder, or the graph that comes with the package.
 
     Args:
         home: the factory's home.
@@ -139,7 +140,7 @@ def serve(home: Path, me: Serving, host: str, port: int | None) -> Iterator[subp
     _write_state(home, dataclasses.replace(me, url=url))
     with open(folder / "dev.log", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, "dev", *_workspace(), "--host", host, "--port", str(port)],
+            [sys.executable, "-m", __name__, "dev", *dagster_arguments(), "--host", host, "--port", str(port)],
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -198,10 +199,6 @@ def port_for(host: str, port: int | None) -> int:
             else:
                 return int(probe.getsockname()[1])
     raise FactoryError(f"The ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1} are taken.", "Choose one with --port.")
-
-
-def _workspace() -> list[str]:
-    return ["-w", "workspace.yaml"] if Path("workspace.yaml").exists() else ["-m", "factory_assets.definitions"]
 
 
 def become_dagster(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ import dagster as dg
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.conditions import shard_condition, whole_condition
 from factory_lib.orchestration.first_line import explained, partitions_of
-from factory_lib.orchestration.only_behind import Part, part_of, to_make
+from factory_lib.orchestration.only_behind import ONLY_BEHIND, Part, part_of, to_make
 from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.orchestration.retrying import tried
 from factory_lib.orchestration.stage_checks import run_stage_checks, stage_check_specs
@@ -81,7 +81,7 @@ def stage(
             partitions_def=partitions,
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
             code_version=digest(components),
-            metadata={**code_metadata(components), STALE_HOURS: stale_hours},
+            metadata={**code_metadata(components), STALE_HOURS: stale_hours, ONLY_BEHIND: True},
             check_specs=stage_check_specs(body.__name__),
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,

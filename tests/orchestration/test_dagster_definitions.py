@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from factory_lib.orchestration.running import load_definitions
+from factory_lib.orchestration.code_location import load_definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +70,8 @@ def test_every_stage_has_a_code_version_and_runs_by_itself(definitions: dg.Defin
 
 def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
-    assert sorted(sensor.name for sensor in repository.sensor_defs) == ["factory_automation", "shard_watch"]
+    names = sorted(sensor.name for sensor in repository.sensor_defs)
+    assert names == ["factory_automation", "failed_runs", "red_checks", "shard_watch"]
     assert [schedule.name for schedule in repository.schedule_defs] == ["nightly"]
     checks = {(key.asset_key.to_user_string(), key.name) for key in repository.asset_graph.asset_check_keys}
     stages = {a for a, _ in checks if (a, "synced") in checks}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
 from factory_lib.orchestration.home import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.running import run_graph
+from factory_lib.orchestration.running import Telling, run_graph
 from factory_lib.orchestration.shard_watch import SHARDS_A_TICK, shard_sensor
 from factory_lib.orchestration.shards import ShardSource
 from factory_lib.orchestration.stage import stage
@@ -21,7 +24,7 @@ from factory_lib.orchestration.staleness import why_stale
 from factory_lib.orchestration.synced import check_synced
 from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
 from factory_lib.plan.expressions import C
-from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, run, write_tar
+from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, over_samples, run, write_tar
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_before_anything_was_made_all_of_it_is_behind(folder: Path, instance: dg
 def test_everything_at_first_then_nothing_then_what_changed(folder: Path, instance: dg.DagsterInstance) -> None:
     definitions = graph(folder)
     heard: list[tuple[str, ...]] = []
-    first = run_graph(instance, definitions, on_run=lambda stages, _: heard.append(stages))
+    first = run_graph(instance, definitions, telling=Telling(run=lambda stages, _: heard.append(stages)))
     assert _runs(first) == [(("samples", "measured", "kept"), ("a", "b", "c")), (("chosen",), ())]
     assert heard == [("samples", "measured", "kept"), ("chosen",)]
     assert [shard.name for shard in first.changes.new] == ["a", "b", "c"]
@@ -89,8 +92,10 @@ def test_everything_at_first_then_nothing_then_what_changed(folder: Path, instan
     ]
     assert instance.get_dynamic_partitions("shards") == ["a", "b", "d"]
 
-    # code that yields the same data: one run, nothing after it
-    assert _runs(run_graph(instance, graph(folder, Code(note="x")))) == [(("measured",), ("a", "b", "d"))]
+    # code that yields the same data: one run, nothing made after it
+    [same] = run_graph(instance, graph(folder, Code(note="x"))).runs
+    assert (same.stages, same.partitions) == (("measured", "kept"), ("a", "b", "d"))
+    assert same.made == {"measured": 3}
 
 
 def test_a_bad_shard_is_reported_and_the_others_get_through(folder: Path, instance: dg.DagsterInstance) -> None:
@@ -270,3 +275,93 @@ def test_what_a_stage_looks_up_counts_though_the_graph_does_not_show_it(instance
     run(definitions, instance, ["matching"])
     assert behind() == {}
     assert DatasetQuery("matching").count() == 2
+
+
+def test_shards_that_are_no_neighbours_are_one_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    names = [f"s{n}" for n in range(7)]
+    for name in names:
+        write_tar(tmp_path / f"{name}.tar", [name])
+    definitions = graph(tmp_path)
+    run_graph(instance, definitions)
+    for name in ("s1", "s3", "s6"):
+        write_tar(tmp_path / f"{name}.tar", [f"{name} changed"])
+    [shards, whole] = run_graph(instance, definitions).runs
+    assert (shards.stages, shards.partitions) == (("samples", "measured", "kept"), ("s1", "s3", "s6"))
+    assert shards.made == {"samples": 3, "measured": 3, "kept": 3}
+    assert whole.stages == ("chosen",)
+    # what Dagster was told: these three shards are to be made, and no other
+    events = [entry.dagster_event for entry in instance.all_logs(shards.run_id)]
+    planned = {e.partition for e in events if e and e.event_type_value == "ASSET_MATERIALIZATION_PLANNED"}
+    assert planned == {"s1", "s3", "s6"}
+    recorded = instance.get_run_by_id(shards.run_id)
+    assert recorded is not None
+    assert recorded.tags["factory/shards"] == "s1,s3,s6"
+    assert instance.get_dynamic_partitions("shards") == names
+    assert _behind(definitions, instance) == {}
+
+
+def test_some_stages_some_shards_and_all_the_same(folder: Path, instance: dg.DagsterInstance) -> None:
+    definitions = graph(folder)
+    some = run_graph(instance, definitions, stages=["samples", "measured"], shards=["a", "c"])
+    assert _runs(some) == [(("samples", "measured"), ("a", "c"))]
+    # its input is not there, and was not asked for
+    lacking = run_graph(instance, definitions, stages=["kept"], shards=["b"])
+    assert (lacking.runs, [(b.asset.path[-1], b.reason) for b in lacking.behind]) == ([], [("kept", MISSING)])
+    run_graph(instance, definitions)
+    assert run_graph(instance, definitions, stages=["measured"], shards=["b"]).runs == []
+    forced = run_graph(instance, definitions, stages=["measured", "chosen"], shards=["b", "c"], force=True)
+    assert _runs(forced) == [(("measured",), ("b", "c")), (("chosen",), ())]
+    assert [run.made for run in forced.runs] == [{"measured": 2}, {"chosen": 1}]
+
+
+def _interrupts(folder: Path, how: str) -> dg.Definitions:
+    @stage(group="test")
+    def interrupted(samples: DatasetQuery) -> DatasetQuery:
+        """Gets an interrupt."""
+        if how == "at once":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            _Last()
+        time.sleep(10)
+        return samples
+
+    return over_samples(folder, interrupted)
+
+
+class _Last:
+    """When it goes an interrupt comes, which Python raises here and ignores."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+
+@pytest.mark.parametrize("how", ["at once", "while garbage is collected"])
+def test_an_interrupt_cancels_the_run_and_the_next_one_goes_on(
+    folder: Path, instance: dg.DagsterInstance, how: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_graph(instance, _interrupts(folder, how))
+    last, first = instance.get_runs()
+    assert (first.status, last.status) == (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED)
+    assert instance.get_dynamic_partitions("shards") == ["a", "b", "c"]
+    done = run_graph(instance, over_samples(folder, *graph(folder).assets[2:]))  # type: ignore[arg-type]
+    assert done.errors == []
+    assert done.runs[0].stages == ("measured", "kept")
+
+
+def test_an_interrupt_before_a_run_begins_cancels_it_too(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = type(instance).add_event_listener
+
+    def interrupt(self: dg.DagsterInstance, run_id: str, heard: object) -> None:
+        def at_first(entry: dg.EventLogEntry) -> None:
+            raise KeyboardInterrupt  # while what is planned is written down
+
+        original(self, run_id, at_first)
+
+    monkeypatch.setattr(type(instance), "add_event_listener", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_graph(instance, graph(folder))
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]

@@ -21,7 +21,8 @@ from factory_assets.demo.report import print_report
 from factory_assets.demo.run import DemoSource, demonstrate
 from factory_lib import C, DatasetQuery
 from factory_lib.errors import FileMissing
-from factory_lib.orchestration.running import load_definitions, run_graph
+from factory_lib.orchestration.code_location import load_definitions
+from factory_lib.orchestration.running import run_graph
 from factory_lib.orchestration.shards import ShardSource
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.client import warehouse

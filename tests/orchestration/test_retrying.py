@@ -178,6 +178,26 @@ def test_a_body_that_meets_an_outage_is_called_again(folder: Path, instance: dg.
     assert len(called) == 3
 
 
+def test_an_interrupt_ends_the_waiting_and_nothing_is_tried_again(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "FIRST_SECONDS", 100.0)
+    called: list[int] = []
+
+    @stage(group="test")
+    def asks(samples: DatasetQuery) -> DatasetQuery:
+        called.append(1)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        raise TimeoutError("a service of ours")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_graph(instance, over_samples(folder, asks))
+    assert called == [1]
+    assert instance.get_runs()[0].status == dg.DagsterRunStatus.CANCELED
+    told = lines(instance, instance.get_runs()[0].run_id)
+    assert any(line.startswith("try 2 of 4 in ") for line in told)
+
+
 def test_an_engine_that_is_killed_in_the_middle_fails_no_stage(
     folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
