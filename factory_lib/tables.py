@@ -5,28 +5,57 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 _CELL = 48
+_LEAST = 20
+"""Characters to which a column of text may shrink: words are broken into lines, numbers never."""
+
+
+def fitting(widths: Sequence[int], numbers: Collection[int], room: int, between: int = 3) -> tuple[int, list[int]]:
+    """How many columns of a table, from the left, fit beside each other, and how wide each of them is at least.
+
+    Args:
+        widths: of the columns as they are.
+        numbers: which of them have to keep their width.
+        room: characters of a line.
+        between: characters between two columns.
+
+    Returns:
+        The number of columns, at least one; and their least widths.
+    """
+    least = [w if i in numbers else min(w, _LEAST) for i, w in enumerate(widths)]
+    fit = 1
+    while fit < len(least) and sum(least[: fit + 1]) + between * fit <= room:
+        fit += 1
+    return fit, [min(width, room) for width in least[:fit]]
 
 
 def print_table(table: pa.Table, title: str = "") -> None:
     """Print an Arrow table: numbers to the right, long values shortened."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    console = Console()
+    fields = list(table.schema)
+    numbers = {i for i, f in enumerate(fields) if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)}
+    cells = [[cell(value) for value in column.to_pylist()] for column in table.columns]
+    widths = [max(map(cell_len, [field.name, *column])) for field, column in zip(fields, cells, strict=True)]
+    fit, least = fitting(widths, numbers, console.width - 4)
     shown = Table(title=title or None, title_justify="left")
-    for field in table.schema:
-        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        side: Any = "right" if numeric else "left"
-        width = min(len(field.name), 10)
-        shown.add_column(field.name, justify=side, overflow="ellipsis", no_wrap=True, min_width=width)
-    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        shown.add_row(*map(cell, row))
-    Console().print(shown)
+    for i, field in enumerate(fields[:fit]):
+        side: Any = "right" if i in numbers else "left"
+        shown.add_column(Text(field.name), justify=side, overflow="ellipsis", no_wrap=True, min_width=least[i])
+    for row in zip(*cells[:fit], strict=True):
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+    if fit < len(fields):
+        console.print(Text(f"No room for {', '.join(field.name for field in fields[fit:])}."))
 
 
 def arrow_table(kind: type, rows: Iterable[Any]) -> pa.Table:

@@ -11,13 +11,12 @@ from factory_lib.commands.options import command, mapping_options
     """
     factory demo
     factory demo --source s3://bucket/shards --clip openai/clip-vit-base-patch32
-    """,
-    json=False,
+    """
 )
 @click.option("--source", metavar="URI", help="Run on these shards: a folder, or a URI such as s3://bucket/shards.")
 @click.option("--clip", metavar="CHECKPOINT", help="Judge captions by this CLIP: a folder, a hub id, or tinyclip.")
 @mapping_options
-def demo_command(source: str | None, clip: str | None, **mapping: str | None) -> None:
+def demo_command(source: str | None, clip: str | None, as_json: bool, **mapping: str | None) -> None:
     """Materialize the whole asset graph and show what became of the samples.
 
     Without --source, images are rendered and captioned: some are broken, too small, unsafe, mismatched or duplicates of
@@ -35,6 +34,6 @@ def demo_command(source: str | None, clip: str | None, **mapping: str | None) ->
 
     from factory_assets.demo.run import demonstrate
 
-    console = Console(highlight=False)
-    wide = console if console.is_terminal else Console(highlight=False, width=140)
-    demonstrate(source, wide, {name: value for name, value in mapping.items() if value})
+    console = Console(highlight=False, stderr=as_json)
+    wide = console if console.is_terminal else Console(highlight=False, width=140, stderr=as_json)
+    demonstrate(source, wide, {name: value for name, value in mapping.items() if value}, as_json=as_json)

@@ -47,7 +47,7 @@ def print_report(source: DemoSource, outcome: GraphOutcome, seconds: float, cons
     if not outcome.runs:
         console.print("Nothing was behind: the source, the code and the models are as they were.\n")
     print_ingest(chain[0], console)
-    steps = funnel(chain, reasons(chain), remarks(chain), findings=("near_duplicates",))
+    steps = _steps(chain)
     truth = pq.read_table(source.truth) if source.truth else None
     print_funnel(steps, scores(chain, truth) if truth else {}, console)
     print_versions(steps, chain, console)
@@ -58,6 +58,15 @@ def print_report(source: DemoSource, outcome: GraphOutcome, seconds: float, cons
     console.print("  .venv/bin/factory show training_set      columns, rows and provenance of the result")
     columns = [name for name in ("key", "caption", "clip_score") if name in DatasetQuery(chain[-1]).columns]
     console.print(f'  .venv/bin/factory sql "SELECT {", ".join(columns)} FROM {chain[-1]} LIMIT 5"', markup=False)
+
+
+def figures() -> list[FunnelStep]:
+    """The funnel of the latest versions: what each stage was given and kept, and why samples went."""
+    return _steps([resolve(warehouse(), name) for name in STAGES])
+
+
+def _steps(chain: Sequence[Version]) -> list[FunnelStep]:
+    return funnel(chain, reasons(chain), remarks(chain), findings=("near_duplicates",))
 
 
 def print_ingest(samples: Version, console: Console) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from factory_lib.commands.output import print_json
 from factory_lib.errors import FactoryError
 from factory_lib.settings import remember_source, settings
 
@@ -37,11 +38,15 @@ class DemoSource:
     mapping: Mapping[str, str] = field(default_factory=dict)
 
 
-def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | None = None) -> None:
+def demonstrate(
+    uri: str | None, console: Console, mapping: Mapping[str, str] | None = None, *, as_json: bool = False
+) -> None:
     """Run the graph on shards at a URI, or on rendered images, and print what became of them.
 
     Args:
+        console: where progress goes, and the report.
         mapping: what of the shards becomes which column, as in `factory_lib.settings.Settings`.
+        as_json: print what became of them on stdout, as JSON, in place of the report.
 
     Raises:
         FactoryError: a stage failed; what was made before stays.
@@ -52,9 +57,13 @@ def demonstrate(uri: str | None, console: Console, mapping: Mapping[str, str] | 
     outcome = materialize(source, console)
     if outcome.errors:
         raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
-    from factory_assets.demo.report import print_report
+    from factory_assets.demo.report import figures, print_report
 
-    print_report(source, outcome, time.monotonic() - started, console)
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json({"source": source.uri, "seconds": seconds, "runs": outcome.runs, "funnel": figures()})
+    else:
+        print_report(source, outcome, seconds, console)
 
 
 def rendered_source(console: Console) -> DemoSource:

@@ -9,9 +9,11 @@ import math
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
+
+from factory_lib.tables import fitting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -121,14 +123,42 @@ def table(
 ) -> RenderableType:
     """A table to be printed; arguments as for `print_rows`."""
     listed = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
-    lines = None if title or sys.stdout.isatty() else _lines(columns, listed, set(numbers))
+    if sys.stdout.isatty():
+        return _drawn(columns, listed, title, set(numbers), _drawing(None).width)
+    lines = None if title else _lines(columns, listed, set(numbers))
     return _drawn(columns, listed, title, set(numbers)) if lines is None else "\n".join(lines)
 
 
-def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: set[str]) -> Table:
-    from rich import box
+def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
+    """Names with what is said of each, to be printed; long texts go on below themselves."""
+    shown = [(name, text) for name, text in pairs if text]
+    width = max((len(name) for name, _ in shown), default=0)
+    if not sys.stdout.isatty():
+        return "\n".join(f"{name.ljust(width)}  {text}" for name, text in shown)
     from rich.table import Table
     from rich.text import Text
+
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, text in shown:
+        made.add_row(name, Text(text))
+    return made
+
+
+def _drawn(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: set[str], width: int = _PIPED_WIDTH
+) -> Table:
+    """A table of as many columns, from the left, as have room: what has none is named below it."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    numbers = {i for i, name in enumerate(columns) if name in right}
+    texts = zip(columns, *rows, strict=True)
+    widths = [max(cell_len(line) for text in column for line in text.split("\n")) for column in texts]
+    fit, least = fitting(widths, numbers, width)
 
     made = Table(
         title=title or None,
@@ -138,10 +168,14 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, ri
         pad_edge=False,
         show_edge=False,
     )
-    for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for i, name in enumerate(columns[:fit]):
+        fixed = widths[i] == least[i]
+        side: Literal["left", "right"] = "right" if i in numbers else "left"
+        made.add_column(name, justify=side, overflow="fold", no_wrap=fixed, min_width=least[i])
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*map(Text, row[:fit]))
+    if fit < len(columns):
+        made.caption, made.caption_justify = Text(f"No room for {', '.join(columns[fit:])}."), "left"
     return made
 
 

@@ -11,7 +11,7 @@ import click
 
 from factory_lib.commands.naming import PathOrUri
 from factory_lib.commands.options import command
-from factory_lib.commands.output import print_json, say
+from factory_lib.commands.output import console, facts, print_json, say
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.serving import serve, serving, sole_server, stop_serving
 from factory_lib.owners import started_at
@@ -148,8 +148,7 @@ def status_command(as_json: bool) -> None:
     if older:
         text = f"{' and '.join(older)} started before {package_version()} was installed: factory down; factory up"
         lines.append(("upgrade", text))
-    for name, text in lines:
-        click.echo(f"{name:<9} {text}")
+    console().print(facts(lines))
 
 
 def _older(running: Mapping[str, int]) -> list[str]:

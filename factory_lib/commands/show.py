@@ -10,7 +10,7 @@ import click
 
 from factory_lib.commands.naming import VersionName
 from factory_lib.commands.options import command
-from factory_lib.commands.output import console, number, print_json, print_rows, seconds, size, table, when
+from factory_lib.commands.output import console, facts, number, print_json, print_rows, seconds, size, table, when
 from factory_lib.history.origins import Origin, origins_of, shards_behind, signal_shards, source_counts
 from factory_lib.history.summaries import table_bytes
 from factory_lib.history.tampering import Finding
@@ -159,7 +159,7 @@ def _print_provenance(version: Version, made: list[Origin]) -> None:
     if record is None:
         out.print("Where it comes from was not recorded.")
         return
-    facts = [
+    told = [
         ("made", f"{when(record.created)}, in {seconds(record.seconds)}"),
         ("made of", ", ".join(p["name"] for p in record.parents)),
         ("query", record.python),
@@ -172,10 +172,7 @@ def _print_provenance(version: Version, made: list[Origin]) -> None:
         *_signal_facts(made, len(version.shards)),
         *_source_facts(made),
     ]
-    width = max(len(name) for name, text in facts if text)
-    for name, text in facts:
-        if text:
-            out.print(f"{name.ljust(width)}  {text}")
+    out.print(facts(told))
 
 
 def _behind(version: Version) -> str:
