@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_assets",),
-    ("factory_lib.cli", "factory_lib.commands"),
+    ("factory_lib.entry", "factory_lib.cli", "factory_lib.commands"),
     ("factory_lib.orchestration", "factory_lib.catalog", "factory_lib.testing"),
     ("factory_lib.curation", "factory_lib.history"),
     ("factory_lib.query",),

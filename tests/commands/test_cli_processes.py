@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from factory_lib.cli import factory
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 from tests.command_line import COMMAND, data, photos, run
+from tests.waiting import wait_for
 
 __all__ = ["photos"]
 
@@ -94,6 +96,59 @@ def test_an_ingest_that_is_killed_leaves_nothing_that_gc_does_not_sweep(tmp_path
     assert warehouse().scalar(staged) == 0
     made = data("ingest", str(folder.path), "--name", "laion")
     assert made["shards"] == 4
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_ingest_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    from factory_assets.demo.rendered.folder import write_folder
+
+    folder = write_folder(tmp_path / "shards", samples=40, shards=4)
+    staged = "SELECT count() FROM system.tables WHERE name LIKE '\\\\_stage\\\\_%'"
+    for _ in range(20):
+        running = subprocess.Popen(
+            [*COMMAND, "ingest", str(folder.path), "--name", "laion"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while running.poll() is None and not warehouse().scalar(staged):
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+        if running.returncode == 130:
+            break
+    assert (running.returncode, errors) == (130, "Interrupted.\n")
+    assert warehouse().scalar(staged) == 0
+    assert data("gc")["leftovers"] == []
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_file_that_is_interrupted_is_not_there(tmp_path: Path) -> None:
+    query = "SELECT number FROM numbers(4000000000)"
+    running = subprocess.Popen(
+        [*COMMAND, "sql", query, "-o", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list(tmp_path.iterdir()), 60, lambda: "no file was begun")
+    assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (130, "Interrupted.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_things_are_imported_is_a_word() -> None:
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from factory_lib.entry import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_status_and_down_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,7 +307,7 @@ def test_commands_exist_and_take_these_options(compose: dict[str, Any], dockerfi
             command, context = found, click.Context(found, parent=context, info_name=word)
         command.make_context(command.name, rest, parent=context)
     assert seen == {"python", *places}
-    assert installed["factory"].startswith("factory_lib.cli")
+    assert installed["factory"].startswith("factory_lib.entry")
 
 
 # --- README ---
