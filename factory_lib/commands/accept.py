@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from factory_lib.commands.naming import StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json
 from factory_lib.commands.unsynced import load_graph, named_stages
@@ -14,7 +15,7 @@ from factory_lib.commands.unsynced import load_graph, named_stages
     factory accept basic_filter --because "the new shards are drawings"
     """
 )
-@click.argument("stage")
+@click.argument("stage", type=StageName())
 @click.option("--because", required=True, help="Why; it stands in the check, for those who read it later.")
 @click.option("--module", default="factory_assets.definitions", show_default=True, help="The module with the graph.")
 def accept_command(stage: str, because: str, module: str, as_json: bool) -> None:

@@ -77,7 +77,8 @@ def _never_made(name: str) -> NotFound | None:
         return None
     if name not in stages:
         return None
-    return NotFound(f"{name!r} is a stage of the graph, and was never made.", "factory up shows the graph and runs it.")
+    hint = f"Make it: factory run --select +{name}, or in the UI: factory up."
+    return NotFound(f"{name!r} is a stage of the graph, and was never made.", hint)
 
 
 def _tree(found: Lineage, box: Box) -> Tree:

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from factory_lib.names import CATALOG, is_dataset_database
-from factory_lib.orchestration.code_location import code_location
+from factory_lib.orchestration.code_location import PACKAGE, code_location
 from factory_lib.warehouse.peek import peek
 
 _VERSIONS = (
@@ -26,6 +26,7 @@ _TAGS = (
     " ORDER BY dataset, tag"
 )
 _SIGNALS = f"SELECT DISTINCT arrayJoin(signals.name) AS name FROM {CATALOG}.versions ORDER BY name"
+_OWN = PACKAGE.partition(".")[0]
 _MAKES = ("asset", "stage")
 """Decorators of functions that are stages."""
 
@@ -76,7 +77,8 @@ class StageName(_Named):
 
     def known(self, ctx: click.Context, incomplete: str) -> Iterator[str]:
         """The stages that the code of the graph defines."""
-        yield from stages_written_in(ctx.params.get("module") or code_location().module)
+        location = code_location()
+        yield from stages_written_in(ctx.params.get("module") or location.module, location.folder)
 
 
 class SignalOrFile(_Named):
@@ -116,25 +118,40 @@ class Word(_Named):
         yield from self.words
 
 
-def stages_written_in(module: str) -> list[str]:
-    """Names of the stages that the files of a module's package define by `@stage` or `@asset`; nothing is imported."""
-    found = set()
-    for path in _files_of(module.partition(".")[0]):
+def stages_written_in(module: str, folder: Path | None = None) -> list[str]:
+    """Names of the stages that the files of a module's package define by `@stage` or `@asset`; nothing is imported.
+
+    Those of the graph that comes with the package, too, where the files name it: they stand on it.
+
+    Args:
+        folder: where the package is looked for first; None means the folder of this process.
+    """
+    found: set[str] = set()
+    for path in _files_of(module.partition(".")[0], folder or Path.cwd()):
         try:
-            tree = ast.parse(path.read_bytes())
+            text = path.read_bytes()
+            tree = ast.parse(text)
         except (OSError, SyntaxError, ValueError):
             continue
+        if _OWN.encode() in text and not module.startswith(_OWN):
+            found |= set(stages_written_in(PACKAGE))
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
                 found |= {_stage_name(node, one) for one in node.decorator_list if _word(one) in _MAKES}
     return sorted(found)
 
 
-def _files_of(package: str) -> list[Path]:
+def _files_of(package: str, folder: Path) -> list[Path]:
+    """The files of a package, or of a module: in a folder or its `src`, or wherever it is installed."""
+    for place in (folder / "src" / package, folder / package):
+        if place.is_dir():
+            return sorted(place.rglob("*.py"))
+    if (folder / f"{package}.py").exists():
+        return [folder / f"{package}.py"]
     spec = importlib.util.find_spec(package)
-    places = [*(spec.submodule_search_locations or ())] if spec else [package, f"src/{package}"]
-    files = [path for place in places for path in Path(place).rglob("*.py")]
-    return files or [Path(spec.origin if spec and spec.origin else f"{package}.py")]
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    files = [path for place in places for path in sorted(Path(place).rglob("*.py"))]
+    return files or ([Path(spec.origin)] if spec and spec.origin else [])
 
 
 def _word(decorator: ast.expr) -> str:

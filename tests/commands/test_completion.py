@@ -104,3 +104,11 @@ def test_a_tab_starts_no_engine(tmp_path: Path) -> None:
 def test_stages_are_found_without_loading_the_graph() -> None:
     assert stages_written_in("factory_assets.definitions") == stage_names("factory_assets.definitions")
     assert stages_written_in("nosuch.module") == []
+
+
+def test_stages_of_a_project_and_of_the_graph_that_it_stands_on(tmp_path: Path) -> None:
+    run("init", str(tmp_path / "street"), "--name", "street")
+    written = stages_written_in("street.definitions", tmp_path / "street")
+    assert set(stages_written_in("factory_assets.definitions")) < set(written)
+    (tmp_path / "alone.py").write_text("@dg.asset(name='crops')\ndef made(): ...\n@other\ndef no(): ...\n")
+    assert stages_written_in("alone", tmp_path) == ["crops"]

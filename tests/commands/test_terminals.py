@@ -8,9 +8,11 @@ import json
 import os
 import pty
 import re
+import shlex
 import struct
 import termios
 
+import click
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
@@ -138,3 +140,21 @@ def test_help_fits_a_narrow_terminal() -> None:
         prose = text.partition("Example:")[0]
         assert max(map(len, prose.splitlines())) <= 62, name
     assert "Error" not in run("--help").stderr
+
+
+def test_the_examples_of_help_are_calls_that_are_understood() -> None:
+    seen = 0
+    for name in factory.list_commands(None):  # type: ignore[arg-type]
+        command = factory.get_command(None, name)  # type: ignore[arg-type]
+        for one in getattr(command, "commands", {name: command}).values():
+            for line in (one.help or "").partition("Example:")[2].splitlines():
+                words = re.sub(r'^eval "\$\((.*)\)"$', r"\1", line.strip()).partition(" > ")[0].partition("   #")[0]
+                called = [word for word in shlex.split(words) if not word.startswith("FACTORY_")]
+                if not called:
+                    continue
+                given = called[called.index(one.name) + 1 :]
+                options, left, _ = one.make_parser(click.Context(one)).parse_args(list(given))
+                missing = [param.name for param in one.params if param.required and not options.get(param.name)]
+                assert (called[0], left, missing) == ("factory", [], []), line
+                seen += 1
+    assert seen > 30
