@@ -55,8 +55,8 @@ bench: $(STAMP) ## the figures of the README, measured here
 	@for name in versions ingest signals loader; do $(BIN)/python -m bench.$$name || exit 1; done
 
 lock: ## settle the pinned versions and their hashes anew (needs uv)
-	$(BIN)/python .ci/lock.py > constraints.new && mv constraints.new constraints.txt
-	$(BIN)/python .ci/hashes.py
+	$(PYTHON) .ci/lock.py > constraints.new && mv constraints.new constraints.txt
+	$(PYTHON) .ci/hashes.py
 
 audit: ## known vulnerabilities of the pinned packages; needs a network
 	@$(PYTHON) .ci/audit.py

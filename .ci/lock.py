@@ -1,16 +1,15 @@
-"""Prints constraints.txt: the versions that pip settles on for the project, its development extra and its server extra.
+"""Prints constraints.txt: the versions that uv settles on for the project, its development extra and its server extra.
 
-Packages that only an accelerator build of torch needs are left out: torch itself says which it wants.
+Packages that only an accelerator build of torch needs are left out: torch itself says which it wants. Needs uv.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 TORCH = "2.13.0"
 ACCELERATOR = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 
@@ -19,14 +18,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pin = Path(folder) / "torch.txt"
         pin.write_text(f"torch=={TORCH}\n")
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        subprocess.run([*command, "--constraint", str(pin), "--report", str(report), "-e", ".[dev,server]"], check=True)
-        settled = json.loads(report.read_text())["install"]
-    versions = {entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"] for entry in settled}
+        command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "--constraint", str(pin)]
+        command += ["--no-annotate", "--no-header", "--no-config", "pyproject.toml", "--extra", "dev", "--extra", "server"]
+        settled = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    versions = dict(line.split("==") for line in settled.splitlines())
     print("# Versions that `make install` takes; `make lock` settles them anew.")
     for name in sorted(versions):
-        if name != "dataset-factory" and not name.startswith(ACCELERATOR):
+        if not name.startswith(ACCELERATOR):
             print(f"{name}=={versions[name].partition('+')[0]}")
 
 
