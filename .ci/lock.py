@@ -19,7 +19,8 @@ def main() -> None:
         pin = Path(folder) / "torch.txt"
         pin.write_text(f"torch=={TORCH}\n")
         command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "--constraint", str(pin)]
-        command += ["--no-annotate", "--no-header", "--no-config", "pyproject.toml", "--extra", "dev", "--extra", "server"]
+        command += ["--no-annotate", "--no-header", "--no-config", "pyproject.toml"]
+        command += ["--extra", "dev", "--extra", "server"]
         settled = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     versions = dict(line.split("==") for line in settled.splitlines())
     print("# Versions that `make install` takes; `make lock` settles them anew.")

@@ -25,6 +25,7 @@ from factory_lib.orchestration.partition_events import (
     latest_data_versions,
     mark_failed,
     record_partitions,
+    tell_dagster,
 )
 from factory_lib.orchestration.retrying import tried
 from factory_lib.orchestration.shard_saving import Saved, save_shards
@@ -136,7 +137,7 @@ def _leave_to_dagster(
     shown = {name: value for one in metadata.values() for name, value in one.items()}
     context.add_output_metadata({name: value for name, value in shown.items() if name not in _OF_ONE_PARTITION})
     print_of_all = combined_data_version({str(key): value for key, value in versions.items()})
-    context.step_context.set_data_version(context.asset_key, dg.DataVersion(print_of_all))
+    tell_dagster(context.step_context, context.asset_key, print_of_all)
 
 
 def _undeclared_text(stage: str, names: Sequence[str]) -> str:

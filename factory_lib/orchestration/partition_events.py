@@ -24,7 +24,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType
+from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType, DataVersion
 
 from factory_lib.orchestration.code import code_tags
 from factory_lib.orchestration.dagster_internals import (
@@ -146,6 +146,22 @@ def mark_failed(step: StepExecutionContext, asset_key: AssetKey, partitions: Ite
             step.job_name, step.step.key, AssetMaterializationPlannedData(asset_key, partition=key)
         )
         step.instance.report_dagster_event(event, step.run_id)
+
+
+def tell_dagster(step: StepExecutionContext, asset_key: AssetKey, data_version: str) -> None:
+    """Have the events of an asset, which Dagster writes, say what those say that are written here.
+
+    Dagster has another data version for several partitions of an input; by it an asset that reads all shards would be
+    behind for ever.
+    """
+    step.set_data_version(asset_key, DataVersion(data_version))
+    if step.job_def.asset_layer.get(asset_key).is_partitioned:
+        return
+    recorded = _input_tags(step, asset_key, ()).shared
+    for key in step.job_def.asset_layer.get(asset_key).parent_keys:
+        info = step.maybe_fetch_and_get_input_asset_version_info(key)
+        if info is not None:
+            info.data_version = DataVersion(recorded[get_input_data_version_tag(key)])
 
 
 class _InputTags:
