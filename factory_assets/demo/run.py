@@ -55,8 +55,9 @@ def demonstrate(
     started = time.monotonic()
     source = DemoSource(uri, None, mapping or {}) if uri else rendered_source(console)
     outcome = materialize(source, console)
-    if outcome.errors:
-        raise FactoryError("The graph did not finish: " + "; ".join(outcome.errors), "factory up shows the runs.")
+    failed = FactoryError("Something failed: " + "; ".join(outcome.errors), "factory up shows the runs.")
+    if outcome.errors and outcome.behind:
+        raise failed
     from factory_assets.demo.report import figures, print_report
 
     seconds = time.monotonic() - started
@@ -64,6 +65,8 @@ def demonstrate(
         print_json({"source": source.uri, "seconds": seconds, "runs": outcome.runs, "funnel": figures()})
     else:
         print_report(source, outcome, seconds, console)
+    if outcome.errors:  # shards that cannot be read; the others came through the whole graph
+        raise failed
 
 
 def rendered_source(console: Console) -> DemoSource:
