@@ -224,9 +224,10 @@ def _finish(asked: _WantedRun, outcome: GraphOutcome, *, quiet: bool) -> None:
     Raises:
         CommandFailed: something failed, or could not be made.
     """
-    if outcome.errors:
-        errors = "\n".join(f"  {line}" for line in outcome.errors[:_NAMED])
-        raise CommandFailed(f"{len(outcome.errors)} of {len(outcome.runs)} runs failed:\n{errors}")
+    if problems := [*outcome.errors, *outcome.stopped]:
+        lines = "\n".join(f"  {line}" for line in problems[:_NAMED])
+        failed = f"{len(outcome.errors)} of {len(outcome.runs)} runs failed:" if outcome.errors else "Stopped:"
+        raise CommandFailed(f"{failed}\n{lines}")
     left = [one for one in outcome.behind if asked.shards is None or set(asked.shards) & set(map(str, one.partitions))]
     if left and not outcome.runs:
         first = left[0].asset.to_user_string()

@@ -20,6 +20,7 @@ from factory_lib.orchestration.in_process import GraphRun, execute
 from factory_lib.orchestration.next_run import PlannedRun, forced_runs, next_run
 from factory_lib.orchestration.shard_changes import ShardChanges, apply_changes, shard_changes
 from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.stage_checks import stopped
 from factory_lib.orchestration.unsynced import INPUT, MISSING, BehindPartitions, unsynced
 from factory_lib.progress import Report
 
@@ -35,11 +36,13 @@ class GraphOutcome:
         changes: how the source differed from what the graph knew.
         runs: the Dagster runs, in order; none when nothing was behind.
         behind: what is still behind of the stages asked for, because something failed, or was not asked for.
+        stopped: a line for each stage whose newest version looks wrong, so that nothing after it was run.
     """
 
     changes: ShardChanges
     runs: list[GraphRun] = field(default_factory=list)
     behind: list[BehindPartitions] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     @property
     def errors(self) -> list[str]:
@@ -114,7 +117,9 @@ def run_graph(
             carry_out(planned)
     while True:
         behind = unsynced(instance, graph)
-        todo = next_run(graph, behind, partitions_of(instance, graph), chosen=chosen, shards=shards, tried=tried)
+        after, outcome.stopped = stopped(instance, graph)
+        may = set(graph.materializable_asset_keys if chosen is None else chosen) - after
+        todo = next_run(graph, behind, partitions_of(instance, graph), chosen=may, shards=shards, tried=tried)
         if todo is None:
             outcome.behind = [one for one in behind if chosen is None or one.asset in chosen]
             return outcome

@@ -119,6 +119,26 @@ def looks_wrong(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], assets
     return sorted(wrong)
 
 
+def stopped(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> tuple[set[dg.AssetKey], list[str]]:
+    """What must not run because something before it looks wrong, and a sentence for each that does.
+
+    Returns:
+        The assets, and what to do.
+    """
+    wrong = looks_wrong(instance, graph, sorted(graph.materializable_asset_keys))
+    after = {
+        key
+        for key in graph.materializable_asset_keys
+        if any(one.to_user_string() in wrong for one in graph.get_ancestor_asset_keys(key))
+    }
+    said = [
+        f"{name}: its newest version looks wrong (check {VOLUME}), and nothing after it was run. Mend it, or: "
+        f'factory accept {name} --because "…"'
+        for name in wrong
+    ]
+    return after, said
+
+
 def accept(instance: dg.DagsterInstance, asset: dg.AssetKey, because: str) -> Evaluation:
     """Accept the newest version of a stage that looks wrong: what comes after it runs, and it is the new measure.
 

@@ -10,6 +10,7 @@ import pytest
 
 from factory_lib import DatasetQuery, fn
 from factory_lib.errors import FactoryError
+from factory_lib.orchestration.running import run_graph
 from factory_lib.orchestration.stage import stage
 from factory_lib.orchestration.stage_checks import accept
 from factory_lib.orchestration.synced import behind_since, report_synced
@@ -160,6 +161,17 @@ def test_a_run_of_a_person_stops_there_too(daemon: Daemon, tmp_path: Path) -> No
     assert not result.success
     assert _names("longer") == ["longer.v1", "longer.v2"]
     assert _names("picked") == ["picked.v1"]
+
+
+def test_running_what_is_behind_stops_there_too_and_says_so(daemon: Daemon, tmp_path: Path) -> None:
+    run_graph(daemon.instance, filtered(tmp_path, 3))
+    assert "looks wrong" in run_graph(daemon.instance, filtered(tmp_path, 17)).errors[0]
+    assert _names("picked") == ["picked.v1"]
+    again = run_graph(daemon.instance, filtered(tmp_path, 17))
+    assert again.runs == []
+    assert "factory accept longer" in again.stopped[0]
+    accept(daemon.instance, dg.AssetKey("longer"), "only the longest")
+    assert [one.stages for one in run_graph(daemon.instance, filtered(tmp_path, 17)).runs] == [("picked",)]
 
 
 def _synced(instance: dg.DagsterInstance, asset: str) -> tuple[bool, str, str]:
