@@ -20,6 +20,7 @@ from factory_lib.orchestration.dagster_internals import (
     SensorExecutionData,
     copy,
 )
+from factory_lib.orchestration.lost_runs import fail_lost_runs
 from factory_lib.orchestration.only_behind import ONLY_BEHIND
 from factory_lib.orchestration.restated import restatements
 from factory_lib.orchestration.synced import DONE, stages_with_check
@@ -84,6 +85,8 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """What is to be run now."""
+        for run_id in fail_lost_runs(context.instance):
+            context.log.warning(f"Run {run_id} has no process any more: it counts as failed.")
         found = super().evaluate_tick(context)
         assert context.repository_def is not None
         graph = context.repository_def.asset_graph

@@ -55,6 +55,7 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    GRPC_INFO_TAG,
     PARTITION_NAME_TAG,
 )
 from dagster._core.utils import make_new_run_id
@@ -70,6 +71,7 @@ __all__ = [
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
     "DEFAULT_DATA_VERSION",
+    "GRPC_INFO_TAG",
     "INPUT_EVENT_POINTER_TAG_PREFIX",
     "NULL_EVENT_POINTER",
     "PARTITION_NAME_TAG",

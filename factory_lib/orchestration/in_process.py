@@ -20,6 +20,7 @@ from factory_lib.orchestration.dagster_internals import (
     ErrorSource,
     make_new_run_id,
 )
+from factory_lib.orchestration.lost_runs import process_tag
 from factory_lib.orchestration.only_behind import ONLY_BEHIND
 from factory_lib.progress import Report, reporting
 
@@ -208,7 +209,7 @@ def _side_by_side(
 
 
 def _tags(partitions: Sequence[str], only_behind: bool) -> dict[str, str]:
-    tags = {ONLY_BEHIND: "true"} if only_behind else {}
+    tags = process_tag() | ({ONLY_BEHIND: "true"} if only_behind else {})
     if len(partitions) > 1:
         tags |= {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
         named = ",".join(partitions)

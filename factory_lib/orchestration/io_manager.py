@@ -29,6 +29,7 @@ from factory_lib.orchestration.partition_events import (
 )
 from factory_lib.orchestration.retrying import tried
 from factory_lib.orchestration.shard_saving import Saved, save_shards
+from factory_lib.orchestration.source_checks import INGESTED, report_ingest
 from factory_lib.orchestration.version_metadata import event_metadata, version_metadata
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
@@ -110,8 +111,11 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
                 saved.reused or saved.computed
             )
             context.log.info(f"{saved.version}: {saved.version.rows:,} rows{values}")
-            saved = saved.without(_unread(saved))
-            mark_failed(context.step_context, context.asset_key, [s for s in saved.failed if s in versions])
+            saved = saved.without(unread := _unread(saved))
+            mark_failed(context.step_context, context.asset_key, list(unread))
+            checks = context.step_context.job_def.asset_layer.asset_graph.asset_check_keys
+            if unread and dg.AssetCheckKey(context.asset_key, INGESTED) in checks:
+                report_ingest(context.step_context.instance, context.asset_key, name)
         if saved.failed:
             kept = f"the other {len(saved.shards)} are published as {saved.version}" if saved.version else ""
             raise failure(first_line(stage, saved.failed, of=len(shards), rest=kept), saved.failed)
