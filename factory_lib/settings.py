@@ -400,7 +400,7 @@ def typed_line() -> str:
 
 def _plain(number: float) -> str:
     """A number as one writes it into a setting: without exponent."""
-    return str(int(number)) if number.is_integer() else str(number)
+    return str(int(number)) if float(number).is_integer() else str(number)
 
 
 def _folder(variable: str, default: Path) -> Path:

@@ -203,6 +203,7 @@ class Daemon:
             order = self.instance.get_dynamic_partitions("shards")
             first, last = (request.tags[t] for t in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
             partitions = tuple(order[order.index(first) : order.index(last) + 1])
+        assert request.asset_check_keys is None, "all checks of the stages run with them"
         result = run(definitions, self.instance, names, partitions, tags=request.tags)
         made: dict[str, tuple[str, ...]] = {}
         for event in result.get_asset_materialization_events():

@@ -19,6 +19,12 @@ from factory_lib.warehouse.space import KEPT_FREE
 from tests.warehouse.test_full_disk import leave_free
 from tests.week import Done, Week, tar_of
 
+AT_ONCE = """
+telemetry: {enabled: false}
+run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
+run_monitoring: {enabled: true, start_timeout_seconds: 180, poll_interval_seconds: 10}
+"""
+"""Dagster's configuration, in which runs are not queued: that would take five seconds of each."""
 GREEN = {"ingested": "passed", "all_there": "passed"}
 
 
@@ -39,6 +45,8 @@ def _on(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for name, value in {"HOME": str(home), "SETTLE_SECONDS": "2", "VANISHED": "0.001", "WORKERS": "2"}.items():
         monkeypatch.setenv(f"FACTORY_{name}", value)
     (tmp_path / "project" / "shards").mkdir(parents=True)
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text(AT_ONCE)
     with factory_instance() as instance:
         project = Week(tmp_path / "project", home, instance)
         try:
@@ -61,7 +69,8 @@ def _check(
     assert done.runs <= runs
     assert done.computed == computed
     assert done.red == (red or {})
-    assert {name: done.checks.get(name, "passed") for name in GREEN} == {**GREEN, **checks}
+    # what all shards are there by is said when one vanishes for the first time
+    assert {"all_there": "passed", **done.checks} == {**GREEN, **checks}
 
 
 def _after(week: Week, what: Callable[[], object], until: Callable[[], bool] = lambda: True) -> Done:
@@ -100,7 +109,7 @@ def one_is_uploaded_once_more(week: Week) -> None:
 
 def one_comes_broken(week: Week) -> None:
     done = _after(week, lambda: week.put("g", [], b"rubbish" * 999))
-    _check(week, done, runs=3, computed=0, red={"samples": ["g"]}, ingested="error")
+    _check(week, done, runs=4, computed=0, red={"samples": ["g"]}, ingested="error")
 
 
 def it_is_uploaded_again(week: Week) -> None:
@@ -174,9 +183,11 @@ def the_disk_is_full_and_then_freed(week: Week) -> None:
         week.wait(lambda: not week.running())
         leave_free(week.home, 4 * KEPT_FREE)
 
-    assert _after(week, full).red == {"samples": ["l"]}
-    # A full disk is not tried again by itself; who made room says so.
-    _check(week, _after(week, week.run_what_is_behind), runs=2, computed=4)
+    done = _after(week, full)
+    if done.red:  # the second try came before there was room, and there is no third by itself
+        assert done.red == {"samples": ["l"]}
+        done = _after(week, week.run_what_is_behind)
+    _check(week, done, runs=4, computed=4)
 
 
 EVENTS = (

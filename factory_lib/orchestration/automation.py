@@ -154,13 +154,15 @@ def pieces(
 def _told_again(
     instance: dg.DagsterInstance, graph: AssetGraph, requests: Sequence[dg.RunRequest]
 ) -> list[dg.RunRequest]:
-    """The requests, those that try once more what failed marked as such."""
+    """The requests with all checks of their stages, those that try once more what failed marked as such."""
     keys = {key for one in requests for key in one.asset_selection or ()}
     failed = {key: failures(instance, graph, key) for key in keys}
     told = []
     for one in requests:
         again = any(one.partition_key in failed[key] for key in one.asset_selection or ())
-        told.append(one.with_replaced_attrs(tags={**one.tags, AGAIN: "true"}) if again else one)
+        tags = {**one.tags, AGAIN: "true"} if again else one.tags
+        # Dagster would have a stage's own checks run alone, as it does where some are asked for by themselves.
+        told.append(one.with_replaced_attrs(tags=tags, asset_check_keys=None))
     return told
 
 
@@ -169,7 +171,7 @@ def _alike(requests: Sequence[dg.RunRequest]) -> Iterator[list[dg.RunRequest]]:
     groups: dict[Any, list[dg.RunRequest]] = {}
     for one in requests:
         tags = {name: value for name, value in one.tags.items() if name != PARTITION_NAME_TAG}
-        what = (one.job_name, frozenset(one.asset_selection or ()), frozenset(one.asset_check_keys or ()))
+        what = (one.job_name, frozenset(one.asset_selection or ()))
         groups.setdefault((what, one.partition_key is None, frozenset(tags.items())), []).append(one)
     yield from groups.values()
 

@@ -7,7 +7,7 @@ what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,6 +15,7 @@ import dagster as dg
 from factory_lib.orchestration.attempts import failed_runs
 from factory_lib.orchestration.dagster_internals import disable_dagster_warnings
 from factory_lib.orchestration.unsynced import behind
+from factory_lib.orchestration.version_metadata import OF_PARTITION
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph
@@ -31,6 +32,8 @@ def restatements(
         return
     late = {one for part in behind(instance, graph, key) for one in part.partitions}
     idle = [partition for partition in failed if partition not in late]
+    newest = instance.get_latest_materialization_event(key)
+    whole = newest.asset_materialization.metadata if newest is not None and newest.asset_materialization else {}
     for partition in idle[:_AT_ONCE]:
         wanted = dg.AssetRecordsFilter(key, asset_partitions=None if partition is None else [partition])
         for record in instance.fetch_materializations(wanted, limit=1).records:
@@ -42,6 +45,12 @@ def restatements(
                         key,
                         partition=partition,
                         description="Still up to date: the run that failed had nothing to do here.",
-                        metadata=made.metadata,
+                        metadata=_metadata(whole, made.metadata),
                         tags=made.tags,
                     )
+
+
+def _metadata(newest: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event that is said again says: of the dataset what its newest event does, of the partition its own."""
+    kept = {name: value for name, value in newest.items() if name not in OF_PARTITION}
+    return kept | {name: value for name, value in own.items() if name in OF_PARTITION}

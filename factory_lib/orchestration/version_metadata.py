@@ -31,6 +31,10 @@ STORAGE = {
 """How a version is stored, in words."""
 
 
+OF_PARTITION = frozenset({"dagster/partition_row_count", "not_read", "loss"})
+"""What an event says of its partition; the rest is of the whole dataset."""
+
+
 def event_metadata(version: Version, shards: Sequence[str]) -> dict[str | None, Metadata]:
     """What each partition's event says, or the one event (under None) of a stage without partitions."""
     whole: Metadata = {"dagster/row_count": version.rows, "version": str(version)}
