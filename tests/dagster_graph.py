@@ -173,7 +173,7 @@ class Daemon:
 
     def evaluate(self, definitions: dg.Definitions) -> list[dg.RunRequest]:
         """What would be requested now."""
-        sensor = FewRunsSensor("automation", description="")
+        sensor = FewRunsSensor("automation", description="", rest=0)
         found = dg.Definitions.merge(definitions, dg.Definitions(sensors=[sensor]))
         context = dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=found)
         with partitions_asked_for_once(self.instance), context:

@@ -29,7 +29,7 @@ from factory_lib.warehouse.schema import ensure_tables
 from tests.waiting import wait_for
 
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
-PATIENCE = 240.0
+PATIENCE = 400.0
 
 GRAPH = '''
 import time

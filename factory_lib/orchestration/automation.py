@@ -7,6 +7,7 @@ the same stages are requested for, with those between them that have nothing to 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
         seconds: how often it looks.
         metadata: of the sensor.
         tells: checks that it keeps up to date, of what stages wait for: each is recorded when it says something else.
+        rest: seconds for which nothing was observed of the source before anything is asked for. What the shard sensor
+            tells is written event by event, and a tick in the middle of it would see the first shards alone.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
         seconds: int = 15,
         metadata: Mapping[str, Any] | None = None,
         tells: Sequence[Tell] = (),
+        rest: float = 5.0,
     ) -> None:
         self._tells = tuple(tells)
+        self._rest = rest
         self._newest_failure = ""
         super().__init__(
             name,
@@ -81,15 +86,18 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
             seconds=self.minimum_interval_seconds or 15,
             metadata=self.metadata if metadata is None else metadata,
             tells=self._tells,
+            rest=self._rest,
         )
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """What is to be run now."""
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        if _observed_since(context.instance, graph, time.time() - self._rest):
+            return SensorExecutionData(skip_message="The source is being told of: in a moment.", cursor=context.cursor)
         for run_id in fail_lost_runs(context.instance):
             context.log.warning(f"Run {run_id} has no process any more: it counts as failed.")
         found = super().evaluate_tick(context)
-        assert context.repository_def is not None
-        graph = context.repository_def.asset_graph
         events = [*self._restated(context.instance, graph), *self._told(context.instance, graph)]
         requests = list(_few(context.instance, graph, found.run_requests or ()))
         return copy(found, run_requests=requests, asset_events=[*found.asset_events, *events])
@@ -111,6 +119,15 @@ class FewRunsSensor(dg.AutomationConditionSensorDefinition):
             before = records[0].evaluation if records else None
             if before is None or before.description != now.description:
                 yield now
+
+
+def _observed_since(instance: dg.DagsterInstance, graph: AssetGraph, at: float) -> bool:
+    """Whether anything was observed since a time."""
+    for key in graph.observable_asset_keys:
+        newest = instance.fetch_observations(key, limit=1).records
+        if newest and newest[0].timestamp > at:
+            return True
+    return False
 
 
 def _few(instance: dg.DagsterInstance, graph: AssetGraph, asked: Sequence[dg.RunRequest]) -> Iterator[dg.RunRequest]:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from factory_lib import C, DatasetQuery, fn
+from factory_lib.orchestration.automation import FewRunsSensor
 from factory_lib.orchestration.partition_events import EMPTY
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve, versions
@@ -304,3 +305,12 @@ def test_a_stage_with_other_columns_and_what_follows_end_in_one_version_each(fol
     assert {shard.origin for shard in resolve(warehouse(), "kept").shards.values()} == {
         resolve(warehouse(), "kept").uuid
     }
+
+
+def test_a_tick_waits_while_the_source_is_told_of(daemon: Daemon, tmp_path: Path) -> None:
+    sensor = FewRunsSensor("automation", description="", rest=60)
+    with dg.build_sensor_context(instance=daemon.instance, definitions=graph(tmp_path)) as context:
+        told = sensor.evaluate_tick(context)
+    assert not told.run_requests
+    assert "being told of" in str(told.skip_message)
+    assert daemon.tick(graph(tmp_path)), "without a rest, all of it is asked for"
