@@ -14,7 +14,7 @@ WANTS_CUDA := import importlib.metadata as m, sys; sys.exit(not any('nvidia' in 
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev docs test lint bench lock audit clean
+.PHONY: help install demo dev docs test week lint bench lock audit clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ dev: $(STAMP) ## the Dagster UI, the shard sensor and the automation
 
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+week: $(STAMP) ## all events of a week under Dagster's daemon, ten minutes and more
+	$(BIN)/python -m pytest -m "week or not week" tests/test_week.py
 
 docs: $(STAMP) ## the documentation as a site, links checked
 	$(BIN)/zensical build --strict --clean

@@ -301,6 +301,8 @@ class Week:
         if looked is None or asked is None or looked.timestamp < max(self._since, ended):
             return False
         quiet = looked.status == TickStatus.SKIPPED and "Nothing changed" in (looked.tick_data.skip_reason or "")
+        if "being told of" in (asked.tick_data.skip_reason or ""):
+            return False
         return quiet and asked.status == TickStatus.SKIPPED and asked.timestamp > max(looked.timestamp - 1, ended)
 
     def _last_tick(self, sensor: str) -> InstigatorTick | None:
