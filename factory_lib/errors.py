@@ -133,6 +133,12 @@ class StoreError(FactoryError):
     """Bytes could not be listed, read or written."""
 
 
+class StorageAway(StoreError):
+    """Storage fails for the time being: that says nothing of what it holds."""
+
+    is_transient = True
+
+
 class FileMissing(StoreError):
     """A file or folder that was named does not exist."""
 

@@ -26,12 +26,13 @@ from factory_lib.compute.wire import (
     ProgramStale,
     SentTask,
     SetupFailed,
+    TaskUnread,
     TaskValues,
     from_ipc,
     to_ipc,
 )
 from factory_lib.compute.workers import Worker
-from factory_lib.errors import SignalError
+from factory_lib.errors import SignalError, StorageAway
 
 IN_FLIGHT = 4
 PIECES = 8
@@ -214,6 +215,11 @@ class Computation:
         elif isinstance(answer, SetupFailed) and answer.program == self._program.id:
             worker.program = ""
             raise SignalError(answer.message, answer.hint)
+        elif isinstance(answer, TaskUnread):
+            worker.flying.remove(answer.id)
+            away = StorageAway(answer.message, answer.hint)
+            away.shard = answer.shard
+            raise away
         elif isinstance(answer, TaskValues):
             self._deaths = self._blamed = 0
             worker.flying.remove(answer.id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from factory_lib.errors import FactoryError, SignalError, StoreError, nearest
+from factory_lib.errors import FactoryError, SignalError, StorageAway, StoreError, nearest
 from factory_lib.signals.inputs import no_pointer
 from factory_lib.signals.signal import Signal
 from factory_lib.storage.store import store
@@ -99,6 +100,9 @@ def read_members(
 
     Returns:
         For each member one item a row: bytes, the error, or None where the pointer is empty.
+
+    Raises:
+        StorageAway: storage fails for the time being; it names the shard where the rows are of one.
     """
     found: dict[str, list[Read]] = {name: [None] * rows.num_rows for name in members}
     wanted: dict[str, list[tuple[int, int, str, int]]] = {}
@@ -109,10 +113,22 @@ def read_members(
                 wanted.setdefault(uri, []).append((offsets[row], sizes[row], name, row))
     for uri, places in wanted.items():
         places.sort()
-        reads = _read_file(uri, [(offset, size) for offset, size, _, _ in places], (etags or {}).get(uri))
+        with _blamed_on(rows):
+            reads = _read_file(uri, [(offset, size) for offset, size, _, _ in places], (etags or {}).get(uri))
         for (_, _, name, row), read in zip(places, reads, strict=True):
             found[name][row] = read
     return found
+
+
+@contextmanager
+def _blamed_on(rows: pa.RecordBatch) -> Iterator[None]:
+    """Errors within say which shard they happened in, where the rows are of one."""
+    try:
+        yield
+    except StorageAway as error:
+        shards = rows.column("shard").unique().to_pylist()
+        error.shard = str(shards[0]) if len(shards) == 1 else None
+        raise
 
 
 def hash_column(reads: Sequence[Read]) -> pa.Array:
@@ -128,6 +144,8 @@ def content_hash(data: bytes | memoryview) -> bytes:
 def _read_file(uri: str, ranges: Sequence[tuple[int, int]], etag: str | None) -> Sequence[Read]:
     try:
         return store().read_ranges(uri, ranges, etag=etag)
+    except StorageAway:  # it says nothing of the samples
+        raise
     except (FactoryError, OSError) as error:
         return _each_on_its_own(uri, ranges, etag, error)
 
@@ -136,6 +154,8 @@ def _each_on_its_own(uri: str, ranges: Sequence[tuple[int, int]], etag: str | No
     """A file that cannot be read fails all its samples; one that ends early fails those beyond its end alone."""
     try:
         size = store().info(uri).size
+    except StorageAway:
+        raise
     except (FactoryError, OSError):
         return [error] * len(ranges)
     inside = [start + length <= size for start, length in ranges]
@@ -145,6 +165,8 @@ def _each_on_its_own(uri: str, ranges: Sequence[tuple[int, int]], etag: str | No
     kept = [span for span, fits in zip(ranges, inside, strict=True) if fits]
     try:
         views = iter(store().read_ranges(uri, kept, etag=etag))
+    except StorageAway:
+        raise
     except (FactoryError, OSError) as again:
         return [again if fits else beyond for fits in inside]
     return [next(views) if fits else beyond for fits in inside]

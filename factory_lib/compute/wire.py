@@ -120,6 +120,16 @@ class SetupFailed:
 
 
 @dataclass(frozen=True)
+class TaskUnread:
+    """Answer: storage fails for the time being, so that the rows of a task could not be read."""
+
+    id: int
+    message: str
+    hint: str
+    shard: str | None
+
+
+@dataclass(frozen=True)
 class TaskValues:
     """Answer: the values of a task as an Arrow IPC stream."""
 

@@ -23,7 +23,16 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from factory_lib.compute.watching import SETUP, SETUP_SHARE, SLOT_BYTES, ProgressSlot
-from factory_lib.compute.wire import Program, ProgramReady, ProgramStale, SetupFailed, TaskValues, from_ipc, to_ipc
+from factory_lib.compute.wire import (
+    Program,
+    ProgramReady,
+    ProgramStale,
+    SetupFailed,
+    TaskUnread,
+    TaskValues,
+    from_ipc,
+    to_ipc,
+)
 from factory_lib.redaction import redact
 from factory_lib.settings import signal_timeout
 from factory_lib.signals.use import forget_use
@@ -111,6 +120,8 @@ def _serve(received: queue.Queue[object], answers: queue.Queue[object], slot: Pr
                 hint = error.hint if isinstance(error, FactoryError) else ""
                 text = error.message if isinstance(error, FactoryError) else redact(f"{type(error).__name__}: {error}")
                 answers.put(SetupFailed(message.id, text, hint))
+        elif isinstance(message, TaskUnread):
+            answers.put(message)
         elif isinstance(message, tuple):
             work, rows, data = message
             if work.program in programs:
@@ -170,6 +181,7 @@ def _set_up(
 def _receive(connection: Connection, received: queue.Queue[object], slot: ProgressSlot) -> None:
     """Take messages and read what their rows point at, so that the bytes are there when the task's turn comes."""
     from factory_lib.compute.reading import read_members
+    from factory_lib.errors import StorageAway
 
     program: Program | None = None
     try:
@@ -181,7 +193,10 @@ def _receive(connection: Connection, received: queue.Queue[object], slot: Progre
             elif program is not None and message.program == program.id:
                 slot.take(message.id)
                 rows = from_ipc(message.rows)
-                received.put((message, rows, read_members(rows, program.members, program.etags)))
+                try:
+                    received.put((message, rows, read_members(rows, program.members, program.etags)))
+                except StorageAway as away:
+                    received.put(TaskUnread(message.id, away.message, away.hint, away.shard))
     except (EOFError, OSError):
         os._exit(0)  # there is nobody to compute for
     except BaseException as error:

@@ -120,7 +120,7 @@ class _Saving:
         """
         waiting = [shards]
         made = len(self.made)
-        messages: Counter[str] = Counter()
+        causes: Counter[str] = Counter()
         while waiting:
             part = waiting.pop(0)
             try:
@@ -129,9 +129,11 @@ class _Saving:
             except Exception as error:
                 if _is_warehouse_down(error):
                     raise
-                messages[str(error)] += 1
+                # an outage is one, whatever files it is told of
+                cause = type(error).__name__ if is_transient(error) else str(error)
+                causes[cause] += 1
                 # halves and quarters alike: no shard's fault
-                everywhere = len(self.made) == made and messages[str(error)] > 3
+                everywhere = len(self.made) == made and causes[cause] > 3
                 bad, rest = (part, []) if everywhere else _blame(part, error)
                 self.failed |= dict.fromkeys(bad, error)
                 waiting += rest

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StoreError
+from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StorageAway, StoreError
 from factory_lib.redaction import quiet, redact
 from factory_lib.storage.files import ChangedError, FileInfo, Files
 from factory_lib.storage.missing import what_is_there
@@ -216,9 +216,8 @@ class Store:
         if isinstance(error, ImportError | ValueError) and not is_local(uri):
             return StoreError(f"{where} cannot be opened: {said}", "Is its fsspec package installed?")
         hint = "Give the credentials that its store wants, or check them." if "Credentials" in said else ""
-        found = StoreError(f"{where} cannot be read or written: {said}", hint)
-        found.is_transient = is_transient(error)
-        return found
+        kind = StorageAway if is_transient(error) else StoreError
+        return kind(f"{where} cannot be read or written: {said}", hint)
 
     def _missing(self, uri: str) -> FileMissing:
         return FileMissing(f"{redact(uri)} does not exist.", self.instead_of(uri))
