@@ -27,14 +27,21 @@ SOURCE = dg.AssetKey("source_shards")
 ORDER = ["samples", "measured", "kept", "chosen"]
 
 
-def write_tar(path: Path, captions: Sequence[str]) -> None:
-    """A webdataset tar with a (tiny, not decodable) image and a caption a sample; replaced at once, as a crawler would."""
-    with tarfile.open(path.with_suffix(".part"), "w") as tar:
+def tar_of(captions: Sequence[str]) -> bytes:
+    """A webdataset tar with a (tiny, not decodable) image and a caption a sample."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
         for index, caption in enumerate(captions):
             for extension, data in (("jpg", b"\xff\xd8" + bytes(50)), ("txt", caption.encode())):
                 member = tarfile.TarInfo(f"{index:04d}.{extension}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def write_tar(path: Path, captions: Sequence[str]) -> None:
+    """Put such a tar into a file, replaced at once, as a crawler would."""
+    path.with_suffix(".part").write_bytes(tar_of(captions))
     path.with_suffix(".part").rename(path)
 
 

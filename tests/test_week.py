@@ -16,8 +16,9 @@ from factory_lib.orchestration.home import factory_instance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.space import KEPT_FREE
+from tests.dagster_graph import tar_of
 from tests.warehouse.test_full_disk import leave_free
-from tests.week import Done, Week, tar_of
+from tests.week import Done, Week
 
 AT_ONCE = """
 telemetry: {enabled: false}

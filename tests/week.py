@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +24,9 @@ from factory_lib import DatasetQuery
 from factory_lib.orchestration.home import dagster_home
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.schema import ensure_tables
+from tests.dagster_graph import SHARDS, tar_of
 from tests.waiting import wait_for
 
-SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 PATIENCE = 400.0
 
 GRAPH = '''
@@ -112,18 +110,6 @@ defs = dg.Definitions(
 )
 '''
 HELPER = "def measure(caption: str) -> int:\n    return len(caption) + {more}\n"
-
-
-def tar_of(captions: Iterable[str]) -> bytes:
-    """A tar with a (tiny, not decodable) image and a caption a sample."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for index, caption in enumerate(captions):
-            for extension, data in (("jpg", b"\xff\xd8" + bytes(50)), ("txt", caption.encode())):
-                member = tarfile.TarInfo(f"{index:04d}.{extension}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return out.getvalue()
 
 
 @dataclass(frozen=True)

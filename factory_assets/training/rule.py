@@ -19,6 +19,7 @@ from factory_lib.orchestration.dagster_internals import (
     is_valid_cron_string,
     record,
 )
+from factory_lib.orchestration.evaluations import as_event
 from factory_lib.orchestration.staleness import why_stale
 from factory_lib.orchestration.unsynced import CODE, MISSING, behind
 from factory_lib.settings import training_rule
@@ -188,11 +189,4 @@ def check_worth_training(found: Due) -> dg.AssetCheckResult:
 
 def evaluation_of(found: Due, model: dg.AssetKey) -> dg.AssetCheckEvaluation:
     """The same, to be recorded outside of a run."""
-    result = check_worth_training(found)
-    return dg.AssetCheckEvaluation(
-        asset_key=model,
-        check_name=WORTH_TRAINING,
-        passed=True,
-        metadata=dict(result.metadata),
-        description=result.description,
-    )
+    return as_event(check_worth_training(found), model, WORTH_TRAINING)

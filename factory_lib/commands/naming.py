@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _MAKES = ("asset", "stage")
 """Decorators of functions that are stages."""
 
 
-class _Named(click.ParamType[str]):
+class _Named(click.ParamType[str], ABC):
     """A text that is completed."""
 
     name = "text"
@@ -40,13 +41,13 @@ class _Named(click.ParamType[str]):
         """What begins with what was typed."""
         return [CompletionItem(one) for one in self.known(ctx, incomplete) if one.startswith(incomplete)]
 
+    @abstractmethod
     def known(self, ctx: click.Context, incomplete: str) -> Iterator[str]:
         """What there is.
 
         Args:
             incomplete: what was typed.
         """
-        raise NotImplementedError
 
 
 class DatasetName(_Named):
@@ -95,8 +96,10 @@ class SignalOrFile(_Named):
         yield from (name for (name,) in peek(_SIGNALS))
 
 
-class PathOrUri(_Named):
+class PathOrUri(click.ParamType[str]):
     """A path, or a URI of something else than this machine's disk."""
+
+    name = "text"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         """The shell's own completion of files."""

@@ -21,7 +21,7 @@ from factory_lib.orchestration.dagster_internals import (
     PARTITION_NAME_TAG,
     AssetCheckExecutionRecordStatus,
 )
-from factory_lib.orchestration.first_line import repeat
+from factory_lib.orchestration.first_line import line_of, repeat
 from factory_lib.orchestration.in_process import SHARDS_TAG
 from factory_lib.orchestration.outbox import Alert, Outbox
 from factory_lib.orchestration.serving import serving
@@ -121,14 +121,7 @@ def mail_sensor() -> dg.SensorDefinition | None:
 def failed_line(context: dg.RunFailureSensorContext) -> str:
     """What a failed run's page says first; for a run that was ended from outside, what it was for and how."""
     for event in context.get_step_failure_events():
-        data = event.step_failure_data
-        if data.user_failure_data is not None and data.user_failure_data.description:
-            return redact(data.user_failure_data.description)
-        error = data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        said = " ".join(error.message.split()) if error is not None else "failed without saying why"
-        return redact(f"{event.step_key}: {said} · repeat: {repeat(str(event.step_key))}")
+        return redact(line_of(event))
     run = context.dagster_run
     stages = sorted(key.to_user_string() for key in run.asset_selection or ()) or [run.job_name]
     why = " ".join((context.failure_event.message or "it ended without saying why").split())

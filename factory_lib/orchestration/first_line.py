@@ -86,6 +86,18 @@ def _blamed(error: Exception, shards: Sequence[str]) -> str | None:
     return named if named in shards else shards[0] if len(shards) == 1 else None
 
 
+def line_of(event: dg.DagsterEvent) -> str:
+    """What a failed step said: the line of its failure, or what was at the bottom of any other error."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    said = " ".join(error.message.split()) if error is not None else "failed without saying why"
+    return f"{event.step_key}: {said} · repeat: {repeat(str(event.step_key))}"
+
+
 def failure(line: str, failed: Mapping[str, BaseException] | None = None) -> dg.Failure:
     """A failure that Dagster does not try again: what is worth it was tried again already.
 

@@ -20,6 +20,7 @@ from factory_lib.orchestration.dagster_internals import (
     ErrorSource,
     make_new_run_id,
 )
+from factory_lib.orchestration.first_line import line_of
 from factory_lib.orchestration.lost_runs import process_tag
 from factory_lib.orchestration.only_behind import ONLY_BEHIND
 from factory_lib.progress import Report, reporting
@@ -221,14 +222,7 @@ def _error(result: dg.ExecuteInProcessResult) -> str:
     """The first failure of a run, in one line, or an empty string."""
     for event in result.all_events:
         if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data is not None and failure.user_failure_data.description:
-                return str(failure.user_failure_data.description)
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            said = error.message.strip() if error is not None else "failed without saying why"
-            return f"{event.step_key}: {said}"
+            return line_of(event)
     return "" if result.success else "failed without saying why"
 
 

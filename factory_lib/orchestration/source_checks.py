@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from factory_lib.orchestration.evaluations import report
 from factory_lib.sources.account import losses as account_losses
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
@@ -23,16 +24,7 @@ INGESTED = "ingested"
 
 def report_ingest(instance: dg.DagsterInstance, asset: dg.AssetKey, dataset: str) -> None:
     """Have the check `INGESTED` say what was read, of a step that fails: Dagster does not come to its checks then."""
-    found = check_ingest(dataset)
-    told = dg.AssetCheckEvaluation(
-        asset_key=asset,
-        check_name=INGESTED,
-        passed=found.passed,
-        severity=found.severity,
-        description=found.description,
-        metadata=found.metadata,
-    )
-    instance.report_runless_asset_event(told)
+    report(instance, check_ingest(dataset), asset, INGESTED)
 
 
 def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.dagster_internals import AssetCheckExecutionRecordStatus
+from factory_lib.orchestration.evaluations import report
 from factory_lib.orchestration.partition_events import combined_data_version
 from factory_lib.orchestration.synced import DONE, SYNCED, check_synced
 from factory_lib.orchestration.volume import ACCEPT, VERSIONS, VOLUME, Evaluation, Volume, evaluate, size_of
@@ -153,15 +154,5 @@ def accept(instance: dg.DagsterInstance, asset: dg.AssetKey, because: str) -> Ev
         name = asset.to_user_string()
         raise FactoryError(f"The volume of {name!r} is not red: there is nothing to accept.", "factory unsynced")
     found = Evaluation(last.size, last.content, last.before, last.color, because, last.said)
-    passed, severity, said, metadata = _shown(found)
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=asset,
-            check_name=VOLUME,
-            passed=passed,
-            severity=severity,
-            description=said,
-            metadata={name: dg.MetadataValue.int(v) if isinstance(v, int) else v for name, v in metadata.items()},
-        )
-    )
+    report(instance, volume_result(found), asset, VOLUME)
     return found

@@ -18,6 +18,7 @@ from factory_lib.orchestration.dagster_internals import (
     get_current_timestamp,
     get_input_event_pointer_tag,
 )
+from factory_lib.orchestration.evaluations import report
 from factory_lib.orchestration.unsynced import CODE, BehindPartitions, latest_tags, unsynced
 
 if TYPE_CHECKING:
@@ -60,16 +61,7 @@ def report_synced(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> N
     """Evaluate the check of all stages, whether they run or not."""
     for result in check_synced(instance, graph, stages_with_check(graph)):
         assert result.asset_key is not None
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=result.asset_key,
-                check_name=SYNCED,
-                passed=result.passed,
-                severity=result.severity,
-                description=result.description,
-                metadata=dict(result.metadata),
-            )
-        )
+        report(instance, result, result.asset_key, SYNCED)
 
 
 def automation_troubles(instance: dg.DagsterInstance) -> list[str]:

@@ -7,11 +7,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
 from factory_lib.orchestration.dagster_internals import DATA_VERSION_TAG, AssetCheckExecutionRecordStatus
+from factory_lib.orchestration.evaluations import as_event
 from factory_lib.settings import vanished_hours
 
 ALL_THERE = "all_there"
@@ -83,26 +83,24 @@ def observation(asset: dg.AssetKey, shard: VanishedShard) -> dg.AssetObservation
 
 def evaluation(asset: dg.AssetKey, missing: Sequence[VanishedShard]) -> dg.AssetCheckEvaluation:
     """The outcome of the check that all shards are at the source: yellow where some are not."""
-    return dg.AssetCheckEvaluation(asset_key=asset, check_name=ALL_THERE, **_outcome(missing))
+    return as_event(_outcome(missing), asset, ALL_THERE)
 
 
 def check_all_there(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dg.AssetCheckResult:
     """The same, of what was seen when the source was looked at last."""
-    return dg.AssetCheckResult(**_outcome(vanished_shards(instance, asset)))
+    return _outcome(vanished_shards(instance, asset))
 
 
-def _outcome(missing: Sequence[VanishedShard]) -> dict[str, Any]:
+def _outcome(missing: Sequence[VanishedShard]) -> dg.AssetCheckResult:
     more = f"; and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
     said = f"{'; '.join(map(str, missing[:_NAMED]))}{more}. FACTORY_VANISHED says what becomes of them."
-    return {
-        "passed": not missing,
-        "severity": dg.AssetCheckSeverity.WARN,
-        "description": said if missing else "The source lists every shard that samples were read from.",
-        "metadata": {
-            "missing": len(missing),
-            _SINCE: dg.MetadataValue.json({one.name: [one.since, one.fingerprint] for one in missing}),
-        },
-    }
+    since = {one.name: [one.since, one.fingerprint] for one in missing}
+    return dg.AssetCheckResult(
+        passed=not missing,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said if missing else "The source lists every shard that samples were read from.",
+        metadata={"missing": len(missing), _SINCE: dg.MetadataValue.json(since)},
+    )
 
 
 def _time(seconds: float) -> str:
