@@ -85,7 +85,7 @@ def _gc(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
 
 def _dagster(source: Path, chance: float) -> Iterator[tuple[str, ...]]:
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.running import run_graph
+    from factory_lib.orchestration.runs.running import run_graph
     from tests.dagster_graph import graph
 
     with factory_instance() as instance:

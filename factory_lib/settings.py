@@ -40,8 +40,8 @@ class Settings:
             used last in this home.
         tars_per_shard: `FACTORY_TARS_PER_SHARD`, how many tars make one shard, that is one partition (default 1).
         mapping: `FACTORY_MAPPING`, what of that source becomes which column, in words such as `image=input.jpg
-            caption=blip.txt drop_columns=a,b` (see `factory_lib.orchestration.shards.ShardSource`); unset, as the
-            source was used last.
+            caption=blip.txt drop_columns=a,b` (see `factory_lib.orchestration.source.shards.ShardSource`); unset, as
+            the source was used last.
         unpack_to: `FACTORY_UNPACK_TO`, the folder or bucket into which sources without byte ranges (compressed
             archives, pictures inside parquet) are unpacked once; unset, such sources are refused.
         clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, hub id, or

@@ -15,10 +15,10 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from factory_lib import DatasetQuery, fn
-from factory_lib.orchestration.automation import FewRunsSensor
+from factory_lib.orchestration.automation.sensor import FewRunsSensor
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.shard_changes import apply_changes, shard_changes
-from factory_lib.orchestration.shards import ShardSource, observe_shards
+from factory_lib.orchestration.source.shard_changes import apply_changes, shard_changes
+from factory_lib.orchestration.source.shards import ShardSource, observe_shards
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import C
 

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from factory_lib.errors import SettingsError
 from factory_lib.loading.decode import decoder
-from factory_lib.orchestration.contact_sheet import _tile
+from factory_lib.orchestration.events.contact_sheet import _tile
 from factory_lib.pictures import EXTENSIONS, FORMATS, open_picture
 from factory_lib.signals.image import image_header
 from factory_lib.signals.member import Member

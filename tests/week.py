@@ -36,13 +36,13 @@ from pathlib import Path
 import dagster as dg
 
 from factory_lib import C, DatasetQuery, signal
-from factory_lib.orchestration.automation import FewRunsSensor
+from factory_lib.orchestration.automation.sensor import FewRunsSensor
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.shard_watch import shard_sensor
-from factory_lib.orchestration.shards import ShardSource, observe_shards
-from factory_lib.orchestration.source_checks import check_ingest
+from factory_lib.orchestration.source.shard_watch import shard_sensor
+from factory_lib.orchestration.source.shards import ShardSource, observe_shards
+from factory_lib.orchestration.checks.sources import check_ingest
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.vanishing import check_all_there
+from factory_lib.orchestration.source.vanishing import check_all_there
 from week_helper import measure
 from week_threshold import LEAST
 
@@ -261,7 +261,7 @@ class Week:
         """What an operator does when the cause of a failure is gone."""
         text = (
             "from factory_lib.orchestration.home import factory_instance\n"
-            "from factory_lib.orchestration.running import run_graph\n"
+            "from factory_lib.orchestration.runs.running import run_graph\n"
             "import week_graph\n"
             "with factory_instance() as instance:\n"
             "    assert not run_graph(instance, week_graph.defs).errors"

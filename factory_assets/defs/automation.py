@@ -4,10 +4,10 @@ import dagster as dg
 
 from factory_assets.defs.training import tell_worth_training
 from factory_assets.partitions import SHARDS
-from factory_lib.orchestration.alerts import failure_sensor, mail_sensor, red_check_sensor
-from factory_lib.orchestration.automation import FewRunsSensor
+from factory_lib.orchestration.alerts.sensors import failure_sensor, mail_sensor, red_check_sensor
+from factory_lib.orchestration.automation.sensor import FewRunsSensor
 from factory_lib.orchestration.housekeeping import as_published, nightly_round
-from factory_lib.orchestration.shard_watch import shard_sensor
+from factory_lib.orchestration.source.shard_watch import shard_sensor
 
 shard_watch = shard_sensor(asset=dg.AssetKey("source_shards"), partitions=SHARDS)
 

@@ -4,21 +4,21 @@ import dagster as dg
 
 from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_lib.curation.alignment import with_score
-from factory_lib.orchestration import checks, source_checks
-from factory_lib.orchestration.vanishing import check_all_there
+from factory_lib.orchestration.checks import datasets, sources
+from factory_lib.orchestration.source.vanishing import check_all_there
 from factory_lib.query import DatasetQuery
 
 
 @dg.asset_check(asset="samples")
 def ingested() -> dg.AssetCheckResult:
     """The source gave samples, and few of those it promised are lost."""
-    return source_checks.check_ingest("samples")
+    return sources.check_ingest("samples")
 
 
 @dg.asset_check(asset="samples")
 def accounted() -> dg.AssetCheckResult:
     """Every file and column at the source is used, or left out for a reason that is said."""
-    return source_checks.check_account("samples")
+    return sources.check_account("samples")
 
 
 @dg.asset_check(asset="source_shards")
@@ -30,7 +30,7 @@ def all_there(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 @dg.asset_check(asset="image_signals")
 def images_decode() -> dg.AssetCheckResult:
     """Nearly all images decode; the reasons why some do not."""
-    return checks.check_decoding("image_signals")
+    return datasets.check_decoding("image_signals")
 
 
 @dg.asset_check(asset="basic_filter")
@@ -38,17 +38,17 @@ def rejected_by_basic_filter() -> dg.AssetCheckResult:
     """How many samples each rule rejects, and which rules cannot judge these samples."""
     given = DatasetQuery("clip_embeddings")
     judged = BASIC.judged(given)
-    return checks.check_rejections(given, judged.rules, remark=judged.remark)
+    return datasets.check_rejections(given, judged.rules, remark=judged.remark)
 
 
 @dg.asset_check(asset="clip_score_filter")
 def rejected_by_clip_score() -> dg.AssetCheckResult:
     """Whether the model can judge these samples, and how many have a caption that does not fit."""
     given = with_score(DatasetQuery("deduplicated"))
-    return checks.check_rejections(given, ALIGNMENT.rules(given), verdict=ALIGNMENT.verdict(given))
+    return datasets.check_rejections(given, ALIGNMENT.rules(given), verdict=ALIGNMENT.verdict(given))
 
 
 @dg.asset_check(asset="deduplicated")
 def no_duplicates_left() -> dg.AssetCheckResult:
     """No two samples are near-duplicates of each other."""
-    return checks.check_duplicates("deduplicated")
+    return datasets.check_duplicates("deduplicated")

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
+from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.volume import Volume
 from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from factory_assets.partitions import SHARDS
-from factory_lib.orchestration.shards import ShardSource, observe_shards
+from factory_lib.orchestration.source.shards import ShardSource, observe_shards
 from factory_lib.orchestration.stage import stage
 from factory_lib.query import DatasetQuery
 

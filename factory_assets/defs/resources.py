@@ -3,7 +3,7 @@
 import dagster as dg
 
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.settings import settings
 
 

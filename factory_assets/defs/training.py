@@ -10,8 +10,8 @@ from factory_assets.training.asset import not_trained, train_model
 from factory_assets.training.checks import model_check_specs
 from factory_assets.training.config import TrainingConfig
 from factory_assets.training.rule import WORTH_TRAINING, TrainingIsDue, check_worth_training, due, evaluation_of
+from factory_lib.orchestration.automation.conditions import whole_condition
 from factory_lib.orchestration.code import code_metadata
-from factory_lib.orchestration.conditions import whole_condition
 from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest

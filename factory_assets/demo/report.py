@@ -24,7 +24,7 @@ from factory_lib.warehouse.versions import Version, resolve
 
 if TYPE_CHECKING:
     from factory_assets.demo.run import DemoSource
-    from factory_lib.orchestration.running import GraphOutcome
+    from factory_lib.orchestration.runs.running import GraphOutcome
 
 STAGES = (
     "samples",

@@ -18,7 +18,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.settings import remember_source, settings
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.running import GraphOutcome
+    from factory_lib.orchestration.runs.running import GraphOutcome
 
 SAMPLES, SHARDS, SEED = 6000, 12, 7
 
@@ -91,8 +91,8 @@ def materialize(source: DemoSource, console: Console) -> GraphOutcome:
     from factory_lib.commands.graph_progress import followed
     from factory_lib.orchestration.code_location import PACKAGE, load_definitions
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.running import run_graph
-    from factory_lib.orchestration.shards import ShardSource
+    from factory_lib.orchestration.runs.running import run_graph
+    from factory_lib.orchestration.source.shards import ShardSource
 
     definitions = load_definitions(PACKAGE)
     origin = ShardSource.mapped(source.uri, settings().tars_per_shard, source.mapping)

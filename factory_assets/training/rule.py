@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.errors import NotFound, SettingsError
-from factory_lib.orchestration.conditions import subset_of
+from factory_lib.orchestration.automation.conditions import subset_of
+from factory_lib.orchestration.behind.staleness import why_stale
+from factory_lib.orchestration.behind.unsynced import CODE, MISSING, behind
+from factory_lib.orchestration.checks.evaluations import as_event
 from factory_lib.orchestration.dagster_internals import (
     EntitySubset,
     SubsetAutomationCondition,
@@ -19,9 +22,6 @@ from factory_lib.orchestration.dagster_internals import (
     is_valid_cron_string,
     record,
 )
-from factory_lib.orchestration.evaluations import as_event
-from factory_lib.orchestration.staleness import why_stale
-from factory_lib.orchestration.unsynced import CODE, MISSING, behind
 from factory_lib.settings import training_rule
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, latest, resolve

@@ -23,8 +23,8 @@ def accept_command(stage: str, because: str, module: str, as_json: bool) -> None
 
     What comes after it runs again, and later versions are compared with this one.
     """
+    from factory_lib.orchestration.checks.stage_checks import accept
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.stage_checks import accept
 
     [key] = named_stages(load_graph(module), [stage])
     with factory_instance() as instance:

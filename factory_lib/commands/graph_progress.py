@@ -11,7 +11,7 @@ from factory_lib.progress import log_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from factory_lib.orchestration.running import Telling
+    from factory_lib.orchestration.runs.running import Telling
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def followed(console: Console) -> Iterator[Telling]:
     Args:
         console: where it is shown.
     """
-    from factory_lib.orchestration.running import Telling
+    from factory_lib.orchestration.runs.running import Telling
 
     def begun(stages: tuple[str, ...], partitions: tuple[str, ...]) -> None:
         where = f" for {partitions[0]}" if len(partitions) == 1 else f" for {len(partitions):,} shards"

@@ -56,8 +56,8 @@ def _of_asset(name: str, down: bool, otherwise: DatasetNotFound) -> Lineage:
         DatasetNotFound: Dagster made no such thing, either.
         NotFound: it made it of no version, or is asked what was made of it.
     """
+    from factory_lib.orchestration.behind.made_of import versions_read
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.made_of import versions_read
 
     with factory_instance() as instance:
         read = versions_read(instance, name)

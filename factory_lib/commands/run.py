@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance, Definitions
     from rich.console import Console
 
-    from factory_lib.orchestration.cost import StageCost
-    from factory_lib.orchestration.running import GraphOutcome, GraphState
-    from factory_lib.orchestration.shards import ShardSource
+    from factory_lib.orchestration.runs.cost import StageCost
+    from factory_lib.orchestration.runs.running import GraphOutcome, GraphState
+    from factory_lib.orchestration.source.shards import ShardSource
 
 _NAMED = 20
 
@@ -100,9 +100,9 @@ class _WantedRun:
         uri: str | None,
         force: bool,
     ) -> _WantedRun:
-        from factory_lib.orchestration.running import state_of
-        from factory_lib.orchestration.selecting import select_shards, select_stages
-        from factory_lib.orchestration.shards import ShardSource
+        from factory_lib.orchestration.runs.running import state_of
+        from factory_lib.orchestration.runs.selecting import select_shards, select_stages
+        from factory_lib.orchestration.source.shards import ShardSource
         from factory_lib.settings import settings
 
         found = settings()
@@ -122,7 +122,7 @@ class _WantedRun:
 
     def costs(self, instance: DagsterInstance, definitions: Definitions) -> list[StageCost]:
         """What it would cost."""
-        from factory_lib.orchestration.cost import estimated
+        from factory_lib.orchestration.runs.cost import estimated
 
         graph = definitions.resolve_asset_graph()
         return estimated(
@@ -138,7 +138,7 @@ class _WantedRun:
     def run(self, instance: DagsterInstance, definitions: Definitions, console: Console | None) -> GraphOutcome:
         """Do it, followed where there is a console."""
         from factory_lib.commands.graph_progress import followed
-        from factory_lib.orchestration.running import run_graph
+        from factory_lib.orchestration.runs.running import run_graph
         from factory_lib.settings import remember_source
 
         if self.source is not None:
@@ -189,7 +189,7 @@ def _say_head(asked: _WantedRun, costs: Sequence[StageCost]) -> None:
 
 
 def _total(costs: Sequence[StageCost]) -> str:
-    from factory_lib.orchestration.cost import FOLLOWS
+    from factory_lib.orchestration.runs.cost import FOLLOWS
 
     sure = [one.seconds for one in costs if one.reason != FOLLOWS and one.seconds is not None]
     more = [one.seconds for one in costs if one.reason == FOLLOWS and one.seconds is not None]

@@ -33,8 +33,8 @@ def unsynced_command(stages: tuple[str, ...], module: str | None, as_json: bool)
 
     A partition is behind when it was never made, when other code made it, or when what it was made of changed.
     """
+    from factory_lib.orchestration.behind.unsynced import unsynced
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.unsynced import unsynced
 
     graph = load_graph(module)
     keys = named_stages(graph, stages) or None

@@ -13,7 +13,7 @@ from factory_lib.commands.output import print_json, say
 from factory_lib.commands.unsynced import load_graph, named_stages
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.staleness import Staleness
+    from factory_lib.orchestration.behind.staleness import Staleness
 
 _NAMED = 5
 
@@ -32,8 +32,8 @@ def why_stale_command(stage: str, module: str | None, as_json: bool) -> None:
     Components are functions, globals, values of closures, packages, weights of models, declared versions: whatever the
     stage's code reaches, in whatever module.
     """
+    from factory_lib.orchestration.behind.staleness import why_stale
     from factory_lib.orchestration.home import factory_instance
-    from factory_lib.orchestration.staleness import why_stale
 
     graph = load_graph(module)
     key = named_stages(graph, [stage])[0]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.history.verifying import Verification, verify
-from factory_lib.orchestration.synced import report_synced
-from factory_lib.orchestration.unsynced import unsynced
+from factory_lib.orchestration.behind.unsynced import unsynced
+from factory_lib.orchestration.checks.synced import report_synced
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.retention import find_sweepable, sweep
 from factory_lib.warehouse.versions import datasets

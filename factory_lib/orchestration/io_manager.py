@@ -14,11 +14,11 @@ import dagster as dg
 
 from factory_lib import progress
 from factory_lib.errors import NotFound, SourceError
+from factory_lib.orchestration.automation.only_behind import Part
+from factory_lib.orchestration.behind.looked_up import tags_of, undeclared
+from factory_lib.orchestration.checks.sources import INGESTED, report_ingest
 from factory_lib.orchestration.code import components_in, remember_code
-from factory_lib.orchestration.first_line import explained, failure, first_line
-from factory_lib.orchestration.looked_up import tags_of, undeclared
-from factory_lib.orchestration.only_behind import Part
-from factory_lib.orchestration.partition_events import (
+from factory_lib.orchestration.events.partition_events import (
     EMPTY,
     RECORDED_BY_IO_MANAGER,
     combined_data_version,
@@ -27,10 +27,10 @@ from factory_lib.orchestration.partition_events import (
     record_partitions,
     tell_dagster,
 )
+from factory_lib.orchestration.events.version_metadata import event_metadata, version_metadata
+from factory_lib.orchestration.first_line import explained, failure, first_line
 from factory_lib.orchestration.retrying import tried
 from factory_lib.orchestration.shard_saving import Saved, save_shards
-from factory_lib.orchestration.source_checks import INGESTED, report_ingest
-from factory_lib.orchestration.version_metadata import event_metadata, version_metadata
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, read_losses

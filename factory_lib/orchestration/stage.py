@@ -15,15 +15,15 @@ from typing import Any
 
 import dagster as dg
 
+from factory_lib.orchestration.automation.conditions import shard_condition, whole_condition
+from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND, Part, part_of, to_make
+from factory_lib.orchestration.checks.stage_checks import run_stage_checks, stage_check_specs
+from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS, STALE_HOURS
+from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.code import code_metadata
-from factory_lib.orchestration.conditions import shard_condition, whole_condition
+from factory_lib.orchestration.events.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.orchestration.first_line import explained, partitions_of
-from factory_lib.orchestration.only_behind import ONLY_BEHIND, Part, part_of, to_make
-from factory_lib.orchestration.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.orchestration.retrying import tried
-from factory_lib.orchestration.stage_checks import run_stage_checks, stage_check_specs
-from factory_lib.orchestration.synced import DEFAULT_STALE_HOURS, STALE_HOURS
-from factory_lib.orchestration.volume import USUAL, Volume
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
 

@@ -12,7 +12,7 @@ from factory_lib.curation.basic import BasicFilter, all_of
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.errors import QueryError
-from factory_lib.orchestration.checks import check_rejections
+from factory_lib.orchestration.checks.datasets import check_rejections
 
 HEADER = pa.struct([("width", pa.uint32()), ("height", pa.uint32()), ("decodes", pa.bool_())])
 STATS = pa.struct([("n_words", pa.int64()), ("n_chars", pa.int64()), ("is_file_name", pa.bool_())])

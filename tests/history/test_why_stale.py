@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory_lib.cli import factory
-from factory_lib.orchestration.staleness import Staleness, why_stale
+from factory_lib.orchestration.behind.staleness import Staleness, why_stale
 from tests.dagster_graph import SOURCE, Code, graph, look, run, write_tar
 
 PACKAGE = {

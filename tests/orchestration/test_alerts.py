@@ -13,8 +13,8 @@ import pytest
 
 from factory_assets.defs import automation
 from factory_lib.errors import SettingsError
-from factory_lib.orchestration import outbox
-from factory_lib.orchestration.alerts import failed_line, failure_sensor, mail_sensor, red_check_sensor
+from factory_lib.orchestration.alerts import outbox
+from factory_lib.orchestration.alerts.sensors import failed_line, failure_sensor, mail_sensor, red_check_sensor
 from factory_lib.orchestration.first_line import explained
 
 SECRET = "B0T0KEN"

@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from factory_lib import C, DatasetQuery, fn
-from factory_lib.orchestration.automation import FewRunsSensor
-from factory_lib.orchestration.partition_events import EMPTY
+from factory_lib.orchestration.automation.sensor import FewRunsSensor
+from factory_lib.orchestration.events.partition_events import EMPTY
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve, versions
 from tests.dagster_graph import Code, Daemon, data_version, graph, look, partition_status, run, write_tar

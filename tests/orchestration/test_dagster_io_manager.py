@@ -12,7 +12,7 @@ import pytest
 from factory_lib import C, DatasetQuery, signal
 from factory_lib.errors import EngineError, SourceError
 from factory_lib.orchestration.shard_saving import save_shards
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.sources.webdataset import WebDataset
 from factory_lib.warehouse.client import warehouse

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery
+from factory_lib.orchestration.behind.staleness import why_stale
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.staleness import why_stale
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
 from tests.dagster_graph import SHARDS, Daemon, look, over_samples, write_tar

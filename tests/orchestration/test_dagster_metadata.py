@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from factory_lib import C, DatasetQuery, signal
-from factory_lib.orchestration.column_docs import column_docs
-from factory_lib.orchestration.contact_sheet import SHEET_BYTES, STRIP_CHARACTERS, picture_samples
-from factory_lib.orchestration.readable import readable
+from factory_lib.orchestration.events.column_docs import column_docs
+from factory_lib.orchestration.events.contact_sheet import SHEET_BYTES, STRIP_CHARACTERS, picture_samples
+from factory_lib.orchestration.events.readable import readable
 from factory_lib.plan.lineage import column_lineage
 from factory_lib.signals.image import image_header
 from factory_lib.warehouse.client import warehouse

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, fn
+from factory_lib.orchestration.behind.unsynced import unsynced
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.unsynced import unsynced
 
 GIVEN = dg.AssetSpec("given").with_io_manager_key("versions")
 

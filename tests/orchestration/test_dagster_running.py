@@ -14,15 +14,15 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError, SourceError
+from factory_lib.orchestration.behind.staleness import why_stale
+from factory_lib.orchestration.behind.unsynced import CODE, INPUT, MISSING, unsynced
+from factory_lib.orchestration.checks.synced import check_synced
 from factory_lib.orchestration.home import dagster_home, factory_instance
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
-from factory_lib.orchestration.running import Telling, run_graph
-from factory_lib.orchestration.shard_watch import SHARDS_A_TICK, shard_sensor
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.runs.running import Telling, run_graph
+from factory_lib.orchestration.source.shard_watch import SHARDS_A_TICK, shard_sensor
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.staleness import why_stale
-from factory_lib.orchestration.synced import check_synced
-from factory_lib.orchestration.unsynced import CODE, INPUT, MISSING, unsynced
 from factory_lib.plan.expressions import C
 from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, over_samples, run, write_tar
 
@@ -182,7 +182,7 @@ def test_a_source_that_is_suddenly_empty_removes_nothing(folder: Path, instance:
     for tar in folder.glob("*.tar"):
         tar.unlink()
     # a folder without any tar is no source; one that lists nothing, like an empty bucket, would be refused by the sensor
-    from factory_lib.orchestration.shard_changes import shard_changes
+    from factory_lib.orchestration.source.shard_changes import shard_changes
 
     with pytest.raises(SettingsError, match="lists no shard at all, but 3 are known"):
         shard_changes(instance, [], asset=SOURCE, partitions="shards", stages=[])
@@ -207,7 +207,7 @@ def test_the_sensor_takes_many_shards_in_several_ticks(
     folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert SHARDS_A_TICK == 5000
-    monkeypatch.setattr("factory_lib.orchestration.shard_watch.SHARDS_A_TICK", 2)
+    monkeypatch.setattr("factory_lib.orchestration.source.shard_watch.SHARDS_A_TICK", 2)
     definitions = graph(folder)
     _tick(definitions, instance, folder)
     assert instance.get_dynamic_partitions("shards") == ["a", "b"]

@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 
 from factory_lib import DatasetQuery, signal
-from factory_lib.orchestration.running import run_graph
+from factory_lib.orchestration.runs.running import run_graph
 from factory_lib.orchestration.shard_saving import save_shards
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve

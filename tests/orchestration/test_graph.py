@@ -22,8 +22,8 @@ from factory_assets.demo.run import DemoSource, demonstrate
 from factory_lib import C, DatasetQuery
 from factory_lib.errors import FileMissing
 from factory_lib.orchestration.code_location import load_definitions
-from factory_lib.orchestration.running import run_graph
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.runs.running import run_graph
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import latest
@@ -100,7 +100,7 @@ UP_TO_THE_BASIC_FILTER = ["samples", "image_signals", "clip_embeddings", "basic_
 def test_a_source_that_is_not_there_is_not_remembered(
     definitions: dg.Definitions, factory_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("factory_lib.orchestration.running.load_definitions", lambda: definitions)
+    monkeypatch.setattr("factory_lib.orchestration.runs.running.load_definitions", lambda: definitions)
     remember_source("s3://before/it")
     with pytest.raises(FileMissing, match="does not exist"):
         demonstrate(str(tmp_path / "nowhere"), Console(file=io.StringIO()))

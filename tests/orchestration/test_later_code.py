@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from factory_lib.orchestration import code
-from factory_lib.orchestration.unsynced import CODE, unsynced
+from factory_lib.orchestration.behind.unsynced import CODE, unsynced
 from tests.command_line import data
 from tests.dagster_graph import Code, graph, look, run, write_tar
 

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster._core.events import EngineEventData
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from factory_lib.orchestration.lost_runs import PROCESS, fail_lost_runs, process_tag
+from factory_lib.orchestration.automation.lost_runs import PROCESS, fail_lost_runs, process_tag
 from factory_lib.owners import Owner
 
 
@@ -61,7 +61,7 @@ def test_another_process_with_the_same_number_is_not_the_runs() -> None:
         assert seen <= time.time()
         young = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         try:
-            from factory_lib.orchestration import lost_runs
+            from factory_lib.orchestration.automation import lost_runs
 
             assert not lost_runs._is_gone(young.pid, time.time())
             assert lost_runs._is_gone(young.pid, time.time() - 3600)

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from factory_lib import DatasetQuery
-from factory_lib.orchestration.only_behind import ONLY_BEHIND
-from factory_lib.orchestration.restated import restatements
+from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND
+from factory_lib.orchestration.automation.restated import restatements
 from tests.dagster_graph import graph, look, partition_status, run, write_tar
 
 

@@ -26,7 +26,7 @@ from factory_lib.errors import (
 )
 from factory_lib.orchestration import retrying
 from factory_lib.orchestration.retrying import is_transient, tried
-from factory_lib.orchestration.running import run_graph
+from factory_lib.orchestration.runs.running import run_graph
 from factory_lib.orchestration.stage import stage
 from factory_lib.settings import settings
 from factory_lib.sources.webdataset import WebDataset

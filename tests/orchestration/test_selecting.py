@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.selecting import select_shards, select_stages
+from factory_lib.orchestration.runs.selecting import select_shards, select_stages
 
 
 def stage(name: str, *deps: str, group: str = "first") -> dg.AssetsDefinition:

@@ -11,10 +11,10 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError
-from factory_lib.orchestration.shard_watch import shard_sensor
-from factory_lib.orchestration.shards import ShardSource
-from factory_lib.orchestration.unsynced import unsynced
-from factory_lib.orchestration.vanishing import check_all_there
+from factory_lib.orchestration.behind.unsynced import unsynced
+from factory_lib.orchestration.source.shard_watch import shard_sensor
+from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.orchestration.source.vanishing import check_all_there
 from factory_lib.settings import vanished_hours
 from tests.command_line import data
 from tests.dagster_graph import SHARDS, SOURCE, graph, run, write_tar

@@ -10,12 +10,12 @@ import pytest
 
 from factory_lib import DatasetQuery, fn
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.running import run_graph
+from factory_lib.orchestration.behind.unsynced import behind
+from factory_lib.orchestration.checks.stage_checks import accept
+from factory_lib.orchestration.checks.synced import behind_since, report_synced
+from factory_lib.orchestration.checks.volume import ACCEPT, Size, Volume, evaluate, judge
+from factory_lib.orchestration.runs.running import run_graph
 from factory_lib.orchestration.stage import stage
-from factory_lib.orchestration.stage_checks import accept
-from factory_lib.orchestration.synced import behind_since, report_synced
-from factory_lib.orchestration.unsynced import behind
-from factory_lib.orchestration.volume import ACCEPT, Size, Volume, evaluate, judge
 from factory_lib.plan.expressions import C
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import versions
@@ -185,7 +185,7 @@ def test_a_stage_that_is_behind_is_yellow_and_red_when_it_has_been_for_too_long(
     daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_700_000_000.0
-    monkeypatch.setattr("factory_lib.orchestration.synced.get_current_timestamp", lambda: now)
+    monkeypatch.setattr("factory_lib.orchestration.checks.synced.get_current_timestamp", lambda: now)
     daemon.settle(filtered(tmp_path, 3))
     changed = filtered(tmp_path, 4).resolve_asset_graph()
     report_synced(daemon.instance, changed)

@@ -17,8 +17,8 @@ import pytest
 from factory_lib import DatasetQuery, open_source
 from factory_lib.curation.subset import in_subset, write_subset
 from factory_lib.orchestration.code_location import load_definitions
-from factory_lib.orchestration.running import run_graph
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.runs.running import run_graph
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.sources.account import losses
 from factory_lib.sources.mapping import from_words
 from factory_lib.storage.store import store

@@ -14,8 +14,8 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._core.storage.partition_status_cache import build_failed_and_in_progress_partition_subset
 
 from factory_lib import DatasetQuery
-from factory_lib.orchestration.partition_events import EMPTY, latest_data_versions
-from factory_lib.orchestration.source_checks import check_ingest
+from factory_lib.orchestration.checks.sources import check_ingest
+from factory_lib.orchestration.events.partition_events import EMPTY, latest_data_versions
 from factory_lib.sources.losses import FILES, NOTES, SAMPLES
 from factory_lib.warehouse.losses import ShardLoss, read_losses
 from factory_lib.warehouse.versions import Version

@@ -17,7 +17,7 @@ from rich.console import Console
 from factory_assets.demo.report import print_ingest
 from factory_lib import DatasetQuery, open_source
 from factory_lib.errors import FileChanged, SourceError
-from factory_lib.orchestration.source_checks import check_ingest
+from factory_lib.orchestration.checks.sources import check_ingest
 from factory_lib.sources import OpenedSource, ShardReport, SourceShard
 from factory_lib.sources.account import Account, lines, losses
 from factory_lib.sources.surviving import surviving, without_the_bad

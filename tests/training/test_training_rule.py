@@ -11,7 +11,7 @@ import pytest
 from factory_assets.training.rule import Due, Rule, TrainingIsDue, due
 from factory_lib import DatasetQuery
 from factory_lib.errors import SettingsError
-from factory_lib.orchestration.conditions import whole_condition
+from factory_lib.orchestration.automation.conditions import whole_condition
 from factory_lib.orchestration.stage import stage
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve

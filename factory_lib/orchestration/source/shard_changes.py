@@ -20,8 +20,14 @@ import dagster as dg
 
 from factory_lib.errors import SettingsError
 from factory_lib.orchestration.dagster_internals import DATA_VERSION_TAG
-from factory_lib.orchestration.partition_events import EMPTY, REMOVED, latest_data_versions
-from factory_lib.orchestration.vanishing import VanishedShard, evaluation, missed_now, observation, vanished_shards
+from factory_lib.orchestration.events.partition_events import EMPTY, REMOVED, latest_data_versions
+from factory_lib.orchestration.source.vanishing import (
+    VanishedShard,
+    evaluation,
+    missed_now,
+    observation,
+    vanished_shards,
+)
 from factory_lib.sources.shards import SourceShard
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.vanished import record_vanished

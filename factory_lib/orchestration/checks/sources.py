@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from factory_lib.orchestration.evaluations import report
+from factory_lib.orchestration.checks.evaluations import report
 from factory_lib.sources.account import losses as account_losses
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses

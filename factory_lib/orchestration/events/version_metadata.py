@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.column_docs import SYSTEM, column_docs
-from factory_lib.orchestration.contact_sheet import picture_samples
-from factory_lib.orchestration.readable import readable
+from factory_lib.orchestration.events.column_docs import SYSTEM, column_docs
+from factory_lib.orchestration.events.contact_sheet import picture_samples
+from factory_lib.orchestration.events.readable import readable
 from factory_lib.plan.lineage import column_lineage
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 

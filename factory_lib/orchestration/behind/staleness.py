@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.fingerprints.components import WAY, other_way, words
+from factory_lib.orchestration.behind.looked_up import States
+from factory_lib.orchestration.behind.unsynced import input_versions, latest_tags
 from factory_lib.orchestration.code import components_in
 from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DEFAULT_DATA_VERSION,
     get_input_data_version_tag,
 )
-from factory_lib.orchestration.looked_up import States
-from factory_lib.orchestration.partition_events import REMOVED
-from factory_lib.orchestration.unsynced import input_versions, latest_tags
+from factory_lib.orchestration.events.partition_events import REMOVED
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, versions

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 import dagster as dg
 
 from factory_lib.errors import FileMissing, SettingsError, SourceError
-from factory_lib.orchestration.shard_changes import ShardChanges, events_of, shard_changes, tell_catalog
-from factory_lib.orchestration.shards import ShardSource
+from factory_lib.orchestration.source.shard_changes import ShardChanges, events_of, shard_changes, tell_catalog
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.settings import settle_seconds
 from factory_lib.sources.shards import SourceShard
 

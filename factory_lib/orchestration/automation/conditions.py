@@ -21,10 +21,10 @@ from collections.abc import Collection
 
 from dagster import AssetKey, AutomationCondition, AutomationContext
 
-from factory_lib.orchestration.attempts import failures
+from factory_lib.orchestration.automation.attempts import failures
+from factory_lib.orchestration.behind.unsynced import behind
+from factory_lib.orchestration.checks.stage_checks import looks_wrong
 from factory_lib.orchestration.dagster_internals import EntitySubset, SubsetAutomationCondition, record
-from factory_lib.orchestration.stage_checks import looks_wrong
-from factory_lib.orchestration.unsynced import behind
 
 
 @record

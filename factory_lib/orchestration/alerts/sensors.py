@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 
 from factory_lib.errors import SettingsError
+from factory_lib.orchestration.alerts.outbox import Alert, Outbox
 from factory_lib.orchestration.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -22,8 +23,7 @@ from factory_lib.orchestration.dagster_internals import (
     AssetCheckExecutionRecordStatus,
 )
 from factory_lib.orchestration.first_line import line_of, repeat
-from factory_lib.orchestration.in_process import SHARDS_TAG
-from factory_lib.orchestration.outbox import Alert, Outbox
+from factory_lib.orchestration.runs.in_process import SHARDS_TAG
 from factory_lib.orchestration.serving import serving
 from factory_lib.redaction import redact
 from factory_lib.settings import alert_email, alert_url, settings, smtp_url, ui_url

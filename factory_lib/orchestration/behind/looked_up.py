@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from factory_lib.errors import NotFound
-from factory_lib.orchestration.partition_events import EMPTY, combined_data_version
+from factory_lib.orchestration.events.partition_events import EMPTY, combined_data_version
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import resolve
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.orchestration.behind.unsynced import CODE, BehindPartitions, latest_tags, unsynced
+from factory_lib.orchestration.checks.evaluations import report
 from factory_lib.orchestration.dagster_internals import (
     NULL_EVENT_POINTER,
     AssetCheckExecutionRecordStatus,
@@ -18,8 +20,6 @@ from factory_lib.orchestration.dagster_internals import (
     get_current_timestamp,
     get_input_event_pointer_tag,
 )
-from factory_lib.orchestration.evaluations import report
-from factory_lib.orchestration.unsynced import CODE, BehindPartitions, latest_tags, unsynced
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from factory_lib.orchestration.checks.evaluations import as_event
 from factory_lib.orchestration.dagster_internals import DATA_VERSION_TAG, AssetCheckExecutionRecordStatus
-from factory_lib.orchestration.evaluations import as_event
 from factory_lib.settings import vanished_hours
 
 ALL_THERE = "all_there"

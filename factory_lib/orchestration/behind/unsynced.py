@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.orchestration.behind.looked_up import States
 from factory_lib.orchestration.code import is_of_later_code
 from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
@@ -21,8 +22,7 @@ from factory_lib.orchestration.dagster_internals import (
     SqlRunStorage,
     get_input_data_version_tag,
 )
-from factory_lib.orchestration.looked_up import States
-from factory_lib.orchestration.partition_events import REMOVED, combined_data_version, latest_data_versions
+from factory_lib.orchestration.events.partition_events import REMOVED, combined_data_version, latest_data_versions
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph, BaseAssetNode

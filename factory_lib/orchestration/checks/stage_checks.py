@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from factory_lib.errors import FactoryError
+from factory_lib.orchestration.checks.evaluations import report
+from factory_lib.orchestration.checks.synced import DONE, SYNCED, check_synced
+from factory_lib.orchestration.checks.volume import ACCEPT, VERSIONS, VOLUME, Evaluation, Volume, evaluate, size_of
 from factory_lib.orchestration.dagster_internals import AssetCheckExecutionRecordStatus
-from factory_lib.orchestration.evaluations import report
-from factory_lib.orchestration.partition_events import combined_data_version
-from factory_lib.orchestration.synced import DONE, SYNCED, check_synced
-from factory_lib.orchestration.volume import ACCEPT, VERSIONS, VOLUME, Evaluation, Volume, evaluate, size_of
+from factory_lib.orchestration.events.partition_events import combined_data_version
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, versions
 

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from factory_lib.orchestration.attempts import AGAIN, failures
+from factory_lib.orchestration.automation.attempts import AGAIN, failures
+from factory_lib.orchestration.automation.lost_runs import fail_lost_runs
+from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND
+from factory_lib.orchestration.automation.restated import restatements
+from factory_lib.orchestration.behind.unsynced import behind
+from factory_lib.orchestration.checks.synced import DONE, stages_with_check
 from factory_lib.orchestration.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -21,11 +26,6 @@ from factory_lib.orchestration.dagster_internals import (
     SensorExecutionData,
     copy,
 )
-from factory_lib.orchestration.lost_runs import fail_lost_runs
-from factory_lib.orchestration.only_behind import ONLY_BEHIND
-from factory_lib.orchestration.restated import restatements
-from factory_lib.orchestration.synced import DONE, stages_with_check
-from factory_lib.orchestration.unsynced import behind
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph, BaseAssetGraph

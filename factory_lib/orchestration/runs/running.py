@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from factory_lib.errors import FactoryError
-from factory_lib.orchestration.automation import neighbours
+from factory_lib.orchestration.automation.sensor import neighbours
+from factory_lib.orchestration.behind.unsynced import INPUT, MISSING, BehindPartitions, unsynced
+from factory_lib.orchestration.checks.stage_checks import stopped
 from factory_lib.orchestration.code_location import load_definitions
-from factory_lib.orchestration.in_process import GraphRun, execute
-from factory_lib.orchestration.next_run import PlannedRun, forced_runs, next_run
-from factory_lib.orchestration.shard_changes import ShardChanges, apply_changes, shard_changes
-from factory_lib.orchestration.shards import ShardSource
-from factory_lib.orchestration.stage_checks import stopped
-from factory_lib.orchestration.unsynced import INPUT, MISSING, BehindPartitions, unsynced
+from factory_lib.orchestration.runs.in_process import GraphRun, execute
+from factory_lib.orchestration.runs.next_run import PlannedRun, forced_runs, next_run
+from factory_lib.orchestration.source.shard_changes import ShardChanges, apply_changes, shard_changes
+from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.progress import Report
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from factory_lib.orchestration.unsynced import behind
+from factory_lib.orchestration.behind.unsynced import behind
 from factory_lib.plan.restriction import restricted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from factory_lib.orchestration.unsynced import BehindPartitions
+from factory_lib.orchestration.behind.unsynced import BehindPartitions
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import versions
 

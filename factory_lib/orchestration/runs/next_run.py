@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from factory_lib.orchestration.only_behind import ONLY_BEHIND
-from factory_lib.orchestration.unsynced import MISSING, BehindPartitions
+from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND
+from factory_lib.orchestration.behind.unsynced import MISSING, BehindPartitions
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import AssetGraph

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from factory_lib.orchestration.automation.lost_runs import process_tag
+from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND
 from factory_lib.orchestration.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -21,13 +23,11 @@ from factory_lib.orchestration.dagster_internals import (
     make_new_run_id,
 )
 from factory_lib.orchestration.first_line import line_of
-from factory_lib.orchestration.lost_runs import process_tag
-from factory_lib.orchestration.only_behind import ONLY_BEHIND
 from factory_lib.progress import Report, reporting
 
 if TYPE_CHECKING:
-    from factory_lib.orchestration.next_run import PlannedRun
-    from factory_lib.orchestration.shards import ShardSource
+    from factory_lib.orchestration.runs.next_run import PlannedRun
+    from factory_lib.orchestration.source.shards import ShardSource
 
 SHARDS_TAG = "factory/shards"
 """Tag of a run that says which shards it is for, where these are no neighbours."""

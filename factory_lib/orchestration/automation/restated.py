@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from factory_lib.orchestration.attempts import failed_runs
+from factory_lib.orchestration.automation.attempts import failed_runs
+from factory_lib.orchestration.behind.unsynced import behind
 from factory_lib.orchestration.dagster_internals import disable_dagster_warnings
-from factory_lib.orchestration.unsynced import behind
-from factory_lib.orchestration.version_metadata import OF_PARTITION
+from factory_lib.orchestration.events.version_metadata import OF_PARTITION
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph

@@ -1,0 +1,1 @@
+"""Who hears of failed runs and red checks."""

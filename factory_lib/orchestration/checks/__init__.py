@@ -1,0 +1,1 @@
+"""What is asked of versions once they are made, and of the source."""

@@ -1,0 +1,1 @@
+"""What the events of a run record: data versions of partitions, numbers, columns, pictures."""
