@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_assets",),
     ("factory_lib.entry", "factory_lib.cli", "factory_lib.commands"),
     ("factory_lib.orchestration", "factory_lib.catalog", "factory_lib.testing"),
-    ("factory_lib.curation", "factory_lib.history"),
+    ("factory_lib.curation", "factory_lib.history", "factory_lib.writing"),
     ("factory_lib.query",),
     ("factory_lib.build",),
     ("factory_lib.loading", "factory_lib.compute"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -58,6 +59,12 @@ class Files(Protocol):
 
     def write(self, uri: str, data: bytes) -> None:
         """Write one file whole: readers see the old bytes or the new ones, never a mixture."""
+
+    def staged(self, uri: str) -> Path:
+        """A path on this machine at which a file may grow until `publish` makes it `uri`."""
+
+    def publish(self, path: Path, uri: str) -> None:
+        """Make what was written at a staged path the file `uri`, whole and on the medium."""
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write one file unless there is one of that name; whether it was written. At most one of several writers is

@@ -78,6 +78,17 @@ class LocalFiles:
         os.makedirs(os.path.dirname(uri), exist_ok=True)
         write_whole(Path(uri), data)
 
+    def staged(self, uri: str) -> Path:
+        """A name in the same folder."""
+        os.makedirs(os.path.dirname(uri), exist_ok=True)
+        return unfinished(Path(uri))
+
+    def publish(self, path: Path, uri: str) -> None:
+        """Rename it: its bytes are on the medium before its name."""
+        _flush(path)
+        path.replace(uri)
+        _flush(Path(uri).parent)
+
     def create(self, uri: str, data: bytes) -> bool:
         """Write to a temporary name, then link: that fails where the name is taken."""
         os.makedirs(os.path.dirname(uri), exist_ok=True)
@@ -122,12 +133,16 @@ def _described(entry: os.DirEntry[str], odd: dict[str, str]) -> FileInfo | None:
 
 def sync(path: str) -> None:
     """Flush a file and its entry in its folder to the disk."""
-    for place in (path, os.path.dirname(path)):
-        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    _flush(Path(path))
+    _flush(Path(path).parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _pread(descriptor: int, start: int, size: int) -> bytes:

@@ -6,8 +6,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+from factory_lib.home import private_folder
+from factory_lib.owners import unfinished
+from factory_lib.settings import settings
 from factory_lib.storage.files import ChangedError, FileInfo
 from factory_lib.storage.retry import with_retries
 
@@ -74,8 +78,18 @@ class RemoteFiles:
     def write(self, uri: str, data: bytes) -> None:
         """Put one object."""
         path = self._path(uri)
-        self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)
+        self._make_folder(path)
         self._retried(lambda: self.filesystem.pipe_file(path, data))
+
+    def staged(self, uri: str) -> Path:
+        """A file beside the cache."""
+        return unfinished(private_folder(settings().cache / "uploads") / uri.rsplit("/", 1)[-1])
+
+    def publish(self, path: Path, uri: str) -> None:
+        """Upload it, in parts where the file system knows of parts: one object at its end, none after an error."""
+        target = self._path(uri)
+        self._make_folder(target)
+        self._retried(lambda: self.filesystem.put_file(str(path), target))
 
     def create(self, uri: str, data: bytes) -> bool:
         """Put one object unless there is one; storages without conditional writes may tell two writers that they
@@ -96,6 +110,10 @@ class RemoteFiles:
         """Names in the folder of `uri`."""
         found = self.filesystem.ls(self.filesystem._parent(self._path(uri)), detail=False)
         return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
+
+    def _make_folder(self, path: str) -> None:
+        """The folder of a path, where there are folders."""
+        self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)
 
     def _retried(self, request: Callable[[], T]) -> T:
         def in_turn() -> T:

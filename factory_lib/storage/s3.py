@@ -192,6 +192,9 @@ class S3Files(RemoteFiles):
             raise
         return True
 
+    def _make_folder(self, path: str) -> None:
+        """Keys need no folders, and a bucket that is not there is a mistake: none is made."""
+
     def _renew(self, error: Exception) -> None:
         """After an error that says that the credentials expired, take them from where they come from again."""
         if is_expired(error):

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from factory_lib.errors import FileChanged, FileDamaged, FileMissing, StorageAway, StoreError
 from factory_lib.redaction import quiet, redact
@@ -158,6 +158,23 @@ class Store:
         """Write one file whole; a reader sees the old bytes or the new ones."""
         uri = self.resolve(uri)
         self._guarded(uri, lambda files: files.write(uri, data))
+
+    @contextlib.contextmanager
+    def writing(self, uri: str) -> Iterator[BinaryIO]:
+        """A file to write from its start to its end, of any size; it is there whole when the block ends, and durable.
+
+        After an error, or the end of the process, what was there before is there still.
+        """
+        uri = self.resolve(uri)
+        path = self._guarded(uri, lambda files: files.staged(uri))
+        try:
+            with open(path, "xb") as file:
+                yield file
+            self._guarded(uri, lambda files: files.publish(path, uri))
+        except OSError as error:
+            raise self._explained(uri, error) from quiet(error, uri)
+        finally:
+            path.unlink(missing_ok=True)
 
     def sync(self, uri: str) -> None:
         """Wait until a file that was written is on the medium; elsewhere than on a local disk it is."""
