@@ -225,7 +225,7 @@ class DatasetQuery:
         *,
         removed: Sequence[str] = (),
         schema_evolution: bool = False,
-        context: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> Version:
         """Make the next version of a dataset.
 
@@ -237,7 +237,7 @@ class DatasetQuery:
             removed: with "overwrite_shards", shards that are not carried over.
             schema_evolution: with "overwrite_shards", the columns may differ from the latest version's: NULL where one
                 side lacks them.
-            context: what to add to provenance.
+            context: what to add to provenance, as JSON has it.
 
         Returns:
             The version; `str(version) == "name.v1"`.
@@ -252,7 +252,7 @@ class DatasetQuery:
         python = f"{self!r}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
         return save(SaveRequest(name, self.plan, python, mode, shards, tuple(removed), schema_evolution, context or {}))
 
-    def refresh(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
+    def refresh(self, name: str, *, context: Mapping[str, Any] | None = None) -> Version:
         """Bring a dataset up to date with this query, shard by shard.
 
         Shards that are new, whose input (the left side of a join) or what is looked up (its right side) changed, or
@@ -265,7 +265,7 @@ class DatasetQuery:
 
         return refresh(self.plan, f"{self!r}.refresh({name!r})", name, context or {})
 
-    def update(self, name: str, *, context: Mapping[str, str] | None = None) -> Version:
+    def update(self, name: str, *, context: Mapping[str, Any] | None = None) -> Version:
         """`refresh`, as it was called before."""
         warn_renamed("update()", "refresh()")
         return self.refresh(name, context=context)

@@ -2,11 +2,8 @@
 
 import dagster as dg
 
-from factory_assets.defs.curation import ALIGNMENT, BASIC
-from factory_lib.curation.alignment import with_score
 from factory_lib.orchestration.checks import datasets, sources
 from factory_lib.orchestration.source.vanishing import check_all_there
-from factory_lib.query import DatasetQuery
 
 
 @dg.asset_check(asset="samples")
@@ -31,21 +28,6 @@ def all_there(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 def images_decode() -> dg.AssetCheckResult:
     """Nearly all images decode; the reasons why some do not."""
     return datasets.check_decoding("image_signals")
-
-
-@dg.asset_check(asset="basic_filter")
-def rejected_by_basic_filter() -> dg.AssetCheckResult:
-    """How many samples each rule rejects, and which rules cannot judge these samples."""
-    given = DatasetQuery("clip_embeddings")
-    judged = BASIC.judged(given)
-    return datasets.check_rejections(given, judged.rules, remark=judged.remark)
-
-
-@dg.asset_check(asset="clip_score_filter")
-def rejected_by_clip_score() -> dg.AssetCheckResult:
-    """Whether the model can judge these samples, and how many have a caption that does not fit."""
-    given = with_score(DatasetQuery("deduplicated"))
-    return datasets.check_rejections(given, ALIGNMENT.rules(given), verdict=ALIGNMENT.verdict(given))
 
 
 @dg.asset_check(asset="deduplicated")

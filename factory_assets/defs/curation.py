@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from factory_lib.curation.alignment import AlignmentFilter, with_score
-from factory_lib.curation.basic import BasicFilter, all_of
+from factory_lib.curation.basic import BasicFilter
 from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
+from factory_lib.curation.rules import Kept, Without, keep
 from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import C, case, fn
@@ -17,10 +18,9 @@ TEST_SHARE = 0.1
 
 
 @stage(group="curation")
-def basic_filter(clip_embeddings: DatasetQuery) -> DatasetQuery:
+def basic_filter(clip_embeddings: DatasetQuery) -> Kept:
     """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
-    # as a whole: what can be judged is a matter of the pool, and a later shard may change it for those before
-    return clip_embeddings.filter(all_of(BASIC.judged(clip_embeddings).rules))
+    return keep(clip_embeddings, BASIC)
 
 
 @stage(group="curation", volume=Volume(may_be_empty=True))
@@ -32,16 +32,15 @@ def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
 
 
 @stage(group="curation")
-def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> DatasetQuery:
+def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> Kept:
     """One sample of every group of near-duplicates: the one with most pixels, margins left aside."""
-    return basic_filter.join(near_duplicates, on="sample_id", how="anti")
+    return keep(basic_filter, Without(near_duplicates, "near-duplicate of a better sample", by="thumbnail"))
 
 
 @stage(group="curation")
-def clip_score_filter(deduplicated: DatasetQuery) -> DatasetQuery:
+def clip_score_filter(deduplicated: DatasetQuery) -> Kept:
     """Samples whose caption fits their image: cosine of their CLIP vectors."""
-    scored = with_score(deduplicated)
-    return scored.filter(all_of(ALIGNMENT.rules(scored)))
+    return keep(with_score(deduplicated), ALIGNMENT)
 
 
 @stage(group="curation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,12 +11,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from factory_assets.defs.curation import ALIGNMENT, BASIC
 from factory_assets.demo.rendered.truth import FilterScore, score_duplicates, score_filter
-from factory_lib.curation.alignment import with_score
-from factory_lib.curation.funnel import FunnelStep, funnel, rejections
+from factory_lib.curation.funnel import FunnelStep, funnel
 from factory_lib.errors import DatasetNotFound
-from factory_lib.plan.expressions import C, cosine_distance, fn
+from factory_lib.plan.expressions import C, cosine_distance
 from factory_lib.query import DatasetQuery
 from factory_lib.sources.account import lines
 from factory_lib.warehouse.client import warehouse
@@ -66,7 +65,8 @@ def figures() -> list[FunnelStep]:
 
 
 def _steps(chain: Sequence[Version]) -> list[FunnelStep]:
-    return funnel(chain, reasons(chain), remarks(chain), findings=("near_duplicates",))
+    first, *rest = funnel(chain, findings=("near_duplicates",))
+    return [replace(first, remark=_not_read(chain[0])), *rest]
 
 
 def print_ingest(samples: Version, console: Console) -> None:
@@ -95,42 +95,12 @@ def print_ingest(samples: Version, console: Console) -> None:
         console.print(f"  {MEND}", soft_wrap=True)
 
 
-def reasons(chain: Sequence[Version]) -> dict[str, dict[str, int]]:
-    """Dataset -> why samples went, where a stage has rules."""
-    before = {v.dataset: DatasetQuery(v) for v in chain}
-    embedded, deduplicated = before["clip_embeddings"], before["deduplicated"]
-    scored = with_score(deduplicated)
-    near = before["basic_filter"].count() - deduplicated.count()
-    return {
-        "basic_filter": rejections(embedded, BASIC.judged(embedded).rules),
-        "deduplicated": {"near-duplicate of a better sample": near},
-        "clip_score_filter": rejections(scored, ALIGNMENT.rules(scored)),
-    }
-
-
-def remarks(chain: Sequence[Version]) -> dict[str, str]:
-    """Dataset -> why a stage kept everything, where its model cannot judge these samples."""
-    before = {v.dataset: DatasetQuery(v) for v in chain}
-    verdict = ALIGNMENT.verdict(with_score(before["deduplicated"]))
-    said = {"samples": _not_read(chain[0]), "basic_filter": BASIC.judged(before["clip_embeddings"]).remark}
-    if not _comparable(before["basic_filter"]):
-        said["deduplicated"] = "kept all: there are no pictures to compare."
-    if not verdict.may_judge:
-        said["clip_score_filter"] = f"kept all: {verdict.found} {verdict.hint}"
-    return {dataset: remark for dataset, remark in said.items() if remark}
-
-
 def _not_read(samples: Version) -> str:
     """How many shards, or parts of them, are missing at the start."""
     losses = read_losses(samples.warehouse, samples.uuid)
     unread, damaged = (sum(bool(loss.files) and loss.is_unread is state for loss in losses) for state in (True, False))
     said = [f"{unread:,} shards could not be read"] * bool(unread) + [f"{damaged:,} are damaged"] * bool(damaged)
     return f"{', '.join(said)}: see above." if said else ""
-
-
-def _comparable(samples: DatasetQuery) -> bool:
-    """Whether there are pictures that near-duplicates can be found among."""
-    return "thumbnail" in samples.columns and samples.filter(fn.length(C.thumbnail) > 0).count() > 0
 
 
 def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:

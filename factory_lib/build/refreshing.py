@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from factory_lib.build.dependencies import lookups, root_of
 from factory_lib.build.recipes import recipe_of
@@ -27,7 +28,7 @@ from factory_lib.warehouse.provenance import ShardInput
 from factory_lib.warehouse.versions import Version, latest, resolve
 
 
-def refresh(query: Select, python: str, dataset: str, context: Mapping[str, str]) -> Version:
+def refresh(query: Select, python: str, dataset: str, context: Mapping[str, Any]) -> Version:
     """Make the next version of a dataset with the shards of a query that are behind; none where none is.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from factory_lib.plan.select import Select
 from factory_lib.warehouse.provenance import ShardInput
@@ -27,7 +27,7 @@ class SaveRequest:
         removed: with "overwrite_shards", shards of the latest version that are not carried over.
         schema_evolution: with "overwrite_shards", columns may differ from the latest version's; what one side lacks is
             NULL there.
-        context: what the caller adds to provenance.
+        context: what the caller adds to provenance, as JSON has it.
         inputs: what the shards were made of, to be recorded.
     """
 
@@ -38,5 +38,5 @@ class SaveRequest:
     shards: tuple[str, ...] | None = None
     removed: tuple[str, ...] = ()
     schema_evolution: bool = False
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, ShardInput] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -167,12 +167,22 @@ def _print_provenance(version: Version, made: list[Origin]) -> None:
         ("rows", f"{number(record.rows_in)} read, {number(record.rows)} in this version" if record.parents else ""),
         ("values", f"{record.reused:,} taken over, {record.computed:,} computed" if record.signals else ""),
         ("code", ", ".join(f"{name} {value}" for name, value in record.code.items())),
-        *sorted(record.context.items()),
+        *_context_facts(record.context),
         ("behind", _behind(version)),
         *_signal_facts(made, len(version.shards)),
         *_source_facts(made),
     ]
     out.print(facts(told))
+
+
+def _context_facts(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the maker of a version said of it; of several numbers, the reasons that removed something, a line each."""
+    for name, said in sorted(context.items()):
+        if isinstance(said, Mapping):
+            lines = [f"{n:,} {reason}" for reason, n in said.items() if n]
+            yield from zip([name, *[""] * len(lines)], lines, strict=False)
+        else:
+            yield name, str(said)
 
 
 def _behind(version: Version) -> str:

@@ -1,22 +1,28 @@
 """Curation: filters that show first that they can judge, near-duplicates, subsets, the funnel of what was removed."""
 
 from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
-from factory_lib.curation.basic import BasicFilter, all_of
+from factory_lib.curation.basic import BasicFilter
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import Verdict
+from factory_lib.curation.rules import Filter, JudgedRules, Kept, Without, all_of, keep
 from factory_lib.curation.subset import in_subset, read_subset, write_subset
 
 __all__ = [
     "AlignmentFilter",
     "BasicFilter",
+    "Filter",
     "HeadFilter",
+    "JudgedRules",
+    "Kept",
     "Verdict",
+    "Without",
     "all_of",
     "clip_score",
     "funnel",
     "in_subset",
+    "keep",
     "near_duplicates",
     "read_subset",
     "rejections",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from factory_lib.curation.proof import MIN_AUC, MIN_KNOWN, Verdict, judge_clip
+from factory_lib.curation.rules import JudgedRules
 from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -76,12 +77,14 @@ class AlignmentFilter:
             return self.min_score
         return min(self.min_score, float(found["best"]))
 
-    def rules(self, scored: DatasetQuery) -> dict[str, Expr]:
-        """reason -> predicate, for a pool with a column `clip_score`; a sample without a score is not kept.
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
+        """One rule, by which a sample without a score is not kept; none where the model cannot judge the pool.
 
-        There are none where the model cannot judge the pool: then all samples are kept.
+        Args:
+            pool: with a column `clip_score`, see `with_score`.
         """
-        if not self.verdict(scored).may_judge:
-            return {}
+        return self.verdict(pool).judged(lambda: self._rules(pool))
+
+    def _rules(self, scored: DatasetQuery) -> dict[str, Expr]:
         bar = self.threshold(scored)
         return {f"CLIP score below {bar:.3g}": (C.clip_score >= bar).fill_null(False)}

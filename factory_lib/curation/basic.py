@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import MIN_KNOWN
+from factory_lib.curation.rules import JudgedRules
 from factory_lib.plan.expressions import C, fn
-from factory_lib.plan.operators import Expr, lift
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 UNSAFE = "punsafe"
 """Column with the probability that a picture is unsafe, of the source or of a signal."""
-
-
-@dataclass(frozen=True)
-class JudgedRules:
-    """What of a filter can be judged on a pool.
-
-    Attributes:
-        rules: reason -> predicate, never NULL.
-        remark: what cannot be judged and so removes nothing, in sentences; empty where all can be.
-    """
-
-    rules: Mapping[str, Expr]
-    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +71,10 @@ class BasicFilter:
         lacking = {name: number for name, number in found.items() if number < self.min_known * rows}
         said = [self.remark(there), *(_lack(name, number, rows) for name, number in lacking.items())]
         if UNSAFE in there:
-            verdict = self._head.verdict(pool)
-            if not verdict.may_judge:
-                lacking[UNSAFE] = verdict.samples
-                said.append(f"{verdict.found} {verdict.hint}")
+            head = self._head.judged(pool)
+            if head.remark:
+                lacking[UNSAFE] = 0
+                said.append(head.remark)
         every = self._rules(there)
         rules = {reason: rule for reason, rule in self.rules(there).items() if every[reason][0] not in lacking}
         return JudgedRules(rules, " ".join(filter(None, said)))
@@ -152,8 +138,3 @@ def _sides(columns: set[str]) -> tuple[Expr, Expr]:
     if "image_header" not in columns:
         return said[0], said[1]
     return said[0].fill_null(C.image_header.width), said[1].fill_null(C.image_header.height)
-
-
-def all_of(rules: Mapping[str, Expr]) -> Expr:
-    """The predicate that all rules together make; without rules everything meets it."""
-    return functools.reduce(operator.and_, rules.values()) if rules else lift(True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr
@@ -61,24 +61,24 @@ def rejections(samples: DatasetQuery, rules: Mapping[str, Expr]) -> dict[str, in
     return {reason: int(found.get(reason, 0)) for reason in rules}
 
 
-def funnel(
-    versions: Iterable[Version],
-    reasons: Mapping[str, Mapping[str, int]] | None = None,
-    remarks: Mapping[str, str] | None = None,
-    findings: Collection[str] = (),
-) -> list[FunnelStep]:
-    """The funnel of a chain of versions, from what provenance recorded of each.
+def _remark(told: Mapping[str, Any]) -> str:
+    """What a stage could not judge, and that it kept all where that is all that there was to judge."""
+    remark: str = told.get("remark", "")
+    return f"kept all: {remark}" if remark and told.get("removed") == {} else remark
+
+
+def funnel(versions: Iterable[Version], findings: Collection[str] = ()) -> list[FunnelStep]:
+    """The funnel of a chain of versions, from what provenance recorded of each: sizes, reasons, remarks.
 
     Args:
         versions: in the order of the stages; the rows of each are compared with those of the one before.
-        reasons: dataset -> why samples went, see `rejections`.
-        remarks: dataset -> what its stage has to say.
         findings: datasets that only say something of samples, such as which of them are duplicates.
     """
     steps: list[FunnelStep] = []
     given: int | None = None
     for version in versions:
         recorded = version.provenance
+        told = recorded.context if recorded else {}
         given = version.rows if given is None else given
         is_finding = version.dataset in findings
         steps.append(
@@ -88,8 +88,8 @@ def funnel(
                 rows=version.rows,
                 bytes_added=recorded.bytes_added if recorded else 0,
                 storage=recorded.storage if recorded else "",
-                reasons=(reasons or {}).get(version.dataset, {}),
-                remark=(remarks or {}).get(version.dataset, ""),
+                reasons=told.get("removed", {}),
+                remark=_remark(told),
                 is_finding=is_finding,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from factory_lib.curation.proof import MIN_SPREAD, Verdict, judge_head
+from factory_lib.curation.rules import JudgedRules
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -53,9 +54,9 @@ class HeadFilter:
             return found
         return Verdict(True, f"{found.found} All are within bounds.", samples=found.samples)
 
-    def rules(self, samples: DatasetQuery) -> dict[str, Expr]:
-        """reason -> predicate, never NULL; there are none where the head cannot judge the pool: then all are kept."""
-        return self.predicates() if self.verdict(samples).may_judge else {}
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
+        """Its rules; there are none where the head cannot judge the pool: then all are kept."""
+        return self.verdict(pool).judged(self.predicates)
 
     def predicates(self) -> dict[str, Expr]:
         """reason -> predicate, whatever the pool."""

@@ -7,13 +7,17 @@ right from wrong has no say: the stage keeps everything, and says so.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from factory_lib.curation.rules import JudgedRules
 from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 PAIRS = 2000
@@ -53,6 +57,13 @@ class Verdict:
     low: float = float("nan")
     high: float = float("nan")
     samples: int = 0
+
+    def judged(self, rules: Callable[[], Mapping[str, Expr]]) -> JudgedRules:
+        """The rules of a model that may judge, and none of one that may not, which has that to say."""
+        if not self.may_judge:
+            return JudgedRules({}, remark=" ".join(filter(None, (self.found, self.hint))))
+        auc = {"auc": self.auc, "auc_low": self.low, "auc_high": self.high}
+        return JudgedRules(rules(), found=self.found, figures=auc if math.isfinite(self.auc) else {})
 
 
 def judge_clip(

@@ -84,11 +84,11 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
             dagster.Failure: some shards could not be made; the others are published.
         """
         name, stage = dataset_name(context.asset_key), context.asset_key.to_user_string()
-        part = obj if isinstance(obj, Part) else Part(obj, tuple(_asked(context)))
-        query, shards = part.query, sorted(part.partitions)
+        part = obj if isinstance(obj, Part) else Part(obj)
+        query, shards = part.query, sorted(_asked(context) if part.partitions is None else part.partitions)
         if query is None:
             return
-        origin = {"run": context.run_id, "asset": stage}
+        origin = {"run": context.run_id, "asset": stage, **part.told}
         report = progress.current() or progress.log_lines(context.log.info)
         with explained(stage, shards), progress.reporting(report):
             if not context.has_asset_partitions:

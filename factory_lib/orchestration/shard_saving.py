@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factory_lib.errors import CommitError, EngineError
 from factory_lib.orchestration.retrying import Tries, is_transient
@@ -50,7 +50,7 @@ def save_shards(
     query: DatasetQuery,
     name: str,
     shards: Sequence[str],
-    origin: Mapping[str, str],
+    origin: Mapping[str, Any],
     say: Callable[[str], None] = lambda _: None,
 ) -> Saved:
     """Save the shards of a query as one version of a dataset, without those that fail.
@@ -96,7 +96,7 @@ class _Saving:
     """What came of the shards of a query so far."""
 
     def __init__(
-        self, query: DatasetQuery, name: str, shards: tuple[str, ...], read: frozenset[str], origin: Mapping[str, str]
+        self, query: DatasetQuery, name: str, shards: tuple[str, ...], read: frozenset[str], origin: Mapping[str, Any]
     ) -> None:
         self._query, self._name, self._shards, self._read, self._origin = query, name, shards, read, origin
         self.versions: list[Version] = []

@@ -11,12 +11,15 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
+from factory_lib.curation.rules import Kept
 from factory_lib.orchestration.automation.conditions import shard_condition, whole_condition
 from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND, Part, part_of, to_make
+from factory_lib.orchestration.checks.rejected import check_rejected, rejected_spec, told_of
 from factory_lib.orchestration.checks.stage_checks import run_stage_checks, stage_check_specs
 from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS, STALE_HOURS
 from factory_lib.orchestration.checks.volume import USUAL, Volume
@@ -41,11 +44,13 @@ def stage(
     automatic: bool = True,
     volume: Volume = USUAL,
     stale_hours: float = DEFAULT_STALE_HOURS,
-) -> Callable[[Callable[..., DatasetQuery]], dg.AssetsDefinition]:
-    """Make a stage of a function that returns the query of its dataset.
+) -> Callable[[Callable[..., DatasetQuery | Kept]], dg.AssetsDefinition]:
+    """Make a stage of a function that returns the query of its dataset, or what filters keep of one.
 
     Parameters of the function are read as follows: `context` is Dagster's; one annotated with a resource is that
-    resource; every other one is the upstream stage of that name, as a `DatasetQuery`.
+    resource; every other one is the upstream stage of that name, as a `DatasetQuery`. A stage whose function says that
+    it returns `Kept` is a filter: its check `rejected` and its provenance say how many samples each rule removed, and
+    what could not be judged.
 
     Args:
         group: group of the asset in the graph.
@@ -65,8 +70,14 @@ def stage(
         A decorator that gives the `AssetsDefinition`.
     """
 
-    def decorate(body: Callable[..., DatasetQuery]) -> dg.AssetsDefinition:
+    def decorate(body: Callable[..., DatasetQuery | Kept]) -> dg.AssetsDefinition:
         parameters = _parameters(body)
+        is_filter = typing.get_type_hints(body).get("return") is Kept
+        if is_filter and partitions is not None:
+            raise TypeError(
+                f"Stage {body.__name__!r} has filters and partitions. What can be judged depends on the whole pool: "
+                "leave partitions out."
+            )
         inputs = [name for name, kind in parameters.items() if kind is DatasetQuery]
         condition = whole_condition() if partitions is None else shard_condition()
         components = code_components(body)
@@ -82,37 +93,40 @@ def stage(
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
             code_version=digest(components),
             metadata={**code_metadata(components), STALE_HOURS: stale_hours, ONLY_BEHIND: True},
-            check_specs=stage_check_specs(body.__name__),
+            check_specs=[*stage_check_specs(body.__name__), *([rejected_spec(body.__name__)] * is_filter)],
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,
-        )(_compute(body, parameters, volume))
+        )(_compute(body, parameters, volume, is_filter))
 
     return decorate
 
 
-def _parameters(body: Callable[..., DatasetQuery]) -> dict[str, Any]:
+def _parameters(body: Callable[..., Any]) -> dict[str, Any]:
     """Parameter name to its type; parameters without annotation are upstream datasets."""
     hints = typing.get_type_hints(body)
     return {name: hints.get(name, DatasetQuery) for name in inspect.signature(body).parameters}
 
 
 def _compute(
-    body: Callable[..., DatasetQuery], parameters: Mapping[str, Any], volume: Volume
+    body: Callable[..., DatasetQuery | Kept], parameters: Mapping[str, Any], volume: Volume, is_filter: bool
 ) -> Callable[..., Iterator[Any]]:
     """The function that Dagster calls: the body, its result checked and marked, and what is asked of every version."""
     datasets = [name for name, kind in parameters.items() if kind is DatasetQuery]
 
     def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
         wanted = to_make(context)
+        given = {**({"context": context} if "context" in parameters else {}), **inputs}
+        told: Mapping[str, Any] = {}
         if wanted == ():
-            made: DatasetQuery | Part = Part(None, ())
+            made = Part(None, ())
         else:
-            given = {**({"context": context} if "context" in parameters else {}), **inputs}
             with explained(context.asset_key.to_user_string(), partitions_of(context)):
-                made = _checked(body.__name__, tried(lambda: body(**given), context.log.warning))
-            made = made if wanted is None else part_of(made, wanted)
+                query, told = tried(lambda: _made(body.__name__, body(**given)), context.log.warning)
+            made = replace(Part(query) if wanted is None else part_of(query, wanted), told=told)
         yield dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
         # the IO manager has saved it by now
+        if is_filter:
+            yield check_rejected(body.__name__)
         yield from run_stage_checks(context, body.__name__, datasets, volume)
 
     names = {name: kind for name, kind in parameters.items() if name != "context"}
@@ -127,10 +141,13 @@ def _compute(
     return compute
 
 
-def _checked(name: str, result: object) -> DatasetQuery:
+def _made(name: str, result: object) -> tuple[DatasetQuery, Mapping[str, Any]]:
+    """The query that a stage returned, and what a filter has to tell of it."""
+    if isinstance(result, Kept):
+        return result.samples, told_of(result)
     if not isinstance(result, DatasetQuery):
         raise TypeError(
             f"Stage {name!r} returned {type(result).__name__}, not a DatasetQuery. "
             "Return the query itself: it is saved for you."
         )
-    return result
+    return result, {}

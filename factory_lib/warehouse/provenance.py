@@ -41,7 +41,8 @@ class Provenance:
         signals: signals that were computed, `{"name", "fingerprint", "components"}` each.
         sources: what was ingested, `{"uri", "format", "shards", "counts"}` each.
         code: version of this package; git commit of the working folder and whether it was changed.
-        context: what the caller adds, such as Dagster's run id and asset key.
+        context: what the caller adds, as JSON has it, such as Dagster's run id and asset key; of a filter "removed", a
+            mapping of reasons to samples, and "remark", what it could not judge.
         storage: how it was stored: clone, mask, columns, mask+columns, attach or copy; merged or new.
         rows_in: rows of the parents that were read; rows: rows of the version.
         bytes_added: bytes on disk that the version added.
@@ -59,7 +60,7 @@ class Provenance:
     signals: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
-    context: dict[str, str] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     storage: str = ""
     rows_in: int = 0
     rows: int = 0

@@ -8,11 +8,11 @@ import pytest
 
 from factory_lib import C, DatasetQuery
 from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
-from factory_lib.curation.basic import BasicFilter, all_of
+from factory_lib.curation.basic import BasicFilter
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
+from factory_lib.curation.rules import JudgedRules, Without, all_of, keep
 from factory_lib.errors import QueryError
-from factory_lib.orchestration.checks.datasets import check_rejections
 
 HEADER = pa.struct([("width", pa.uint32()), ("height", pa.uint32()), ("decodes", pa.bool_())])
 STATS = pa.struct([("n_words", pa.int64()), ("n_chars", pa.int64()), ("is_file_name", pa.bool_())])
@@ -172,12 +172,9 @@ def test_what_nearly_all_samples_lack_removes_none(
 ) -> None:
     query = _pool(100, **{lacking: number})
     judged = BasicFilter().judged(query)
-    assert query.filter(all_of(judged.rules)).count() == kept
+    assert keep(query, BasicFilter()).samples.count() == kept
     assert said in judged.remark
     assert bool(said) == bool(judged.remark)
-    check = check_rejections(query, judged.rules, remark=judged.remark)
-    assert check.passed == (not said)
-    assert said in (check.description or "")
 
 
 def test_a_pool_whose_pictures_lie_elsewhere_is_judged_by_the_sides_that_the_source_says(engine: None) -> None:
@@ -186,10 +183,10 @@ def test_a_pool_whose_pictures_lie_elsewhere_is_judged_by_the_sides_that_the_sou
     )
     query = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
     judged = BasicFilter().judged(query)
-    assert query.filter(all_of(judged.rules)).to_arrow()["key"].to_pylist() == ["a"]
+    assert keep(query, BasicFilter()).samples.to_arrow()["key"].to_pylist() == ["a"]
     assert judged.remark == "No pictures and captions: rules on them removed nothing."
     unknown = query.mutate(original_width=0)
-    assert unknown.filter(all_of(BasicFilter().judged(unknown).rules)).count() == 4
+    assert keep(unknown, BasicFilter()).samples.count() == 4
 
 
 def test_clip_has_no_say_where_nearly_nothing_can_be_scored(engine: None) -> None:
@@ -203,8 +200,8 @@ def test_clip_has_no_say_where_nearly_nothing_can_be_scored(engine: None) -> Non
     verdict = AlignmentFilter().verdict(scored)
     assert not verdict.may_judge
     assert "150 of 2,000 samples have a picture and a caption" in verdict.found
-    assert AlignmentFilter().rules(scored) == {}
-    assert AlignmentFilter(min_known=0.05).rules(scored)
+    assert AlignmentFilter().judged(scored).rules == {}
+    assert AlignmentFilter(min_known=0.05).judged(scored).rules
 
 
 def test_sides_are_those_of_the_download_where_the_source_says_them(engine: None) -> None:
@@ -225,19 +222,53 @@ def test_the_clip_score_is_the_cosine_and_a_sample_without_one_goes(engine: None
     scored = DatasetQuery("vectors").mutate(clip_score=clip_score())
     scores = scored.to_arrow()["clip_score"].to_pylist()
     assert scores[:3] == pytest.approx([1, 0.5**0.5, -1], abs=1e-6)
-    kept = scored.filter(all_of(AlignmentFilter(min_score=0.7, min_auc=0).rules(scored)))
+    kept = keep(scored, AlignmentFilter(min_score=0.7, min_auc=0)).samples
     assert kept.to_arrow()["key"].to_pylist() == ["same", "slanted"]
     # a bar that nobody reaches gives way to the best share: the better two of three with a score
     few = AlignmentFilter(min_score=1.5, min_share=0.5, min_auc=0)
     assert few.threshold(scored) == pytest.approx(0.5**0.5, abs=1e-6)
-    assert scored.filter(all_of(few.rules(scored))).to_arrow()["key"].to_pylist() == ["same", "slanted"]
+    assert keep(scored, few).samples.to_arrow()["key"].to_pylist() == ["same", "slanted"]
 
 
 def test_a_funnel_compares_each_version_with_the_one_before(engine: None) -> None:
     _samples()
     first = DatasetQuery("rows").filter(C.key != "file").save("first")
-    second = DatasetQuery("first").filter(C.key == "good").save("second")
-    steps = funnel([first, second], {"second": {"not good": 8}})
+    kept = keep(DatasetQuery("first"), Only("good"))
+    second = kept.samples.save("second", context={"removed": kept.removed(), "remark": "Only one was good."})
+    steps = funnel([first, second])
     assert [(s.version, s.rows_in, s.rows) for s in steps] == [("first.v1", 9, 9), ("second.v1", 9, 1)]
     assert steps[1].kept == pytest.approx(1 / 9)
     assert steps[1].reasons == {"not good": 8}
+    assert steps[1].remark == "Only one was good."
+
+
+class Only:
+    """Keeps samples of one key."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
+        return JudgedRules({f"not {self.key}": C.key == self.key})
+
+
+def test_filters_together_keep_what_all_of_them_keep_and_blame_the_first(engine: None) -> None:
+    table = pa.table({"key": list("abcd"), "n": [1, 2, 3, 4]})
+    pool = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
+    gone = pool.filter(C.n >= 3)
+    kept = keep(pool, Without(gone, "named"), Only("a"), Only("a"))
+    assert kept.samples.to_arrow()["key"].to_pylist() == ["a"]
+    assert kept.removed() == {"named": 2, "not a": 1}
+    assert kept.judged.remark == ""
+    everything = keep(pool)
+    assert everything.samples.count() == 4
+    assert everything.removed() == {}
+
+
+@pytest.mark.parametrize(("by", "said"), [("n", False), ("thumbnail", True), ("empty", True), (None, False)])
+def test_a_finding_by_what_no_sample_has_says_so(engine: None, by: str | None, said: bool) -> None:
+    table = pa.table({"key": list("ab"), "n": [1, 2], "empty": pa.array([None, None], pa.string())})
+    pool = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
+    kept = keep(pool, Without(pool.filter("0"), "copy", by=by))
+    assert kept.samples.count() == 2
+    assert bool(kept.judged.remark) == said

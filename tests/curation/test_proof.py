@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from factory_lib import C, DatasetQuery
 from factory_lib.cli import factory
 from factory_lib.curation.alignment import AlignmentFilter, clip_score
-from factory_lib.curation.basic import all_of
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import caption_auc, judge_clip, judge_head
+from factory_lib.curation.rules import keep
 
 
 def pool(count: int, noise: float) -> DatasetQuery:
@@ -66,13 +66,13 @@ def test_a_clip_that_knows_its_captions_filters_and_one_that_does_not_keeps_ever
     verdict = judge_clip(able)
     assert verdict.may_judge
     assert verdict.low > 0.9
-    assert AlignmentFilter(min_score=0.99).rules(able)
+    assert AlignmentFilter(min_score=0.99).judged(able).rules
     blind = pool(300, 1000).mutate(clip_score=clip_score())
     verdict = judge_clip(blind)
     assert not verdict.may_judge
     assert verdict.low < 0.5 < verdict.high
     assert "FACTORY_CLIP" in verdict.hint
-    kept = blind.filter(all_of(AlignmentFilter(min_score=0.99).rules(blind)))
+    kept = keep(blind, AlignmentFilter(min_score=0.99)).samples
     assert kept.count() == 300
 
 
@@ -100,9 +100,9 @@ def scored(**columns: list[float | None]) -> DatasetQuery:
 
 def test_a_head_that_may_judge_removes_what_is_out_of_bounds_and_keeps_what_has_no_score(engine: None) -> None:
     samples = scored(score=[0.1, 0.5, 0.51, 0.9, None, float("nan")])
-    kept = samples.filter(all_of(HeadFilter("score", most=0.5).rules(samples)))
+    kept = keep(samples, HeadFilter("score", most=0.5)).samples
     assert kept.to_arrow()["key"].to_pylist() == ["0", "1", "4", "5"]
-    both = samples.filter(all_of(HeadFilter("score", least=0.5, most=0.51).rules(samples)))
+    both = keep(samples, HeadFilter("score", least=0.5, most=0.51)).samples
     assert both.to_arrow()["key"].to_pylist() == ["1", "2", "4", "5"]
 
 
@@ -122,7 +122,7 @@ def test_scores_that_say_nothing_remove_nothing(engine: None, scores: list[float
     head = HeadFilter("score", most=0.5)
     assert head.verdict(samples).may_judge == judges
     if not judges:
-        assert samples.filter(all_of(head.rules(samples))).count() == 20
+        assert keep(samples, head).samples.count() == 20
 
 
 def test_the_stage_of_the_docs_is_one(engine: None) -> None:
@@ -134,9 +134,9 @@ def test_the_stage_of_the_docs_is_one(engine: None) -> None:
     assert isinstance(head, HeadFilter)
     samples = pool(50, 0.1).mutate(aesthetic=C.score * 10)
     assert "takes vectors of 768" in head.verdict(samples).found
-    assert samples.filter(all_of(head.rules(samples))).count() == 50
+    assert keep(samples, head).samples.count() == 50
     fits = replace(head, width=16)
-    assert samples.filter(all_of(fits.rules(samples))).count() == samples.filter("aesthetic >= 4.5").count() < 50
+    assert keep(samples, fits).samples.count() == samples.filter("aesthetic >= 4.5").count() < 50
 
 
 def test_a_checkpoint_that_cannot_be_had_is_an_error_at_once() -> None:

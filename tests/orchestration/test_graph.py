@@ -126,7 +126,7 @@ def test_what_cannot_be_judged_is_kept_and_said(
     kept = [rows(name) for name in ("samples", "basic_filter", "deduplicated", "clip_score_filter", "training_set")]
     assert kept == [6] * 5
     assert "no captions, or no pictures" in numbers(instance, "trained_model")["why"]
-    check = dg.AssetCheckKey(dg.AssetKey("clip_score_filter"), "rejected_by_clip_score")
+    check = dg.AssetCheckKey(dg.AssetKey("clip_score_filter"), "rejected")
     record = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)[0]
     assert record.event is not None
     said = record.event.dagster_event.event_specific_data.description  # type: ignore[union-attr]

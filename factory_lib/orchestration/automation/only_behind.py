@@ -8,8 +8,9 @@ that is there. A run that a person starts has no such tag and makes all that it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -25,15 +26,17 @@ ONLY_BEHIND = "factory/only_behind"
 
 @dataclass(frozen=True)
 class Part:
-    """What a stage hands to the IO manager when not all that its run is for is to be made.
+    """What a stage hands to the IO manager: all that its run is for, or what of it is to be made.
 
     Attributes:
         query: what is to be saved; None for nothing.
-        partitions: the partitions that it is for.
+        partitions: the partitions that it is for; None for those of the run.
+        told: what provenance is to say of it besides.
     """
 
     query: DatasetQuery | None
-    partitions: tuple[str, ...]
+    partitions: tuple[str, ...] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def to_make(context: dg.AssetExecutionContext) -> tuple[str | None, ...] | None:
@@ -57,7 +60,7 @@ def to_make(context: dg.AssetExecutionContext) -> tuple[str | None, ...] | None:
 def part_of(query: DatasetQuery, partitions: tuple[str | None, ...]) -> Part:
     """The part of a stage's query that makes these partitions."""
     keys = tuple(one for one in partitions if one is not None)
-    return Part(query.of(restricted(query.plan, keys)) if keys else query, keys)
+    return Part(query.of(restricted(query.plan, keys)), keys) if keys else Part(query)
 
 
 def _said(key: dg.AssetKey, asked: list[str | None], wanted: tuple[str | None, ...]) -> str:

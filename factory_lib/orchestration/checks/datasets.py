@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from factory_lib.curation.duplicates import near_duplicates
-from factory_lib.curation.funnel import rejections
-from factory_lib.curation.proof import Verdict
 from factory_lib.plan.expressions import C, fn
-from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 
@@ -51,45 +47,6 @@ def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResul
     if table:
         metadata["reasons"] = dg.MetadataValue.table(table)
     return _result(share <= max_failed, f"{bad:,} of {rows:,} images do not decode ({share:.1%}).", metadata)
-
-
-def check_rejections(
-    given: DatasetQuery,
-    rules: Mapping[str, Expr],
-    min_kept: float = 0.01,
-    verdict: Verdict | None = None,
-    remark: str = "",
-) -> dg.AssetCheckResult:
-    """How many samples each rule of a filter rejects, and whether enough are left.
-
-    Args:
-        given: the samples that were filtered, with the columns that the rules read.
-        rules: reason -> predicate, as the filter applied them.
-        min_kept: share that has to be left, 0 to 1.
-        verdict: whether the model behind the rules can judge these samples; the check fails where it cannot.
-        remark: what could not be judged; the check fails where there is one.
-    """
-    rows = given.count()
-    found = rejections(given, rules)
-    kept = rows - sum(found.values())
-    table = [
-        dg.TableRecord({"reason": reason, "samples": number, "share": round(number / rows, 4) if rows else 0.0})
-        for reason, number in found.items()
-    ]
-    share = kept / rows if rows else 0.0
-    said = [f"{kept:,} of {rows:,} samples kept ({share:.1%})."]
-    said += [remark] if remark else []
-    proof: dict[str, Any] = {}
-    if verdict is not None:
-        said += [part for part in (verdict.found, verdict.hint) if part]
-        if math.isfinite(verdict.auc):
-            proof = {"auc": verdict.auc, "auc_low": verdict.low, "auc_high": verdict.high}
-    return _result(
-        share >= min_kept and not remark and (verdict is None or verdict.may_judge),
-        " ".join(said),
-        {**proof, "rows_in": rows, "kept": kept, "kept_share": share}
-        | ({"rejected": dg.MetadataValue.table(table)} if table else {}),
-    )
 
 
 def check_duplicates(dataset: str) -> dg.AssetCheckResult:
