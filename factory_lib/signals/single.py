@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from factory_lib.errors import FactoryError, SignalError
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member, silent_decoding
@@ -38,7 +41,8 @@ def _computed(signal: Signal, given: list[Any]) -> Any:
             elif (prepare := getattr(call, "prepare", None)) is not None:
                 value = call([prepare(*ready)])[0]
             else:
-                value = call(*[[item] for item in ready])[0]
+                returned = call(*map(_batch_of_one, signal.inputs, ready))
+                value = (returned.to_pylist() if isinstance(returned, pa.Array) else returned)[0]
         if isinstance(value, Exception):
             raise value
         array = signal.output.array([value])
@@ -78,6 +82,13 @@ def _converted(signal: Signal, wanted: Input, given: Any) -> Any:
     if wanted.kind in {"value", "member"}:
         return given
     return given.data if wanted.kind == "bytes" else given.picture(signal.truncated)
+
+
+def _batch_of_one(wanted: Input, value: Any) -> Any:
+    """What a function of batches gets: a list, or a column where it asks for one."""
+    if wanted.form == "python":
+        return [value]
+    return pa.array([value]) if wanted.form == "arrow" else np.asarray([value])
 
 
 def _read(signal: Signal, path: str | Path) -> bytes:

@@ -176,6 +176,12 @@ def test_batches_of_lists_and_arrays() -> None:
     ]
     assert both.columns["both"] == "Nullable(Int64)"
 
+    @signal(batch=True)
+    def columns(clip: np.ndarray[Any, Any], ids: pa.Array) -> list[int]:
+        return (pa.array(clip.sum(axis=1)).cast(pa.int64()).to_numpy() + ids.value_lengths().to_numpy()).tolist()  # type: ignore[no-any-return]
+
+    assert columns.one([1.0, 2.0], [7, 7, 7, 7]) == 7
+
 
 def test_classes_are_set_up_on_a_copy_and_named_in_snake_case() -> None:
     @signal(output=Vector(2), batch=True)
