@@ -135,6 +135,12 @@ def signal_timeout() -> float:
     return _number("FACTORY_SIGNAL_TIMEOUT", 600.0)
 
 
+def threads_of_process() -> int:
+    """`OMP_NUM_THREADS`, how many threads libraries may compute with in this process: 1 in workers; 0 unset."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
 def retry_seconds() -> float:
     """`FACTORY_RETRY_SECONDS`, how long a request to storage that fails for now is tried again (default 300).
 

