@@ -1,8 +1,8 @@
 """What a query depends on: the rows that it begins with, and everything that it looks up besides.
 
-Looked up are the other side of a semi or anti join and of `isin`, Arrow tables in memory, and tables that SQL text
-names. What is looked up counts like what is read: it stands in provenance, it is kept from being
-collected, and a dataset is behind when it changed.
+Looked up are the other side of a semi or anti join and of `isin`, Arrow tables in memory, tables that SQL text names,
+and what a signal knows from a version (the centroids that it finds the nearest of). What is looked up counts like what
+is read: it stands in provenance, it is kept from being collected, and a dataset is behind when it changed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def versions_read(warehouse: Warehouse, plan: Plan) -> list[Version]:
     """
     tables = [node.name for node in _origins(plan) if isinstance(node, Table) and is_version_name(node.name)]
     named = [name for name in _named_in_text(warehouse, plan) if is_version_name(name)]
-    return [resolve(warehouse, name) for name in dict.fromkeys([*tables, *named])]
+    known = [name for node in walk(plan) if isinstance(node, Signals) for s in node.signals for name in s.looks_up]
+    return [resolve(warehouse, name) for name in dict.fromkeys([*tables, *named, *known])]
 
 
 def lookups(warehouse: Warehouse, plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
 from factory_lib.curation.basic import BasicFilter
+from factory_lib.curation.clusters import centroids, cluster_of, semantic_duplicates
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
@@ -19,13 +20,16 @@ __all__ = [
     "Verdict",
     "Without",
     "all_of",
+    "centroids",
     "clip_score",
+    "cluster_of",
     "funnel",
     "in_subset",
     "keep",
     "near_duplicates",
     "read_subset",
     "rejections",
+    "semantic_duplicates",
     "with_score",
     "write_subset",
 ]

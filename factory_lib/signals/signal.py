@@ -83,6 +83,12 @@ class Signal:
         return tuple(dict.fromkeys(given.column for given in self.inputs))
 
     @property
+    def looks_up(self) -> tuple[str, ...]:
+        """The versions that its object took what it knows from, as its attribute `looks_up` says: parents of what it
+        makes."""
+        return tuple(getattr(self.target, "looks_up", ()))
+
+    @property
     def has_setup(self) -> bool:
         """Whether a worker has to set it up (load a model) before the first sample."""
         return callable(getattr(self.target, "setup", None))

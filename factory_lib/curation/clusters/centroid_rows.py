@@ -1,0 +1,137 @@
+"""Centroids as rows: k-means over a column of vectors, to be saved as a dataset that stays until it is made again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from factory_lib.curation.clusters.kmeans import kmeans
+from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors
+from factory_lib.errors import QueryError, nearest
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.nodes import Derived, RowFunction
+from factory_lib.plan.select import Select
+from factory_lib.plan.storing import SINGLE_SHARD, SYSTEM
+from factory_lib.progress import done, track
+from factory_lib.query import DatasetQuery
+
+MOST_PER_CLUSTER = 256
+"""Vectors a cluster that are looked at, at most, as in faiss: more hardly move the centroids."""
+
+_COLUMNS = {
+    **SYSTEM,
+    "cluster": "UInt32",
+    "centroid": "Array(Float32)",
+    "size": "UInt64",
+    "metric": "LowCardinality(String)",
+}
+
+
+def centroids(
+    samples: DatasetQuery,
+    vector: str,
+    k: int,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    iterations: int = 20,
+    seed: int = 0,
+    most_per_cluster: int = MOST_PER_CLUSTER,
+    batch: int | None = None,
+) -> DatasetQuery:
+    """The centroids of k clusters of samples, by k-means over a column of vectors.
+
+    The same rows give the same centroids, in whatever order the engine reads them. Vectors that cannot be compared
+    (missing, not finite, all zeros) are left out, and the log says how many.
+
+    Args:
+        samples: with the column.
+        vector: the column.
+        k: number of clusters; fewer come out where there are fewer different vectors.
+        metric: "cosine" (spherical: vectors and centroids of length 1) or "euclidean".
+        iterations: passes over the vectors, at most.
+        seed: of the sample and of where clusters begin.
+        most_per_cluster: k times as many vectors are looked at, at most, a sample of them where there are more; they
+            are held in memory as float32.
+        batch: vectors after which centroids move; None moves them after each pass, which is slower and better.
+
+    Returns:
+        One row a cluster, the largest first: `cluster`, its number from 0; `centroid`; `size`, how many of the vectors
+        looked at are nearest to it; `metric`.
+
+    Raises:
+        QueryError: an argument is out of range, or the column is none of vectors; when rows are read, also where k is
+            more than there are vectors, or these differ in length.
+    """
+    check_vectors(samples, vector, "centroids()")
+    if metric not in ("cosine", "euclidean"):
+        raise QueryError(
+            f"centroids(metric={metric!r}): there is no such one.", nearest(metric, ("cosine", "euclidean"))
+        )
+    numbers = {"k": k, "iterations": iterations, "most_per_cluster": most_per_cluster, "batch": batch}
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise QueryError(f"centroids({name}={number}): it is at least 1.")
+    given = samples.filter(fn.length(C[vector]) > 0).select(
+        "shard", "position", "sample_id", vector=C[vector].cast("Array(Float32)")
+    )
+    options = {**numbers, "metric": metric, "seed": int(seed)}
+    return DatasetQuery.of(Derived(given.plan, CENTROID_ROWS, options, columns=_COLUMNS))
+
+
+def _centroid_rows(
+    query: Select, *, k: int, metric: Literal["cosine", "euclidean"], iterations: int, seed: int,
+    most_per_cluster: int, batch: int | None,
+) -> pa.Table:  # fmt: skip
+    """The rows of `centroids`, of all rows of a query."""
+    vectors = _read(query, k, k * most_per_cluster, seed, unit=metric == "cosine")
+    found = kmeans(vectors, k, metric, iterations=iterations, seed=seed, batch=batch)
+    width, count = vectors.shape[1], len(found.centroids)
+    ends = pa.array(np.arange(count + 1, dtype=np.int32) * width)
+    return pa.table(
+        {
+            "shard": pa.repeat(SINGLE_SHARD, count),
+            "key": pa.array([str(number) for number in range(count)]),
+            "cluster": pa.array(np.arange(count, dtype=np.uint32)),
+            "centroid": pa.ListArray.from_arrays(ends, pa.array(found.centroids.reshape(-1))),
+            "size": pa.array(found.sizes.astype(np.uint64)),
+            "metric": pa.repeat(metric, count),
+        }
+    )
+
+
+CENTROID_ROWS = RowFunction(f"{__name__}:CENTROID_ROWS", "centroids", _centroid_rows)
+
+
+def _read(query: Select, k: int, most: int, seed: int, *, unit: bool) -> NDArray[np.float32]:
+    """The vectors to look at, float32 (n, width), in row order.
+
+    Raises:
+        QueryError: there are fewer than k, or they differ in length.
+    """
+    rows = DatasetQuery.of(query.in_row_order())
+    widths = rows.group_by(width=fn.length(C.vector)).agg(rows=fn.count()).order_by("width").to_arrow().to_pylist()
+    if len(widths) > 1:
+        told = ", ".join(f"{one['rows']:,} have {one['width']}" for one in widths)
+        raise QueryError(f"centroids(): the vectors differ in length: {told}.", "Filter for those of one model.")
+    total = widths[0]["rows"] if widths else 0
+    if total < k:
+        raise QueryError(f"centroids(k={k}): there are {total:,} vectors.", "Ask for fewer clusters.")
+    width = widths[0]["width"]
+    some = rows.sample(most, seed=seed) if total > most else rows
+    matrix = np.empty((min(total, most), width), np.float32)
+    count, faults = 0, []
+    with track("k-means: reading vectors", len(matrix)) as progress:
+        for batch in some.select("vector").to_batches():
+            found = read_vectors(batch.column(0), width, unit=unit)
+            matrix[count : count + len(found.matrix)] = found.matrix
+            count += len(found.matrix)
+            faults.append(found.faults)
+            progress.advance(batch.num_rows)
+    if told := left_out(np.concatenate(faults)):
+        done(f"k-means: vectors left out, {told}", len(matrix) - count, len(matrix))
+    if count < k:
+        raise QueryError(f"centroids(k={k}): only {count:,} vectors can be compared, {told}.")
+    return matrix[:count]

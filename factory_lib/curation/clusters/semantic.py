@@ -1,0 +1,200 @@
+"""Semantic duplicates, as SemDeDup finds them (Abbas et al., 2023, arXiv:2303.09540; facebookresearch/SemDeDup).
+
+Vectors of length 1 are compared within their cluster alone. The samples of a cluster are put in an order, M_j is the
+largest cosine of sample j with any before it, and j goes where M_j > 1 - eps: also where that one goes itself, so that
+it does not matter who is looked at first. What comes first thus stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from factory_lib.curation.clusters.vectors import check_vectors, read_vectors
+from factory_lib.errors import QueryError, nearest
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.nodes import Derived, RowFunction
+from factory_lib.plan.operators import Expr
+from factory_lib.plan.select import Select
+from factory_lib.plan.storing import SYSTEM
+from factory_lib.progress import track
+from factory_lib.query import DatasetQuery
+
+Keep = Literal["hard", "easy", "random"]
+
+AT_ONCE = 1 << 17
+"""Samples that are read at once, whole clusters: 0.25 GB of 512 numbers each. A larger cluster is read alone."""
+
+BLOCK = 1 << 11
+"""Samples of a cluster that are compared at once with all before them."""
+
+_COLUMNS = {
+    **SYSTEM,
+    "cluster": "UInt32",
+    "duplicate_of": "UInt64",
+    "matched": "UInt64",
+    "score": "Float32",
+}
+
+
+def semantic_duplicates(
+    samples: DatasetQuery,
+    vector: str,
+    *,
+    eps: float,
+    cluster: str | None = None,
+    keep: Keep = "hard",
+    seed: int = 0,
+) -> DatasetQuery:
+    """The samples whose vector is nearly that of another one of their cluster, which comes before them.
+
+    A sample without a vector or a cluster has no duplicates, and a cluster of one sample none either.
+
+    Args:
+        samples: with both columns.
+        vector: the column of vectors; they are scaled to length 1.
+        eps: samples go whose cosine with one before them is above 1 - eps, 0 to 2.
+        cluster: the column that `cluster_of()` made; default `<vector>_cluster`.
+        keep: what comes first, and stays: "hard" the farthest from the centroid, as published; "easy" the nearest;
+            "random" by a hash of `sample_id`. Equally far ones come by shard and position.
+        seed: of that hash.
+
+    Returns:
+        One row for each sample that should go: its `shard`, `position`, `sample_id` and `key`; `cluster`;
+        `duplicate_of`, the `sample_id` of a sample that stays, found from partner to partner; `matched`, that of the
+        sample before it that it is most like, which may go itself; `score`, their cosine.
+
+    Raises:
+        QueryError: a column is missing or of another kind, or an argument is out of range.
+    """
+    cluster = cluster or f"{vector}_cluster"
+    check_vectors(samples, vector, "semantic_duplicates()")
+    if not {"cluster", "distance"} <= _fields(samples.columns.get(cluster, "")):
+        there = samples.columns
+        raise QueryError(
+            f"semantic_duplicates() reads the clusters in the column {cluster!r}, "
+            + (f"which is {there[cluster]}." if cluster in there else "which the samples do not have."),
+            f"add_signals(cluster_of(centroids, {vector!r})) makes them. {nearest(cluster, there)}".strip(),
+        )
+    if not 0 <= eps <= 2:
+        raise QueryError(f"semantic_duplicates(eps={eps}): 1 - eps is a cosine, so that eps lies between 0 and 2.")
+    if keep not in _ORDERS:
+        raise QueryError(f"semantic_duplicates(keep={keep!r}): there is no such order.", nearest(keep, _ORDERS))
+    number = C[cluster].cluster
+    given = samples.filter(number.not_null(), fn.length(C[vector]) > 0).select(
+        "shard", "position", "sample_id", "key",
+        cluster=fn.assumeNotNull(number),
+        rank=_ORDERS[keep](C[cluster].distance, int(seed)),
+        vector=C[vector].cast("Array(Float32)"),
+    )  # fmt: skip
+    return DatasetQuery.of(Derived(given.plan, SEMANTIC_DUPLICATE_ROWS, {"eps": float(eps)}, columns=_COLUMNS))
+
+
+_ORDERS: dict[Keep, Callable[[Expr, int], Expr]] = {
+    "hard": lambda distance, _: -distance,
+    "easy": lambda distance, _: distance,
+    "random": lambda _, seed: fn.sipHash64(C.sample_id, seed),
+}
+"""What comes first in a cluster: what is smallest by this."""
+
+
+def _fields(ch_type: str) -> set[str]:
+    inside = ch_type.removeprefix("Tuple(").removesuffix(")")
+    return {part.split()[0] for part in inside.split(", ") if part} if inside != ch_type else set()
+
+
+def _semantic_duplicate_rows(query: Select, *, eps: float) -> pa.Table:
+    """The rows of `semantic_duplicates`, found among all rows of a query."""
+    rows = DatasetQuery.of(query.in_row_order())
+    sizes = rows.group_by("cluster").agg(rows=fn.count()).order_by("cluster").to_arrow()
+    numbers, counts = sizes.column("cluster").to_numpy(), sizes.column("rows").to_numpy().astype(np.int64)
+    found = [_empty()]
+    with track("comparing vectors within clusters", int(counts.sum())) as progress:
+        for some in _together(counts):
+            if (counts[some] > 1).any():
+                found += _duplicates(rows.filter(C.cluster.isin(numbers[some].tolist())), eps)
+            progress.advance(int(counts[some].sum()))
+    return pa.concat_tables(found, promote_options="permissive").sort_by(
+        [("shard", "ascending"), ("position", "ascending")]
+    )
+
+
+SEMANTIC_DUPLICATE_ROWS = RowFunction(
+    f"{__name__}:SEMANTIC_DUPLICATE_ROWS", "semantic_duplicates", _semantic_duplicate_rows
+)
+
+
+def _together(counts: NDArray[np.int64]) -> Iterator[slice]:
+    """Clusters that are read together, neighbours by number."""
+    start = rows = 0
+    for place, count in enumerate(counts):
+        if rows and rows + count > AT_ONCE:
+            yield slice(start, place)
+            start, rows = place, 0
+        rows += int(count)
+    if rows:
+        yield slice(start, len(counts))
+
+
+def _duplicates(rows: DatasetQuery, eps: float) -> Iterator[pa.Table]:
+    """The duplicates of some clusters, a table each."""
+    table = rows.order_by("cluster", "rank").to_arrow()
+    column = table.column("vector").combine_chunks()
+    vectors = read_vectors(column, int(column.value_lengths()[0].as_py()), unit=True)
+    table = table.drop_columns(["vector", "rank"]).take(vectors.rows)
+    clusters = table.column("cluster").to_numpy()
+    starts = np.flatnonzero(np.diff(clusters, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(clusters)], strict=True):
+        most, partner = most_alike(vectors.matrix[start:end])
+        goes = np.flatnonzero(most > 1 - eps)
+        if len(goes):
+            yield _told(table.slice(start, end - start), most, partner, goes)
+
+
+def most_alike(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """How much each vector is like the most alike one before it, and which that is: SemDeDup's M.
+
+    Args:
+        vectors: float32 (n, width), of length 1, in the order of what stays first.
+
+    Returns:
+        The cosine, float32 (n,), and the place, int64 (n,); -inf and -1 for the first.
+    """
+    most = np.full(len(vectors), -np.inf, np.float32)
+    partner = np.full(len(vectors), -1, np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        some = vectors[start : start + BLOCK]
+        for first in range(0, start + len(some), BLOCK):
+            scores = some @ vectors[first : first + BLOCK].T
+            if first == start:
+                scores[np.triu_indices(len(some))] = -np.inf
+            best = scores.argmax(1)
+            values = np.take_along_axis(scores, best[:, None], 1)[:, 0]
+            rows = slice(start, start + len(some))
+            better = values > most[rows]
+            most[rows] = np.where(better, values, most[rows])
+            partner[rows] = np.where(better, best + first, partner[rows])
+    return most, partner
+
+
+def _told(
+    cluster: pa.Table, most: NDArray[np.float32], partner: NDArray[np.int64], goes: NDArray[np.int64]
+) -> pa.Table:
+    """The rows of the samples of a cluster that go."""
+    stays = np.arange(len(partner))
+    for row in goes:  # a partner comes before, so that what stays for it is known
+        stays[row] = stays[partner[row]]
+    ids = cluster.column("sample_id")
+    found = cluster.take(goes).append_column("duplicate_of", ids.take(stays[goes]))
+    found = found.append_column("matched", ids.take(partner[goes]))
+    return found.append_column("score", pa.array(most[goes]))
+
+
+def _empty() -> pa.Table:
+    kinds = [("shard", pa.string()), ("position", pa.uint32()), ("sample_id", pa.uint64()), ("key", pa.string())]
+    more = [("cluster", pa.uint32()), ("duplicate_of", pa.uint64()), ("matched", pa.uint64()), ("score", pa.float32())]
+    return pa.schema([*kinds, *more]).empty_table()
