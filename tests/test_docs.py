@@ -283,10 +283,10 @@ def _module(room: str) -> str:
 
 # What is shown runs ----------------------------------------------------------------------------------------------
 
-NOT_RUN = re.compile(r"<!-- not run: .+ -->\n```python\n(.*?)```", re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: [^\n]+ -->\n```python\n(.*?)```", re.DOTALL)
 """A block of Python that a page marks: it needs what a test does not have."""
 
-MARKED = 2
+MARKED = 3
 """How many there are."""
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import SignalError
 from factory_lib.signals.given import GivenFile
 from factory_lib.signals.signal import Signal, signal
-from factory_lib.signals.task import MissingInputError
+from factory_lib.signals.vectors import comparable
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class CentroidFinder:
         import torch
 
         assert self.loaded is not None
-        matrix, found = _comparable(vectors, self.loaded.shape[1])
+        matrix, found = comparable(vectors, self.loaded.shape[1])
         with torch.inference_mode():
             products = torch.from_numpy(matrix).to(self.loaded.device) @ self.loaded.T
             nearest = iter(products.argmax(dim=1).tolist())
@@ -105,23 +105,3 @@ def centroids_in(file: GivenFile) -> NDArray[np.float32]:
     if not np.isfinite(centroids).all():
         raise SignalError(f"{file.uri} holds centroids with numbers that are not finite in float32.")
     return centroids
-
-
-def _comparable(vectors: pa.Array, dimension: int) -> tuple[NDArray[np.float32], list[Exception | None]]:
-    """The vectors that can be compared, float32 (n, dimension), and for each of all None or why it cannot."""
-    lengths = vectors.value_lengths().to_numpy()
-    fits = lengths == dimension
-    matrix = vectors.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    matrix = matrix.reshape(-1, dimension)
-    finite, nonzero = np.isfinite(matrix).all(axis=1), matrix.any(axis=1)
-    why: NDArray[Any] = np.full(len(lengths), None, object)
-    why[~fits] = [_unfit(length, dimension) for length in lengths[~fits]]
-    why[np.flatnonzero(fits)[~nonzero]] = ValueError("the vector is all zeros")
-    why[np.flatnonzero(fits)[~finite]] = ValueError("the vector has numbers that are not finite")
-    return matrix[finite & nonzero], why.tolist()
-
-
-def _unfit(length: int, dimension: int) -> Exception:
-    if not length:
-        return MissingInputError("no vector")
-    return ValueError(f"the vector has {length} numbers, the centroids have {dimension}")

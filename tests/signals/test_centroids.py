@@ -41,7 +41,7 @@ def test_vectors_of_a_dataset(engine: None, tmp_path: Path) -> None:
     errors = found["nearest_centroid_error"].to_pylist()
     assert [errors[row] for row in (3, 5, 7, 9)] == [
         "no vector",
-        "ValueError: the vector has 2 numbers, the centroids have 16",
+        "ValueError: the vector has 2 numbers, not 16",
         "ValueError: the vector is all zeros",
         "ValueError: the vector has numbers that are not finite",
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -12,8 +14,7 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.errors import SignalError
-from factory_lib.signals import language
-from factory_lib.signals.language import lang_cld3, lang_fasttext
+from factory_lib.signals.language import LID_176, lang_cld3, lang_fasttext
 
 CAPTIONS = [
     "a red dress on a white table",
@@ -84,8 +85,9 @@ def test_a_caption_that_is_null_has_no_language() -> None:
 
 def test_fingerprints_hold_the_weights_and_the_library() -> None:
     found = lang_fasttext.components
-    assert found["factory_lib.signals.language.FastText.weights"] == language.LID_SHA256[:16]
-    assert {"package:fasttext-predict"} <= found.keys()
+    assert found["model:lid.176.ftz.sha256"] == hashlib.sha256(LID_176.path().read_bytes()).hexdigest()
+    assert "package:fasttext-predict" in found
+    assert found["model:lid.176.ftz.licence"] == "CC-BY-SA-3.0"
     assert {"package:cld3-py", "factory_lib.signals.language.CLD3_MOST_BYTES"} <= lang_cld3.components.keys()
 
 
@@ -93,19 +95,8 @@ def test_without_the_extra_the_command_is_said(monkeypatch: pytest.MonkeyPatch) 
     def nothing(package: str) -> None:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(language, "distribution", nothing)
+    monkeypatch.setattr("importlib.metadata.distribution", nothing)
+    monkeypatch.setitem(sys.modules, "gcld3", None)
     for one in (lang_fasttext, lang_cld3):
-        with pytest.raises(SignalError, match=r'is not installed.*pip install "dataset-factory\[models\]"'):
+        with pytest.raises(SignalError, match=r'not installed.*pip install "dataset-factory\[models\]"'):
             one.instance()
-
-
-def test_a_model_file_that_is_another_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "lid.176.ftz").write_bytes(b"another model")
-
-    class Elsewhere:
-        def locate_file(self, path: str) -> Path:
-            return tmp_path / Path(path).name
-
-    monkeypatch.setattr(language, "distribution", lambda package: Elsewhere())
-    with pytest.raises(SignalError, match=r"lid\.176\.ftz is not fastText's .* sha256 is [0-9a-f]{64}"):
-        lang_fasttext.instance()
