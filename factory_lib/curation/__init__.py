@@ -7,7 +7,7 @@ from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.proof import Verdict
-from factory_lib.curation.rules import Filter, JudgedRules, Kept, Without, all_of, keep
+from factory_lib.curation.rules import Filter, JudgedRules, Kept, Where, Without, all_of, keep
 from factory_lib.curation.subset import in_subset, read_subset, write_subset
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "JudgedRules",
     "Kept",
     "Verdict",
+    "Where",
     "Without",
     "all_of",
     "centroids",

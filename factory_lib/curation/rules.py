@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from factory_lib.curation.funnel import rejections
-from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.expressions import C, fn, sql_text
 from factory_lib.plan.operators import Column, Expr, InQuery, lift
 from factory_lib.query import DatasetQuery
 
@@ -64,6 +64,23 @@ class Kept:
     def removed(self) -> dict[str, int]:
         """Reason -> samples that go for it; one that breaks several rules counts for the first of them."""
         return rejections(self.pool, self.judged.rules)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Keeps the samples that meet a condition; one of which it cannot be told (NULL) does not.
+
+    Attributes:
+        condition: what a sample has to meet, as SQL.
+        reason: why the others go.
+    """
+
+    condition: str
+    reason: str
+
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
+        """The one rule: a condition needs no proof."""
+        return JudgedRules({self.reason: sql_text(self.condition).fill_null(False)})
 
 
 @dataclass(frozen=True)

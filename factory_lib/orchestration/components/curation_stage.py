@@ -1,0 +1,200 @@
+"""`CurationStage`: a stage of the graph, written in YAML."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from factory_lib.curation.rules import Kept
+from factory_lib.errors import InvalidName
+from factory_lib.names import check_dataset_name
+from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
+from factory_lib.orchestration.checks.volume import USUAL, Volume
+from factory_lib.orchestration.components.known import assets_in_python
+from factory_lib.orchestration.components.names import Named
+from factory_lib.orchestration.components.places import located, refuse_unmade
+from factory_lib.orchestration.components.steps import YamlStep, run_steps
+from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.orchestration.stage import stage
+from factory_lib.query import DatasetQuery
+
+if TYPE_CHECKING:
+    from dagster_shared.yaml_utils.source_position import SourcePositionTree
+
+SHARDS = "shards"
+"""Name of the partitions of the graph, one a shard."""
+
+
+class VolumeBounds(Named):
+    """How far the size of a version may be from that of those before, see `Volume`."""
+
+    yellow: float = USUAL.yellow
+    red: float = USUAL.red
+    least: int = USUAL.least
+    may_be_empty: bool = USUAL.may_be_empty
+
+
+class StageAttributes(Named):
+    """A stage: dataset in, steps, dataset out.
+
+    Attributes:
+        dataset: the dataset that it makes, which is the name of its asset.
+        of: the dataset that its samples are; or `source`.
+        source: the asset that stands for the source of shards, whose samples are ingested; instead of `of`.
+        steps: what is done with them, in order.
+        by_shard: whether a row depends on rows of its own shard alone: the stage then runs for the shards that changed.
+        description: what the UI and the docs show.
+        group, kinds, owners, automatic, volume, stale_hours: as in `stage`.
+        elsewhere: datasets that another code location makes.
+    """
+
+    dataset: str
+    of: str | None = None
+    source: str | None = None
+    steps: list[YamlStep] = []
+    by_shard: bool = False
+    description: str = ""
+    group: str = "curation"
+    kinds: list[str] = []
+    owners: list[str] = ["team:curation"]
+    automatic: bool = True
+    volume: VolumeBounds = VolumeBounds()
+    stale_hours: float = Field(default=DEFAULT_STALE_HOURS, gt=0)
+    elsewhere: list[str] = []
+
+    @field_validator("dataset")
+    @classmethod
+    def _may_be_a_name(cls, name: str) -> str:
+        try:
+            check_dataset_name(name)
+        except InvalidName as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("steps")
+    @classmethod
+    def _keep_is_last(cls, steps: list[YamlStep]) -> list[YamlStep]:
+        if any(step.keep is not None for step in steps[:-1]):
+            raise ValueError("keep is the last step of a stage: what goes on with what is kept is the next stage.")
+        return steps
+
+    @model_validator(mode="after")
+    def _has_samples(self) -> StageAttributes:
+        if (self.of is None) == (self.source is None):
+            raise ValueError(
+                "a stage has the samples of one dataset (of: …), or ingests those of a source (source: …)."
+            )
+        if self.source and not self.by_shard:
+            raise ValueError("a source is ingested shard by shard: by_shard: true.")
+        if self.by_shard and self.steps and self.steps[-1].keep is not None:
+            raise ValueError("what a filter can judge depends on the whole pool: a stage with keep is not by_shard.")
+        return self
+
+    @property
+    def read(self) -> dict[tuple[str | int, ...], str]:
+        """Place in the attributes -> the dataset that is read there, that of the samples first."""
+        found: dict[tuple[str | int, ...], str] = {("of",): self.of} if self.of else {}
+        found |= {("source",): self.source} if self.source else {}
+        return found | {("steps", n, s.verb): name for n, s in enumerate(self.steps) for name in s.datasets}
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets that it reads, that of its samples first."""
+        return list(dict.fromkeys(name for place, name in self.read.items() if place != ("source",)))
+
+
+class Unchecked(BaseModel):
+    """Attributes as YAML has them, with the schema of those of a stage."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The schema of `StageAttributes`."""
+        return StageAttributes.model_json_schema(*args, **kwargs)
+
+
+class CurationStage(dg.Component):
+    """A stage of the graph without Python: dataset in; signals, expressions, functions, filters; dataset out."""
+
+    def __init__(self, attributes: StageAttributes, position: SourcePositionTree | None = None) -> None:
+        self.attributes, self._position = attributes, position
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of its attributes, for editors and `dg check yaml`; `load` checks them."""
+        return Unchecked
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> CurationStage:
+        """The component of what YAML says.
+
+        Raises:
+            QueryError: it cannot be; file, line and column are told, and the nearest of names.
+        """
+        position = context.resolution_context.source_position_tree
+        try:
+            return cls(StageAttributes.model_validate(attributes.model_dump() if attributes else {}), position)
+        except ValidationError as error:
+            raise located(error, position) from None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset of the stage.
+
+        Raises:
+            QueryError: it reads a dataset that nothing makes.
+        """
+        tree, given = context.component_tree, self.attributes
+        every = tree.get_all_components(of_type=CurationStage)
+        made = {one.attributes.dataset for one in every} | assets_in_python(tree)
+        refuse_unmade(given.read, {*made, *given.elsewhere}, self._position)
+        # what several stages say that it is elsewhere is declared by the first of them
+        first = {name: one for one in reversed(every) for name in one.attributes.elsewhere}
+        outside = [dg.AssetSpec(name) for name in given.elsewhere if first[name] is self and name not in made]
+        return dg.Definitions(assets=[asset_of(given), *outside])
+
+
+def asset_of(given: StageAttributes) -> dg.AssetsDefinition:
+    """The asset of a stage that is given as attributes."""
+    decorate = stage(
+        group=given.group,
+        partitions=dg.DynamicPartitionsDefinition(name=SHARDS) if given.by_shard else None,
+        deps=[given.source] if given.source else (),
+        kinds=given.kinds,
+        owners=given.owners,
+        automatic=given.automatic,
+        volume=Volume(**given.volume.model_dump(exclude_unset=True)),
+        stale_hours=given.stale_hours,
+    )
+    return decorate(_body(given))
+
+
+def _body(given: StageAttributes) -> Callable[..., DatasetQuery | Kept]:
+    """The function of a stage: its parameters are the datasets that the steps read, or the source."""
+    steps = [(step.verb, getattr(step, step.verb)) for step in given.steps]
+    parameters: dict[str, Any]
+    body: Callable[..., DatasetQuery | Kept]
+    if given.source:
+
+        def ingest(context: dg.AssetExecutionContext, source: ShardSource, **inputs: Any) -> DatasetQuery | Kept:
+            return run_steps(source.query(context.partition_keys), steps, inputs)
+
+        body, parameters = ingest, {"context": dg.AssetExecutionContext, "source": ShardSource}
+    else:
+        samples = given.of or ""
+
+        def curate(**inputs: DatasetQuery) -> DatasetQuery | Kept:
+            return run_steps(inputs[samples], steps, inputs)
+
+        body, parameters = curate, {}
+    parameters |= dict.fromkeys(given.datasets, DatasetQuery)
+    made = Kept if given.steps and given.steps[-1].keep is not None else DatasetQuery
+    body.__name__, body.__doc__ = given.dataset, given.description or None
+    body.__annotations__ = {**parameters, "return": made}
+    shown = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for n, kind in parameters.items()]
+    vars(body)["__signature__"] = inspect.Signature(shown)
+    return body

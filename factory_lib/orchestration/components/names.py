@@ -1,0 +1,72 @@
+"""Names in YAML: what is written has to be there, and what is not is told with the nearest that is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
+from factory_lib.errors import nearest
+from factory_lib.signals.declared import check_declared
+
+
+class Named(BaseModel):
+    """A mapping in YAML whose keys are names: an unknown one is told where it stands, with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            refuse_unknown(given, cls.model_fields, cls.__name__)
+        return given
+
+
+def refuse_unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
+    """Raise for keys that are no known names.
+
+    Raises:
+        ValidationError: an error for each of them, at its place.
+    """
+    names = list(known)
+    wrong = [name for name in given if name not in names]
+    if wrong:
+        raise at_places(where, {(name,): unknown(str(name), names) for name in wrong})
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """That there is no such name, and which is nearest."""
+    return " ".join(filter(None, (f"there is no {name!r}.", nearest(name, list(known)))))
+
+
+def at_places(where: str, said: Mapping[tuple[str | int, ...], str]) -> ValidationError:
+    """An error for each place, which Dagster shows with file, line and column."""
+    details = [
+        InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)})
+        for place, text in said.items()
+    ]
+    return ValidationError.from_exception_data(where, details)
+
+
+def imported(name: str) -> Any:
+    """What a dotted name means: `package.module.attribute`.
+
+    Raises:
+        ValueError: it means nothing; the nearest name in its module is told.
+        SignalError: the module only lies in the current folder.
+    """
+    module, _, attribute = name.rpartition(".")
+    check_declared(module.partition(".")[0], f"YAML names {name!r}")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks another
+        raise ValueError(f"there is no module {error.name!r}.") from None
+    if not hasattr(found, attribute):
+        raise ValueError(unknown(attribute, [one for one in vars(found) if not one.startswith("_")]))
+    return getattr(found, attribute)

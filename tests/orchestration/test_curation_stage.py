@@ -1,0 +1,199 @@
+"""Stages written in YAML: what they make, what their mistakes are told as, and that tools of Dagster know them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from factory_lib import DatasetQuery
+from factory_lib.errors import FactoryError
+from factory_lib.orchestration.components import CurationStage
+from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, SIGNALS, named
+from factory_lib.orchestration.runs.running import run_graph
+from factory_lib.orchestration.source.shards import ShardSource
+from tests.dagster_graph import write_tar
+
+PYTHON = """
+from factory_assets.defs.ingest import source_shards
+"""
+RESOURCES = """
+from factory_assets.defs.resources import resources
+"""
+STAGES = """
+type: factory_lib.orchestration.components.CurationStage
+attributes:
+  dataset: samples
+  source: source_shards
+  by_shard: true
+---
+type: factory_lib.orchestration.components.CurationStage
+attributes:
+  dataset: told
+  of: samples
+  by_shard: true
+  steps:
+    - signals: [caption_stats, sha256]
+    - columns: {words: caption_stats.n_words}
+    - select: [key, caption, words, not_there]
+---
+type: factory_lib.orchestration.components.CurationStage
+attributes:
+  dataset: long_ones
+  of: told
+  volume: {may_be_empty: true}
+  steps:
+    - filter: [words > 2]
+---
+type: factory_lib.orchestration.components.CurationStage
+attributes:
+  dataset: short_ones
+  of: told
+  description: All that are not long.
+  steps:
+    - keep:
+        - where: {condition: words > 1, reason: a single word}
+        - without: {finding: long_ones, reason: more than two words}
+---
+type: factory_lib.orchestration.components.CurationStage
+attributes:
+  dataset: both
+  of: short_ones
+  steps:
+    - union: [long_ones]
+    - apply: {factory_lib.testing_of_yaml.first: {rows: 2}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A project with stages in YAML; its package has a name of its own, since modules are imported once."""
+    name = f"yaml_{abs(hash(request.node.name))}"
+    folder = tmp_path / "src" / name
+    (folder / "defs" / "graph").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(
+        f"[project]\nname = '{name}'\nversion = '1'\n[tool.dg]\ndirectory_type = 'project'\n"
+        f"[tool.dg.project]\nroot_module = '{name}'\n"
+    )
+    for module in ("__init__", "defs/__init__"):
+        (folder / f"{module}.py").touch()
+    (folder / "functions.py").write_text(
+        "from factory_lib import DatasetQuery\n\n\ndef first(samples: DatasetQuery, rows: int = 1) -> DatasetQuery:\n"
+        "    return samples.limit(rows)\n"
+    )
+    (folder / "defs" / "source.py").write_text(PYTHON)
+    (folder / "defs" / "resources.py").write_text(RESOURCES)
+    (folder / "defs" / "graph" / "defs.yaml").write_text(
+        STAGES.replace("factory_lib.testing_of_yaml", f"{name}.functions")
+    )
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    yield folder
+    for module in [one for one in sys.modules if one.partition(".")[0] == name]:
+        del sys.modules[module]
+
+
+def loaded(folder: Path) -> dg.Definitions:
+    return dg.load_from_defs_folder(path_within_project=folder)
+
+
+def keys(dataset: str) -> list[str]:
+    return [str(one) for one in DatasetQuery(dataset).to_arrow()["caption"].to_pylist()]
+
+
+def test_a_graph_of_yaml_makes_what_it_says(engine: None, project: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_tar(shards / "0.tar", ["one", "two words", "three words here"])
+    write_tar(shards / "1.tar", ["also two", "four words are here"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        outcome = run_graph(instance, loaded(project), source=ShardSource(uri=str(shards)))
+        assert (outcome.errors, outcome.behind) == ([], [])
+        assert keys("long_ones") == ["three words here", "four words are here"]
+        assert keys("short_ones") == ["two words", "also two"]
+        assert len(keys("both")) == 2
+        assert list(DatasetQuery("told").columns) == ["shard", "position", "sample_id", "key", "caption", "words"]
+        check = dg.AssetCheckKey(dg.AssetKey("short_ones"), "rejected")
+        [record] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        assert record.evaluation is not None
+        table = record.evaluation.metadata["rejected"]
+        assert isinstance(table, dg.TableMetadataValue)
+        assert [(row.data["reason"], row.data["samples"]) for row in table.records] == [
+            ("a single word", 1),
+            ("more than two words", 2),
+        ]
+        assert run_graph(instance, loaded(project), source=ShardSource(uri=str(shards))).runs == []
+    graph = loaded(project).resolve_asset_graph()
+    assert graph.get(dg.AssetKey("short_ones")).description == "All that are not long."
+
+
+def changed(folder: Path, old: str, new: str) -> str:
+    """The error of a graph in which something is written otherwise, without the folder."""
+    path = folder / "defs" / "graph" / "defs.yaml"
+    text = path.read_text()
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new))
+    with pytest.raises(Exception, match="Error while") as raised:
+        loaded(folder)
+    error: BaseException | None = raised.value
+    while error is not None and not isinstance(error, FactoryError):
+        error = error.__cause__ or error.__context__
+    assert error is not None, raised.value
+    return str(error).replace(f"{path}:", "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sha256]", "sha265]", "14:32: steps.0.signals.1: there is no 'sha265'. Did you mean 'sha256'?"),
+        ("- columns:", "- colums:", "15:7: steps.1.colums: there is no 'colums'. Did you mean 'columns'?"),
+        ("where: {", "were: {", "33:11: steps.0.keep.0.were: there is no 'were'. Did you mean 'where'?"),
+        ("finding:", "findings:", "there is no 'findings'. Did you mean 'finding'?"),
+        (", reason: more than two words", "", "34:11: steps.0.keep.1.without.reason: Field required"),
+        ("of: samples", "of: sample", "11:3: of: there is no 'sample'. Did you mean 'samples'?"),
+        ("source: source_shards", "source: source_shard", "Did you mean 'source_shards'?"),
+        ("union: [long_ones]", "union: [longones]", "41:7: steps.0.union: there is no 'longones'."),
+        (".functions.first", ".functions.frist", "there is no 'frist'. Did you mean 'first'?"),
+        ("{rows: 2}", "{row: 2}", "there is no 'row'. Did you mean 'rows'?"),
+        ("{rows: 2}", "{rows: two}", "Input should be a valid integer"),
+        ("of: short_ones", "source: source_shards", "a source is ingested shard by shard: by_shard: true."),
+        ("may_be_empty", "may_be_emty", "volume.may_be_emty: there is no 'may_be_emty'. Did you mean 'may_be_empty'?"),
+        ("dataset: both", "dataset: Both", "'Both' cannot name a dataset"),
+        ("    - filter: [words > 2]", "    - {filter: [words > 2], select: [key]}", "this has 2"),
+        ("    - union: [long_ones]", "    - keep: [basic]", "keep is the last step of a stage"),
+    ],
+)
+def test_mistakes_are_told_where_they_stand(project: Path, old: str, new: str, said: str) -> None:
+    assert said in changed(project, old, new)
+
+
+def test_a_filter_by_shard_is_refused(project: Path) -> None:
+    said = changed(project, "  of: told\n  description:", "  of: told\n  by_shard: true\n  description:")
+    assert "a stage with keep is not by_shard" in said
+
+
+def test_what_another_code_location_makes_is_named(project: Path) -> None:
+    path = project / "defs" / "graph" / "defs.yaml"
+    path.write_text(path.read_text().replace("of: short_ones", "of: theirs\n  elsewhere: [theirs]"))
+    path.write_text(path.read_text().replace("of: told\n  volume", "of: theirs\n  elsewhere: [theirs]\n  volume"))
+    assert dg.AssetKey("both") in loaded(project).resolve_asset_graph().get_all_asset_keys()
+
+
+def test_dagsters_own_tools_know_it(project: Path) -> None:
+    dg_command = shutil.which("dg", path=str(Path(sys.executable).parent))
+    assert dg_command is not None
+    listed = subprocess.run([dg_command, "list", "components", "--json"], cwd=project, capture_output=True, text=True)
+    assert "factory_lib.orchestration.components.CurationStage" in listed.stdout
+    assert CurationStage.get_model_cls().model_json_schema()["properties"]["dataset"]["type"] == "string"
+
+
+@pytest.mark.parametrize("registry", [FILTERS, FUNCTIONS, SIGNALS], ids=["filters", "functions", "signals"])
+def test_every_short_name_means_something(registry: dict[str, str]) -> None:
+    for name in registry:
+        assert named(name, registry) is not None
+        if registry is SIGNALS:
+            assert named(name, registry).name == name
