@@ -32,6 +32,7 @@ _MODULES = {
     "ls": "ls",
     "show": "show",
     "sql": "sql",
+    "search": "search",
     "diff": "diff",
     "lineage": "lineage",
     "uses": "uses",

@@ -21,7 +21,7 @@ from factory_lib.build.storage_rows import storage_rows
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.loading.terminal import to_torch
 from factory_lib.names import is_version_name
-from factory_lib.plan.expressions import SqlText
+from factory_lib.plan.expressions import C, SqlText, cosine_distance, fn
 from factory_lib.plan.joins import joined, key_pairs
 from factory_lib.plan.nodes import Plan, Rows, Table, Union, leaves, tables
 from factory_lib.plan.operators import Call, Column, Expr, InQuery, Ordering, column_name, column_of, lift, ordering
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from factory_lib.signals.clip import Clip
     from factory_lib.signals.signal import Signal
     from factory_lib.sources import Source
 
@@ -145,6 +146,36 @@ class DatasetQuery:
     def distinct(self, *columns: str) -> DatasetQuery:
         """Distinct rows; with columns, the first row for each distinct value of them."""
         return self.of(self.plan.unique(columns))
+
+    def search(
+        self,
+        column: str = "clip",
+        *,
+        text: str | None = None,
+        image: Any = None,
+        sample: str | int | None = None,
+        vector: Any = None,
+        k: int = 10,
+        encoder: Signal | Clip | None = None,
+    ) -> DatasetQuery:
+        """The k rows whose vectors are nearest to one, the nearest first, with the column `distance`: 1 - cosine.
+
+        Args:
+            column: of vectors; rows without one are none of the k.
+            text: is encoded by the model that made the column, as is
+            image: a path, a URI, bytes or a PIL picture.
+            sample: the key or `sample_id` of a sample of the query, whose vector is taken; it is the first of the k.
+            vector: numbers, as many as those of the column have.
+            encoder: the model: a signal, or a `Clip`. By default what is recorded of the column names it.
+
+        Raises:
+            QueryError, NotFound, SignalError: see `build.searching.target_vector`.
+        """
+        from factory_lib.build.searching import Target, target_vector
+
+        wanted = target_vector(self.plan, self.columns, column, Target(text, image, sample, vector), encoder)
+        near = self.filter(fn.length(C[column]) > 0).mutate(distance=cosine_distance(C[column], wanted))
+        return near.order_by("distance").limit(k)
 
     def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:
         """Groups of rows, to be followed by `agg`; keys are named as the columns of `select` are."""

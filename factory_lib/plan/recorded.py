@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from factory_lib.plan.codec import Data, decode
@@ -14,10 +14,15 @@ from factory_lib.plan.select import Select
 
 @dataclass(frozen=True)
 class RecordedSignal:
-    """A signal by what was recorded of it."""
+    """A signal by what was recorded of it.
+
+    Attributes:
+        reference: what it is found again by.
+    """
 
     name: str
     fingerprint: str
+    reference: Data = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -69,7 +74,7 @@ class _Recorded:
         if query is None:
             return Arrow(None, data.get("shard"), **common)
         if data["is"] == "Signals":
-            signals = tuple(RecordedSignal(s["name"], s["fingerprint"]) for s in data["signals"])
+            signals = tuple(RecordedSignal(s["name"], s["fingerprint"], s) for s in data["signals"])
             return Signals(query, signals, data["on_error"], **common)
         if data["is"] == "Columns":
             types = dict(data["types"]["map"])

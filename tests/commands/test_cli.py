@@ -133,6 +133,16 @@ def test_diff() -> None:
 
 
 @pytest.mark.usefixtures("photos")
+def test_search() -> None:
+    rows = data("search", "photos", "--sample", "a7", "--column", "v", "-k", "3")
+    assert (len(rows), rows[0]["distance"]) == (3, pytest.approx(0, abs=1e-6))
+    assert {"distance", "key", "shard", "position", "sample_id"} <= rows[0].keys()
+    assert re.search(r"^distance +key ", run("search", "photos", "--sample", "a7", "--column", "v").stdout)
+    assert "Give one of text=" in run("search", "photos", "--column", "v", code=1).stderr
+    assert "'clip'" in run("search", "photos", "--text", "x", code=1).stderr
+
+
+@pytest.mark.usefixtures("photos")
 def test_lineage_and_trace() -> None:
     assert [v["name"] for v in data("lineage", "wide")["versions"]] == ["wide.v1", "photos.v2"]
     assert "└── photos.v2" in run("lineage", "wide").stdout

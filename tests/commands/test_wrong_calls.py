@@ -38,6 +38,8 @@ CALLS: list[tuple[list[str], int, str]] = [
     (["tag", "photos", "A b"], 1, "'A b' cannot be a tag.*Try 'a-b'"),
     (["tag", "photos", "v7"], 1, "reads like a version"),
     (["trace", "photos", "nobody"], 1, "Keys look like"),
+    (["search", "photos", "--column", "v", "--sample", "nobody"], 1, "no sample with that key or id"),
+    (["search", "photos", "--text", "x"], 1, "no column 'clip'.*Columns of vectors: v"),
     (["reproduce", "wied"], 1, "Did you mean 'wide'"),
     (["lineage", "trained_model"], 1, "'trained_model' is a stage of the graph, and was never made"),
     (["lineage", "trained_modle"], 1, "no dataset 'trained_modle'"),
