@@ -19,6 +19,7 @@ import dagster as dg
 from factory_lib.curation.rules import Kept
 from factory_lib.orchestration.automation.conditions import shard_condition, whole_condition
 from factory_lib.orchestration.automation.only_behind import ONLY_BEHIND, Part, part_of, to_make
+from factory_lib.orchestration.behind.unsynced import STAYS
 from factory_lib.orchestration.checks.rejected import check_rejected, rejected_spec, told_of
 from factory_lib.orchestration.checks.stage_checks import run_stage_checks, stage_check_specs
 from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS, STALE_HOURS
@@ -42,6 +43,7 @@ def stage(
     kinds: Sequence[str] = (),
     owners: Sequence[str] = ("team:curation",),
     automatic: bool = True,
+    stays: bool = False,
     volume: Volume = USUAL,
     stale_hours: float = DEFAULT_STALE_HOURS,
 ) -> Callable[[Callable[..., DatasetQuery | Kept]], dg.AssetsDefinition]:
@@ -61,6 +63,8 @@ def stage(
         kinds: icons in the graph, besides the warehouse's.
         owners: as Dagster wants them, `team:name` or an e-mail address.
         automatic: run when something upstream or the code changed; otherwise only when asked to.
+        stays: once made it is behind its code alone, and stays as it is while its input changes, until somebody runs
+            it: for what others are measured by, such as centroids.
         volume: how far the size of a version may be from that of those before; past its bounds the check `volume` is
             yellow, or red, and what comes after the stage does not run. The first parameter that is a dataset is what
             its rows are compared with.
@@ -92,7 +96,12 @@ def stage(
             partitions_def=partitions,
             backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
             code_version=digest(components),
-            metadata={**code_metadata(components), STALE_HOURS: stale_hours, ONLY_BEHIND: True},
+            metadata={
+                **code_metadata(components),
+                STALE_HOURS: stale_hours,
+                ONLY_BEHIND: True,
+                **({STAYS: True} if stays else {}),
+            },
             check_specs=[*stage_check_specs(body.__name__), *([rejected_spec(body.__name__)] * is_filter)],
             automation_condition=condition if automatic else None,
             io_manager_key=IO_MANAGER_KEY,

@@ -27,6 +27,9 @@ from factory_lib.orchestration.events.partition_events import REMOVED, combined_
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph, BaseAssetNode
 
+STAYS = "factory/stays"
+"""In the metadata of an asset: once made, it is behind its code alone, whatever becomes of its input."""
+
 MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
 
@@ -76,7 +79,8 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
     if not keys and not tags:
         yield BehindPartitions(node.key, MISSING, ())
-    inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in sorted(node.parent_keys)}
+    parents = [] if STAYS in node.metadata else sorted(node.parent_keys)
+    inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in parents}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
     states = States()
     for partition in keys:
@@ -103,7 +107,7 @@ def _reason(
     for parent, versions in inputs.items():
         if tags.get(get_input_data_version_tag(parent)) != versions.get(key, DEFAULT_DATA_VERSION.value):
             return INPUT
-    return INPUT if states.changed(tags) else None
+    return INPUT if STAYS not in node.metadata and states.changed(tags) else None
 
 
 def latest_tags(
