@@ -44,6 +44,8 @@ class Settings:
             the source was used last.
         unpack_to: `FACTORY_UNPACK_TO`, the folder or bucket into which sources without byte ranges (compressed
             archives, pictures inside parquet) are unpacked once; unset, such sources are refused.
+        derived: `FACTORY_DERIVED`, the folder or bucket in which new samples that operations make are kept as tars;
+            unset, whoever makes some has to name one.
         clip: `FACTORY_CLIP`, the checkpoint behind `signals.clip.encode_image` and `encode_text`: a folder, hub id, or
             `tinyclip` (the default), which knows rendered shapes and not photos.
         rank, world_size: `RANK` and `WORLD_SIZE` as torchrun sets them, which process of a training job this is; None
@@ -63,6 +65,7 @@ class Settings:
     mapping: dict[str, str]
     tars_per_shard: int
     unpack_to: str | None
+    derived: str | None
     clip: str
     rank: int | None
     world_size: int | None
@@ -88,6 +91,7 @@ def settings() -> Settings:
         mapping=mapping,
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
         unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
+        derived=os.environ.get("FACTORY_DERIVED") or None,
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
         rank=_whole("RANK"),
         world_size=_whole("WORLD_SIZE"),

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.curation", "factory_lib.history", "factory_lib.writing"),
     ("factory_lib.query",),
     ("factory_lib.build",),
-    ("factory_lib.loading", "factory_lib.compute"),
+    ("factory_lib.loading", "factory_lib.compute", "factory_lib.augmentation"),
     ("factory_lib.signals", "factory_lib.sources", "factory_lib.engine"),
     ("factory_lib.warehouse",),
     ("factory_lib.plan", "factory_lib.storage", "factory_lib.view"),

@@ -14,7 +14,7 @@ from factory_lib.build.ledger import Ledger
 from factory_lib.build.session import staged
 from factory_lib.names import is_version_name
 from factory_lib.plan.expressions import SqlText
-from factory_lib.plan.nodes import Plan, Rows, Signals, Storage, Table, walk
+from factory_lib.plan.nodes import NewSamples, Plan, Rows, Signals, Storage, Table, walk
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse.client import Warehouse
@@ -53,8 +53,8 @@ def lookups(warehouse: Warehouse, plan: Plan) -> list[str]:
 
 
 def _origins(plan: Plan) -> Iterator[Rows]:
-    """Tables, and rows in no table that are not what their query and their signals say; what gives rows first."""
-    return (node for node in walk(plan) if isinstance(node, Rows) and not isinstance(node, Signals))
+    """Tables, and rows in no table that are not what their query and code for each row say; what gives rows first."""
+    return (node for node in walk(plan) if isinstance(node, Rows) and not isinstance(node, Signals | NewSamples))
 
 
 def _state(warehouse: Warehouse, rows: Rows) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from factory_lib.plan.nodes import Over, Plan, Signals, Storage, Table, walk
+from factory_lib.plan.nodes import NewSamples, Over, Plan, Signals, Storage, Table, walk
+from factory_lib.redaction import redact
 from factory_lib.view.html import code, counted, page
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.estimate import rows_and_bytes
@@ -29,6 +30,8 @@ def to_do(warehouse: Warehouse, plan: Plan) -> list[str]:
             lines.append(f"reads: {counted(len(node.shards), 'shard')} of {node.label}")
         if isinstance(node, Signals):
             lines.append(f"computes: {_values(warehouse, node)}{', '.join(signal.name for signal in node.signals)}")
+        if isinstance(node, NewSamples):
+            lines.append(f"makes: {node.label}, in {redact(node.into)}")
     return list(dict.fromkeys(lines))
 
 

@@ -17,7 +17,7 @@ from factory_lib.names import is_version_name
 from factory_lib.plan.aggregates import is_open
 from factory_lib.plan.codec import Data, UnknownRecipe, decode, encode
 from factory_lib.plan.expressions import SqlText, is_deterministic
-from factory_lib.plan.nodes import Arrow, Columns, Derived, RowFunction, Rows, Signals, Storage, Table
+from factory_lib.plan.nodes import Arrow, Columns, Derived, NewSamples, RowFunction, Rows, Signals, Storage, Table
 from factory_lib.plan.operators import Call, Expr
 from factory_lib.plan.recorded import table_of
 from factory_lib.plan.select import Select
@@ -72,6 +72,11 @@ def _description(node: Rows) -> Data:
             return {"signals": signals, "on_error": node.on_error}
         case Columns():
             return {"label": node.label, "on": list(node.on), "types": {"map": [list(t) for t in node.types.items()]}}
+        case NewSamples():
+            from factory_lib.augmentation.naming import reference_of as named_operations
+
+            made = {"augmentation": named_operations(node.augmentation), "text": str(node.augmentation)}
+            return {**made, "fingerprint": node.signal.fingerprint, "into": node.into, "suffix": node.suffix}
         case Derived():
             named = {"function": node.function.place, "verb": node.function.verb}
             return {**named, "options": dict(node.options)}
@@ -125,6 +130,11 @@ class _Opened:
         if data["is"] == "Signals" and query is not None:
             signals = tuple(self._signal(reference) for reference in data["signals"])
             return Signals(query, signals, data["on_error"], **common)
+        if data["is"] == "NewSamples" and query is not None:
+            augmentation = self._augmentation(data["augmentation"], query)
+            made = NewSamples(query, augmentation, data["into"], data["suffix"], **common)
+            self._compare(f"the operation {augmentation}", made.signal.fingerprint, data["fingerprint"])
+            return made
         if data["is"] == "Derived" and query is not None:
             return Derived(query, _row_function(data["function"]), data["options"], **common)
         if data["is"] == "Storage":
@@ -147,12 +157,25 @@ class _Opened:
             found = signal_of(reference)
         except SignalError as error:
             raise NotReproducible(error.message) from None
-        if found.fingerprint != reference["fingerprint"]:
-            self.unpinned[
-                f"signal {found.name} has the fingerprint {found.fingerprint[:16]} now, it had"
-                f" {reference['fingerprint'][:16]}: its values are computed by the code of now"
-            ] = None
+        self._compare(f"signal {found.name}", found.fingerprint, reference["fingerprint"])
         return found
+
+    def _augmentation(self, reference: Data, query: Select) -> Any:
+        from factory_lib.augmentation.naming import augmentation_of
+        from factory_lib.errors import SignalError
+
+        try:
+            return augmentation_of(reference, query.names)
+        except SignalError as error:
+            raise NotReproducible(error.message) from None
+
+    def _compare(self, what: str, now: str, then: str) -> None:
+        """Note code that is another one by now."""
+        if now != then:
+            self.unpinned[
+                f"{what} has the fingerprint {now[:16]} now, it had {then[:16]}: its values are computed by the code of"
+                " now"
+            ] = None
 
     def _storage(self, data: Data) -> Storage:
         from factory_lib.sources.detect import open_source

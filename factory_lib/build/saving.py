@@ -16,7 +16,7 @@ from factory_lib.build.session import settled, staged
 from factory_lib.errors import QueryError
 from factory_lib.names import check_dataset_name
 from factory_lib.plan.identity import identity
-from factory_lib.plan.nodes import Derived, Plan, Rows, Table
+from factory_lib.plan.nodes import Derived, NewSamples, Plan, Rows, Table
 from factory_lib.plan.predicates import predicates
 from factory_lib.plan.select import Select
 from factory_lib.plan.sql import Rendering
@@ -90,7 +90,7 @@ def _sources(parents: Sequence[Version]) -> dict[str, str]:
 
 def _is_passed_on(query: Select, derivation: Derivation) -> bool:
     """Whether the rows of a query are those that it was given, all of them."""
-    return derivation.kind == "clone" and not isinstance(query.source, Derived)
+    return derivation.kind == "clone" and not isinstance(query.source, Derived | NewSamples)
 
 
 def _rows_in(wh: Warehouse, query: Select) -> int:
@@ -111,7 +111,7 @@ def _givers(plan: Plan) -> Iterator[Table]:
     """The tables whose rows become rows of the query; other rows stand as the table that they were written to."""
     if isinstance(plan, Table):
         yield plan
-    elif isinstance(plan, Rows) and not isinstance(plan, Derived):
+    elif isinstance(plan, Rows) and not isinstance(plan, Derived | NewSamples):
         yield staged(plan, Ledger()).source()
     else:
         for one in plan.inputs:

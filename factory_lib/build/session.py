@@ -13,6 +13,7 @@ import pyarrow as pa
 from factory_lib.build.arrow_rows import write_arrow
 from factory_lib.build.column_rows import write_columns
 from factory_lib.build.ledger import Ledger
+from factory_lib.build.new_samples import write_new_samples
 from factory_lib.build.rows import stage_of_rows
 from factory_lib.build.signal_rows import write_signals
 from factory_lib.build.storage_rows import write_storage
@@ -21,6 +22,7 @@ from factory_lib.plan.nodes import (
     Arrow,
     Columns,
     Derived,
+    NewSamples,
     Plan,
     Rows,
     Signals,
@@ -98,6 +100,8 @@ def _written(node: Plan, ledger: Ledger) -> StagingTable:
             return write_columns(node, settled(node.input, ledger), ledger)
         case Derived():
             return _write_derived(node, settled(node.input, ledger), ledger)
+        case NewSamples():
+            return write_new_samples(node, settled(node.input, ledger), ledger)
     raise AssertionError(f"{node.label} is written nowhere")
 
 

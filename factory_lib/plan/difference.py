@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from factory_lib.names import is_version_name
-from factory_lib.plan.nodes import Arrow, Columns, Derived, Join, Plan, Signals, Storage, Table, Union, walk
+from factory_lib.plan.nodes import Arrow, Columns, Derived, Join, NewSamples, Plan, Signals, Storage, Table, Union, walk
 from factory_lib.plan.operators import Expr, Literal, Ordering
 from factory_lib.plan.python import LONG, Printer, python_of
 from factory_lib.plan.select import Select, said_order
@@ -85,6 +85,8 @@ def _own_parts(plan: Plan) -> Iterator[_Part]:
             yield _Part("the union", f"of {len(plan.queries)} queries")
         case Signals():
             yield from (_Part(f"signal {signal.name}", "computed") for signal in plan.signals)
+        case NewSamples():
+            yield _Part("the operation", str(plan.augmentation))
         case Derived():
             yield _Part(f"{plan.function.verb}()", "called")
             for name, value in plan.options.items():

@@ -46,6 +46,9 @@ def _essence(node: Data, known: Mapping[int, str]) -> Any:
             return ["Signals", _canonical(node["input"], known), signals]
         case "Columns":
             return ["Columns", _canonical(node["input"], known), node["on"], _canonical(node["types"], known)]
+        case "NewSamples":
+            made = [node["fingerprint"], node["suffix"], sorted(_canonical(node["columns"], known)["map"])]
+            return ["NewSamples", _canonical(node["input"], known), *made]
         case "Derived":
             return ["Derived", _canonical(node["input"], known), node["function"], node["options"]]
     return _canonical({name: part for name, part in node.items() if name != "windowed"}, known)

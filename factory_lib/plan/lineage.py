@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from factory_lib.plan.expressions import SqlText
-from factory_lib.plan.nodes import Join, Plan, Signals, Table, Union
+from factory_lib.plan.nodes import Join, NewSamples, Plan, Signals, Table, Union
 from factory_lib.plan.operators import Column, Expr
 from factory_lib.plan.select import Select
+
+_MADE = ("image", "width", "height")
+"""Columns of new samples that come of the picture."""
 
 ColumnPlace = tuple[str, str]
 """A version's name and a column of it."""
@@ -34,6 +37,9 @@ def _of_column(name: str, plan: Plan) -> set[ColumnPlace]:
         case Signals():
             read = next((signal.reads for signal in plan.signals if name in signal.columns), (name,))
             return {place for column in read for place in _of_column(column, plan.input)}
+        case NewSamples():
+            read = plan.signal.reads if name in (*_MADE, "caption") else (name,)
+            return {place for column in read if column in plan.input.names for place in _of_column(column, plan.input)}
     return set()
 
 

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from factory_lib.plan.select import Select
 
 ROW_ID = ("shard", "position")
+PARENT = "parent_sample_id"
+"""Column of new samples: the `sample_id` of the sample that one was made of."""
+OPERATION = "operation"
+"""Column of new samples: what was done, with its parameters."""
+OPERATION_FINGERPRINT = "operation_fingerprint"
+"""Column of new samples: the fingerprint of its code, parameters and libraries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +255,34 @@ class Derived(Over):
     @property
     def label(self) -> str:
         return f"{self.function.verb}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
+    @property
+    def written(self) -> frozenset[str]:
+        return frozenset(self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class NewSamples(Over):
+    """Samples that operations make of those of a query, each in the place of its parent; their bytes are in tars.
+
+    Attributes:
+        augmentation: the operations (see `factory_lib.augmentation`).
+        into: folder or bucket of the tars.
+        suffix: what goes behind the key of a parent.
+    """
+
+    augmentation: Any
+    into: str
+    suffix: str
+
+    @property
+    def signal(self) -> Any:
+        """What computes a new sample."""
+        return self.augmentation.signal(self.input.names)
+
+    @property
+    def label(self) -> str:
+        return f"new samples by {self.augmentation}"
 
     @property
     def written(self) -> frozenset[str]:

@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from factory_lib.plan.expressions import CosineDistance, SqlText
-from factory_lib.plan.nodes import ROW_ID, Arrow, Columns, Derived, Join, Plan, Signals, Storage, Table, Union
+from factory_lib.plan.nodes import (
+    ROW_ID,
+    Arrow,
+    Columns,
+    Derived,
+    Join,
+    NewSamples,
+    Plan,
+    Signals,
+    Storage,
+    Table,
+    Union,
+)
 from factory_lib.plan.operators import (
     Call,
     Cast,
@@ -96,6 +108,9 @@ class Printer:
                 yield "." + _call("add_columns", "…", *self._named(on=_one_or_all(plan.on)))
             case Derived():
                 yield _call(plan.function.verb, self.text(plan.input), *self._named(**plan.options))
+            case NewSamples():
+                made = (str(plan.augmentation), *self._named(into=plan.into, suffix=plan.suffix))
+                yield _call("make_samples", self.text(plan.input), *made)
             case Join():
                 yield from self._calls(plan.left)
                 on = _one_or_all([a for a, _ in plan.on]) if all(a == b for a, b in plan.on) else dict(plan.on)

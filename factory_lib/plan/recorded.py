@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory_lib.plan.codec import Data, decode
-from factory_lib.plan.nodes import Arrow, Columns, Derived, RowFunction, Rows, Signals, Storage, Table
+from factory_lib.plan.nodes import Arrow, Columns, Derived, NewSamples, RowFunction, Rows, Signals, Storage, Table
 from factory_lib.plan.operators import Expr
 from factory_lib.plan.select import Select
 
@@ -28,6 +28,17 @@ class RecordedSignal:
     def columns(self) -> dict[str, str]:
         """Names of its columns; their types are not recorded here."""
         return {self.name: "", f"{self.name}_error": ""}
+
+
+@dataclass(frozen=True)
+class RecordedAugmentation:
+    """Operations by what was recorded of them."""
+
+    text: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,9 @@ class _Recorded:
         if data["is"] == "Columns":
             types = dict(data["types"]["map"])
             return Columns(query, None, tuple(data["on"]), types, **common)
+        if data["is"] == "NewSamples":
+            augmentation = RecordedAugmentation(data["text"], data["fingerprint"])
+            return NewSamples(query, augmentation, data["into"], data["suffix"], **common)
         function = RowFunction(data["function"], data.get("verb", data["function"].rpartition(":")[2]), _not_callable)
         return Derived(query, function, data["options"], **common)
 

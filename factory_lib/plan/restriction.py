@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from factory_lib.plan.nodes import Join, Plan, Signals, Storage, Table, transform
+from factory_lib.plan.nodes import Join, NewSamples, Plan, Signals, Storage, Table, transform
 from factory_lib.plan.select import Select
 from factory_lib.plan.storing import storage_plan, with_system_columns
 
@@ -54,7 +54,7 @@ def _narrowed(source: Plan, shards: Sequence[str]) -> Plan | None:
             # Each row is one of the left, in its shard, and what it is joined with is looked up.
             left = narrowed(source.left, shards)
             return None if left is None else replace(source, left=left)
-        case Signals():
+        case Signals() | NewSamples():
             inner = narrowed(source.input, shards)
             return None if inner is None else replace(source, input=inner)
     return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VALUES = "1"
 """Raised when the factory's machinery changes what any signal's value is; part of every fingerprint."""
 
-_VALUES_IN_FACTORY = ("curation", "pictures")
+_VALUES_IN_FACTORY = ("augmentation", "curation", "pictures")
 """Packages of factory_lib whose code makes values; of `signals`, all but `_MACHINERY_OF_SIGNALS`."""
 _MACHINERY_OF_SIGNALS = {
     "bundled", "dependencies", "fingerprint", "inputs", "naming", "outputs", "signal", "single", "task", "use",

@@ -1,0 +1,189 @@
+"""Tars of new samples in a store: where they are, what is recorded beside them, and what may be taken over.
+
+`INTO/NAME-FINGERPRINT/SHARD-STATE/00000.tar` and so on: NAME and FINGERPRINT are those of the operations, STATE is a
+hash of everything that the samples of a shard gave them to read. So tars of other code, or of other parents, never get
+mixed. Beside each tar stands `00000.arrow`, written after it, with a row for each parent that it has an answer to:
+where the new sample is, or why there is none. `made.json`, written last, says that the folder is whole. After a kill
+the tars that are recorded stay; of a shard that changed, answers to parents that did not are copied from the tars of
+before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factory_lib.errors import FileMissing
+from factory_lib.storage.store import FileInfo, store
+
+PART_BYTES = 64 * 2**20
+"""A tar is ended behind the sample that makes it as large as this."""
+DONE = "made.json"
+_DIGITS = 16
+_PASSING = ("WorkerDied:", "SignalTimeout:", "MemoryError")
+"""Beginnings of reasons that may be gone at the next try, as all are of a picture that could not be read."""
+
+RECORD = pa.schema(
+    [
+        ("position", pa.uint32()),
+        ("inputs", pa.binary(16)),
+        ("offset", pa.uint64()),
+        ("size", pa.uint64()),
+        ("extension", pa.string()),
+        ("width", pa.uint32()),
+        ("height", pa.uint32()),
+        ("caption", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""An answer to a parent: its position in its shard, a hash of what it gave to read (NULL where it could not be read),
+the new sample's place in the tar and what is known of it; or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tar and its record.
+
+    Attributes:
+        tar: None where no parent in it became a new sample.
+    """
+
+    tar: FileInfo | None
+    record: pa.Table
+
+    @property
+    def lasts(self) -> pa.ChunkedArray:
+        """Which answers will be the same at the next try."""
+        error = self.record.column("error")
+        passes = pc.and_(pc.is_valid(error), pc.is_null(self.record.column("inputs")))
+        for beginning in _PASSING:
+            passes = pc.or_(passes, pc.fill_null(pc.starts_with(error, beginning), False))
+        return pc.invert(passes)
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The tars of one shard in one state.
+
+    Attributes:
+        uri: of the folder.
+        files: what is in it, by name.
+    """
+
+    uri: str
+    files: Mapping[str, FileInfo]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all parents have been answered."""
+        return DONE in self.files
+
+    def parts(self) -> Iterator[Part]:
+        """What is recorded, in order, up to the first tar that is not as it was recorded."""
+        for number in range(len(self.files)):
+            if (recorded := self.files.get(f"{number:05d}.arrow")) is None:
+                return
+            record = pa.ipc.open_file(
+                pa.BufferReader(store().read(recorded.uri, etag=recorded.etag or None))
+            ).read_all()
+            size = int(record.schema.metadata[b"tar_bytes"])
+            tar = self.files.get(f"{number:05d}.tar")
+            if size and (tar is None or tar.size != size):
+                return
+            yield Part(tar if size else None, record)
+
+    def tar_uri(self, number: int) -> str:
+        """Where a tar is."""
+        return f"{self.uri}/{number:05d}.tar"
+
+    def write_record(self, number: int, rows: list[dict[str, Any]]) -> Part:
+        """Record a tar that is there; its record makes it count."""
+        has_tar = any(row["error"] is None for row in rows)
+        tar = store().info(self.tar_uri(number)) if has_tar else None
+        size = str(tar.size if tar else 0).encode()
+        record = pa.Table.from_pylist(rows, RECORD).replace_schema_metadata({b"tar_bytes": size})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, record.schema) as file:
+            file.write_table(record)
+        self._write(f"{number:05d}.arrow", sink.getvalue().to_pybytes())
+        return Part(tar, record)
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Say that the folder is whole.
+
+        Args:
+            about: for people who look into it.
+        """
+        self._write(DONE, json.dumps(dict(about), indent=1).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        store().write(f"{self.uri}/{name}", data)
+        store().sync(f"{self.uri}/{name}")
+
+
+@dataclass(frozen=True)
+class MadeTars:
+    """The tars of some operations.
+
+    Attributes:
+        into: folder or bucket of the store, resolved.
+        name: of the operations.
+        fingerprint: of their code and parameters.
+    """
+
+    into: str
+    name: str
+    fingerprint: str
+
+    @property
+    def uri(self) -> str:
+        """Where they are."""
+        return f"{self.into}/{self.name[:60]}-{self.fingerprint[:_DIGITS]}"
+
+    @cached_property
+    def _folders(self) -> dict[str, dict[str, FileInfo]]:
+        """Folder -> name -> file, as they were when this was first asked for."""
+        found: dict[str, dict[str, FileInfo]] = {}
+        try:
+            files = store().list(self.uri)
+        except FileMissing:
+            return {}
+        for file in files:
+            folder, _, name = file.uri.rpartition("/")
+            found.setdefault(folder.rpartition("/")[2], {})[name] = file
+        return found
+
+    def folder(self, shard: str, state: str) -> ShardFolder:
+        """The folder of a shard: one in which no parent is without a new sample for a reason that may be gone.
+
+        Args:
+            state: hash of what its samples give to read, and of its name.
+        """
+        folder = self._folder(shard, state)
+        while any(not pc.all(part.lasts).as_py() for part in folder.parts()):
+            state = hashlib.sha256(f"{state}\nagain".encode()).hexdigest()
+            folder = self._folder(shard, state)
+        return folder
+
+    def earlier(self, shard: str, now: ShardFolder) -> Iterator[ShardFolder]:
+        """Folders of other states of a shard, or of one whose name looks like it."""
+        for name, files in sorted(self._folders.items()):
+            uri = f"{self.uri}/{name}"
+            if uri != now.uri and name.rpartition("-")[0] == _readable(shard):
+                yield ShardFolder(uri, files)
+
+    def _folder(self, shard: str, state: str) -> ShardFolder:
+        name = f"{_readable(shard)}-{state[:_DIGITS]}"
+        return ShardFolder(f"{self.uri}/{name}", self._folders.get(name, {}))
+
+
+def _readable(shard: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", shard).strip("_") or "shard"
