@@ -39,6 +39,10 @@ class MadeSample(NamedTuple):
     caption: str | None
 
 
+_OUTPUT = output_of(MadeSample, f"signal {MADE!r}")
+"""Taken when the module is imported: that settles the annotations of the class, and has to be so in workers, too."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Operations in their order, and how what comes out is written.
@@ -94,7 +98,7 @@ class Augmentation:
         inputs = [Input(IMAGE, IMAGE, "member")]
         inputs += [Input(name, name, "value", optional=True) for name in (*captions, *self.columns)]
         target = _Applied(self, bool(captions))
-        return Signal(MADE, target, tuple(inputs), output_of(MadeSample, f"signal {MADE!r}"))
+        return Signal(MADE, target, tuple(inputs), _OUTPUT)
 
     def apply(self, image: Member, caption: str | None, values: Mapping[str, Any]) -> MadeSample:
         """The new sample.
