@@ -17,7 +17,7 @@ from factory_lib.owners import leftovers
 from factory_lib.settings import settings
 from factory_lib.sources import open_source
 from factory_lib.storage.store import store
-from factory_lib.writing.tars import TarWriter, check_key, writing_tar
+from factory_lib.storage.tars import TarWriter, check_key, writing_tar
 from tests.s3 import Bucket
 from tests.samples import rows
 

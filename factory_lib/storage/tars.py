@@ -88,7 +88,7 @@ def writing_tar(uri: str) -> Iterator[TarWriter]:
     """A tar to add samples to; it is at `uri` whole, and durable, when the block ends, and not at all after an error.
 
     ```python
-    from factory_lib.writing.tars import writing_tar
+    from factory_lib.storage.tars import writing_tar
 
     with writing_tar("s3://bucket/made/00000.tar") as tar:
         offset, size = tar.add("000000001", {"jpg": picture, "txt": b"a red dress"})["jpg"]
