@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from factory_lib.augmentation.applying import IMAGE, MADE
-from factory_lib.build.made_tars import PART_BYTES, MadeTars, Part, ShardFolder
+from factory_lib.build.made_tars import PART_BYTES, MadeTars, ShardFolder, TarPart
 from factory_lib.build.reuse.contents import hash_members
 from factory_lib.compute.reading import PREFIX, TASK_BYTES
 from factory_lib.compute.run import compute
@@ -66,7 +66,7 @@ class ShardMaker:
     computed: int = 0
     reused: int = 0
 
-    def parts(self, shard: ParentShard) -> list[Part]:
+    def parts(self, shard: ParentShard) -> list[TarPart]:
         """The tars of a shard, made where they are not there."""
         folder = self.tars.folder(shard.name, shard.state)
         found = list(folder.parts())
@@ -81,7 +81,7 @@ class ShardMaker:
         folder.finish({**about, "parents": shard.rows.num_rows, "without": failed})
         return found
 
-    def _made(self, shard: ParentShard, folder: ShardFolder, number: int, answered: int) -> Iterator[Part]:
+    def _made(self, shard: ParentShard, folder: ShardFolder, number: int, answered: int) -> Iterator[TarPart]:
         """The parts that are missing: from this number on, for the parents behind those that are answered."""
         rows = shard.rows.slice(answered)
         known = self._known(shard, folder, answered)
@@ -150,7 +150,7 @@ class _Known:
         row: its record.
     """
 
-    part: Part
+    part: TarPart
     row: Row
 
 
@@ -257,7 +257,7 @@ class _Writing:
         members["json"] = json.dumps(about, ensure_ascii=False).encode()
         return self._tar.add(key, members)[answer.row["extension"]]
 
-    def end_part(self) -> Part:
+    def end_part(self) -> TarPart:
         """End the part: its tar, then its record."""
         self._open.close()
         part = self._folder.write_record(self._number, self.rows)

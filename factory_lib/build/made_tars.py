@@ -49,7 +49,7 @@ the new sample's place in the tar and what is known of it; or the reason why the
 
 
 @dataclass(frozen=True)
-class Part:
+class TarPart:
     """A tar and its record.
 
     Attributes:
@@ -86,7 +86,7 @@ class ShardFolder:
         """Whether all parents have been answered."""
         return DONE in self.files
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[TarPart]:
         """What is recorded, in order, up to the first tar that is not as it was recorded."""
         for number in range(len(self.files)):
             if (recorded := self.files.get(f"{number:05d}.arrow")) is None:
@@ -98,13 +98,13 @@ class ShardFolder:
             tar = self.files.get(f"{number:05d}.tar")
             if size and (tar is None or tar.size != size):
                 return
-            yield Part(tar if size else None, record)
+            yield TarPart(tar if size else None, record)
 
     def tar_uri(self, number: int) -> str:
         """Where a tar is."""
         return f"{self.uri}/{number:05d}.tar"
 
-    def write_record(self, number: int, rows: list[dict[str, Any]]) -> Part:
+    def write_record(self, number: int, rows: list[dict[str, Any]]) -> TarPart:
         """Record a tar that is there; its record makes it count."""
         has_tar = any(row["error"] is None for row in rows)
         tar = store().info(self.tar_uri(number)) if has_tar else None
@@ -114,7 +114,7 @@ class ShardFolder:
         with pa.ipc.new_file(sink, record.schema) as file:
             file.write_table(record)
         self._write(f"{number:05d}.arrow", sink.getvalue().to_pybytes())
-        return Part(tar, record)
+        return TarPart(tar, record)
 
     def finish(self, about: Mapping[str, Any]) -> None:
         """Say that the folder is whole.

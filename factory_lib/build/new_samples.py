@@ -13,7 +13,7 @@ from factory_lib.augmentation.applying import CAPTION, IMAGE
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.made_shard import ParentShard, ShardMaker
 from factory_lib.build.made_store import claim_store
-from factory_lib.build.made_tars import MadeTars, Part
+from factory_lib.build.made_tars import MadeTars, TarPart
 from factory_lib.build.reuse.files import etags, files_of
 from factory_lib.build.reuse.identity import HashedRows, Reads
 from factory_lib.build.signal_rows import table_sources
@@ -115,7 +115,7 @@ def _parent_shards(
         yield (parent_shard(one["shard"], one["state"]) for one in states)
 
 
-def _record(shard: str, parts: Sequence[Part], parents: ParentShard, made: str, ledger: Ledger) -> None:
+def _record(shard: str, parts: Sequence[TarPart], parents: ParentShard, made: str, ledger: Ledger) -> None:
     """Keep what became of a shard: its rows, its files, and what could not be made."""
     wh = warehouse()
     files: list[FileInfo] = []
