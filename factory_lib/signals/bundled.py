@@ -5,13 +5,28 @@ Nothing here imports such a package: a graph loads, and its fingerprints are tak
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from factory_lib.errors import SignalError
 from factory_lib.signals.checkpoint import file_digest
 
-INSTALL = 'Install it: pip install "dataset-factory[models]".'
+
+def not_installed(what: str, package: str) -> SignalError:
+    """The error of something that needs a package of the extra `models`.
+
+    Args:
+        what: is done by the package, as the beginning of a sentence.
+        package: the distribution that is not there.
+    """
+    hint = 'Install it: pip install "dataset-factory[models]".'
+    return SignalError(f"{what} by the package {package}, which is not installed.", hint)
+
+
+def missing(packages: Iterable[str]) -> list[str]:
+    """Of some distributions those that are not installed."""
+    return [name for name in packages if _folder(name) is None]
 
 
 @dataclass(frozen=True)
@@ -43,20 +58,16 @@ class BundledModel:
         """What the values of a signal depend on; not which release of the package brings the file."""
         return {"sha256": self.sha256, "package": self.package, "licence": self.licence, "source": self.source}
 
-    @property
-    def is_installed(self) -> bool:
-        """Whether the package is there; its file is not looked at."""
-        return self._path() is not None
-
     def path(self) -> Path:
         """The file, its checksum compared.
 
         Raises:
             SignalError: the package is not installed, does not have the file, or has another one.
         """
-        path = self._path()
-        if path is None:
-            raise SignalError(f"The model {self.name!r} comes with the package {self.package}, not installed.", INSTALL)
+        folder = _folder(self.package)
+        if folder is None:
+            raise not_installed(f"The model {self.name!r} is brought", self.package)
+        path = folder / self.file
         if not path.is_file():
             raise SignalError(
                 f"The model {self.name!r} is not at {path}, where {self.package} has it.",
@@ -70,10 +81,12 @@ class BundledModel:
             )
         return path
 
-    def _path(self) -> Path | None:
-        from importlib.metadata import PackageNotFoundError, distribution
 
-        try:
-            return Path(str(distribution(self.package).locate_file(self.file)))
-        except PackageNotFoundError:
-            return None
+def _folder(package: str) -> Path | None:
+    """The folder that a distribution was installed into; None where it is not."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return Path(str(distribution(package).locate_file("")))
+    except PackageNotFoundError:
+        return None

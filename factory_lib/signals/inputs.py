@@ -168,16 +168,39 @@ def _function_of(target: Any) -> Any:
 
 
 def computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> list[Signal]:
-    """Of some signals those whose columns are there: samples may have no captions, or no pictures.
+    """Of some signals those that can be computed: samples may have no captions or no pictures, and packages of an extra
+    may not be installed. `not_computable` says why the others cannot.
 
     Args:
         signals: some signals.
         columns: column -> ClickHouse type. A table may have a text that it calls `image`, and no pictures.
     """
+    without = not_computable(signals, columns)
+    return [one for one in signals if one.name not in without]
+
+
+def not_computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> dict[str, str]:
+    """Of some signals those that cannot be computed: name -> why, as a sentence with the next step.
+
+    Args:
+        signals: some signals.
+        columns: column -> ClickHouse type.
+    """
+    reasons = {one.name: _obstacle(one, columns) for one in signals}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _obstacle(one: Signal, columns: Mapping[str, str]) -> str:
+    from factory_lib.signals.bundled import missing, not_installed
     from factory_lib.warehouse.arrow_types import is_pointer
 
-    there = [one for one in signals if {given.column for given in one.inputs} <= columns.keys()]
-    return [one for one in there if all(is_pointer(columns[name]) for name in one.members)]
+    if lacking := [given.column for given in one.inputs if given.column not in columns]:
+        return f"No {one.name!r}: the samples have no column {lacking[0]!r}."
+    if texts := [name for name in one.members if not is_pointer(columns[name])]:
+        return f"No {one.name!r}: the column {texts[0]!r} is {columns[texts[0]]}, and points at no bytes."
+    if packages := missing(one.requires):
+        return str(not_installed(f"No {one.name!r}: it is computed", packages[0]))
+    return ""
 
 
 def check_pointers(one: Signal, kinds: Mapping[str, str]) -> None:

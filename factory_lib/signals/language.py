@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from factory_lib.errors import SignalError
-from factory_lib.signals.bundled import INSTALL, BundledModel
+from factory_lib.signals.bundled import BundledModel, not_installed
 from factory_lib.signals.signal import signal
 
 LID_176 = BundledModel(
@@ -98,7 +97,7 @@ class Cld3:
         try:
             import gcld3
         except ImportError as error:
-            raise SignalError("CLD3 is in the package cld3-py, not installed.", INSTALL) from error
+            raise not_installed("CLD3 is run", "cld3-py") from error
         self.find = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=CLD3_MOST_BYTES).FindLanguage
 
     def __call__(self, caption: list[str]) -> list[Cld3Language]:

