@@ -6,6 +6,7 @@ from factory_lib.curation.clusters import centroids, cluster_of, semantic_duplic
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
+from factory_lib.curation.photos import FaceFilter, TextFilter
 from factory_lib.curation.proof import Verdict
 from factory_lib.curation.rules import Filter, JudgedRules, Kept, Where, Without, all_of, keep
 from factory_lib.curation.subset import in_subset, read_subset, write_subset
@@ -13,10 +14,12 @@ from factory_lib.curation.subset import in_subset, read_subset, write_subset
 __all__ = [
     "AlignmentFilter",
     "BasicFilter",
+    "FaceFilter",
     "Filter",
     "HeadFilter",
     "JudgedRules",
     "Kept",
+    "TextFilter",
     "Verdict",
     "Where",
     "Without",

@@ -25,7 +25,8 @@ class BasicFilter:
         max_aspect: longer side / shorter side.
         min_words: words of the caption, separated by white space.
         min_characters: code points of the caption.
-        max_unsafe: probability that the image is unsafe, where the source brings one.
+        max_unsafe: probability that the image is unsafe, where the source or a signal says one. .5 is LAION's bar for
+            its heads; open_nsfw's authors are sure from .8 on.
         min_known: share of a pool that has to have captions for rules on captions to remove anything; in the same way
             pictures that decode, and sides. Where nearly none has, it is more likely that something went wrong before.
     """

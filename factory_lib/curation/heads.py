@@ -50,7 +50,8 @@ class HeadFilter:
         ends = samples.filter(fn.isFinite(C[self.score])).agg(low=fn.min(C[self.score]), high=fn.max(C[self.score]))
         row = ends.to_arrow().to_pylist()[0]
         within = (self.least is None or row["low"] >= self.least) and (self.most is None or row["high"] <= self.most)
-        if row["low"] == row["high"] or not within:
+        constant = row["low"] == row["high"] and found.samples > 1
+        if constant or not within:
             return found
         return Verdict(True, f"{found.found} All are within bounds.", samples=found.samples)
 
