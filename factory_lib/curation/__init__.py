@@ -8,17 +8,21 @@ from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.photos import FaceFilter, TextFilter
 from factory_lib.curation.proof import Verdict
+from factory_lib.curation.quality import QualityFilter
 from factory_lib.curation.rules import Filter, JudgedRules, Kept, Where, Without, all_of, keep
 from factory_lib.curation.subset import in_subset, read_subset, write_subset
+from factory_lib.curation.text_quality import CaptionFilter
 
 __all__ = [
     "AlignmentFilter",
     "BasicFilter",
+    "CaptionFilter",
     "FaceFilter",
     "Filter",
     "HeadFilter",
     "JudgedRules",
     "Kept",
+    "QualityFilter",
     "TextFilter",
     "Verdict",
     "Where",

@@ -1,0 +1,72 @@
+"""Quality of pictures: cleanvision's checks with its thresholds, as a filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from factory_lib.curation.proof import MIN_KNOWN
+from factory_lib.curation.rules import JudgedRules
+from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.operators import Expr
+from factory_lib.query import DatasetQuery
+
+SCORES = "cleanvision"
+"""Column of the scores: the signal `factory_lib.signals.cleanvision.cleanvision`."""
+
+
+@dataclass(frozen=True)
+class QualityFilter:
+    """Keep pictures without an issue; issues, scores and thresholds are those of the package cleanvision, 0.3.
+
+    A picture without scores is kept: that it does not decode is for `BasicFilter` to say.
+
+    Attributes:
+        dark, light, odd_aspect_ratio, low_information, blurry: scores below are an issue (see
+            `signals.cleanvision.CleanvisionScores`); None for no such check.
+        grayscale: whether a picture without colours is an issue.
+        odd_size: how many interquartile ranges beyond the quartiles the square root of the number of pixels may lie,
+            over all of the pool; where all quartiles are equal, any other size is odd. None for no such check.
+        min_known: share of the pool that has to have scores for any to be removed.
+    """
+
+    dark: float | None = 0.32
+    light: float | None = 0.05
+    odd_aspect_ratio: float | None = 0.35
+    low_information: float | None = 0.3
+    blurry: float | None = 0.29
+    grayscale: bool = True
+    odd_size: float | None = 3.0
+    min_known: float = MIN_KNOWN
+
+    def judged(self, pool: DatasetQuery) -> JudgedRules:
+        """One rule an issue, named as cleanvision names it."""
+        if SCORES not in pool.columns:
+            return JudgedRules({}, f"No column {SCORES!r}: no picture was judged. Add the signal of that name.")
+        size = C[SCORES].size
+        first, third = (fn.quantileExactInclusive(size, parameters=[share]) for share in (0.25, 0.75))
+        found = pool.agg(rows=fn.count(), known=fn.count(size), first=first, third=third).to_arrow().to_pylist()[0]
+        if not found["known"] or found["known"] < self.min_known * found["rows"]:
+            said = f"{found['known']:,} of {found['rows']:,} pictures have scores: none was removed for its quality."
+            return JudgedRules({}, said)
+        rules = {name: C[SCORES][name] >= least for name in _BY_SCORE if (least := getattr(self, name)) is not None}
+        if self.grayscale:
+            rules["grayscale"] = ~C[SCORES].grayscale
+        if self.odd_size is not None:
+            rules["odd_size"] = _usual(size, found["first"], found["third"], self.odd_size)
+        return JudgedRules({name: rule.fill_null(True) for name, rule in rules.items()})
+
+
+_BY_SCORE = ("dark", "light", "odd_aspect_ratio", "low_information", "blurry")
+
+
+def _usual(size: Expr, first: float, third: float, factor: float) -> Expr:
+    """Whether cleanvision's score of a size, 1 in the middle of its bounds and falling on both sides, is high enough.
+
+    Args:
+        size: of a picture.
+        first, third: quartiles of the pool.
+        factor: interquartile ranges from there to the bounds.
+    """
+    low, high = first - factor * (third - first), third + factor * (third - first)
+    middle, gap = (low + high) / 2, high - low
+    return 1 - fn.abs(size - middle) / (gap or middle) >= (0.5 if gap else 1)
