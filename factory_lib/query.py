@@ -157,6 +157,7 @@ class DatasetQuery:
         vector: Any = None,
         k: int = 10,
         encoder: Signal | Clip | None = None,
+        approximate: bool = False,
     ) -> DatasetQuery:
         """The k rows whose vectors are nearest to one, the nearest first, with the column `distance`: 1 - cosine.
 
@@ -167,13 +168,17 @@ class DatasetQuery:
             sample: the key or `sample_id` of a sample of the query, whose vector is taken; it is the first of the k.
             vector: numbers, as many as those of the column have.
             encoder: the model: a signal, or a `Clip`. By default what is recorded of the column names it.
+            approximate: of a version that was saved with an index: find them by it, most of them (`index_recall`).
 
         Raises:
             QueryError, NotFound, SignalError: see `build.searching.target_vector`.
         """
+        from factory_lib.build.approximate import nearest_by_index
         from factory_lib.build.searching import Target, target_vector
 
         wanted = target_vector(self.plan, self.columns, column, Target(text, image, sample, vector), encoder)
+        if approximate:
+            return self.of(nearest_by_index(self.plan, column, wanted, _count(k, "search")))
         near = self.filter(fn.length(C[column]) > 0).mutate(distance=cosine_distance(C[column], wanted))
         return near.order_by("distance").limit(k)
 
@@ -256,6 +261,7 @@ class DatasetQuery:
         *,
         removed: Sequence[str] = (),
         schema_evolution: bool = False,
+        index: str | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> Version:
         """Make the next version of a dataset.
@@ -268,6 +274,7 @@ class DatasetQuery:
             removed: with "overwrite_shards", shards that are not carried over.
             schema_evolution: with "overwrite_shards", the columns may differ from the latest version's: NULL where one
                 side lacks them.
+            index: a column of vectors, of which all rows have one: `search(approximate=True)` finds the nearest by it.
             context: what to add to provenance, as JSON has it.
 
         Returns:
@@ -281,7 +288,11 @@ class DatasetQuery:
 
         shards = restricted_to(self.plan) if mode == "overwrite_shards" else None
         python = f"{self!r}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
-        return save(SaveRequest(name, self.plan, python, mode, shards, tuple(removed), schema_evolution, context or {}))
+        return save(
+            SaveRequest(
+                name, self.plan, python, mode, shards, tuple(removed), schema_evolution, context or {}, index=index
+            )
+        )
 
     def refresh(self, name: str, *, context: Mapping[str, Any] | None = None) -> Version:
         """Bring a dataset up to date with this query, shard by shard.

@@ -29,6 +29,7 @@ class SaveRequest:
             NULL there.
         context: what the caller adds to provenance, as JSON has it.
         inputs: what the shards were made of, to be recorded.
+        index: with "new", the column of vectors that gets an index.
     """
 
     dataset: str
@@ -40,3 +41,4 @@ class SaveRequest:
     schema_evolution: bool = False
     context: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, ShardInput] = field(default_factory=dict)
+    index: str | None = None

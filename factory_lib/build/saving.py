@@ -26,6 +26,7 @@ from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive, naming_columns
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.vector_index import indexed
 from factory_lib.warehouse.versions import Version
 
 
@@ -41,6 +42,8 @@ def save(request: SaveRequest) -> Version:
     check_dataset_name(request.dataset)
     if request.mode not in ("new", "overwrite_shards"):
         raise QueryError(f"save(mode={request.mode!r}): there is no such mode.", "Use 'new' or 'overwrite_shards'.")
+    if request.index is not None and request.mode != "new":
+        raise QueryError(f"save(index={request.index!r}) makes a version of its own: mode='new'.")
     wh = warehouse()
     ledger = Ledger()
     parents = versions_read(wh, request.query)
@@ -50,6 +53,10 @@ def save(request: SaveRequest) -> Version:
     query = settled(request.query, ledger)
     with naming_columns(query):
         rows, derivation, added = derive(wh, request.dataset, query)
+    if request.index is not None:
+        with rows.dropped_on_error():
+            rows = indexed(rows, request.index)
+        ledger.storage.append("index")
     try:
         made = rows.shard_rows() if derivation.rows is None else derivation.rows
         passed_on = _is_passed_on(request.query, derivation)

@@ -28,8 +28,18 @@ from factory_lib.warehouse.arrow_types import is_pointer
 @click.option("--sample", metavar="KEY", help="Look for what is like the sample with this key or sample_id.")
 @click.option("--column", default="clip", show_default=True, help="Column of vectors that are compared.")
 @click.option("-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1), help="How many to show.")
+@click.option(
+    "--approximate", is_flag=True, help="Find most of them by the index of the version, instead of reading all."
+)
 def search_command(
-    version_name: str, text: str | None, image: str | None, sample: str | None, column: str, k: int, as_json: bool
+    version_name: str,
+    text: str | None,
+    image: str | None,
+    sample: str | None,
+    column: str,
+    k: int,
+    approximate: bool,
+    as_json: bool,
 ) -> None:
     """Show the samples whose vectors are nearest to that of a text, a picture or a sample.
 
@@ -37,7 +47,7 @@ def search_command(
     1 - cosine: 0 is the same, 1 has nothing in common.
     """
     query = DatasetQuery(version(version_name))
-    found = query.search(column, text=text, image=image, sample=sample, k=k)
+    found = query.search(column, text=text, image=image, sample=sample, k=k, approximate=approximate)
     pointers = [name for name, kind in query.columns.items() if is_pointer(kind)]
     told = [name for name in ("caption",) if name in query.columns]
     rows: list[dict[str, Any]] = (

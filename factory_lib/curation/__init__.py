@@ -2,7 +2,7 @@
 
 from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
 from factory_lib.curation.basic import BasicFilter
-from factory_lib.curation.clusters import centroids, cluster_of, semantic_duplicates
+from factory_lib.curation.clusters import centroids, cluster_of, index_recall, semantic_duplicates
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
@@ -33,6 +33,7 @@ __all__ = [
     "cluster_of",
     "funnel",
     "in_subset",
+    "index_recall",
     "keep",
     "near_duplicates",
     "read_subset",

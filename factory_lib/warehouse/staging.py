@@ -7,6 +7,7 @@ a column, a shard. Nobody but the builder sees the table; a killed builder leave
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,16 @@ from factory_lib.warehouse.mutations import mutate
 UNIT = "unit vectors"
 """Comment of a column whose vectors have length 1."""
 
+INDEX_PREFIX = "nearest_"
+"""How the index of a column of vectors begins; see `vector_index`."""
+
 SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 # Masks and single-column mutations need wide parts. A table created read-only never runs a mutation, so the setting
 # is given explicitly: it would be inherited from the table that this one is made like.
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
 _READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
+_OTHER_INDEXES = "different secondary indices"
 _NO_TABLE = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 _MUTATION = {"allow_nondeterministic_mutations": 1}
 
@@ -64,6 +69,19 @@ class StagingTable:
 
     def attach(self, table: str, shards: Iterable[str] | None = None) -> None:
         """Take over the shards of another table with the same columns, by hard link."""
+        wanted = None if shards is None else list(shards)
+        try:
+            self._attach(table, wanted)
+        except EngineError as error:
+            if _OTHER_INDEXES not in error.message:
+                raise
+            plain = clone(self.warehouse, self.database, table, wanted)
+            try:
+                self._attach(plain.name, wanted)
+            finally:
+                plain.drop()
+
+    def _attach(self, table: str, shards: Iterable[str] | None) -> None:
         if shards is None:
             self._alter("ATTACH PARTITION ALL FROM " + table)
         else:
@@ -95,6 +113,11 @@ class StagingTable:
     def drop_columns(self, names: Iterable[str]) -> None:
         """Remove columns."""
         self._alter(*(f"DROP COLUMN {quote(n)}" for n in names))
+
+    def drop_indexes(self) -> None:
+        """Remove the indexes of vectors."""
+        names = indexes(self.warehouse, self.database, self.table)
+        self._alter(*(f"DROP INDEX {quote(name)}" for name in names))
 
     def remove_defaults(self, names: Iterable[str]) -> None:
         """Have inserts bring these columns again: tables share parts only when their columns are declared alike."""
@@ -210,11 +233,18 @@ def create_stage(
 
 
 def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> StagingTable:
-    """A staging table that shares the parts of another table."""
+    """A staging table that shares the parts of another one, without its indexes: these would find masked rows, too."""
     stage = create_stage(warehouse, dataset, {}, like=table)
     with stage.dropped_on_error():
         stage.attach(table, shards)
+        stage.drop_indexes()
     return stage
+
+
+def indexes(warehouse: Warehouse, database: str, table: str) -> list[str]:
+    """The names of a table's indexes of vectors."""
+    declared = str(warehouse.scalar(f"SHOW CREATE TABLE {quote(database)}.{quote(table)}"))
+    return re.findall(rf"INDEX `?({INDEX_PREFIX}\w+)", declared)
 
 
 def table_columns(warehouse: Warehouse, database: str, table: str) -> tuple[dict[str, str], frozenset[str]]:

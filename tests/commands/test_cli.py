@@ -138,6 +138,9 @@ def test_search() -> None:
     assert (len(rows), rows[0]["distance"]) == (3, pytest.approx(0, abs=1e-6))
     assert {"distance", "key", "shard", "position", "sample_id"} <= rows[0].keys()
     assert re.search(r"^distance +key ", run("search", "photos", "--sample", "a7", "--column", "v").stdout)
+    assert (
+        "no index of 'v'" in run("search", "photos", "--sample", "a7", "--column", "v", "--approximate", code=1).stderr
+    )
     assert "Give one of text=" in run("search", "photos", "--column", "v", code=1).stderr
     assert "'clip'" in run("search", "photos", "--text", "x", code=1).stderr
 

@@ -2,6 +2,7 @@
 
 from factory_lib.curation.clusters.assignment import cluster_of
 from factory_lib.curation.clusters.centroid_rows import centroids
+from factory_lib.curation.clusters.recall import index_recall
 from factory_lib.curation.clusters.semantic import semantic_duplicates
 
-__all__ = ["centroids", "cluster_of", "semantic_duplicates"]
+__all__ = ["centroids", "cluster_of", "index_recall", "semantic_duplicates"]
