@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from factory_lib.errors import FactoryError
     from factory_lib.loading.mixing import mix
+    from factory_lib.loading.weighting import mix_by
     from factory_lib.plan.expressions import C, case, cosine_distance, fn, lit, sql_text
     from factory_lib.query import DatasetQuery
     from factory_lib.signals import Vector, signal
@@ -49,6 +50,7 @@ _HOMES = {
     "lineage": "catalog",
     "lit": "plan.expressions",
     "mix": "loading.mixing",
+    "mix_by": "loading.weighting",
     "open_source": "sources",
     "reproduce": "catalog",
     "signal": "signals",
@@ -78,6 +80,7 @@ __all__ = [
     "lineage",
     "lit",
     "mix",
+    "mix_by",
     "open_source",
     "reproduce",
     "signal",

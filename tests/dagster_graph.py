@@ -118,9 +118,9 @@ def graph(folder: Path, code: Code = Code()) -> dg.Definitions:
 
 def look(instance: dg.DagsterInstance, folder: Path) -> None:
     """What the shard sensor does: tell the instance how the source changed."""
-    shards = ShardSource(uri=str(folder)).open().shards()
+    listing = ShardSource(uri=str(folder)).open().listing()
     stages = [dg.AssetKey(name) for name in ORDER[:3]]
-    changes = shard_changes(instance, shards, asset=SOURCE, partitions="shards", stages=stages)
+    changes = shard_changes(instance, listing, asset=SOURCE, partitions="shards", stages=stages)
     apply_changes(instance, changes, asset=SOURCE, partitions="shards", source=str(folder))
 
 

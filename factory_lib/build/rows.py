@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -25,7 +25,9 @@ MAX_INSERT_ROWS = 1 << 18
 MAX_INSERT_BYTES = 128 << 20
 
 
-def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch], what: str) -> StagingTable:
+def stage_of_rows(
+    columns: Mapping[str, str], batches: Iterable[pa.RecordBatch], what: str, places: Sequence[str] | None = None
+) -> StagingTable:
     """A staging table of rows; where they cannot all be written, none is left.
 
     Args:
@@ -33,8 +35,11 @@ def stage_of_rows(columns: Mapping[str, str], batches: Iterable[pa.RecordBatch],
         batches: with a column `shard`; position, sample_id and key are filled in. Position is the number of a row
             in its shard, the id of a sample a hash of where it is stored and its key.
         what: goes on, for the progress.
+        places: pointers of which the first that points somewhere says where a sample is stored; None for the first one,
+            whether it does or not.
     """
-    stage = create_stage(warehouse(), STAGING, columns, defaults={"sample_id": _sample_id_expression(columns)})
+    pointers = next(([name] for name, t in columns.items() if t == POINTER_TYPE), []) if places is None else places
+    stage = create_stage(warehouse(), STAGING, columns, defaults={"sample_id": _sample_id_expression(pointers)})
     with stage.dropped_on_error():
         _write(stage, batches, what)
     return stage
@@ -104,10 +109,9 @@ def _with_positions(table: pa.Table, counters: dict[str, int]) -> pa.Table:
     return table.append_column("position", pa.array(rank.astype(np.uint32)))
 
 
-def _sample_id_expression(columns: Mapping[str, str]) -> str:
-    pointer = next((name for name, t in columns.items() if t == POINTER_TYPE), None)
+def _sample_id_expression(pointers: Sequence[str]) -> str:
     place = "toString(shard)"
-    if pointer:
+    for pointer in reversed(pointers):
         uri = f"tupleElement({quote(pointer)}, 'uri')"
         place = f"if({uri} = '', {place}, toString({uri}))"
     return f"xxHash64(concat({place}, '\\n', key))"

@@ -27,7 +27,12 @@ def storage_rows(source: Any, shards: Sequence[str] | None) -> Storage:
 
     Raises:
         QueryError: there is no such shard.
+        FactoryError: all are to be read of several sources, and one of them is away.
     """
+    from factory_lib.sources.several import UnitedSource
+
+    if shards is None and isinstance(source, UnitedSource):
+        source.check_whole()
     known = {shard.name: shard for shard in source.shards()}
     for name in shards or ():
         if name not in known:
@@ -48,29 +53,44 @@ def write_storage(node: Storage, ledger: Ledger) -> StagingTable:
         batch.append_column("shard", pa.array([shard] * batch.num_rows, pa.string()))
         for shard, batch in read_shards(node.source, node.shards, reports=reports)
     )
-    stage = stage_of_rows(node.columns, batches, f"ingesting {redact(node.source.uri)}")
+    places = getattr(node.source, "places", None)
+    stage = stage_of_rows(node.columns, batches, f"ingesting {redact(node.source.uri)}", places)
     ledger.shard_sources |= {shard.name: shard.fingerprint for shard in node.shards}
     files = {s.fingerprint: [(f.uri, f.size, f.etag) for f in s.files] for s in node.shards}
     provenance.record_files(stage.warehouse, files)
-    ledger.sources.append(_summary(node, reports))
+    ledger.sources += _summaries(node, reports)
     ledger.losses += [loss for report in reports.values() if (loss := loss_of(report)) is not None]
     ledger.bytes += stage.bytes()
     ledger.storage.append("ingest")
     return stage
 
 
-def _summary(node: Storage, reports: Mapping[str, Any]) -> dict[str, Any]:
+def _summaries(node: Storage, reports: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was read of a source, or of each of several."""
+    from factory_lib.sources.several import UnitedSource
+
+    if not isinstance(node.source, UnitedSource):
+        return [_summary({"uri": node.source.uri, "format": node.source.format}, node.source, node.shards, reports)]
+    return [
+        _summary({**member.summary(), "declared_in": node.source.uri}, member.source, shards, reports)
+        for member, shards in node.source.by_member(node.shards)
+    ]
+
+
+def _summary(
+    known: Mapping[str, str], source: Any, shards: Sequence[Any], reports: Mapping[str, Any]
+) -> dict[str, Any]:
     counts: dict[str, int] = {}
-    account = getattr(node.source, "account", None)
-    for report in reports.values():
+    account = getattr(source, "account", None)
+    own = {shard.name: reports[shard.name] for shard in shards if shard.name in reports}
+    for report in own.values():
         for name, n in report.counts.items():
             counts[name] = counts.get(name, 0) + n
     return {
-        "uri": node.source.uri,
-        "format": node.source.format,
-        "samples": sum(r.samples for r in reports.values()),
+        **known,
+        "samples": sum(r.samples for r in own.values()),
         "counts": counts,
-        "shards": {s.name: s.fingerprint for s in node.shards},
-        "problems": [f"{name}: {p}" for name, r in sorted(reports.items()) for p in r.problems][:100],
-        "account": account.with_those(r.account for r in reports.values()).data() if account else [],
+        "shards": {s.name: s.fingerprint for s in shards},
+        "problems": [f"{name}: {p}" for name, r in sorted(own.items()) for p in r.problems][:100],
+        "account": account.with_those(r.account for r in own.values()).data() if account else [],
     }

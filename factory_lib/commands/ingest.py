@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,8 @@ def ingest_command(
     """Make a version of samples in storage.
 
     URI is a path, s3://…, or whatever else fsspec opens, with WebDataset tars, img2dataset output, a DataComp pool, zip
-    archives, tables, or images; several by a pattern such as {000..012}. Images stay where they are: rows point at
-    them.
+    archives, tables, or images; several by a pattern such as {000..012}, or a TOML file that declares several sources.
+    Images stay where they are: rows point at them.
     """
     from factory_lib.names import check_dataset_name
     from factory_lib.query import DatasetQuery
@@ -81,20 +82,27 @@ def ingest_command(
         version = query.save(name, mode="overwrite_shards" if overwrite_shards or merge else "new")
     record = version.provenance
     assert record is not None
-    read = record.sources[0]
-    result: dict[str, Any] = {
-        "version": str(version),
-        "rows": version.rows,
-        "shards": len(version.shards),
-        "samples_read": read["samples"],
-        "format": read["format"],
-        "counts": read["counts"],
-        "problems": read["problems"],
-        "account": read["account"],
-        "bytes_added": record.bytes_added,
-        "seconds": record.seconds,
-    }
+    result: dict[str, Any] = {"version": str(version), "rows": version.rows, "shards": len(version.shards)}
+    result |= _read_of(record.sources) | {"bytes_added": record.bytes_added, "seconds": record.seconds}
     print_json(result) if as_json else _print(result)
+
+
+def _read_of(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was read: of one source, or of several, each below its name."""
+    read = [
+        {
+            **({"name": one["name"]} if "name" in one else {}),
+            "samples_read": one["samples"],
+            "format": one["format"],
+            "counts": one["counts"],
+            "problems": one["problems"],
+            "account": one["account"],
+        }
+        for one in sources
+    ]
+    if "name" not in read[0]:
+        return read[0]
+    return {"samples_read": sum(one["samples_read"] for one in read), "format": "several", "sources": read}
 
 
 def _problems(query: DatasetQuery) -> str:
@@ -112,13 +120,21 @@ def _print(result: dict[str, Any]) -> None:
         f"{result['samples_read']:,} samples read ({result['format']}) in {seconds(result['seconds'])}, {rate:,.0f}/s;"
         f" {result['rows']:,} rows in {result['shards']:,} shards, {size(result['bytes_added'])} added."
     )
-    for line in lines(result["account"]):
+    for read in result.get("sources", [result]):
+        if "name" in read:
+            say(f"  {read['name']} ({read['format']}): {read['samples_read']:,} samples")
+        _print_odd(read, result["version"])
+
+
+def _print_odd(read: Mapping[str, Any], version: str) -> None:
+    """What became of files and columns of a source, and what was odd about it."""
+    for line in lines(read["account"]):
         say(f"  {line}")
-    for name, n in result["counts"].items():
+    for name, n in read["counts"].items():
         if n:
             say(f"  {n:,} {name.replace('_', ' ')}")
-    problems = result["problems"]
+    problems = read["problems"]
     for problem in problems[:_SHOWN_PROBLEMS]:
         say(f"  {problem}")
     if len(problems) > _SHOWN_PROBLEMS:
-        say(f"  … {len(problems) - _SHOWN_PROBLEMS} more problems: factory show {result['version']} --json lists them.")
+        say(f"  … {len(problems) - _SHOWN_PROBLEMS} more problems: factory show {version} --json lists them.")

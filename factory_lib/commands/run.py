@@ -155,17 +155,20 @@ class _WantedRun:
             )
 
 
-def _changes(state: GraphState) -> dict[str, int]:
-    return {name: len(getattr(state.changes, name)) for name in ("new", "changed", "vanished", "removed")}
+def _changes(state: GraphState) -> dict[str, Any]:
+    counts = {name: len(getattr(state.changes, name)) for name in ("new", "changed", "vanished", "removed")}
+    listing = state.changes.listing
+    several = {"by_source": state.changes.counts, "away": dict(listing.away)}
+    return {**counts, **several} if len(listing.prefixes) > 1 else counts
 
 
 def _print_plan(asked: _WantedRun, costs: Sequence[StageCost]) -> None:
     from factory_lib.commands.output import console
 
+    _say_head(asked, ())
     if not costs:
         say(_nothing(asked))
         return
-    _say_head(asked, ())
     headings = ("stage", "why", "shards", "samples", "values", "time")
     console().print(table(headings, [_row(one) for one in costs], numbers=headings[2:]))
     say(_total(costs))
@@ -177,7 +180,7 @@ def _row(one: StageCost) -> tuple[str, ...]:
 
 
 def _say_head(asked: _WantedRun, costs: Sequence[StageCost]) -> None:
-    if asked.state.changes:
+    if asked.state.changes or asked.state.changes.listing.away:
         say(f"At the source: {asked.state.changes}.")
     for one in costs:
         shards = "" if one.partitions is None else f" for {one.partitions:,} shards"

@@ -47,9 +47,8 @@ def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
     wrong = marks(found)
     losses = [loss for loss in read_losses(wh, found.uuid) if loss.files]
     samples = _sample_rows(found, rows)
-    gone = {
-        s: at for s, at in read_vanished(wh, [one["uri"] for one in source_counts(made)]).items() if s in found.shards
-    }
+    looked_at = [one.get("declared_in", one["uri"]) for one in source_counts(made)]
+    gone = {s: at for s, at in read_vanished(wh, looked_at).items() if s in found.shards}
     if as_json:
         not_read = [{**asdict(loss), "is_unread": loss.is_unread} for loss in losses]
         print_json({**_as_json(found, made, samples, shards), "findings": wrong, "not_read": not_read, "gone": gone})
@@ -204,7 +203,8 @@ def _signal_facts(made: list[Origin], shards: int) -> Iterator[tuple[str, str]]:
 def _source_facts(made: list[Origin]) -> Iterator[tuple[str, str]]:
     for source in source_counts(made):
         counts = "".join(f", {n:,} {name.replace('_', ' ')}" for name, n in source["counts"].items() if n)
-        yield "source", f"{source['uri']} ({source['format']}): {source['samples']:,} samples{counts}"
+        name = f"{source['name']}: " if "name" in source else ""
+        yield "source", f"{name}{source['uri']} ({source['format']}): {source['samples']:,} samples{counts}"
         problems = source["problems"]
         for problem in problems[:5]:
             yield "", f"  {problem}"

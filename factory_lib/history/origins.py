@@ -13,6 +13,9 @@ from factory_lib.warehouse.provenance import Provenance
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.versions import Version
 
+_KNOWN = ("name", "uri", "format", "declared_in")
+"""What is the same of a source in all runs that read it."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -118,12 +121,14 @@ def source_counts(made: Iterable[Origin]) -> list[dict[str, Any]]:
     """Sources that the shards of a version were read from.
 
     Returns:
-        `{"uri", "format", "samples", "counts", "problems"}` each, summed over the runs that read them.
+        `{"uri", "format", "samples", "counts", "problems"}` each, summed over the runs that read them; of one of
+        several sources also its `name`, and `declared_in`, the file.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for origin in made:
         for source in origin.provenance.sources if origin.provenance else []:
-            empty = {"uri": source["uri"], "format": source["format"], "samples": 0, "counts": {}, "problems": []}
+            empty: dict[str, Any] = {key: source[key] for key in _KNOWN if key in source}
+            empty |= {"samples": 0, "counts": {}, "problems": []}
             known = found.setdefault((source["uri"], source["format"]), empty)
             known["samples"] += source["samples"]
             known["problems"] += source["problems"]

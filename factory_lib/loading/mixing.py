@@ -44,7 +44,8 @@ def mix(
         collate_fn: from a list of samples to a batch, as a DataLoader's; before `collate`.
 
     Returns:
-        A `BatchDataset`; its batches have ``batch["source"]``, int64, the number of the dataset that each row is from.
+        A `BatchDataset`; its batches have ``batch["source"]``, int64, the number of the dataset that each row is from,
+        unless a column of that name is delivered.
 
     Raises:
         LoaderError: weights that cannot be, or datasets that don't go together.
@@ -114,7 +115,7 @@ class MixMaker(Maker):
                 here = positions[positions // maker.rows == epoch] - epoch * maker.rows
                 made = maker.part(task, epoch, int(here.min()), here)
                 made = finished(maker.recipe.hooks, made, self._seed, task)
-                parts.append({**made.batch, "source": torch.full((len(here),), source)})
+                parts.append({"source": torch.full((len(here),), source), **made.batch})
                 broken += made.broken
                 _add(counters, made.counters)
         return finished(self._hooks, MadeBatch(collation.joined(parts), counters, tuple(broken)), self._seed, task)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from factory_lib.settings import settings
 from factory_lib.sources.account import Account
 from factory_lib.sources.columns import TYPES, column_name, shown_type
 from factory_lib.sources.datacomp import JoinedSource
+from factory_lib.sources.declared import DeclaredSource, check_unsaid, declared, is_sources_file, read_sources
 from factory_lib.sources.descriptions import CAPTION, tables_among, texts_among
 from factory_lib.sources.folder import ImageFolder, open_folder
 from factory_lib.sources.img2dataset import Img2Dataset, TarWithTables
@@ -32,6 +34,7 @@ from factory_lib.sources.packedtar import first_members
 from factory_lib.sources.partitions import partitioned, placed
 from factory_lib.sources.picture_names import names_in
 from factory_lib.sources.sample_names import find_names, knows_some
+from factory_lib.sources.several import UnitedSource, open_several
 from factory_lib.sources.shards import POINTER, Source
 from factory_lib.sources.surviving import reading
 from factory_lib.sources.tablefiles import table_stem
@@ -76,8 +79,10 @@ def open_source(
     drop_columns: Sequence[str] | None = None,
     key_pattern: str | None = None,
     unpack_to: str | None = None,
-) -> OpenedSource:
-    """Open whatever is at `uri`.
+    sources: MappingOf[str, str | MappingOf[str, Any]] | None = None,
+    seconds: float | None = None,
+) -> OpenedSource | UnitedSource:
+    """Open whatever is at `uri`: one source, or several that a TOML file declares.
 
     Formats, in the order in which they are looked for: `datacomp` (folders `shards/` and `metadata/`), `img2dataset`
     (tars with parquet files beside them), `webdataset` (tars), `zip`, `folder` (image files), `tables` (parquet, npz,
@@ -100,12 +105,24 @@ def open_source(
         key_pattern: how the names of members are split; see `Mapping`.
         unpack_to: folder or bucket into which compressed archives, and pictures inside parquet or Arrow files, are
             unpacked once, so that they can be pointed at; None for `FACTORY_UNPACK_TO`.
+        sources: several sources: name -> path or URI, or what a file says of it; `uri` then only names them together.
+        seconds: how long each of several sources may take to answer; one that takes longer counts as away.
 
     Raises:
         FileMissing: nothing is there.
         SourceError: what is there is of no known format, or none of it can be read.
     """
     mapping = Mapping(image, caption, key, members, columns, drop_columns, key_pattern)
+    if sources is not None or is_sources_file(uri):
+        said = {"format": format, "metadata": metadata, "on": on, "vectors": vectors, **mapping.options()}
+        check_unsaid(uri, said)
+        otherwise: dict[str, Any] = {
+            "tars_per_shard": tars_per_shard,
+            "schema_tars": schema_tars,
+            "unpack_to": unpack_to,
+        }
+        those = read_sources(uri) if sources is None else declared(sources, uri)
+        return open_several(store().resolve(uri), those, partial(_open_declared, **otherwise), seconds)
     if format is not None and format not in _OPENERS:
         raise SourceError(f"There is no format {format!r}.", nearest(format, _OPENERS) or f"Known: {_FORMATS}.")
     uri = store().resolve(uri)
@@ -153,6 +170,13 @@ def open_source(
     )
 
 
+def _open_declared(one: DeclaredSource, **otherwise: Any) -> OpenedSource:
+    """One of several sources, with what is said of it, and otherwise with what is said of all."""
+    opened = open_source(one.uri, **{**otherwise, **one.options})
+    assert isinstance(opened, OpenedSource)  # no source is declared that declares others
+    return opened
+
+
 def _choices(schema: pa.Schema) -> dict[str, str]:
     """Column -> what it could be, where nothing is called `image` or `caption`."""
     found: dict[str, str] = {}
@@ -168,7 +192,7 @@ def _choices(schema: pa.Schema) -> dict[str, str]:
 
 def opened_with(source: Source) -> dict[str, Any] | None:
     """The options with which `open_source` would open a source again; None for one that it did not open."""
-    return dict(source.options) if isinstance(source, OpenedSource) else None
+    return dict(source.options) if isinstance(source, OpenedSource | UnitedSource) else None
 
 
 def _described_by(source: ImageFolder, found: _Found, metadata: str | None, on: str | None) -> ImageFolder | None:

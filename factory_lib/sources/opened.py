@@ -6,14 +6,14 @@ text is text, and columns are chosen and renamed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from factory_lib.sources.account import Account
-from factory_lib.sources.shards import ShardReport, Source, SourceShard
+from factory_lib.sources.shards import ShardReport, Source, SourceListing, SourceShard
 from factory_lib.sources.surviving import surviving
 from factory_lib.warehouse.valid_text import valid_batch
 
@@ -55,6 +55,14 @@ class OpenedSource:
     def shards(self) -> list[SourceShard]:
         """All shards, by name."""
         return [replace(shard, mapping=self.mapping) for shard in self.reader.shards()]
+
+    def listing(self) -> SourceListing:
+        """What it lists: all of it, of one source."""
+        return SourceListing(tuple(self.shards()))
+
+    def asking_for(self, shards: Sequence[str]) -> OpenedSource:
+        """Itself: what it does not list is not there."""
+        return self
 
     def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
         """Rows of a shard in byte order."""

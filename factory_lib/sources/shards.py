@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -99,6 +99,31 @@ class ShardReport:
         """Go back to an earlier state."""
         self.samples, self.counts = earlier.samples, earlier.counts
         self.problems, self.losing = earlier.problems, earlier.losing
+
+
+@dataclass(frozen=True)
+class SourceListing:
+    """What a source lists now, and what of it does not answer.
+
+    Attributes:
+        shards: by name.
+        prefixes: name of each of several sources -> what the names of its shards begin with; a source that is the only
+            one has no name.
+        away: name of a source that cannot be listed now -> why: of its shards nothing is known.
+    """
+
+    shards: tuple[SourceShard, ...]
+    prefixes: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    away: Mapping[str, str] = field(default_factory=dict)
+
+    def source_of(self, shard: str) -> str | None:
+        """Name of the source that a shard of this name belongs to; None for one that is not declared any more."""
+        fitting = [name for name, prefix in self.prefixes.items() if shard.startswith(prefix)]
+        return max(fitting, key=lambda name: len(self.prefixes[name]), default=None)
+
+    def is_away(self, shard: str) -> bool:
+        """Whether a shard of this name belongs to a source that is away."""
+        return self.source_of(shard) in self.away
 
 
 class Source(Protocol):

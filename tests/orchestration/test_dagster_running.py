@@ -24,6 +24,7 @@ from factory_lib.orchestration.source.shard_watch import SHARDS_A_TICK, shard_se
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import C
+from factory_lib.sources.shards import SourceListing
 from tests.dagster_graph import SHARDS, SOURCE, Code, graph, look, over_samples, run, write_tar
 
 
@@ -185,7 +186,7 @@ def test_a_source_that_is_suddenly_empty_removes_nothing(folder: Path, instance:
     from factory_lib.orchestration.source.shard_changes import shard_changes
 
     with pytest.raises(SettingsError, match="lists no shard at all, but 3 are known"):
-        shard_changes(instance, [], asset=SOURCE, partitions="shards", stages=[])
+        shard_changes(instance, SourceListing(()), asset=SOURCE, partitions="shards", stages=[])
     assert len(instance.get_dynamic_partitions("shards")) == 3
 
 

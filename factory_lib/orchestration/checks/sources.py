@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from factory_lib.orchestration.checks.evaluations import report
 from factory_lib.sources.account import losses as account_losses
+from factory_lib.sources.declared import SEPARATOR
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 from factory_lib.warehouse.versions import resolve
@@ -31,7 +33,7 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
     """Whether samples were read, and what of the source could not be: of all shards, whichever run read them.
 
     Red where of a shard nothing could be read, or a larger share is lost than may be; yellow where a file may hold more
-    than was read.
+    than was read. Of several sources each is judged by itself.
 
     Args:
         max_lost: share of samples that are lost or without a picture, 0 to 1, above which the check fails.
@@ -39,15 +41,22 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
     version = resolve(warehouse(), dataset)
     losses = read_losses(version.warehouse, version.uuid)
     lost = sum(number for loss in losses for number in loss.lost.values())
-    share = lost / (version.rows + lost) if version.rows + lost else 0.0
+    sources = _by_source(version.shard_rows(), losses)
+    share = max((one.share for one in sources.values()), default=0.0)
     doubtful = [loss for loss in losses if loss.files]
     unread = [loss for loss in doubtful if loss.is_unread]
     metadata: dict[str, Any] = {"read": version.rows, "lost": lost, "lost_share": share, "shards_unread": len(unread)}
     metadata["shards_damaged"] = len(doubtful) - len(unread)
     metadata |= _summed(losses)
+    if len(sources) > 1:
+        table = [_source_row(name, one) for name, one in sources.items()]
+        metadata["sources"] = dg.MetadataValue.table(table)
     if losses:
         metadata["not_read"] = dg.MetadataValue.table([_loss_row(loss) for loss in losses[:_SHOWN_LOSSES]])
-    said = [f"{version}: {version.rows:,} samples read, {lost:,} lost ({share:.1%})."]
+    of_all = f"{lost / (version.rows + lost) if lost else 0.0:.1%}"
+    worst = max(sources, key=lambda name: sources[name].share, default="")
+    most = f"; most of {worst}: {share:.1%}" if len(sources) > 1 and lost else ""
+    said = [f"{version}: {version.rows:,} samples read, {lost:,} lost ({of_all}{most})."]
     said += [f"Nothing was read of {len(unread):,} shards: {_listed(unread)}."] * bool(unread)
     said += [f"{len(doubtful) - len(unread):,} shards are damaged: {_listed(doubtful[len(unread) :])}."] * (
         len(doubtful) > len(unread)
@@ -58,6 +67,36 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
         description=" ".join([*said, MEND] if doubtful else said),
         metadata=metadata,
     )
+
+
+@dataclass
+class _SourceLosses:
+    """What was read of a source, and what is known to be lost."""
+
+    shards: int = 0
+    rows: int = 0
+    lost: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the samples that there are, those that are lost."""
+        return self.lost / (self.rows + self.lost) if self.lost else 0.0
+
+
+def _source_row(name: str, one: _SourceLosses) -> dg.TableRecord:
+    read = {"samples read": one.rows, "known to be lost": one.lost, "lost share": one.share}
+    return dg.TableRecord({"source": name, "shards": one.shards, **read})
+
+
+def _by_source(rows: Mapping[str, int], losses: Sequence[ShardLoss]) -> dict[str, _SourceLosses]:
+    """Of several sources, by what the names of their shards begin with."""
+    lost = {loss.shard: sum(loss.lost.values()) for loss in losses}
+    found: dict[str, _SourceLosses] = {}
+    for shard in dict.fromkeys((*rows, *lost)):
+        name = shard.partition(SEPARATOR)[0] if SEPARATOR in shard else "the first"
+        one = found.setdefault(name, _SourceLosses())
+        one.shards, one.rows, one.lost = one.shards + 1, one.rows + rows.get(shard, 0), one.lost + lost.get(shard, 0)
+    return found
 
 
 def _summed(losses: Sequence[ShardLoss]) -> dict[str, int]:
@@ -85,10 +124,12 @@ def check_account(dataset: str) -> dg.AssetCheckResult:
     """Whether all files and columns that the newest run saw at the source are used, but for those that hold no samples
     or were left out by choice."""
     recorded = resolve(warehouse(), dataset).provenance
-    account = [entry for source in (recorded.sources if recorded else []) for entry in source.get("account", [])]
+    sources = recorded.sources if recorded else []
+    account = [{**entry, "source": one.get("name", "")} for one in sources for entry in one.get("account", [])]
     table = [
         dg.TableRecord(
             {
+                **({"source": entry["source"]} if entry["source"] else {}),
                 "kind": entry["kind"],
                 "what": entry["what"],
                 "count": entry["count"],

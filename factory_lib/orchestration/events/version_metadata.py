@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,12 @@ def _recorded(version: Version, shards: Sequence[str]) -> Metadata:
         "stored_as": STORAGE.get(recorded.storage, recorded.storage),
         "parents": ", ".join(parent["name"] for parent in recorded.parents) or "none",
     }
+    counts: Counter[str] = Counter()
     for source in recorded.sources:
-        numbers |= {f"source_{name}": int(count) for name, count in source.get("counts", {}).items()}
-        if problems := source.get("problems"):
-            numbers["problems"] = dg.MetadataValue.json(problems)
+        counts.update({f"source_{name}": int(count) for name, count in source.get("counts", {}).items()})
+    numbers |= counts
+    if problems := [problem for source in recorded.sources for problem in source.get("problems", ())]:
+        numbers["problems"] = dg.MetadataValue.json(problems)
     return numbers
 
 

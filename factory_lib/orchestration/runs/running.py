@@ -179,8 +179,8 @@ def changes_at_source(
     graph = definitions.resolve_asset_graph()
     asset, partitions = _source_asset(definitions)
     stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
-    shards = (source or _source_of(definitions)).open().shards()
-    return shard_changes(instance, shards, asset=asset, partitions=partitions.name or "", stages=stages)
+    listing = (source or _source_of(definitions)).open().listing()
+    return shard_changes(instance, listing, asset=asset, partitions=partitions.name or "", stages=stages)
 
 
 def _source_of(definitions: dg.Definitions) -> ShardSource:

@@ -8,13 +8,16 @@ A shard that the source lists no more may come back: a listing that failed by ha
 observed as it was, the check `ALL_THERE` of the source asset remembers it, and its samples stay. When it has been gone
 for as long as the settings say (`FACTORY_VANISHED`), it is observed as `REMOVED`, so that an ordinary run of its
 partition takes its rows out of the next version of every stage, and only then the partition itself goes.
+
+Of several sources each is looked at by itself. One that does not answer, or lists nothing although shards of it are
+known, is away: its shards are as they were, and the others go on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 
@@ -23,14 +26,18 @@ from factory_lib.orchestration.dagster_internals import DATA_VERSION_TAG
 from factory_lib.orchestration.events.partition_events import EMPTY, REMOVED, latest_data_versions
 from factory_lib.orchestration.source.vanishing import (
     VanishedShard,
+    away_sources,
     evaluation,
     missed_now,
     observation,
     vanished_shards,
 )
-from factory_lib.sources.shards import SourceShard
+from factory_lib.sources.shards import SourceListing, SourceShard
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.vanished import record_vanished
+
+UNDECLARED = "?"
+"""Stands for a source that is not declared any more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class ShardChanges:
         gone: removed shards that no stage holds rows of any more: their partitions can be deleted.
         missing: all shards that are not listed and whose samples stay for now, the vanished ones among them.
         back: names of shards that were missing, and are listed again.
+        listing: what the source lists, and which of several sources are away.
+        turned: whether other sources are away than when they were looked at last.
     """
 
     new: tuple[SourceShard, ...] = ()
@@ -54,9 +63,11 @@ class ShardChanges:
     gone: tuple[str, ...] = ()
     missing: tuple[VanishedShard, ...] = ()
     back: tuple[str, ...] = ()
+    listing: SourceListing = field(default_factory=lambda: SourceListing(()))
+    turned: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.vanished or self.removed or self.gone)
+        return bool(self.new or self.changed or self.vanished or self.removed or self.gone or self.turned)
 
     def first(self, limit: int) -> ShardChanges:
         """At most `limit` of each kind; the rest shows again at the next comparison."""
@@ -73,19 +84,36 @@ class ShardChanges:
         """Those alone that have nothing to do with files that come."""
         return replace(self, new=(), changed=(), back=())
 
-    def __str__(self) -> str:
-        counts = {
-            "new": self.new,
-            "changed": self.changed,
-            "not listed any more": self.vanished,
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Name of a source -> what differs of it -> shards; a source that is no longer declared is ``"?"``."""
+        names = {
+            "new": [shard.name for shard in self.new],
+            "changed": [shard.name for shard in self.changed],
+            "not listed any more": [shard.name for shard in self.vanished],
             "removed": self.removed,
         }
-        return ", ".join(f"{len(found):,} {kind}" for kind, found in counts.items() if found) or "nothing changed"
+        found: dict[str, dict[str, int]] = {name: {} for name in self.listing.prefixes}
+        for kind, shards in names.items():
+            for shard in shards:
+                source = self.listing.source_of(shard)
+                own = found.setdefault(UNDECLARED if source is None else source, {})
+                own[kind] = own.get(kind, 0) + 1
+        return {name: own for name, own in found.items() if own}
+
+    def __str__(self) -> str:
+        said = []
+        for name, own in self.counts.items():
+            text = ", ".join(f"{number:,} {kind}" for kind, number in own.items())
+            known = "no longer declared" if name == UNDECLARED else name
+            said.append(f"{known}: {text}" if known else text)
+        said += [f"{name}: away ({why})" for name, why in self.listing.away.items()]
+        return "; ".join(said) or "nothing changed"
 
 
 def shard_changes(
     instance: dg.DagsterInstance,
-    shards: Iterable[SourceShard],
+    listing: SourceListing,
     *,
     asset: dg.AssetKey,
     partitions: str,
@@ -94,18 +122,20 @@ def shard_changes(
     """Compare what the source holds with what was observed last.
 
     Args:
-        shards: what the source holds now.
+        listing: what the source holds now.
         asset: the source asset, whose observations are the graph's memory.
         partitions: name of the dynamic partitions.
         stages: the assets with these partitions, which have to let go of a removed shard.
 
     Raises:
-        SettingsError: the source is empty although shards are known; more likely a missing mount than an intention.
+        SettingsError: the source is empty although shards are known; more likely a missing mount than an intention. Of
+            several sources, all of which shards are known are.
     """
-    now = {shard.name: shard for shard in shards}
+    now = {shard.name: shard for shard in listing.shards}
     known = latest_data_versions(instance, asset, observed=True)
     keys = set(instance.get_dynamic_partitions(partitions))
     alive = {name for name in keys if known.get(name) != REMOVED}
+    listing = _with_empty(listing, alive)
     if alive and not now:
         raise SettingsError(
             f"The source lists no shard at all, but {len(alive)} are known (such as {min(alive)!r}).",
@@ -119,7 +149,11 @@ def shard_changes(
         for name, shard in now.items()
         if name not in fresh and (known[name] != shard.fingerprint or name in missed)
     ]
-    lost = [missed.get(name) or missed_now(name, known.get(name, "")) for name in sorted(alive - now.keys())]
+    lost = [
+        missed.get(name) or missed_now(name, known.get(name, ""))
+        for name in sorted(alive - now.keys())
+        if not listing.is_away(name)
+    ]
     dead = sorted(name for name in keys - now.keys() if known.get(name) == REMOVED)
     missing = tuple(one for one in lost if one.until > time.time())
     return ShardChanges(
@@ -128,9 +162,24 @@ def shard_changes(
         vanished=tuple(one for one in missing if one.name not in missed),
         removed=tuple(one.name for one in lost if one not in missing),
         gone=_let_go(instance, dead, stages),
-        missing=missing,
+        # of what is away it stays as it was
+        missing=(*missing, *(one for one in missed.values() if listing.is_away(one.name) and one.name in alive)),
         back=tuple(sorted(missed.keys() & now.keys())),
+        listing=listing,
+        turned=away_sources(instance, asset).keys() != listing.away.keys(),
     )
+
+
+def _with_empty(listing: SourceListing, alive: Collection[str]) -> SourceListing:
+    """With those of several sources counted as away that list nothing although shards of them are known."""
+    listed = {listing.source_of(shard.name) for shard in listing.shards}
+    lost: dict[str, list[str]] = {}
+    for shard in sorted(alive):
+        source = listing.source_of(shard)
+        if source is not None and source not in listed and source not in listing.away:
+            lost.setdefault(source, []).append(shard)
+    said = {name: f"It lists no shard at all, but {len(some)} are known." for name, some in lost.items()}
+    return replace(listing, away={**listing.away, **said}) if said and listed else listing
 
 
 def _let_go(instance: dg.DagsterInstance, names: Sequence[str], stages: Sequence[dg.AssetKey]) -> tuple[str, ...]:
@@ -164,7 +213,8 @@ def events_of(changes: ShardChanges, asset: dg.AssetKey) -> list[dg.AssetObserva
         )
         for name in changes.removed
     ]
-    judged = [evaluation(asset, changes.missing)] if changes.vanished or changes.removed or changes.back else []
+    differs = changes.vanished or changes.removed or changes.back or changes.turned
+    judged = [evaluation(asset, changes.missing, changes.listing.away)] if differs else []
     return [*seen, *(observation(asset, one) for one in changes.vanished), *lost, *judged]
 
 

@@ -19,6 +19,9 @@ from factory_lib.sources.shards import SourceShard
 SHARDS_A_TICK = 5000
 """How many shards of a kind one tick of the sensor announces at most: a tick has to end within Dagster's 60 seconds."""
 
+SECONDS_OF_A_LOOK = 30.0
+"""Of several sources, one that takes longer to list its files counts as away for this tick, and holds up no other."""
+
 LONGEST_WAITS = 10
 """A source that never comes to rest is taken as it is after so many times the settling time."""
 
@@ -90,8 +93,8 @@ def shard_sensor(
         graph = context.repository_def.asset_graph
         stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
         try:
-            shards = source.open().shards()
-            changes = shard_changes(context.instance, shards, asset=asset, partitions=name, stages=stages)
+            listing = source.open(SECONDS_OF_A_LOOK).listing()
+            changes = shard_changes(context.instance, listing, asset=asset, partitions=name, stages=stages)
         except SettingsError as error:
             return dg.SkipReason(str(error))
         except (SourceError, FileMissing) as error:
@@ -100,7 +103,7 @@ def shard_sensor(
                 raise
             return dg.SkipReason(f"Waiting for the first shard. {error}")
         tell_catalog(changes, source.uri)
-        return _told(context, partitions, asset, shards, changes)
+        return _told(context, partitions, asset, changes)
 
     return watch
 
@@ -109,11 +112,10 @@ def _told(
     context: dg.SensorEvaluationContext,
     partitions: dg.DynamicPartitionsDefinition,
     asset: dg.AssetKey,
-    shards: list[SourceShard],
     changes: ShardChanges,
 ) -> dg.SensorResult | dg.SkipReason:
     """What the tick comes to: the changes, those that don't wait for files to come, or why there are none."""
-    now = time.time()
+    now, shards = time.time(), changes.listing.shards
     arriving = bool(changes.new or changes.changed)
     settling = Settling.read(context.cursor).at(shards, now) if arriving else Settling()
     waits = settling.seconds_left(now) if arriving else 0.0
@@ -121,7 +123,7 @@ def _told(
     cursor = json.dumps(asdict(settling if waits else replace(settling, first=0.0)))
     if not tell:
         context.update_cursor(cursor)
-        why = f"Nothing changed among {len(shards):,} shards."
+        why = f"Nothing changed among {len(shards):,} shards{_of_others(changes)}."
         if waits:
             why = f"{changes} of {len(shards):,} shards: told when nothing more comes for {waits:.0f} s."
         return dg.SkipReason(why)
@@ -132,3 +134,9 @@ def _told(
     if tell.gone:
         requests.append(partitions.build_delete_request(list(tell.gone)))
     return dg.SensorResult(dynamic_partitions_requests=requests, asset_events=events_of(tell, asset), cursor=cursor)
+
+
+def _of_others(changes: ShardChanges) -> str:
+    """Which of several sources are left aside for being away."""
+    said = "; ".join(f"{name} is away: {why}" for name, why in changes.listing.away.items())
+    return f" ({said})" if said else ""

@@ -11,14 +11,14 @@ from factory_lib.errors import SettingsError
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
-    from factory_lib.sources import Source
+    from factory_lib.sources import OpenedSource, UnitedSource
 
 
 class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where the shards are.
 
     Attributes:
-        uri: path or URI of the source; empty when none is configured.
+        uri: path or URI of the source, or of a TOML file that declares several; empty when none is configured.
         tars_per_shard: how many tars make one shard, that is one partition.
         format: of the source; empty to find out.
         metadata, on: tables whose columns are joined to the samples, and the column to join by; empty for none.
@@ -41,8 +41,11 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     columns: list[str] = []
     drop_columns: list[str] = []
 
-    def open(self) -> Source:
+    def open(self, seconds: float | None = None) -> OpenedSource | UnitedSource:
         """The source.
+
+        Args:
+            seconds: how long each of several sources may take to answer; one that takes longer counts as away.
 
         Raises:
             SettingsError: no source is configured.
@@ -53,7 +56,7 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if not self.uri:
             raise SettingsError("No source of shards is configured.", "Set FACTORY_SOURCE to a path or URI of tars.")
         said: dict[str, Any] = {name: value or None for name, value in self.config().items() if name != "uri"}
-        return open_source(self.uri, **said)
+        return open_source(self.uri, seconds=seconds, **said)
 
     def config(self) -> dict[str, Any]:
         """The fields with their values, as run configuration takes them."""
@@ -71,14 +74,17 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return cls(uri=uri, tars_per_shard=tars_per_shard, **from_words(mapping))
 
     def query(self, shards: Sequence[str]) -> DatasetQuery:
-        """The samples of these shards; one that the source no longer has contributes none."""
+        """The samples of these shards; one that the source no longer has contributes none.
+
+        Of several sources, shards of one that is away fail when they are read: the others are made without them.
+        """
         from factory_lib.query import DatasetQuery
 
-        source = self.open()
+        source = self.open().asking_for(shards)
         there = {shard.name for shard in source.shards()}
         return DatasetQuery.from_source(source, shards=[shard for shard in shards if shard in there])
 
 
 def observe_shards(source: ShardSource) -> dg.DataVersionsByPartition:
-    """The fingerprints of all shards, for an observable source asset."""
-    return dg.DataVersionsByPartition({shard.name: shard.fingerprint for shard in source.open().shards()})
+    """The fingerprints of all shards, for an observable source asset; none of a source that is away."""
+    return dg.DataVersionsByPartition({shard.name: shard.fingerprint for shard in source.open().listing().shards})

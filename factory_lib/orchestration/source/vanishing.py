@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -21,6 +22,9 @@ DECIDED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordS
 
 _SINCE = "since"
 """What its outcome has as JSON: shard -> [Unix time since when it is missed, fingerprint]."""
+
+_AWAY = "away"
+"""And of several sources those that are away, as JSON: name -> why."""
 
 _NAMED = 5
 
@@ -59,15 +63,23 @@ def vanished_shards(instance: dg.DagsterInstance, asset: dg.AssetKey) -> list[Va
 
     The graph's memory of them is the newest outcome of the check `ALL_THERE`.
     """
+    found = _remembered(instance, asset, _SINCE)
+    return [VanishedShard(name, fingerprint, since) for name, (since, fingerprint) in sorted(found.items())]
+
+
+def away_sources(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
+    """Of several sources, those that were away when they were looked at last -> why."""
+    return _remembered(instance, asset, _AWAY)
+
+
+def _remembered(instance: dg.DagsterInstance, asset: dg.AssetKey, what: str) -> dict[str, Any]:
     known = instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(asset, ALL_THERE), limit=1, status=DECIDED
     )
     event = known[0].event.dagster_event if known and known[0].event else None
     told = event.event_specific_data if event else None
-    listed = told.metadata.get(_SINCE) if isinstance(told, dg.AssetCheckEvaluation) else None
-    found = listed.value if isinstance(listed, dg.JsonMetadataValue) else {}
-    assert isinstance(found, dict)
-    return [VanishedShard(name, fingerprint, since) for name, (since, fingerprint) in sorted(found.items())]
+    listed = told.metadata.get(what) if isinstance(told, dg.AssetCheckEvaluation) else None
+    return dict(listed.value) if isinstance(listed, dg.JsonMetadataValue) and isinstance(listed.value, dict) else {}
 
 
 def observation(asset: dg.AssetKey, shard: VanishedShard) -> dg.AssetObservation:
@@ -81,25 +93,34 @@ def observation(asset: dg.AssetKey, shard: VanishedShard) -> dg.AssetObservation
     )
 
 
-def evaluation(asset: dg.AssetKey, missing: Sequence[VanishedShard]) -> dg.AssetCheckEvaluation:
-    """The outcome of the check that all shards are at the source: yellow where some are not."""
-    return as_event(_outcome(missing), asset, ALL_THERE)
+def evaluation(
+    asset: dg.AssetKey, missing: Sequence[VanishedShard], away: Mapping[str, str] | None = None
+) -> dg.AssetCheckEvaluation:
+    """The outcome of the check that all shards are at the source: yellow where some are not, or a source is away."""
+    return as_event(_outcome(missing, away or {}), asset, ALL_THERE)
 
 
 def check_all_there(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dg.AssetCheckResult:
     """The same, of what was seen when the source was looked at last."""
-    return _outcome(vanished_shards(instance, asset))
+    return _outcome(vanished_shards(instance, asset), away_sources(instance, asset))
 
 
-def _outcome(missing: Sequence[VanishedShard]) -> dg.AssetCheckResult:
-    more = f"; and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    said = f"{'; '.join(map(str, missing[:_NAMED]))}{more}. FACTORY_VANISHED says what becomes of them."
+def _outcome(missing: Sequence[VanishedShard], away: Mapping[str, str]) -> dg.AssetCheckResult:
+    said = [f"{name} is away, and its samples stay: {why}" for name, why in away.items()]
+    if missing:
+        more = f"; and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        named = f"{'; '.join(map(str, missing[:_NAMED]))}{more}"
+        said.append(f"{named}. FACTORY_VANISHED says what becomes of them.")
     since = {one.name: [one.since, one.fingerprint] for one in missing}
     return dg.AssetCheckResult(
-        passed=not missing,
+        passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said if missing else "The source lists every shard that samples were read from.",
-        metadata={"missing": len(missing), _SINCE: dg.MetadataValue.json(since)},
+        description=" ".join(said) or "The source lists every shard that samples were read from.",
+        metadata={
+            "missing": len(missing),
+            _SINCE: dg.MetadataValue.json(since),
+            **({_AWAY: dg.MetadataValue.json(dict(away))} if away else {}),
+        },
     )
 
 

@@ -1,0 +1,234 @@
+"""Several sources as one: shards, columns and an account of all, and what goes on while one of them is away.
+
+The shards of a source bear its name (`photos:00000`), so that they stay what they are whatever becomes of the others,
+and their rows say it in the column `source`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from factory_lib.errors import FactoryError, SourceError, StorageAway
+from factory_lib.sources.account import Account
+from factory_lib.sources.declared import DeclaredSource
+from factory_lib.sources.opened import OpenedSource
+from factory_lib.sources.shards import ShardReport, SourceListing, SourceShard
+from factory_lib.sources.uniting import LICENSE, SOURCE, own_names, places, united, widened
+
+FORMAT = "several"
+Opener = Callable[[DeclaredSource], OpenedSource]
+"""Opens one of several sources."""
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """One of several sources that is there."""
+
+    declared: DeclaredSource
+    source: OpenedSource
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Column of the dataset -> column of the source."""
+        return own_names(self.source.schema)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns as the dataset has them."""
+        return pa.schema([pa.field(name, self.source.schema.field(raw).type) for name, raw in self.names.items()])
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Columns in which all its samples have the same."""
+        license = self.declared.license
+        return {SOURCE: self.declared.name} | ({} if license is None else {LICENSE: license})
+
+    @cached_property
+    def own(self) -> dict[str, SourceShard]:
+        """Name of a shard in the dataset -> the shard as the source has it."""
+        return {f"{self.declared.prefix}{shard.name}": shard for shard in self.source.shards()}
+
+    def shards(self) -> list[SourceShard]:
+        """Its shards as the dataset has them: they change where something else is said of the source, too."""
+        said = {"mapping": self.source.mapping, **self.given} if self.source.mapping else self.given
+        text = json.dumps(said, sort_keys=True)
+        return [replace(shard, name=name, mapping=text) for name, shard in self.own.items()]
+
+    def summary(self) -> dict[str, str]:
+        """Which source it is, for provenance."""
+        return {"name": self.declared.name, "uri": self.source.uri, "format": self.source.format}
+
+
+@dataclass(frozen=True)
+class UnitedSource:
+    """Several sources as one.
+
+    Attributes:
+        uri: of the file that declares them.
+        members: those that are there.
+        away: those that are not, and why.
+        opener: opens one.
+        asked: shards that are read although their sources are away: they fail, or are there after all.
+    """
+
+    uri: str
+    members: tuple[NamedSource, ...]
+    away: Mapping[str, tuple[DeclaredSource, FactoryError]]
+    opener: Opener = field(repr=False)
+    asked: tuple[str, ...] = ()
+    format: str = FORMAT
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch of every shard."""
+        schemas = {one.declared.name: one.schema for one in self.members}
+        return united(schemas, (one.declared.name for one in self.members if one.declared.license), self.uri)
+
+    @property
+    def places(self) -> list[str]:
+        """The pointers of samples, of which the first that points somewhere says where a sample is."""
+        return places(self.schema)
+
+    @cached_property
+    def account(self) -> Account:
+        """What became of the files and columns of all."""
+        return Account().with_those(one.source.account for one in self.members)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """With which `open_source` opens the same sources again."""
+        return {"sources": {one.declared.name: one.declared.words() for one in self.members}}
+
+    def shards(self) -> list[SourceShard]:
+        """All shards of the sources that are there, by name, and those asked for."""
+        there = {shard.name: shard for one in self.members for shard in one.shards()}
+        asked = [SourceShard(name, ()) for name in self.asked if name not in there]
+        return sorted([*there.values(), *asked], key=lambda shard: shard.name)
+
+    def check_whole(self) -> None:
+        """Raise where a source is away.
+
+        Raises:
+            SourceError, StorageAway: names it, and why.
+        """
+        for name, (_, error) in self.away.items():
+            raise _away(name, error)
+
+    def listing(self) -> SourceListing:
+        """What the sources list, and which of them are away."""
+        every = [*(one.declared for one in self.members), *(declared for declared, _ in self.away.values())]
+        why = {name: error.message for name, (_, error) in self.away.items()}
+        there = tuple(replace(self, asked=()).shards())
+        return SourceListing(there, {one.name: one.prefix for one in every}, why)
+
+    def asking_for(self, shards: Sequence[str]) -> UnitedSource:
+        """The same, with those of these shards whose sources are away: others are made without them."""
+        listing = self.listing()
+        return replace(self, asked=tuple(shard for shard in shards if listing.is_away(shard)))
+
+    def by_member(self, shards: Sequence[SourceShard]) -> Iterator[tuple[NamedSource, list[SourceShard]]]:
+        """The shards of each source that is there, without sources that have none of them."""
+        for one in self.members:
+            if own := [shard for shard in shards if shard.name in one.own]:
+                yield one, own
+
+    def read(self, shard: SourceShard, report: ShardReport) -> Iterator[pa.RecordBatch]:
+        """Rows of a shard in byte order.
+
+        Raises:
+            StoreError: its source is away.
+        """
+        member = next((one for one in self.members if shard.name in one.own), None) or self._opened_again(shard.name)
+        for batch in member.source.read(member.own[shard.name], report):
+            yield widened(batch, member.names, member.given, self.schema)
+
+    def _opened_again(self, shard: str) -> NamedSource:
+        """A source that was away, once more."""
+        name = self.listing().source_of(shard)
+        assert name is not None
+        declared, before = self.away[name]
+        try:
+            member = NamedSource(declared, self.opener(declared))
+        except FactoryError as now:
+            raise _away(name, now) from now
+        if shard not in member.own or not set(member.schema.names) <= set(self.schema.names):
+            raise _away(name, before)  # the next run sees what it has now
+        return member
+
+
+def open_several(
+    uri: str, declared: Sequence[DeclaredSource], opener: Opener, seconds: float | None = None
+) -> UnitedSource:
+    """Open several sources at once.
+
+    Args:
+        uri: of the file that declares them.
+        opener: opens one.
+        seconds: how long one may take; one that takes longer counts as away. None for as long as it takes.
+
+    Raises:
+        SourceError: two sources list the same file.
+        FactoryError: all are away; the error is that of the first.
+    """
+    outcomes: dict[str, OpenedSource | Exception] = {}
+
+    def open_one(one: DeclaredSource) -> None:
+        try:
+            outcomes[one.name] = opener(one)
+        except Exception as error:
+            outcomes[one.name] = error
+
+    # daemons: one that hangs keeps no process from ending
+    threads = [threading.Thread(target=copy_context().run, args=(open_one, one), daemon=True) for one in declared]
+    for thread in threads:
+        thread.start()
+    until = None if seconds is None else time.monotonic() + seconds
+    for thread in threads:
+        thread.join(None if until is None else max(0.0, until - time.monotonic()))
+    members, away = [], {}
+    for one in declared:
+        match outcomes.get(one.name):
+            case OpenedSource() as source:
+                members.append(NamedSource(one, source))
+            case FactoryError() as error:
+                away[one.name] = (one, error)
+            case None:
+                away[one.name] = (one, StorageAway(f"It has not answered for {seconds:g} s."))
+            case error:
+                raise error
+    if not members:
+        raise next(iter(away.values()))[1]
+    _check_apart(uri, members)
+    return UnitedSource(uri, tuple(members), away, opener)
+
+
+def _away(name: str, error: FactoryError) -> FactoryError:
+    kind = type(error) if isinstance(error, StorageAway) else SourceError
+    return kind(f"The source {name!r} is away: {error.message}", error.hint)
+
+
+def _check_apart(where: str, members: Sequence[NamedSource]) -> None:
+    """Raise where samples would be there twice, under one id.
+
+    Raises:
+        SourceError: two sources list the same file.
+    """
+    firsts = {one.declared.name: {shard.files[0].uri for shard in one.own.values() if shard.files} for one in members}
+    for one in members:
+        files = {file.uri for shard in one.own.values() for file in shard.files}
+        for other, theirs in firsts.items():
+            if other != one.declared.name and (both := files & theirs):
+                raise SourceError(
+                    f"The sources {one.declared.name!r} and {other!r} of {where} both have {min(both)}"
+                    + (f" and {len(both) - 1:,} more files." if len(both) > 1 else "."),
+                    "Is one inside the other's folder? Name files by a pattern, or leave one of the sources out.",
+                )
