@@ -18,3 +18,16 @@ def fasttext_tokens(caption: str = "caption") -> Expr:
     """
     text = C[caption]
     return fn.length(fn.splitByWhitespace(fn.replaceAll(text, fn.char(0), " "))) + fn.countSubstrings(text, "\n")
+
+
+def split_words(caption: str = "caption") -> Expr:
+    """What `len(text.split())` is, DataComp's number of words in its `basic_filter`: those between white space of any
+    kind that Unicode has. NULL where there is no caption.
+
+    Args:
+        caption: column of the texts.
+    """
+    return fn.countMatches(C[caption], f"[^{_WHITE_SPACE}]+")
+
+
+_WHITE_SPACE = "".join(f"\\x{{{code:x}}}" for code in range(0x3001) if chr(code).isspace())
