@@ -26,7 +26,8 @@ def trace_command(dataset: str, sample: str, as_json: bool) -> None:
     """Follow one sample from the source to a dataset.
 
     SAMPLE is its key or sample_id, DATASET a version, or a name for the latest. Shows where the bytes are, what each
-    stage computed, and which stage dropped it and by which condition.
+    stage computed, and which stage dropped it and by which condition. Of a sample that an operation made its parent
+    comes first; of a parent it is said what was made of it.
     """
     found = trace(dataset, sample)
     if as_json:
@@ -38,7 +39,14 @@ def trace_command(dataset: str, sample: str, as_json: bool) -> None:
 
 
 def _lines(found: Trace) -> Iterator[str]:
+    if found.parent is not None:
+        yield from _lines(found.parent)
+        yield ""
     yield f"sample {found.sample_id}  key {found.key}"
+    if found.parent is not None:
+        yield f"made of {found.parent.sample_id}  key {found.parent.key}"
+    for child in found.children:
+        yield f"of it  {child.key}  {child.operation}  in {', '.join(child.versions)}"
     for member, pointer in found.pointers.items():
         yield f"{member}  {pointer['uri']}  {pointer['size']:,} bytes at {pointer['offset']:,}"
     for step in found.steps:

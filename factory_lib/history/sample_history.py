@@ -10,6 +10,7 @@ from factory_lib.errors import EngineError
 from factory_lib.history.dropping import why_dropped
 from factory_lib.history.finding import Place
 from factory_lib.history.origins import known_versions, read_records
+from factory_lib.plan.nodes import PARENT
 from factory_lib.plan.sqltext import literal
 from factory_lib.plan.storing import SYSTEM
 from factory_lib.warehouse.client import Warehouse
@@ -109,6 +110,8 @@ class _SampleWalk:
         self.names |= {p["uuid"]: p["name"] for p in record.parents} if record else {}
         base = next((p for p in parents if self._row(p)), parents[0] if parents else None)
         base_row = self._row(base) if base else None
+        if row is not None and row.get(PARENT) is not None and base_row is None:
+            base = None  # it was made here, of a sample with another id
         is_there = (row is not None) if version else None
         failures: tuple[Failure, ...] = ()
         reason = ""

@@ -83,7 +83,10 @@ def trace_page(found: Trace) -> str:
     """One sample on its way to a version."""
     rows = [(step.version, _state(step, found.dropped_by), _said(step)) for step in found.steps]
     headings = [("version", ""), ("where", ""), ("what", "")]
-    return page(head(f"sample {found.sample_id}, key {found.key}"), table(headings, rows))
+    of = found.parent
+    made = [note(f"made of sample {of.sample_id}, key {of.key}")] if of is not None else []
+    made += [note(f"of it: {one.key}, {one.operation}, in {', '.join(one.versions)}") for one in found.children]
+    return page(head(f"sample {found.sample_id}, key {found.key}"), *made, table(headings, rows))
 
 
 def _state(step: Step, dropped_by: str | None) -> str | Markup:

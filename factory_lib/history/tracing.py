@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from factory_lib.history.finding import find_sample
 from factory_lib.history.lineage import lineage
+from factory_lib.history.relatives import Child, children_of, parent_of
 from factory_lib.history.sample_history import Failure, Mention, Stop, pointers_of, sample_history
 from factory_lib.history.spans import Span, spans
 from factory_lib.plan.storing import SYSTEM
@@ -65,6 +66,8 @@ class Trace:
         pointers: member -> uri, offset and size of its bytes.
         steps: stage by stage, the source first.
         spans: how it fared over the versions of the dataset, the oldest first.
+        parent: the history of the sample that it was made of; None where it was made of none.
+        children: samples that were made of it.
     """
 
     version: str
@@ -73,6 +76,8 @@ class Trace:
     pointers: Mapping[str, Any]
     steps: Sequence[Step]
     spans: Sequence[Span]
+    parent: Trace | None = None
+    children: Sequence[Child] = ()
 
     @property
     def is_kept(self) -> bool:
@@ -109,6 +114,7 @@ def trace(version: Version, sample: str) -> Trace:
     stops = list(sample_history(version, place))
     rows = [stop.row for stop in reversed(stops) if stop.row]
     own = stops[0].row
+    parent = parent_of(version.warehouse, stops)
     return Trace(
         version=str(version),
         sample_id=place.sample_id,
@@ -116,6 +122,8 @@ def trace(version: Version, sample: str) -> Trace:
         pointers={name: value for row in rows for name, value in pointers_of(row).items()},
         steps=[_step(stop) for stop in reversed(stops)],
         spans=spans(version, place.sample_id, [place.shard, *([own["shard"]] if own else [])]),
+        parent=None if parent is None else trace(parent[0], str(parent[1])),
+        children=children_of(version.warehouse, place.sample_id),
     )
 
 
