@@ -69,6 +69,7 @@ class ShardMaker:
     def parts(self, shard: ParentShard) -> list[TarPart]:
         """The tars of a shard, made where they are not there."""
         folder = self.tars.folder(shard.name, shard.state)
+        folder.take_up()
         found = list(folder.parts())
         answered = sum(part.record.num_rows for part in found)
         self.reused += answered

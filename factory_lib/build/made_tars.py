@@ -27,6 +27,8 @@ from factory_lib.storage.store import FileInfo, store
 PART_BYTES = 64 * 2**20
 """A tar is ended behind the sample that makes it as large as this."""
 DONE = "made.json"
+UNUSED = "unused.json"
+"""File that says since when a folder was seen to be unused (see `unused_tars`)."""
 _DIGITS = 16
 _PASSING = ("WorkerDied:", "SignalTimeout:", "MemoryError")
 """Beginnings of reasons that may be gone at the next try, as all are of a picture that could not be read."""
@@ -85,6 +87,11 @@ class ShardFolder:
     def is_whole(self) -> bool:
         """Whether all parents have been answered."""
         return DONE in self.files
+
+    def take_up(self) -> None:
+        """Have it count as used from now on."""
+        if UNUSED in self.files:
+            store().remove(f"{self.uri}/{UNUSED}")
 
     def parts(self) -> Iterator[TarPart]:
         """What is recorded, in order, up to the first tar that is not as it was recorded."""

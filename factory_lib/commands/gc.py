@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from factory_lib.build.unused_tars import find_unused_tars, remove_unused_tars
 from factory_lib.commands.options import command
 from factory_lib.commands.output import print_json, print_rows, say, size
+from factory_lib.view.html import counted
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.policy import Expired, KeepPolicy, drop_versions, expired
 from factory_lib.warehouse.retention import drop_tables, find_sweepable, sweep
@@ -24,7 +26,7 @@ from factory_lib.warehouse.retention import drop_tables, find_sweepable, sweep
 def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_json: bool) -> None:
     """Show what may go, and delete it with --yes.
 
-    That is what killed runs left and, asked for, old versions.
+    That is what killed runs left, tars of new samples that no version points into and, asked for, old versions.
 
     Of versions, what either option keeps is kept; so are the latest of each dataset, tagged ones, whatever these were
     made of, and, without --keep-days, those of the last hour. Others lose nothing: shared parts stay as long as one
@@ -32,6 +34,7 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
     """
     wh = warehouse()
     left = find_sweepable(wh)
+    tars = find_unused_tars(wh)
     versions: list[Expired] = []
     policy = KeepPolicy(keep_last or 1, keep_days)
     if keep_last is not None or keep_days is not None:
@@ -40,14 +43,19 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
         drop_tables(wh, left)
         versions = drop_versions(wh, versions, policy, lambda text: click.echo(text, err=True))
         sweep(wh, [])
+        tars = remove_unused_tars(tars)
     if as_json:
-        print_json({"deleted": yes, "leftovers": left, "versions": versions})
+        print_json({"deleted": yes, "leftovers": left, "versions": versions, "tars": tars})
         return
-    rows = [(v.version, v.reason, size(v.bytes)) for v in versions] + [(t.table, t.reason, size(t.bytes)) for t in left]
+    rows = [(t.folder, t.reason, size(t.bytes)) for t in tars]
+    rows += [(v.version, v.reason, size(v.bytes)) for v in versions] + [
+        (t.table, t.reason, size(t.bytes)) for t in left
+    ]
     if not rows:
         say("There is nothing to delete.")
         return
-    print_rows(("table", "reason", "size"), rows, numbers=("size",))
-    total = sum(v.bytes for v in versions) + sum(t.bytes for t in left)
-    what = f"{len(rows):,} {'table' if len(rows) == 1 else 'tables'}, {size(total)} with what they share with others"
+    print_rows(("what", "reason", "size"), rows, numbers=("size",))
+    total = sum(one.bytes for one in (*versions, *left, *tars))
+    kinds = [(len(rows) - len(tars), "table"), (len(tars), "folder")]
+    what = f"{' and '.join(counted(n, kind) for n, kind in kinds if n)}, {size(total)} with what they share with others"
     say(f"Deleted {what}." if yes else f"{what}. Nothing was deleted: --yes does it.")

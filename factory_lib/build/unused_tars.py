@@ -1,0 +1,143 @@
+"""Tars of new samples that no version points into, and their removal.
+
+A run that is under way has tars that no version points into yet. So what is unused is marked first, and goes when it is
+still unused a week later; a run that takes it up takes the mark away.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from factory_lib.build.made_store import OWNERS, owners_of, warehouse_id
+from factory_lib.build.made_tars import DONE, UNUSED
+from factory_lib.errors import FileMissing
+from factory_lib.names import CATALOG
+from factory_lib.plan.sqltext import quote
+from factory_lib.progress import track
+from factory_lib.settings import settings
+from factory_lib.storage.store import FileInfo, store
+from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.retention import STAGED_VALUES_DAYS
+from factory_lib.warehouse.schema import ensure_tables
+
+
+@dataclass(frozen=True)
+class UnusedTars:
+    """A folder with the new samples of a shard, which no version has.
+
+    Attributes:
+        folder: its URI.
+        reason: why it may go, or why not yet.
+        bytes: of all its files.
+        files: these files, in the order in which they are removed: without the first it does not count as whole.
+        goes: whether it may go now.
+        is_marked: whether it was found unused before.
+    """
+
+    folder: str
+    reason: str
+    bytes: int
+    files: tuple[str, ...]
+    goes: bool
+    is_marked: bool
+
+
+def find_unused_tars(warehouse: Warehouse) -> list[UnusedTars]:
+    """Folders of tars that no version points into, in the store that is set and in those that versions were made in."""
+    found: list[UnusedTars] = []
+    with track("looking for tars that no version points into") as progress:
+        for into in _stores(warehouse):
+            folders = _folders(into)
+            used = _used(warehouse, into) if folders else set()
+            owners = set(owners_of(into)) if folders else set()
+            is_shared = bool(owners - {warehouse_id(warehouse)})
+            for folder, files in sorted(folders.items()):
+                progress.advance()
+                if folder not in used:
+                    found.append(_unused(folder, files, is_shared=is_shared))
+    return found
+
+
+def remove_unused_tars(found: Iterable[UnusedTars]) -> list[UnusedTars]:
+    """Remove what may go, mark the rest; returns what was removed."""
+    gone = []
+    for one in found:
+        if one.goes:
+            for uri in one.files:
+                store().remove(uri)
+            gone.append(one)
+        elif not one.is_marked:
+            store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
+    return gone
+
+
+def _unused(folder: str, files: list[FileInfo], *, is_shared: bool) -> UnusedTars:
+    """What becomes of an unused folder."""
+    names = {file.uri.rpartition("/")[2]: file for file in files}
+    order = sorted(names, key=lambda name: (name != DONE, not name.endswith(".arrow"), name == UNUSED, name))
+    marked = names.get(UNUSED)
+    days = 0.0
+    if marked is not None:
+        since = dt.datetime.fromisoformat(json.loads(store().read(marked.uri))["since"])
+        days = (_now() - since).total_seconds() / 86400
+    goes = days > STAGED_VALUES_DAYS and not is_shared
+    if is_shared:
+        reason = "no version points into it; other warehouses have new samples in this store, too"
+    elif goes:
+        reason = f"no version points into it, for {days:.1f} days"
+    else:
+        reason = f"no version points into it; it goes when that is so for {STAGED_VALUES_DAYS:g} days"
+    size = sum(file.size for file in files)
+    return UnusedTars(folder, reason, size, tuple(names[name].uri for name in order), goes, marked is not None)
+
+
+def _folders(into: str) -> dict[str, list[FileInfo]]:
+    """Folder of a shard -> its files."""
+    found: dict[str, list[FileInfo]] = {}
+    try:
+        files = store().list(into)
+    except FileMissing:
+        return {}
+    for file in files:
+        folder = file.uri.rpartition("/")[0]
+        if folder.count("/") == into.count("/") + 2 and f"/{OWNERS}/" not in f"{folder}/":
+            found.setdefault(folder, []).append(file)
+    return found
+
+
+def _stores(warehouse: Warehouse) -> list[str]:
+    ensure_tables(warehouse)
+    given = settings().derived
+    found = {store().resolve(given)} if given else set()
+    rows = warehouse.rows(f"SELECT recipe FROM {CATALOG}.recipes WHERE position(recipe, '\"NewSamples\"') > 0")
+    found |= {str(node["into"]) for row in rows for node in _nodes(row["recipe"]) if node["is"] == "NewSamples"}
+    return sorted(found)
+
+
+def _nodes(recipe: str) -> Iterator[dict[str, str]]:
+    yield from json.loads(recipe).get("nodes", ())
+
+
+def _used(warehouse: Warehouse, into: str) -> set[str]:
+    """Folders that rows of any table point into."""
+    columns = warehouse.rows(
+        "SELECT database, table, name FROM system.columns WHERE startsWith(type, 'Tuple(')"
+        " AND position(type, 'uri') > 0 AND position(type, 'offset') > 0 AND database != 'system'"
+    )
+    found: set[str] = set()
+    for one in columns:
+        uri = f"toString(tupleElement({quote(one['name'])}, 'uri'))"
+        rows = warehouse.rows(
+            f"SELECT DISTINCT {uri} AS uri FROM {quote(one['database'])}.{quote(one['table'])}"
+            f" WHERE startsWith({uri}, {{i:String}})",
+            {"i": f"{into}/"},
+        )
+        found |= {row["uri"].rpartition("/")[0] for row in rows}
+    return found
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,94 @@
+"""Tars of new samples that no version points into: listed, marked, and gone a week later; those in use never."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from factory_lib import DatasetQuery
+from factory_lib.augmentation import CenterCrop, HorizontalFlip
+from factory_lib.build import unused_tars
+from factory_lib.build.made_store import OWNERS
+from factory_lib.curation.new_samples import make_samples
+from factory_lib.warehouse.client import warehouse
+from tests.command_line import data, run
+from tests.samples import write_tar
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+@pytest.fixture
+def made(engine: None, tmp_path: Path) -> Path:
+    """A store with the tars of two shards, twice mirrored and cut; the cut ones are in no version."""
+    into = BytesIO()
+    Image.new("RGB", (8, 6), "red").save(into, "PNG")
+    for name in ("a", "b"):
+        write_tar(tmp_path / "source" / f"{name}.tar", [(f"{name}{i}.png", into.getvalue()) for i in range(3)])
+    DatasetQuery.from_source(str(tmp_path / "source")).save("pool")
+    store = tmp_path / "made"
+    make_samples(DatasetQuery("pool"), HorizontalFlip(), into=str(store)).save("mirrored")
+    make_samples(DatasetQuery("pool"), CenterCrop(4, 4), into=str(store)).to_arrow()
+    return store
+
+
+def folders(store: Path) -> set[str]:
+    return {path.parent.parent.name.partition("-")[0] for path in store.rglob("*.tar")}
+
+
+def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+    monkeypatch.setattr(unused_tars, "_now", lambda: now)
+
+
+def test_what_no_version_has_goes_after_a_week(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folders(made) == {"horizontal_flip", "center_crop"}
+    shown = run("gc")
+    assert "it goes when that is so for 7 days" in " ".join(shown.stdout.split())
+    assert "2 folders" in shown.stderr
+    assert not list(made.rglob("unused.json"))
+    assert data("gc", "--yes")["tars"] == []
+    later(monkeypatch, 6.9)
+    assert data("gc", "--yes")["tars"] == []
+    later(monkeypatch, 7.1)
+    gone = data("gc", "--yes")["tars"]
+    assert {Path(one["folder"]).parent.name.partition("-")[0] for one in gone} == {"center_crop"}
+    assert folders(made) == {"horizontal_flip"}
+    assert DatasetQuery("mirrored").count() == 6
+    assert all(Path(row["uri"]).exists() for row in DatasetQuery("mirrored").to_arrow()["image"].to_pylist())
+
+
+def test_who_takes_them_up_keeps_them(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data("gc", "--yes")
+    assert len(list(made.rglob("unused.json"))) == 2
+    later(monkeypatch, 30)
+    version = make_samples(DatasetQuery("pool"), CenterCrop(4, 4), into=str(made)).save("parts")
+    assert version.provenance is not None
+    assert version.provenance.computed == 0
+    assert data("gc", "--yes")["tars"] == []
+    assert not list(made.rglob("unused.json"))
+
+
+def test_any_column_of_any_version_keeps_them(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version that made them is gone; another one has some of them, under another name and in another shard."""
+    DatasetQuery("mirrored").rename(seen="image").order_by("-position").limit(1).save("kept")
+    warehouse().execute("DROP DATABASE mirrored SYNC")
+    monkeypatch.setenv("FACTORY_DERIVED", str(made))
+    data("gc", "--yes")
+    later(monkeypatch, 8)
+    assert len(data("gc", "--yes")["tars"]) == 3
+    (left,) = made.rglob("*.tar")
+    assert str(left) == DatasetQuery("kept").to_arrow()["seen"][0].as_py()["uri"]
+
+
+def test_what_other_warehouses_may_use_is_listed_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (made / OWNERS / "another.json").write_text(json.dumps({}))
+    data("gc", "--yes")
+    later(monkeypatch, 30)
+    assert data("gc", "--yes")["tars"] == []
+    assert "other warehouses" in " ".join(run("gc").stdout.split())
+    assert folders(made) == {"horizontal_flip", "center_crop"}
