@@ -6,6 +6,7 @@ from factory_lib.curation.clusters import centroids, cluster_of, index_recall, s
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
+from factory_lib.curation.new_samples import make_samples, superset
 from factory_lib.curation.photos import FaceFilter, TextFilter
 from factory_lib.curation.proof import Verdict
 from factory_lib.curation.quality import QualityFilter
@@ -35,10 +36,12 @@ __all__ = [
     "in_subset",
     "index_recall",
     "keep",
+    "make_samples",
     "near_duplicates",
     "read_subset",
     "rejections",
     "semantic_duplicates",
+    "superset",
     "with_score",
     "write_subset",
 ]
