@@ -55,7 +55,7 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
         say("There is nothing to delete.")
         return
     print_rows(("what", "reason", "size"), rows, numbers=("size",))
-    total = sum(one.bytes for one in (*versions, *left, *tars))
+    total = sum(v.bytes for v in versions) + sum(t.bytes for t in left) + sum(t.bytes for t in tars)
     kinds = [(len(rows) - len(tars), "table"), (len(tars), "folder")]
     what = f"{' and '.join(counted(n, kind) for n, kind in kinds if n)}, {size(total)} with what they share with others"
     say(f"Deleted {what}." if yes else f"{what}. Nothing was deleted: --yes does it.")
