@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import pkgutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import factory_lib.signals
 from factory_lib.errors import SignalError
-from factory_lib.signals import bundled
+from factory_lib.signals import Signal, bundled
 from factory_lib.signals.bundled import BundledModel
 from factory_lib.signals.inputs import computable, not_computable
 from factory_lib.signals.models.faces import P_NET, faces
@@ -87,3 +90,29 @@ def test_what_cannot_be_computed_is_left_out_and_says_why(monkeypatch: pytest.Mo
         "No 'faces': it is computed by the package onnxruntime, which is not installed. "
         'Install it: pip install "dataset-factory[models]".'
     )
+
+
+def test_the_page_lists_the_models_as_they_are_declared() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    head = "| model | signal | package, file | licence of the weights | source | sha256 |"
+    table = page.partition(head)[2].partition("\n\n")[0].splitlines()[2:]
+    listed = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table}
+    declared = set()
+    for module in pkgutil.walk_packages(factory_lib.signals.__path__, "factory_lib.signals."):
+        members = vars(importlib.import_module(module.name))
+        names = [name for name, one in members.items() if isinstance(one, Signal) and one.module == module.name]
+        for one in members.values():
+            if isinstance(one, BundledModel):
+                (signal,) = [name for name in names if one.package in members[name].requires]
+                declared.add(
+                    (
+                        one.name,
+                        f"`{module.name.removeprefix('factory_lib.')}.{signal}`",
+                        f"{one.package}, `{one.file}`",
+                        one.licence,
+                        one.source,
+                        f"`{one.sha256}`",
+                    )
+                )
+    assert listed == declared
+    assert len(declared) >= 7

@@ -27,6 +27,9 @@ SIDE = 224
 """Side of the square that the model sees, pixels."""
 DIMENSION = 1280
 _MIDDLE, _RANGE = 127.0, 128.0
+_AT_ONCE = 4
+"""Pictures in one pass on a processor, so that what is between layers stays in its caches: 16 take half as long again
+each."""
 
 
 class PhotoEncoder:
@@ -62,10 +65,11 @@ class PhotoEncoder:
         """Vectors (n, 1280)."""
         import torch
 
+        levels = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2)  # the channels stay last in memory
         with torch.inference_mode():
-            levels = torch.from_numpy(np.stack(prepared)).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
-            seen = self.model.extract_features((levels.float() - _MIDDLE) / _RANGE)
-            vectors: NDArray[np.float32] = seen.mean((2, 3)).cpu().numpy()
+            passes = torch.split(levels.to(self.device), _AT_ONCE if self.device.type == "cpu" else len(levels))
+            means = [self.model.extract_features((one.float() - _MIDDLE) / _RANGE).mean((2, 3)) for one in passes]
+            vectors: NDArray[np.float32] = torch.cat(means).cpu().numpy()
         return vectors
 
 

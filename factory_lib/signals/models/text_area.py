@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,33 +61,12 @@ class TextDetector:
         # as in RapidOCR's config.yaml
         self.boxes = DBPostProcess(thresh=0.3, box_thresh=0.5, unclip_ratio=1.6, use_dilation=True)
 
-    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """What the model sees of a picture: BGR, (height, width, 3)."""
+    def __call__(self, image: Image.Image) -> TextArea:
+        """Text in a picture. One at a time: sizes differ, and on a processor several at once take longer."""
         import cv2
 
-        pixels: NDArray[Any] = array_of(image)
-        scale = min(1.0, LONGEST / max(image.size))
-        size = tuple(max(_STEP, round(side * scale / _STEP) * _STEP) for side in image.size)
-        shrinks = size[0] <= image.width and size[1] <= image.height
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return np.ascontiguousarray(pixels[..., ::-1])
-
-    def __call__(self, prepared: list[NDArray[np.uint8]]) -> list[TextArea]:
-        """Text in pictures; those of one shape are looked at together."""
-        places: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for place, picture in enumerate(prepared):
-            places[picture.shape].append(place)
-        found: dict[int, TextArea] = {}
-        for same in places.values():
-            levels = np.stack([prepared[place] for place in same]).transpose(0, 3, 1, 2)
-            maps = self.model(levels.astype(np.float32) / 127.5 - 1)[0]
-            found |= {place: self._text(one[None]) for place, one in zip(same, maps, strict=True)}
-        return [found[place] for place in range(len(prepared))]
-
-    def _text(self, chances: NDArray[np.float32]) -> TextArea:
-        """Text by how likely each pixel is one of a line, (1, 1, height, width)."""
-        import cv2
-
+        levels = self._seen(image).transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+        chances = self.model(levels)[0]
         shape = chances.shape[2:]
         boxes, _ = self.boxes(chances, shape)
         lines = [box for box in boxes if cv2.contourArea(box) < LARGEST * chances.size]
@@ -97,5 +75,17 @@ class TextDetector:
             cv2.fillPoly(covered, [line.round().astype(np.int32)], 1)
         return TextArea(float(covered.mean()), np.uint16(len(lines)))
 
+    def _seen(self, image: Image.Image) -> NDArray[np.uint8]:
+        """What the model sees of a picture: BGR, (height, width, 3)."""
+        import cv2
 
-text_area = signal(TextDetector(), name="text_area", output=TextArea, batch=16)
+        scale = min(1.0, LONGEST / max(image.size))
+        size = tuple(max(_STEP, round(side * scale / _STEP) * _STEP) for side in image.size)
+        shrinks = size[0] <= image.width and size[1] <= image.height
+        scaled: NDArray[Any] = cv2.resize(
+            array_of(image), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+        return scaled[..., ::-1]
+
+
+text_area = signal(TextDetector(), name="text_area")

@@ -60,4 +60,4 @@ class UnsafeClassifier:
         return found
 
 
-punsafe = signal(UnsafeClassifier(), name="punsafe", output=float, batch=32)
+punsafe = signal(UnsafeClassifier(), name="punsafe", output=float, batch=16)
