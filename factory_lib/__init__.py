@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from factory_lib.signals import clip as clip
     from factory_lib.sources import open_source
     from factory_lib.warehouse.versions import Version
+    from factory_lib.writing.exporting import export
 
 _HOMES = {
     "C": "plan.expressions",
@@ -46,6 +47,7 @@ _HOMES = {
     "datasets": "catalog",
     "descent": "catalog",
     "diff": "catalog",
+    "export": "writing.exporting",
     "fn": "plan.expressions",
     "lineage": "catalog",
     "lit": "plan.expressions",
@@ -76,6 +78,7 @@ __all__ = [
     "datasets",
     "descent",
     "diff",
+    "export",
     "fn",
     "lineage",
     "lit",

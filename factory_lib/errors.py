@@ -163,6 +163,10 @@ class LoaderError(FactoryError):
     """The training loader was set up or resumed wrongly, or could not deliver a sample."""
 
 
+class ExportError(FactoryError, ValueError):
+    """Samples cannot be exported as asked, or not to where they are to go."""
+
+
 class TrainingError(FactoryError):
     """A training cannot be set up as asked, or one of its processes failed."""
 

@@ -157,6 +157,11 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".part-{owner}-{next(_number)}-{path.name[:32]}")
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a path is one that `unfinished` gave: nobody's but its owner's."""
+    return _PART.match(name.rpartition("/")[2]) is not None
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file at; it replaces `path` at the end of the block, and is removed after an error."""

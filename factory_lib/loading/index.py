@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from factory_lib.errors import LoaderError, nearest
+from factory_lib.errors import LoaderError, StoreError, nearest
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.loading.convert import is_list, to_arrow, to_numpy
@@ -142,6 +143,7 @@ def build_index(
     members: Sequence[str] = (),
     columns: Sequence[str] = (),
     etags: Mapping[str, str] | None = None,
+    must_exist: bool = True,
 ) -> Index:
     """The index of some rows: opened where it exists, else written; processes that want the same one write it once.
 
@@ -151,12 +153,13 @@ def build_index(
         identity: says which rows; other rows must have another identity.
         folder: where indexes are kept; those unused for 30 days are removed.
         etags: uri to etag as ingested; files that are not in it are pinned to the etag they have now.
+        must_exist: False keeps a file that cannot be described, of size 0: who reads it finds out.
 
     Raises:
         LoaderError: no rows, or a member or column that the rows lack.
         StoreError: a file of the rows does not exist.
     """
-    wanted = repr((_FORMAT, identity, tuple(members), tuple(columns)))
+    wanted = repr((_FORMAT, identity, tuple(members), tuple(columns), *([] if must_exist else ["any"])))
     name = hashlib.blake2b(wanted.encode(), digest_size=16).hexdigest()
     path = folder / name
     private_folder(folder)
@@ -164,7 +167,8 @@ def build_index(
         if not (path / "index.json").exists():
             _sweep(folder)
             with building(path) as beside:
-                _write(beside, source(), identity, tuple(members), tuple(columns), etags or {})
+                described = partial(_pinned, etags=etags or {}, must_exist=must_exist)
+                _write(beside, source(), identity, tuple(members), tuple(columns), described)
     os.utime(path)
     return open_index(path)
 
@@ -189,7 +193,7 @@ def _write(
     identity: str,
     members: tuple[str, ...],
     columns: tuple[str, ...],
-    etags: Mapping[str, str],
+    described: Callable[[list[str]], list[dict[str, Any]]],
 ) -> None:
     for kind, name in [*(("member", m) for m in members), *(("column", c) for c in columns)]:
         if name not in reader.schema.names:
@@ -223,7 +227,7 @@ def _write(
         raise LoaderError(f"{identity!r} has no rows to load.", "Does a filter remove them all?")
     writer.close()
     np.save(path / "cuts.npy", np.array(cuts, np.int64))
-    table = pa.Table.from_pylist(_pinned(list(files), etags), schema=_FILES)
+    table = pa.Table.from_pylist(described(list(files)), schema=_FILES)
     with pa.ipc.new_file(str(path / "files.arrow"), _FILES) as out:
         out.write_table(table)
     facts = {
@@ -308,10 +312,19 @@ def _shard_starts(shard: pa.Array, before: str | None) -> tuple[Rows, str]:
     return changes.astype(np.int64), shard[-1].as_py()
 
 
-def _pinned(uris: list[str], etags: Mapping[str, str]) -> list[dict[str, Any]]:
+def _pinned(uris: list[str], etags: Mapping[str, str], must_exist: bool) -> list[dict[str, Any]]:
     """Each file with the etag it is to have: the one given, or its own of now."""
+
+    def described(uri: str) -> FileInfo:
+        try:
+            return store().info(uri)
+        except StoreError as error:
+            if must_exist or error.is_transient:
+                raise
+            return FileInfo(uri, 0, "")
+
     with ThreadPoolExecutor(32) as pool:
-        infos = pool.map(store().info, uris)
+        infos = pool.map(described, uris)
         return [
             {"uri": uri, "size": info.size, "etag": etags.get(uri, info.etag)}
             for uri, info in zip(uris, infos, strict=True)

@@ -1,0 +1,236 @@
+"""Samples leave the house: `export` writes the rows of a query in a format that others read.
+
+What is written follows from the rows and the arguments alone: the same export has the same bytes, wherever it is made.
+Parts are made in threads, which wait for storage most of the time; each holds 32 MiB of samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from factory_lib.errors import ExportError
+from factory_lib.loading.convert import to_numpy
+from factory_lib.loading.index import Index, build_index
+from factory_lib.plan.storing import with_system_columns
+from factory_lib.progress import track
+from factory_lib.query import DatasetQuery, identity_of
+from factory_lib.redaction import redact, without_credentials
+from factory_lib.settings import settings
+from factory_lib.warehouse.provenance import package_version
+from factory_lib.warehouse.versions import Version
+from factory_lib.writing.about import about
+from factory_lib.writing.formats import ExportFormat
+from factory_lib.writing.keys import check_keys, keyed
+from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.place import Place
+from factory_lib.writing.rows import ExportRows, Stopped, order_of
+
+_FORMAT = 1
+_LOOK_SECONDS = 0.5
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        uri: where to.
+        made: False where the same export was there already.
+        samples: that were written.
+        unreadable: samples that were left out, as their bytes could not be read.
+        named: key -> why, of the first of them.
+        without: member -> samples that do not have it.
+        files: name -> bytes.
+        provenance: what `provenance.json` says.
+    """
+
+    uri: str
+    made: bool
+    samples: int
+    unreadable: int
+    named: Mapping[str, str]
+    without: Mapping[str, int]
+    files: Mapping[str, int]
+    provenance: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self.files.values())
+
+
+def export(
+    samples: DatasetQuery | Version | str,
+    uri: str,
+    format: ExportFormat,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write samples for others to read.
+
+    ```python
+    from factory_lib import export
+    from factory_lib.writing import WebDataset
+
+    export("laion@icml", "s3://bucket/icml", WebDataset(samples_per_file=5_000), shuffle=True, seed=1)
+    ```
+
+    Args:
+        samples: a query, a `Version`, or the name of one: `laion`, `laion.v3`, `laion@icml`.
+        uri: an empty folder, or a prefix of a bucket; it may hold what is left of the same export, which then goes on.
+        format: `WebDataset`, `Parquet`, `HuggingFace`, `Csv`, `Coco`, or one of `factory_lib.curation`.
+        shuffle: in the order in which `to_torch` reads the same samples with this seed in this epoch; False for storage
+            order.
+        seed, epoch: of that order.
+        workers: parts that are made at once; by default one a processor, at most 8.
+        overwrite: another export that is there may go.
+
+    Returns:
+        What was written. Where the same export is there already, nothing is.
+
+    Raises:
+        ExportError: the samples cannot be written so, or not there.
+        ColumnNotFound: there is no such column.
+        DatasetNotFound, VersionNotFound: there is none of that name.
+        StoreError: storage fails.
+    """
+    if workers is not None and workers < 1:
+        raise ExportError(f"workers={workers} cannot be.", "It is at least 1.")
+    query = samples if isinstance(samples, DatasetQuery) else DatasetQuery(samples)
+    wanted, copies = format.rows(_stored(query))
+    named = keyed(wanted, format.key)
+    kinds = named.columns
+    members, columns = format.chosen_members(kinds), format.chosen_columns(kinds)
+    check_keys(named, paths=format.keys_are_paths)
+    of_query, etags = identity_of(query._settled())
+    taken = list(dict.fromkeys(["shard", "key", *columns, *([copies] if copies else [])]))
+    reader, identity, _ = named._pinned([*members, *taken])
+    index = build_index(
+        reader,
+        identity,
+        folder=settings().home / "plans",
+        members=members,
+        columns=taken,
+        etags=etags,
+        must_exist=False,
+    )
+    order = order_of(index, of_query, shuffle=shuffle, seed=seed, epoch=epoch)
+    rows = ExportRows(index, order, columns, _copies(index, copies))
+    how = {"format": format.name, **asdict(format), "members": members, "columns": columns}
+    how |= {"shuffle": shuffle, "seed": seed, "epoch": epoch} if shuffle else {"shuffle": False}
+    place = Place(uri, _hash(identity, how))
+    return _exported(
+        place, rows, format, {"what": without_credentials(repr(query)), **about(query), "how": how}, workers, overwrite
+    )
+
+
+def _stored(query: DatasetQuery) -> DatasetQuery:
+    """The query with the columns that say where its samples stand.
+
+    Raises:
+        ExportError: its rows are no samples that stand anywhere, such as groups.
+    """
+    found = query.of(with_system_columns(query.plan))
+    if missing := {"shard", "position"} - set(found.plan.names):
+        lacking = " and no ".join(sorted(missing))
+        raise ExportError(f"The rows of {query!r} have no {lacking}.", "Save them, and export the version.")
+    return found
+
+
+def _exported(
+    place: Place,
+    rows: ExportRows,
+    format: ExportFormat,
+    facts: Mapping[str, Any],
+    workers: int | None,
+    overwrite: bool,
+) -> Export:
+    there = place.begin(str(facts["what"]), overwrite=overwrite)
+    if there is not None:
+        return _export_of(place, there, made=False)
+    parts = format.parts(rows)
+    done = place.done(part.name for part in parts)
+    left = [part for part in parts if part.name not in done]
+    done |= _made(left, rows, format, place, len(parts), workers or min(os.cpu_count() or 1, _MOST_WORKERS))
+    reports = {part: done[part.name] for part in parts}
+    total = PartReport()
+    for report in reports.values():
+        total.add(report)
+    total.files |= format.finish(rows, reports, place.uri)
+    record = {
+        "export": place.identity,
+        **facts,
+        "samples": total.samples,
+        "left_out": {"unreadable": total.unreadable} if total.unreadable else {},
+        "unreadable": total.named,
+        "without": total.without,
+        "files": total.files,
+        "software": {"dataset-factory": package_version()},
+    }
+    place.finish(record)
+    return _export_of(place, record, made=True)
+
+
+def _made(
+    parts: list[Part], rows: ExportRows, format: ExportFormat, place: Place, count: int, workers: int
+) -> dict[str, PartReport]:
+    """Make parts, several at once; the first error ends all."""
+
+    def make(part: Part) -> PartReport:
+        if rows.stopped.is_set():
+            raise Stopped
+        report = format.write(part, rows, place.uri, count)
+        place.record(part.name, report)
+        return report
+
+    total = sum(part.stop - part.start for part in parts)
+    with track(f"exporting to {redact(place.uri)}", total) as progress, ThreadPoolExecutor(workers) as pool:
+        futures: dict[Future[PartReport], str] = {pool.submit(make, part): part.name for part in parts}
+        try:
+            running = set(futures)
+            while running:
+                ended, running = wait(running, _LOOK_SECONDS, FIRST_EXCEPTION)
+                progress.advance(rows.done - progress.done)
+                for future in ended:
+                    future.result()
+        except BaseException:
+            rows.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {name: future.result() for future, name in futures.items()}
+
+
+def _export_of(place: Place, record: Mapping[str, Any], *, made: bool) -> Export:
+    return Export(
+        uri=place.uri,
+        made=made,
+        samples=record["samples"],
+        unreadable=record["left_out"].get("unreadable", 0),
+        named=record["unreadable"],
+        without=record["without"],
+        files=record["files"],
+        provenance=record,
+    )
+
+
+def _copies(index: Index, column: str | None) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    if column is None:
+        return None
+    return to_numpy(index.take(np.arange(index.rows), [column])[0]).astype(np.int64)
+
+
+def _hash(identity: str, how: Mapping[str, Any]) -> str:
+    text = repr((_FORMAT, package_version(), identity, sorted(how.items(), key=str)))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,134 @@
+"""What a format of exports has to say: which columns it takes, how it is cut into parts, and how a part is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from factory_lib.errors import ExportError, nearest
+from factory_lib.plan.storing import SYSTEM
+from factory_lib.storage.store import store
+from factory_lib.warehouse.arrow_types import is_pointer
+from factory_lib.writing.parts import Part, PartReport, cuts, parts_of
+
+if TYPE_CHECKING:
+    from factory_lib.query import DatasetQuery
+    from factory_lib.writing.rows import ExportRows
+
+_VECTOR = re.compile(r"Array\((?:Nullable\()?(?:Float32|Float64|BFloat16)\)*")
+_NONE = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat(ABC):
+    """How samples are written.
+
+    Attributes:
+        members: columns of pointers whose bytes are written; None for all, and for tables none.
+        columns: attributes that are written; None for all but vectors and those of the system.
+        key: the column that names the samples, as text; each has one of its own.
+        samples_per_file, bytes_per_file: at most so many samples and bytes of members a file.
+        strict: a sample whose bytes cannot be read ends the export; else it is left out and counted.
+    """
+
+    name: ClassVar[str]
+    """What the command line calls it."""
+    keys_are_paths: ClassVar[bool] = True
+    """Whether keys become names of files, so that they must be such, and unique."""
+
+    members: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
+    key: str = "key"
+    samples_per_file: int = 10_000
+    bytes_per_file: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_file", "bytes_per_file"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ExportError(f"{name}={value} cannot be.", "It is at least 1.")
+
+    def rows(self, samples: DatasetQuery) -> tuple[DatasetQuery, str | None]:
+        """The rows that are exported, and the column that says how often each comes, if there is one."""
+        return samples, None
+
+    def chosen_members(self, kinds: Mapping[str, str]) -> list[str]:
+        """The members that are written, by the ClickHouse types of the columns."""
+        known = [name for name, kind in kinds.items() if is_pointer(kind)]
+        return _chosen(self.members, known, known, "member")
+
+    def chosen_columns(self, kinds: Mapping[str, str]) -> list[str]:
+        """The attributes that are written, by the ClickHouse types of the columns."""
+        known = [name for name, kind in kinds.items() if not is_pointer(kind)]
+        usual = [name for name in known if (name == "key" or name not in SYSTEM) and not _VECTOR.fullmatch(kinds[name])]
+        return _chosen(self.columns, known, usual, "column")
+
+    def parts(self, rows: ExportRows) -> list[Part]:
+        """What is written on its own."""
+        sizes = rows.sizes() if self.bytes_per_file else range(rows.count)
+        return parts_of(cuts(sizes, self.bytes_per_file, self.samples_per_file))
+
+    @abstractmethod
+    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+        """Write a part.
+
+        Args:
+            to: URI of the target.
+            parts: how many there are.
+        """
+
+    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+        """Write what belongs to all parts; name -> bytes."""
+        return {}
+
+
+def _chosen(asked: Sequence[str] | None, known: Sequence[str], usual: Sequence[str], what: str) -> list[str]:
+    if asked is None:
+        return list(usual)
+    for name in asked:
+        if name not in known:
+            raise ExportError(f"The samples have no {what} {name!r}.", nearest(name, known))
+    return list(dict.fromkeys(asked))
+
+
+def json_texts(columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
+    """A JSON object a row: numbers that are none are null, times in ISO format, bytes in hexadecimal digits."""
+    names = list(columns)
+    return [json_bytes(dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON, in UTF-8."""
+    try:
+        return _encoder.encode(value).encode()
+    except ValueError:  # NaN and its like
+        return _encoder.encode(_finite(value)).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def put(to: str, name: str, data: bytes) -> dict[str, int]:
+    """Write a file of an export; its name and bytes."""
+    with store().writing(f"{to}/{name}") as file:
+        file.write(data)
+    return {name: len(data)}

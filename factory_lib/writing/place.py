@@ -1,0 +1,140 @@
+"""Where an export goes: a folder that is whole, or was begun, and is never taken for the other.
+
+An export is whole when it has its `provenance.json`, which is written last. Until then there is an `_unfinished.json`,
+which says what is being made and by whom, and each part that is done has an `_unfinished.PART.json` with its report, so
+that the same export can go on where it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from factory_lib.errors import ExportError, FileMissing
+from factory_lib.owners import Owner, is_unfinished
+from factory_lib.redaction import redact
+from factory_lib.storage.files import path_of
+from factory_lib.storage.store import store
+from factory_lib.writing.parts import PartReport
+
+PROVENANCE = "provenance.json"
+_UNFINISHED = "_unfinished."
+_BEGUN = f"{_UNFINISHED}json"
+
+
+class Place:
+    """The target of an export.
+
+    Args:
+        uri: a folder, or a prefix of a bucket.
+        identity: of the export: of what is written and how.
+    """
+
+    def __init__(self, uri: str, identity: str) -> None:
+        self.uri = store().resolve(uri)
+        self.identity = identity
+        self._there: dict[str, int] = {}
+
+    def begin(self, what: str, *, overwrite: bool) -> dict[str, Any] | None:
+        """Make sure that the export may be written here.
+
+        Args:
+            what: is exported, for messages of others.
+            overwrite: remove another export that is here, or what there is of one.
+
+        Returns:
+            The provenance of the same export where it is here and whole; then nothing is left to do.
+
+        Raises:
+            ExportError: something else is here, or another process is writing here.
+        """
+        self._there = self._listed()
+        if PROVENANCE in self._there:
+            whole = self._json(PROVENANCE)
+            what = f"an export of {whole.get('what', 'something else')}"
+            if whole.get("export") == self.identity:
+                if not self._changed(whole["files"]):
+                    return whole
+                what = f"this export, and its files are not what {PROVENANCE} says"
+            self._refuse(what, overwrite)
+            self._remove([PROVENANCE, *whole.get("files", {})])
+        elif _BEGUN in self._there:
+            self._check_begun(overwrite)
+        elif self._there:
+            first = min(self._there)
+            raise ExportError(f"{redact(self.uri)} is no export and holds {first}.", "Name a folder that is empty.")
+        mine = {"export": self.identity, "what": what, "owner": Owner.here().as_dict()}
+        self._put(_BEGUN, mine)
+        return None
+
+    def done(self, names: Iterable[str]) -> dict[str, PartReport]:
+        """The parts, of those with these names, that are whole already, with their reports."""
+        found = {}
+        for name in names:
+            if _record(name) in self._there:
+                report = PartReport(**self._json(_record(name)))
+                if not self._changed(report.files):
+                    found[name] = report
+        return found
+
+    def record(self, name: str, report: PartReport) -> None:
+        """Say that a part is whole."""
+        self._put(_record(name), asdict(report))
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Say that the export is whole."""
+        self._put(PROVENANCE, provenance)
+        self._remove([name for name in self._listed() if name.startswith(_UNFINISHED)])
+
+    def _check_begun(self, overwrite: bool) -> None:
+        begun = self._json(_BEGUN)
+        owner = Owner.read(begun.get("owner"))
+        if owner is not None and owner.is_here and owner.is_alive and owner != Owner.here():
+            raise ExportError(f"{owner} is writing to {redact(self.uri)}.", "Wait for its end, or name another folder.")
+        if begun.get("export") == self.identity:
+            return
+        self._refuse(f"an unfinished export of {begun.get('what', 'something else')}", overwrite)
+        records = [name for name in self._there if name.startswith(_UNFINISHED) and name != _BEGUN]
+        written = [file for name in records for file in self._json(name)["files"]]
+        self._remove([*written, *records, _BEGUN])
+
+    def _refuse(self, what: str, overwrite: bool) -> None:
+        if not overwrite:
+            raise ExportError(
+                f"{redact(self.uri)} holds {what}.",
+                "Name another folder, or overwrite it: overwrite=True, --overwrite.",
+            )
+
+    def _changed(self, files: Mapping[str, int]) -> bool:
+        return any(self._there.get(name) != size for name, size in files.items())
+
+    def _listed(self) -> dict[str, int]:
+        try:
+            found = store().list(self.uri)
+        except FileMissing:
+            return {}
+        prefix = f"{path_of(self.uri)}/"
+        names = {file.path.removeprefix(prefix): file.size for file in found}
+        return {name: size for name, size in names.items() if not is_unfinished(name)}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(store().read(f"{self.uri}/{name}"))
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def _put(self, name: str, value: Mapping[str, Any]) -> None:
+        with store().writing(f"{self.uri}/{name}") as file:
+            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            store().remove(f"{self.uri}/{name}")
+            self._there.pop(name, None)
+
+
+def _record(name: str) -> str:
+    return f"{_UNFINISHED}{name.replace('/', '-')}.json"
