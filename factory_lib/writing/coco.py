@@ -1,0 +1,180 @@
+"""Samples as COCO's JSON: `annotations/instances.json` where there are boxes, `captions.json` where there are captions.
+
+Columns are those that COCO becomes when it is read (see `sources.coco`): `bboxes` (x, y, width, height, in pixels),
+`categories`, `category_ids`, `supercategories`, `segmentations`, `areas`, `iscrowd`, `captions` or `caption`. Boxes in
+shares of the sides, `relative_bboxes`, are scaled by `width` and `height`.
+Format: https://cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from factory_lib.storage.store import store
+from factory_lib.writing.formats import ExportFormat, json_bytes, put
+from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.rows import ExportRows
+from factory_lib.writing.webdataset import extension_of
+
+Row = dict[str, Any]
+_BOXES = ("bboxes", "relative_bboxes")
+_OF_IMAGES = ("width", "height", "license", "coco_url", "flickr_url", "date_captured")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coco(ExportFormat):
+    """COCO's JSON, with pictures below `images/` unless they are not wanted.
+
+    Attributes:
+        images: write the pictures, too. Without them a `file_name` is the key, with `.jpg`.
+    """
+
+    name: ClassVar[str] = "coco"
+    samples_per_file: int = 1_000
+    images: bool = True
+
+    def chosen_members(self, kinds: Mapping[str, str]) -> list[str]:
+        """The pictures."""
+        return [name for name in super().chosen_members(kinds) if name == "image" and self.images]
+
+    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+        """The pictures of a part."""
+        report = PartReport()
+        if not rows.members:
+            report.samples = part.stop - part.start
+            return report
+        for block in rows.blocks(part, report, strict=self.strict):
+            for key, content in zip(block.keys, block.members["image"], strict=True):
+                if content is not None:
+                    report.files |= put(to, f"images/{key}.{extension_of('image', content)}", bytes(content))
+        return report
+
+    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+        """The JSON."""
+        document = _Document(rows, parts)
+        boxes, captions = document.boxes, document.captions
+        kinds = {"instances": boxes, "captions": captions} if boxes or captions else {"images": True}
+        files: dict[str, int] = {}
+        for kind in (kind for kind, wanted in kinds.items() if wanted):
+            name = f"annotations/{kind}.json"
+            with store().writing(f"{to}/{name}") as out:
+                document.write(out, kind)
+                files[name] = out.tell()
+        return files
+
+
+class _Document:
+    """What the files of COCO are made of, read block by block as often as they need it."""
+
+    def __init__(self, rows: ExportRows, parts: Mapping[Part, PartReport]) -> None:
+        self._rows, self._parts = rows, parts
+        self._files = {
+            name.removeprefix("images/").rpartition(".")[0]: name.removeprefix("images/")
+            for report in parts.values()
+            for name in report.files
+        }
+        names = set(rows.names)
+        self.boxes = next((name for name in _BOXES if name in names), "")
+        self.captions = next((name for name in ("captions", "caption") if name in names), "")
+        self._ids = self._image_ids() if "image_id" in names else None
+        self._categories = self._all_categories() if self.boxes else {}
+        licenses = sorted({row["license"] for _, row in self._samples() if row.get("license")})
+        self._licenses = {name: number for number, name in enumerate(licenses, 1)}
+
+    def write(self, out: BinaryIO, kind: str) -> None:
+        """One file, its lists piece by piece."""
+        listed = [{"id": number, "name": name} for name, number in self._licenses.items()]
+        out.write(b'{"info": {}, "licenses": ' + json_bytes(listed) + b', "images": ')
+        _put_list(out, (self._image(number, row) for number, row in self._samples()))
+        if kind == "instances":
+            out.write(b', "categories": ' + json_bytes(list(self._categories.values())))
+        out.write(b', "annotations": ')
+        found = {"instances": self._instances, "captions": self._said}.get(kind, lambda: iter(()))()
+        _put_list(out, ({"id": n, **one} for n, one in enumerate(found, 1)))
+        out.write(b"}\n")
+
+    def _samples(self) -> Iterator[tuple[int, Row]]:
+        """Id and columns of the samples that were written."""
+        for part, report in self._parts.items():
+            left = set(report.left)
+            for positions, batch in self._rows.columns(part):
+                for position, row in zip(positions.tolist(), batch.to_pylist(), strict=True):
+                    if position not in left:
+                        yield position + 1 if self._ids is None else self._ids[position], row
+
+    def _image_ids(self) -> list[int] | None:
+        """The ids that the samples have, where each has one of its own."""
+        parts = (self._rows.columns(part) for part in self._parts)
+        found = np.array(
+            [one for blocks in parts for _, b in blocks for one in b.column("image_id").to_pylist()], object
+        )
+        whole = all(isinstance(one, int) for one in found) and len(set(found)) == len(found)
+        return list(found) if whole else None
+
+    def _all_categories(self) -> dict[Any, Row]:
+        """Number or name of each category -> its entry."""
+        found: dict[Any, Row] = {}
+        for _, row in self._samples():
+            for n in range(len(row[self.boxes] or ())):
+                number, name = (_at(row, column, n) for column in ("category_ids", "categories"))
+                key = name if number is None else number
+                if key not in found and key is not None:
+                    above = _at(row, "supercategories", n)
+                    found[key] = {"id": number, "name": str(key if name is None else name)}
+                    found[key] |= {"supercategory": above} if above else {}
+        for number, key in enumerate(sorted((k for k, one in found.items() if one["id"] is None), key=str), 1):
+            found[key]["id"] = number + max((one["id"] for one in found.values() if one["id"] is not None), default=0)
+        return dict(sorted(found.items(), key=lambda item: item[1]["id"]))
+
+    def _image(self, number: int, row: Row) -> Row:
+        key = row["key"]
+        found = {"id": number, "file_name": self._files.get(key, f"{key}.jpg")}
+        found |= {name: row[name] for name in _OF_IMAGES if row.get(name) is not None}
+        return found | ({"license": self._licenses[row["license"]]} if row.get("license") else {})
+
+    def _instances(self) -> Iterator[Row]:
+        for number, row in self._samples():
+            for n, box in enumerate(row[self.boxes] or ()):
+                category = _at(row, "category_ids", n)
+                key = _at(row, "categories", n) if category is None else category
+                if (scaled := _scaled(box, row) if self.boxes == "relative_bboxes" else box) is None:
+                    continue
+                found = {"image_id": number, "category_id": self._categories.get(key, {"id": 0})["id"], "bbox": scaled}
+                area = _at(row, "areas", n)
+                found |= {"area": scaled[2] * scaled[3] if area is None else area}
+                found |= {"iscrowd": _at(row, "iscrowd", n) or 0}
+                outline = _at(row, "segmentations", n)
+                yield found | ({"segmentation": json.loads(outline)} if outline else {})
+
+    def _said(self) -> Iterator[Row]:
+        for number, row in self._samples():
+            found = row[self.captions]
+            for caption in found if isinstance(found, list) else [found]:
+                if caption is not None:
+                    yield {"image_id": number, "caption": caption}
+
+
+def _at(row: Row, column: str, n: int) -> Any:
+    """What a column says of annotation n of a sample; None where it says nothing."""
+    values = row.get(column) or ()
+    return values[n] if n < len(values) else None
+
+
+def _scaled(box: list[float], row: Row) -> list[float] | None:
+    """A box in pixels; None where the sides of the picture are not known."""
+    width, height = row.get("width"), row.get("height")
+    if not width or not height:
+        return None
+    return [share * side for share, side in zip(box, (width, height, width, height), strict=True)]
+
+
+def _put_list(out: BinaryIO, items: Iterator[Row]) -> None:
+    out.write(b"[")
+    for n, item in enumerate(items):
+        out.write((b",\n" if n else b"\n") + json_bytes(item))
+    out.write(b"]")
