@@ -43,6 +43,7 @@ _MODULES = {
     "restore": "backup",
     "tag": "tag",
     "ingest": "ingest",
+    "export": "export",
     "gc": "gc",
     "cache": "cache",
     "run": "run",

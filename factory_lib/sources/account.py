@@ -19,8 +19,12 @@ _PROSE = frozenset("md rst html log lock sha256 md5 yaml yml toml py sh".split()
 _ABOUT = (
     "readme", "license", "licence", "_success", "_metadata", "_common_metadata", "thumbs.db", "desktop.ini",
 )  # fmt: skip
-ABOUT_OTHERS = ("_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""Ends of the names of files that img2dataset and Hugging Face's datasets write beside the samples."""
+ABOUT_OTHERS = (
+    "_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "/sizes.json",
+    "/sample_ids.npy", "/provenance.json",
+)  # fmt: skip
+"""Ends of the names of files that img2dataset, DataComp's resharder, OpenCLIP, Hugging Face's datasets and our own exports
+write beside the samples."""
 
 
 @dataclass
@@ -201,7 +205,7 @@ def reason_of(name: str, format: str) -> tuple[str, bool]:
     if ending in _PICTURES:
         return "a format that is not read: convert it to JPEG, PNG or WebP", True
     base = name.rsplit("/", 1)[-1].lower()
-    if base.endswith(ABOUT_OTHERS):
+    if f"/{name}".lower().endswith(ABOUT_OTHERS):
         return "says how other files were made", False
     if "imagesets" in name.lower().split("/"):
         return "lists the pictures of a split, which becomes no column", False

@@ -17,7 +17,7 @@ import numpy as np
 
 from factory_lib.storage.store import store
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
-from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows
 from factory_lib.writing.webdataset import extension_of
 
@@ -28,7 +28,7 @@ _OF_IMAGES = ("width", "height", "license", "coco_url", "flickr_url", "date_capt
 
 @dataclass(frozen=True, kw_only=True)
 class Coco(ExportFormat):
-    """COCO's JSON, with pictures below `images/` unless they are not wanted.
+    """COCO's JSON, with pictures below `images/` unless they are not wanted; a `file_name` is a path below the target.
 
     Attributes:
         images: write the pictures, too. Without them a `file_name` is the key, with `.jpg`.
@@ -42,7 +42,7 @@ class Coco(ExportFormat):
         """The pictures."""
         return [name for name in super().chosen_members(kinds) if name == "image" and self.images]
 
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """The pictures of a part."""
         report = PartReport()
         if not rows.members:
@@ -54,7 +54,7 @@ class Coco(ExportFormat):
                     report.files |= put(to, f"images/{key}.{extension_of('image', content)}", bytes(content))
         return report
 
-    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
         """The JSON."""
         document = _Document(rows, parts)
         boxes, captions = document.boxes, document.captions
@@ -71,12 +71,10 @@ class Coco(ExportFormat):
 class _Document:
     """What the files of COCO are made of, read block by block as often as they need it."""
 
-    def __init__(self, rows: ExportRows, parts: Mapping[Part, PartReport]) -> None:
+    def __init__(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport]) -> None:
         self._rows, self._parts = rows, parts
         self._files = {
-            name.removeprefix("images/").rpartition(".")[0]: name.removeprefix("images/")
-            for report in parts.values()
-            for name in report.files
+            name.removeprefix("images/").rpartition(".")[0]: name for report in parts.values() for name in report.files
         }
         names = set(rows.names)
         self.boxes = next((name for name in _BOXES if name in names), "")
@@ -96,7 +94,7 @@ class _Document:
         out.write(b', "annotations": ')
         found = {"instances": self._instances, "captions": self._said}.get(kind, lambda: iter(()))()
         _put_list(out, ({"id": n, **one} for n, one in enumerate(found, 1)))
-        out.write(b"}\n")
+        out.write(b"}")
 
     def _samples(self) -> Iterator[tuple[int, Row]]:
         """Id and columns of the samples that were written."""
@@ -176,5 +174,5 @@ def _scaled(box: list[float], row: Row) -> list[float] | None:
 def _put_list(out: BinaryIO, items: Iterator[Row]) -> None:
     out.write(b"[")
     for n, item in enumerate(items):
-        out.write((b",\n" if n else b"\n") + json_bytes(item))
+        out.write((b", " if n else b"") + json_bytes(item))
     out.write(b"]")

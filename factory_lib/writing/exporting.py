@@ -21,14 +21,14 @@ from factory_lib.loading.index import Index, build_index
 from factory_lib.plan.storing import with_system_columns
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery, identity_of
-from factory_lib.redaction import redact, without_credentials
+from factory_lib.redaction import redact, stripped, without_credentials
 from factory_lib.settings import settings
 from factory_lib.warehouse.provenance import package_version
 from factory_lib.warehouse.versions import Version
 from factory_lib.writing.about import about
 from factory_lib.writing.formats import ExportFormat
 from factory_lib.writing.keys import check_keys, keyed
-from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.place import Place
 from factory_lib.writing.rows import ExportRows, Stopped, order_of
 
@@ -128,9 +128,9 @@ def export(
     )
     order = order_of(index, of_query, shuffle=shuffle, seed=seed, epoch=epoch)
     rows = ExportRows(index, order, columns, _copies(index, copies))
-    how = {"format": format.name, **asdict(format), "members": members, "columns": columns}
+    how: dict[str, Any] = {"format": format.name, **stripped(asdict(format)), "members": members, "columns": columns}
     how |= {"shuffle": shuffle, "seed": seed, "epoch": epoch} if shuffle else {"shuffle": False}
-    place = Place(uri, _hash(identity, how))
+    place = Place(uri, _hash(of_query, format.depends_on(), how))
     return _exported(
         place, rows, format, {"what": without_credentials(repr(query)), **about(query), "how": how}, workers, overwrite
     )
@@ -184,11 +184,11 @@ def _exported(
 
 
 def _made(
-    parts: list[Part], rows: ExportRows, format: ExportFormat, place: Place, count: int, workers: int
+    parts: list[ExportPart], rows: ExportRows, format: ExportFormat, place: Place, count: int, workers: int
 ) -> dict[str, PartReport]:
     """Make parts, several at once; the first error ends all."""
 
-    def make(part: Part) -> PartReport:
+    def make(part: ExportPart) -> PartReport:
         if rows.stopped.is_set():
             raise Stopped
         report = format.write(part, rows, place.uri, count)
@@ -231,6 +231,6 @@ def _copies(index: Index, column: str | None) -> np.ndarray[Any, np.dtype[np.int
     return to_numpy(index.take(np.arange(index.rows), [column])[0]).astype(np.int64)
 
 
-def _hash(identity: str, how: Mapping[str, Any]) -> str:
-    text = repr((_FORMAT, package_version(), identity, sorted(how.items(), key=str)))
+def _hash(*of: Any) -> str:
+    text = repr((_FORMAT, package_version(), *of))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

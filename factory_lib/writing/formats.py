@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from factory_lib.errors import ExportError, nearest
-from factory_lib.plan.storing import SYSTEM
 from factory_lib.storage.store import store
 from factory_lib.warehouse.arrow_types import is_pointer
-from factory_lib.writing.parts import Part, PartReport, cuts, parts_of
+from factory_lib.writing.parts import ExportPart, PartReport, cuts, parts_of
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
     from factory_lib.writing.rows import ExportRows
 
-_VECTOR = re.compile(r"Array\((?:Nullable\()?(?:Float32|Float64|BFloat16)\)*")
-_NONE = object()
+_VECTOR = re.compile(r"Array\((?:Float32|BFloat16)\)")
+_NO_ATTRIBUTES = ("shard", "position", "sample_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,8 @@ class ExportFormat(ABC):
 
     Attributes:
         members: columns of pointers whose bytes are written; None for all, and for tables none.
-        columns: attributes that are written; None for all but vectors and those of the system.
+        columns: attributes that are written; None for all, without `shard`, `position`, `sample_id` and, where lists
+            of numbers would be text, vectors.
         key: the column that names the samples, as text; each has one of its own.
         samples_per_file, bytes_per_file: at most so many samples and bytes of members a file.
         strict: a sample whose bytes cannot be read ends the export; else it is left out and counted.
@@ -40,6 +40,8 @@ class ExportFormat(ABC):
     """What the command line calls it."""
     keys_are_paths: ClassVar[bool] = True
     """Whether keys become names of files, so that they must be such, and unique."""
+    takes_vectors: ClassVar[bool] = False
+    """Whether vectors are among the attributes that are written unless others are chosen."""
 
     members: Sequence[str] | None = None
     columns: Sequence[str] | None = None
@@ -57,6 +59,10 @@ class ExportFormat(ABC):
         """The rows that are exported, and the column that says how often each comes, if there is one."""
         return samples, None
 
+    def depends_on(self) -> str:
+        """What the export depends on besides rows and arguments, as a text that changes with it."""
+        return ""
+
     def chosen_members(self, kinds: Mapping[str, str]) -> list[str]:
         """The members that are written, by the ClickHouse types of the columns."""
         known = [name for name, kind in kinds.items() if is_pointer(kind)]
@@ -65,16 +71,17 @@ class ExportFormat(ABC):
     def chosen_columns(self, kinds: Mapping[str, str]) -> list[str]:
         """The attributes that are written, by the ClickHouse types of the columns."""
         known = [name for name, kind in kinds.items() if not is_pointer(kind)]
-        usual = [name for name in known if (name == "key" or name not in SYSTEM) and not _VECTOR.fullmatch(kinds[name])]
+        vectors = [] if self.takes_vectors else [name for name in known if _VECTOR.fullmatch(kinds[name])]
+        usual = [name for name in known if name not in (*_NO_ATTRIBUTES, *vectors)]
         return _chosen(self.columns, known, usual, "column")
 
-    def parts(self, rows: ExportRows) -> list[Part]:
+    def parts(self, rows: ExportRows) -> list[ExportPart]:
         """What is written on its own."""
         sizes = rows.sizes() if self.bytes_per_file else range(rows.count)
         return parts_of(cuts(sizes, self.bytes_per_file, self.samples_per_file))
 
     @abstractmethod
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """Write a part.
 
         Args:
@@ -82,7 +89,7 @@ class ExportFormat(ABC):
             parts: how many there are.
         """
 
-    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
         """Write what belongs to all parts; name -> bytes."""
         return {}
 

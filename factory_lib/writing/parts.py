@@ -14,7 +14,7 @@ NAMED = 1_000
 
 
 @dataclass(frozen=True)
-class Part:
+class ExportPart:
     """Neighbours in the order of an export.
 
     Attributes:
@@ -82,10 +82,10 @@ def cuts(sizes: NDArray[np.int64] | range, most_bytes: int | None, most_rows: in
     return edges
 
 
-def parts_of(edges: Sequence[int], name: str = "{:05d}") -> list[Part]:
+def parts_of(edges: Sequence[int], name: str = "{:05d}") -> list[ExportPart]:
     """Parts between edges.
 
     Args:
         name: format of their names, given the number.
     """
-    return [Part(name.format(n), start, stop) for n, (start, stop) in enumerate(pairwise(edges)) if stop > start]
+    return [ExportPart(name.format(n), start, stop) for n, (start, stop) in enumerate(pairwise(edges)) if stop > start]

@@ -20,7 +20,7 @@ from factory_lib.loading.index import Index
 from factory_lib.loading.order import Order, OrderKey, Rows, default_lanes, default_units
 from factory_lib.redaction import redact, without_credentials
 from factory_lib.warehouse.arrow_types import POINTER
-from factory_lib.writing.parts import NAMED, Part, PartReport, cuts
+from factory_lib.writing.parts import NAMED, ExportPart, PartReport, cuts
 
 BLOCK_BYTES = 32 * 2**20
 """Bytes of members that are held at once for each part that is being made."""
@@ -92,12 +92,12 @@ class ExportRows:
         """Which copy of its row each position is, from 0."""
         return self._at(positions)[1]
 
-    def columns(self, part: Part) -> Iterator[tuple[Rows, pa.RecordBatch]]:
+    def columns(self, part: ExportPart) -> Iterator[tuple[Rows, pa.RecordBatch]]:
         """Positions of a part and the columns there, block by block."""
         for positions in self._blocks(part, np.zeros(part.stop - part.start, np.int64)):
             yield positions, self._columns(self._at(positions)[0])
 
-    def blocks(self, part: Part, report: PartReport, *, strict: bool = False) -> Iterator[SampleBlock]:
+    def blocks(self, part: ExportPart, report: PartReport, *, strict: bool = False) -> Iterator[SampleBlock]:
         """Samples of a part with their bytes, block by block; those that cannot be read are left out and reported.
 
         Args:
@@ -143,7 +143,7 @@ class ExportRows:
         """The row numbers at positions."""
         return self._at(positions)[0]
 
-    def _blocks(self, part: Part, sizes: NDArray[np.int64]) -> Iterator[Rows]:
+    def _blocks(self, part: ExportPart, sizes: NDArray[np.int64]) -> Iterator[Rows]:
         """Positions of a part in pieces of at most `BLOCK_BYTES`, or one."""
         for start, stop in pairwise(cuts(sizes, BLOCK_BYTES, BLOCK_ROWS)):
             if self.stopped.is_set():

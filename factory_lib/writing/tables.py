@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from factory_lib.storage.store import store
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
-from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows, SampleBlock
 from factory_lib.writing.webdataset import extension_of
 
@@ -41,11 +41,12 @@ class Parquet(ExportFormat):
 
     name: ClassVar[str] = "parquet"
     keys_are_paths: ClassVar[bool] = False
+    takes_vectors: ClassVar[bool] = True
     samples_per_file: int = 100_000
     images: bool = False
     compression: str = "snappy"
 
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One file, a row group for each block."""
         import pyarrow.parquet
 
@@ -61,11 +62,11 @@ class Parquet(ExportFormat):
             report.files = {file: out.tell()}
         return report
 
-    def file(self, part: Part, parts: int) -> str:
+    def file(self, part: ExportPart, parts: int) -> str:
         """What a part is called."""
         return f"{part.name}.parquet"
 
-    def batches(self, part: Part, rows: ExportRows, report: PartReport) -> Iterator[pa.RecordBatch]:
+    def batches(self, part: ExportPart, rows: ExportRows, report: PartReport) -> Iterator[pa.RecordBatch]:
         """The rows of a part."""
         if self.images and rows.members:
             for block in rows.blocks(part, report, strict=self.strict):
@@ -102,7 +103,7 @@ class HuggingFace(Parquet):
     images: bool = True
     split: str = "train"
 
-    def file(self, part: Part, parts: int) -> str:
+    def file(self, part: ExportPart, parts: int) -> str:
         """What a part is called."""
         return f"data/{self.split}-{part.name}-of-{parts:05d}.parquet"
 
@@ -125,7 +126,7 @@ class HuggingFace(Parquet):
         features = {name: {"_type": "Image"} for name in media if name == "image"}
         return batch.replace_schema_metadata({"huggingface": json_bytes({"info": {"features": features}})})
 
-    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
         """The card."""
         samples = sum(report.samples for report in parts.values())
         return put(to, "README.md", _CARD.format(split=self.split, samples=f"{samples:,}").encode())
@@ -139,7 +140,7 @@ class Csv(ExportFormat):
     keys_are_paths: ClassVar[bool] = False
     samples_per_file: int = 1_000_000
 
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One file."""
         import pyarrow.csv
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from factory_lib.pictures import EXTENSIONS
 from factory_lib.sources.entries import picture_format
+from factory_lib.storage.tars import writing_tar
 from factory_lib.writing.formats import ExportFormat, json_bytes, json_texts, put
-from factory_lib.writing.parts import Part, PartReport
+from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows, SampleBlock
-from factory_lib.writing.tars import writing_tar
 
 _KNOWN = "|".join([*EXTENSIONS, "npy", "npz", "pth", "pt", "mp4", "mp3", "wav", "flac", "json", "txt", "bin"])
 _ENDS_IN = re.compile(rf"(.+)_({_KNOWN})")
@@ -29,7 +29,7 @@ class WebDataset(ExportFormat):
 
     name: ClassVar[str] = "webdataset"
 
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> PartReport:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One tar."""
         report = PartReport()
         file = f"{part.name}.tar"
@@ -44,7 +44,7 @@ class WebDataset(ExportFormat):
         """What the samples of a block are called in their tar."""
         return block.keys
 
-    def finish(self, rows: ExportRows, parts: Mapping[Part, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
         """`sizes.json`."""
         sizes = {f"{part.name}.tar": report.samples for part, report in parts.items()}
         return put(to, "sizes.json", json_bytes(sizes))

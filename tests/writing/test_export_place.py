@@ -17,7 +17,7 @@ from factory_lib.errors import ExportError, FileMissing, StoreError
 from factory_lib.owners import Owner
 from factory_lib.progress import reporting
 from factory_lib.writing import WebDataset
-from factory_lib.writing.parts import Part
+from factory_lib.writing.parts import ExportPart
 from factory_lib.writing.rows import ExportRows
 from tests.s3 import Bucket
 from tests.writing.exports import contents, pool, said, tar_samples
@@ -29,7 +29,7 @@ KILLED = """
 import os, signal, sys
 from factory_lib import export
 from factory_lib.writing import WebDataset, webdataset
-from factory_lib.writing.tars import TarWriter
+from factory_lib.storage.tars import TarWriter
 
 add = TarWriter.add
 def killed(self, key, members):
@@ -48,7 +48,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     write = WebDataset.write
 
-    def noted(self: WebDataset, part: Part, rows: ExportRows, to: str, parts: int) -> Any:
+    def noted(self: WebDataset, part: ExportPart, rows: ExportRows, to: str, parts: int) -> Any:
         names.append(part.name)
         return write(self, part, rows, to, parts)
 
@@ -199,7 +199,7 @@ def test_an_interrupt_ends_an_export_soon_and_leaves_no_half(pool: Path, tmp_pat
 class _Slow(WebDataset):
     """So slow that progress is told of."""
 
-    def write(self, part: Part, rows: ExportRows, to: str, parts: int) -> Any:
+    def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> Any:
         rows.stopped.wait(0.2)
         return super().write(part, rows, to, parts)
 
