@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from factory_lib.errors import LoaderError, StoreError, nearest
+from factory_lib.errors import LoaderError, nearest
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.loading.convert import is_list, to_arrow, to_numpy
@@ -153,7 +153,7 @@ def build_index(
         identity: says which rows; other rows must have another identity.
         folder: where indexes are kept; those unused for 30 days are removed.
         etags: uri to etag as ingested; files that are not in it are pinned to the etag they have now.
-        must_exist: False keeps a file that cannot be described, of size 0: who reads it finds out.
+        must_exist: False does not look at the files, whose sizes are 0 then: who reads them finds out.
 
     Raises:
         LoaderError: no rows, or a member or column that the rows lack.
@@ -314,17 +314,10 @@ def _shard_starts(shard: pa.Array, before: str | None) -> tuple[Rows, str]:
 
 def _pinned(uris: list[str], etags: Mapping[str, str], must_exist: bool) -> list[dict[str, Any]]:
     """Each file with the etag it is to have: the one given, or its own of now."""
-
-    def described(uri: str) -> FileInfo:
-        try:
-            return store().info(uri)
-        except StoreError as error:
-            if must_exist or error.is_transient:
-                raise
-            return FileInfo(uri, 0, "")
-
+    if not must_exist:
+        return [{"uri": uri, "size": 0, "etag": etags.get(uri, "")} for uri in uris]
     with ThreadPoolExecutor(32) as pool:
-        infos = pool.map(described, uris)
+        infos = pool.map(store().info, uris)
         return [
             {"uri": uri, "size": info.size, "etag": etags.get(uri, info.etag)}
             for uri, info in zip(uris, infos, strict=True)

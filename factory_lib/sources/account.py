@@ -23,8 +23,8 @@ ABOUT_OTHERS = (
     "_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "/sizes.json",
     "/sample_ids.npy", "/provenance.json",
 )  # fmt: skip
-"""Ends of the names of files that img2dataset, DataComp's resharder, OpenCLIP, Hugging Face's datasets and our own exports
-write beside the samples."""
+"""Ends of the names of files that img2dataset, DataComp's resharder, OpenCLIP, Hugging Face's datasets and exports write
+beside the samples."""
 
 
 @dataclass

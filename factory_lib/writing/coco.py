@@ -125,8 +125,9 @@ class _Document:
                     above = _at(row, "supercategories", n)
                     found[key] = {"id": number, "name": str(key if name is None else name)}
                     found[key] |= {"supercategory": above} if above else {}
-        for number, key in enumerate(sorted((k for k, one in found.items() if one["id"] is None), key=str), 1):
-            found[key]["id"] = number + max((one["id"] for one in found.values() if one["id"] is not None), default=0)
+        first = max((one["id"] for one in found.values() if one["id"] is not None), default=0) + 1
+        for number, key in enumerate(sorted((k for k, one in found.items() if one["id"] is None), key=str), first):
+            found[key]["id"] = number
         return dict(sorted(found.items(), key=lambda item: item[1]["id"]))
 
     def _image(self, number: int, row: Row) -> Row:

@@ -85,7 +85,7 @@ def test_what_is_no_subset_is_said(pool: Path, tmp_path: Path) -> None:
         Resharded()
     with pytest.raises(ColumnNotFound, match="Did you mean 'uid'"):
         export("pool", str(tmp_path / "out"), Resharded(subset=str(tmp_path / "bad.npy"), key="uids"))
+    none = write_subset(tmp_path / "none.npy", ["f" * 32])
     with pytest.raises(ExportError, match="no samples to export"):
-        none = write_subset(tmp_path / "none.npy", ["f" * 32])
         export("pool", str(tmp_path / "out"), Resharded(subset=str(none)))
     assert not (tmp_path / "out").exists()
