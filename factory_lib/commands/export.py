@@ -16,7 +16,7 @@ from factory_lib.progress import log_lines, reporting
 from factory_lib.redaction import redact
 
 if TYPE_CHECKING:
-    from factory_lib.writing import Export, ExportFormat
+    from factory_lib.writing import ExportFormat, ExportReport
 
 _FORMATS = ("webdataset", "parquet", "huggingface", "csv", "coco", "subset", "resharded")
 _NAMED = 10
@@ -103,7 +103,7 @@ def _format(kind: str, given: dict[str, Any]) -> ExportFormat:
     return format
 
 
-def _print(made: Export) -> None:
+def _print(made: ExportReport) -> None:
     if not made.made:
         say("The same export is there already: nothing was written.")
     click.echo(f"{redact(made.uri)}: {made.samples:,} samples in {len(made.files):,} files, {size(made.size)}.")

@@ -1,21 +1,21 @@
 """Versions in the formats that other programs read."""
 
-from factory_lib.writing.coco import Coco
-from factory_lib.writing.datacomp import Resharded, Subset
-from factory_lib.writing.exporting import Export, export
+from factory_lib.writing.coco import CocoExport
+from factory_lib.writing.datacomp import ReshardedExport, SubsetExport
+from factory_lib.writing.exporting import ExportReport, export
 from factory_lib.writing.formats import ExportFormat
-from factory_lib.writing.tables import Csv, HuggingFace, Parquet
-from factory_lib.writing.webdataset import WebDataset
+from factory_lib.writing.tables import CsvExport, HuggingFaceExport, ParquetExport
+from factory_lib.writing.webdataset import WebDatasetExport
 
 __all__ = [
-    "Coco",
-    "Csv",
-    "Export",
+    "CocoExport",
+    "CsvExport",
     "ExportFormat",
-    "HuggingFace",
-    "Parquet",
-    "Resharded",
-    "Subset",
-    "WebDataset",
+    "ExportReport",
+    "HuggingFaceExport",
+    "ParquetExport",
+    "ReshardedExport",
+    "SubsetExport",
+    "WebDatasetExport",
     "export",
 ]

@@ -27,7 +27,7 @@ _OF_IMAGES = ("width", "height", "license", "coco_url", "flickr_url", "date_capt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coco(ExportFormat):
+class CocoExport(ExportFormat):
     """COCO's JSON, with pictures below `images/` unless they are not wanted; a `file_name` is a path below the target.
 
     Attributes:

@@ -21,13 +21,13 @@ from factory_lib.storage.store import store
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
 from factory_lib.writing.parts import ExportPart, PartReport, cuts, parts_of
 from factory_lib.writing.rows import ExportRows, SampleBlock
-from factory_lib.writing.webdataset import WebDataset
+from factory_lib.writing.webdataset import WebDatasetExport
 
 _COPIES = "_copies"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subset(ExportFormat):
+class SubsetExport(ExportFormat):
     """`subset.npy`: the uids of the samples, as DataComp's programs take them (see `curation.subset`).
 
     Attributes:
@@ -60,7 +60,7 @@ class Subset(ExportFormat):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resharded(WebDataset):
+class ReshardedExport(WebDatasetExport):
     """The samples of a subset as the resharder writes them, 10,000 a tar.
 
     A sample that the subset names n times is there n times, as `{uid}-0` to `{uid}-{n - 1}`. There are `00000000.tar`
@@ -78,7 +78,7 @@ class Resharded(WebDataset):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.subset:
-            raise ExportError("The resharder needs a subset file.", "Name it: Resharded(subset=…), --subset.")
+            raise ExportError("The resharder needs a subset file.", "Name it: ReshardedExport(subset=…), --subset.")
 
     def rows(self, samples: DatasetQuery) -> tuple[DatasetQuery, str | None]:
         """The samples that the subset names, and how often."""

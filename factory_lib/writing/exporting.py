@@ -29,7 +29,7 @@ from factory_lib.writing.about import about
 from factory_lib.writing.formats import ExportFormat
 from factory_lib.writing.keys import check_keys, keyed
 from factory_lib.writing.parts import ExportPart, PartReport
-from factory_lib.writing.place import Place
+from factory_lib.writing.place import ExportPlace
 from factory_lib.writing.rows import ExportRows, Stopped, order_of
 
 _FORMAT = 1
@@ -38,7 +38,7 @@ _MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportReport:
     """What was exported.
 
     Attributes:
@@ -77,20 +77,20 @@ def export(
     epoch: int = 0,
     workers: int | None = None,
     overwrite: bool = False,
-) -> Export:
+) -> ExportReport:
     """Write samples for others to read.
 
     ```python
     from factory_lib import export
-    from factory_lib.writing import WebDataset
+    from factory_lib.writing import WebDatasetExport
 
-    export("laion@icml", "s3://bucket/icml", WebDataset(samples_per_file=5_000), shuffle=True, seed=1)
+    export("laion@icml", "s3://bucket/icml", WebDatasetExport(samples_per_file=5_000), shuffle=True, seed=1)
     ```
 
     Args:
         samples: a query, a `Version`, or the name of one: `laion`, `laion.v3`, `laion@icml`.
         uri: an empty folder, or a prefix of a bucket; it may hold what is left of the same export, which then goes on.
-        format: `WebDataset`, `Parquet`, `HuggingFace`, `Csv`, `Coco`, or one of `factory_lib.curation`.
+        format: `WebDatasetExport`, `ParquetExport` and so on (see `factory_lib.writing`).
         shuffle: in the order in which `to_torch` reads the same samples with this seed in this epoch; False for storage
             order.
         seed, epoch: of that order.
@@ -130,7 +130,7 @@ def export(
     rows = ExportRows(index, order, columns, _copies(index, copies))
     how: dict[str, Any] = {"format": format.name, **stripped(asdict(format)), "members": members, "columns": columns}
     how |= {"shuffle": shuffle, "seed": seed, "epoch": epoch} if shuffle else {"shuffle": False}
-    place = Place(uri, _hash(of_query, format.depends_on(), how))
+    place = ExportPlace(uri, _hash(of_query, format.depends_on(), how))
     return _exported(
         place, rows, format, {"what": without_credentials(repr(query)), **about(query), "how": how}, workers, overwrite
     )
@@ -150,13 +150,13 @@ def _stored(query: DatasetQuery) -> DatasetQuery:
 
 
 def _exported(
-    place: Place,
+    place: ExportPlace,
     rows: ExportRows,
     format: ExportFormat,
     facts: Mapping[str, Any],
     workers: int | None,
     overwrite: bool,
-) -> Export:
+) -> ExportReport:
     there = place.begin(str(facts["what"]), overwrite=overwrite)
     if there is not None:
         return _export_of(place, there, made=False)
@@ -184,7 +184,7 @@ def _exported(
 
 
 def _made(
-    parts: list[ExportPart], rows: ExportRows, format: ExportFormat, place: Place, count: int, workers: int
+    parts: list[ExportPart], rows: ExportRows, format: ExportFormat, place: ExportPlace, count: int, workers: int
 ) -> dict[str, PartReport]:
     """Make parts, several at once; the first error ends all."""
 
@@ -212,8 +212,8 @@ def _made(
     return {name: future.result() for future, name in futures.items()}
 
 
-def _export_of(place: Place, record: Mapping[str, Any], *, made: bool) -> Export:
-    return Export(
+def _export_of(place: ExportPlace, record: Mapping[str, Any], *, made: bool) -> ExportReport:
+    return ExportReport(
         uri=place.uri,
         made=made,
         samples=record["samples"],

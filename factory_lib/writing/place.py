@@ -24,7 +24,7 @@ _UNFINISHED = "_unfinished."
 _BEGUN = f"{_UNFINISHED}json"
 
 
-class Place:
+class ExportPlace:
     """The target of an export.
 
     Args:

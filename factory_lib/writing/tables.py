@@ -30,7 +30,7 @@ configs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet(ExportFormat):
+class ParquetExport(ExportFormat):
     """Files `00000.parquet`, a row a sample.
 
     Attributes:
@@ -89,7 +89,7 @@ class Parquet(ExportFormat):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFace(Parquet):
+class HuggingFaceExport(ParquetExport):
     """A folder for `datasets.load_dataset(path)`: `data/train-00000-of-00005.parquet`, pictures as `Image`, a card.
 
     `image` is decoded when a row is asked for; other members are bytes.
@@ -133,7 +133,7 @@ class HuggingFace(Parquet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csv(ExportFormat):
+class CsvExport(ExportFormat):
     """Files `00000.csv` in UTF-8 with a header; lists are JSON, the pointer `image` three columns, `image_uri` …"""
 
     name: ClassVar[str] = "csv"

@@ -20,7 +20,7 @@ Members = dict[str, bytes | memoryview]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebDataset(ExportFormat):
+class WebDatasetExport(ExportFormat):
     """Tars `00000.tar`, and `sizes.json`, the samples of each, as OpenCLIP reads it.
 
     `image` has the extension of its format by its first bytes; another member `seg_png` is `seg.png`. Members of a

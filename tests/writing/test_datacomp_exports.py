@@ -12,7 +12,7 @@ import pytest
 from factory_lib import DatasetQuery, export, fn
 from factory_lib.errors import ColumnNotFound, ExportError, FactoryError
 from factory_lib.plan.expressions import C
-from factory_lib.writing import Resharded, Subset
+from factory_lib.writing import ReshardedExport, SubsetExport
 from tests.writing.exports import contents, pool, sample, tar_samples
 
 __all__ = ["pool"]
@@ -33,7 +33,7 @@ def write_subset(path: Path, uids: list[str], *, raw: bool = False) -> Path:
 def test_the_resharder_s_output(pool: Path, tmp_path: Path, raw: bool) -> None:
     wanted = [3, 3, 7, 11, 59, 59, 59]
     subset = write_subset(tmp_path / "subset.npy", [f"{n:032x}" for n in wanted] + ["f" * 32], raw=raw)
-    made = export("pool", str(tmp_path / "out"), Resharded(subset=str(subset), samples_per_file=3))
+    made = export("pool", str(tmp_path / "out"), ReshardedExport(subset=str(subset), samples_per_file=3))
     # resharder.py: each sample `count` times under `{uid}-{j}`, so many a tar, in the order of the pool
     copies = Counter(wanted)
     keys = [f"{n:032x}-{j}" for n in range(60) for j in range(copies[n])]
@@ -55,37 +55,37 @@ def test_the_resharder_s_output(pool: Path, tmp_path: Path, raw: bool) -> None:
     assert (out / "sample_ids.npy").read_bytes() == subset.read_bytes()
     assert json.loads((out / "meta.json").read_text())["output_count"] == 7
     assert (made.samples, made.made) == (7, True)
-    assert not export("pool", str(out), Resharded(subset=str(subset), samples_per_file=3)).made
+    assert not export("pool", str(out), ReshardedExport(subset=str(subset), samples_per_file=3)).made
     with pytest.raises(ExportError, match="holds an export"):
-        export("pool", str(out), Resharded(subset=str(write_subset(tmp_path / "b.npy", ["0" * 31 + "1"]))))
+        export("pool", str(out), ReshardedExport(subset=str(write_subset(tmp_path / "b.npy", ["0" * 31 + "1"]))))
 
 
 def test_uids_are_numbers_whatever_their_case_and_zeros(pool: Path, tmp_path: Path) -> None:
     short = DatasetQuery("pool").mutate(uid=fn.upper(fn.substring(C.uid, 31, 2)))
     subset = write_subset(tmp_path / "subset.npy", [f"{n:032x}" for n in (10, 43)])
-    export(short, str(tmp_path / "out"), Resharded(subset=str(subset)))
+    export(short, str(tmp_path / "out"), ReshardedExport(subset=str(subset)))
     assert list(tar_samples(tmp_path / "out" / "00000000.tar")) == ["0A-0", "2B-0"]
 
 
 def test_a_subset_goes_out_and_comes_in(pool: Path, tmp_path: Path) -> None:
-    export(DatasetQuery("pool").filter(C.score < 2), str(tmp_path / "out"), Subset())
+    export(DatasetQuery("pool").filter(C.score < 2), str(tmp_path / "out"), SubsetExport())
     assert contents(tmp_path / "out").keys() == {"subset.npy", "provenance.json"}
     records = np.load(tmp_path / "out" / "subset.npy")
     assert records.dtype == np.dtype("u8,u8")
     assert records.tolist() == [(0, n) for n in range(16)]
-    export("pool", str(tmp_path / "tars"), Resharded(subset=str(tmp_path / "out" / "subset.npy")))
+    export("pool", str(tmp_path / "tars"), ReshardedExport(subset=str(tmp_path / "out" / "subset.npy")))
     assert len(tar_samples(tmp_path / "tars" / "00000000.tar")) == 16
 
 
 def test_what_is_no_subset_is_said(pool: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.npy").write_bytes(b"seventeen bytes..")
     with pytest.raises(FactoryError, match="bad.npy is no subset file"):
-        export("pool", str(tmp_path / "out"), Resharded(subset=str(tmp_path / "bad.npy")))
+        export("pool", str(tmp_path / "out"), ReshardedExport(subset=str(tmp_path / "bad.npy")))
     with pytest.raises(ExportError, match="needs a subset file"):
-        Resharded()
+        ReshardedExport()
     with pytest.raises(ColumnNotFound, match="Did you mean 'uid'"):
-        export("pool", str(tmp_path / "out"), Resharded(subset=str(tmp_path / "bad.npy"), key="uids"))
+        export("pool", str(tmp_path / "out"), ReshardedExport(subset=str(tmp_path / "bad.npy"), key="uids"))
     none = write_subset(tmp_path / "none.npy", ["f" * 32])
     with pytest.raises(ExportError, match="no samples to export"):
-        export("pool", str(tmp_path / "out"), Resharded(subset=str(none)))
+        export("pool", str(tmp_path / "out"), ReshardedExport(subset=str(none)))
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from factory_lib import C, DatasetQuery, export, fn
 from factory_lib.errors import ExportError, FileMissing, StoreError
 from factory_lib.owners import Owner
 from factory_lib.progress import reporting
-from factory_lib.writing import WebDataset
+from factory_lib.writing import WebDatasetExport
 from factory_lib.writing.parts import ExportPart
 from factory_lib.writing.rows import ExportRows
 from tests.s3 import Bucket
@@ -24,11 +24,11 @@ from tests.writing.exports import contents, pool, said, tar_samples
 
 __all__ = ["pool"]
 
-SMALL = WebDataset(samples_per_file=10)
+SMALL = WebDatasetExport(samples_per_file=10)
 KILLED = """
 import os, signal, sys
 from factory_lib import export
-from factory_lib.writing import WebDataset, webdataset
+from factory_lib.writing import WebDatasetExport, webdataset
 from factory_lib.storage.tars import TarWriter
 
 add = TarWriter.add
@@ -38,7 +38,7 @@ def killed(self, key, members):
         os.kill(os.getpid(), signal.SIGKILL)
     return add(self, key, members)
 TarWriter.add = killed
-export("pool", sys.argv[1], WebDataset(samples_per_file=10), workers=1)
+export("pool", sys.argv[1], WebDatasetExport(samples_per_file=10), workers=1)
 """
 
 
@@ -46,13 +46,13 @@ export("pool", sys.argv[1], WebDataset(samples_per_file=10), workers=1)
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the parts that are written from now on."""
     names: list[str] = []
-    write = WebDataset.write
+    write = WebDatasetExport.write
 
-    def noted(self: WebDataset, part: ExportPart, rows: ExportRows, to: str, parts: int) -> Any:
+    def noted(self: WebDatasetExport, part: ExportPart, rows: ExportRows, to: str, parts: int) -> Any:
         names.append(part.name)
         return write(self, part, rows, to, parts)
 
-    monkeypatch.setattr(WebDataset, "write", noted)
+    monkeypatch.setattr(WebDatasetExport, "write", noted)
     return names
 
 
@@ -95,8 +95,8 @@ def test_what_is_left_of_another_export_goes_when_asked(pool: Path, tmp_path: Pa
     out = tmp_path / "out"
     assert subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False).returncode
     with pytest.raises(ExportError, match=r"holds an unfinished export of DatasetQuery\('pool.v1'\)"):
-        export("pool", str(out), WebDataset(samples_per_file=30))
-    export("pool", str(out), WebDataset(samples_per_file=60), overwrite=True)
+        export("pool", str(out), WebDatasetExport(samples_per_file=30))
+    export("pool", str(out), WebDatasetExport(samples_per_file=60), overwrite=True)
     assert contents(out).keys() == {"00000.tar", "sizes.json", "provenance.json"}
 
 
@@ -146,7 +146,7 @@ def test_samples_that_cannot_be_read_are_left_out_and_named(pool: Path, tmp_path
     assert "00002.tar does not exist" in made.named["000059"]
     assert sum(len(tar_samples(path)) for path in (tmp_path / "out").glob("*.tar")) == 20
     with pytest.raises(StoreError, match="0000[12].tar"):
-        export("pool", str(tmp_path / "strict"), WebDataset(strict=True))
+        export("pool", str(tmp_path / "strict"), WebDatasetExport(strict=True))
     assert not (tmp_path / "strict" / "provenance.json").exists()
 
 
@@ -176,11 +176,11 @@ def test_keys_are_looked_at_before_anything_is_written(pool: Path, tmp_path: Pat
     with pytest.raises(ExportError, match="no samples to export"):
         export(DatasetQuery("pool").filter(C.width > 99), str(tmp_path / "out"), SMALL)
     with pytest.raises(LookupError, match="no column 'uuid' to be named by. Did you mean 'uid'"):
-        export("pool", str(tmp_path / "out"), WebDataset(key="uuid"))
+        export("pool", str(tmp_path / "out"), WebDatasetExport(key="uuid"))
     with pytest.raises(ExportError, match="have no position and no shard"):
         export(DatasetQuery("pool").group_by("license").agg(n=fn.count()), str(tmp_path / "out"), SMALL)
     assert not (tmp_path / "out").exists()
-    export(twice, str(tmp_path / "out"), WebDataset(key="sample_id"))
+    export(twice, str(tmp_path / "out"), WebDatasetExport(key="sample_id"))
     ids = DatasetQuery("pool").to_arrow()["sample_id"].to_pylist()
     assert list(tar_samples(tmp_path / "out" / "00000.tar")) == [str(one) for one in ids]
 
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_an_export_soon_and_leaves_no_half(pool: Path, tmp_pat
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".part")]
 
 
-class _Slow(WebDataset):
+class _Slow(WebDatasetExport):
     """So slow that progress is told of."""
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> Any:

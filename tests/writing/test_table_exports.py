@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory_lib import C, DatasetQuery, export, lit
-from factory_lib.writing import Coco, Csv, HuggingFace, Parquet
+from factory_lib.writing import CocoExport, CsvExport, HuggingFaceExport, ParquetExport
 from tests.samples import write_tar
 from tests.writing.exports import contents, pool, sample
 
@@ -32,7 +32,7 @@ def expected(name: str) -> list[Any]:
 
 
 def test_parquet_has_attributes_and_pointers(pool: Path, tmp_path: Path) -> None:
-    export("pool", str(tmp_path / "out"), Parquet(samples_per_file=40))
+    export("pool", str(tmp_path / "out"), ParquetExport(samples_per_file=40))
     table = pa.concat_tables([pq.read_table(tmp_path / "out" / f"0000{n}.parquet") for n in range(2)])
     assert table.column_names == ["image", "seg_npy", *NAMES]
     assert {name: table[name].to_pylist() for name in NAMES} == {name: expected(name) for name in NAMES}
@@ -49,7 +49,7 @@ def test_parquet_has_vectors_and_bytes_when_asked(pool: Path, tmp_path: Path) ->
         {"key": expected("key"), "v": pa.array([[n, 0.5] for n in range(60)], pa.list_(pa.float32(), 2))}
     )
     DatasetQuery("pool").add_columns(vectors, on="key").save("vectors")
-    export("vectors", str(tmp_path / "out"), Parquet(images=True, members=["image"], columns=["v", "key"]))
+    export("vectors", str(tmp_path / "out"), ParquetExport(images=True, members=["image"], columns=["v", "key"]))
     table = pq.read_table(tmp_path / "out" / "00000.parquet")
     assert table.column_names == ["image", "v", "key"]
     assert table["v"].to_pylist() == [[n, 0.5] for n in range(60)]
@@ -62,7 +62,7 @@ def test_pointers_go_out_without_credentials(engine: None, tmp_path: Path) -> No
     kind = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
     rows = pa.table({"key": ["a"], "image": pa.array([pointer], kind)})
     DatasetQuery.from_arrow(rows).save("hidden")
-    for format in (Parquet(), Csv()):
+    for format in (ParquetExport(), CsvExport()):
         export("hidden", str(tmp_path / format.name), format)
     uri = pq.read_table(tmp_path / "parquet" / "00000.parquet")["image"][0].as_py()["uri"]
     assert uri.startswith("https://example.org/a.jpg")
@@ -91,7 +91,7 @@ def test_datasets_loads_the_folder(pool: Path, tmp_path: Path) -> None:
     import hashlib
 
     pytest.importorskip("datasets")
-    export("pool", str(tmp_path / "out"), HuggingFace(samples_per_file=25))
+    export("pool", str(tmp_path / "out"), HuggingFaceExport(samples_per_file=25))
     files = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
     assert files == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
     done = subprocess.run(
@@ -114,7 +114,11 @@ def test_datasets_loads_the_folder(pool: Path, tmp_path: Path) -> None:
 def test_csv_is_read_back(pool: Path, tmp_path: Path) -> None:
     odd = DatasetQuery("pool").mutate(odd=lit('a, "b"\n☃'), tags=C.caption.cast("String")).limit(30)
     listed = odd.add_columns(pa.table({"key": expected("key"), "boxes": [[[0.5, n]] for n in range(60)]}), on="key")
-    export(listed, str(tmp_path / "out"), Csv(samples_per_file=20, columns=["key", "odd", "score", "boxes", "license"]))
+    export(
+        listed,
+        str(tmp_path / "out"),
+        CsvExport(samples_per_file=20, columns=["key", "odd", "score", "boxes", "license"]),
+    )
     rows = []
     for name in ("00000.csv", "00001.csv"):
         with open(tmp_path / "out" / name, newline="", encoding="utf-8") as file:
@@ -128,7 +132,7 @@ def test_csv_is_read_back(pool: Path, tmp_path: Path) -> None:
 
 def test_coco_comes_out_as_it_went_in(engine: None, shared_data: Path, tmp_path: Path) -> None:
     DatasetQuery.from_source(str(shared_data / "coco_mini")).save("coco")
-    export("coco", str(tmp_path / "out"), Coco())
+    export("coco", str(tmp_path / "out"), CocoExport())
     for kind in ("instances", "captions"):
         (original,) = (shared_data / "coco_mini" / "annotations").glob(f"{kind}*.json")
         before, after = (
@@ -176,7 +180,7 @@ def test_coco_of_boxes_without_numbers(engine: None, tmp_path: Path) -> None:
     DatasetQuery.from_source(str(tmp_path / "in")).save("two")
     rows = pa.table({"key": ["x"], **{name: [value] for name, value in about.items()}})
     DatasetQuery("two").add_columns(rows, on="key").save("boxes")
-    export("boxes", str(tmp_path / "out"), Coco(images=False))
+    export("boxes", str(tmp_path / "out"), CocoExport(images=False))
     assert contents(tmp_path / "out").keys() == {"annotations/instances.json", "provenance.json"}
     found = json.loads((tmp_path / "out" / "annotations" / "instances.json").read_text())
     assert found["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
