@@ -96,6 +96,7 @@ def mapping_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--members", metavar="A,B", help="Only these members besides the image."),
         click.option("--columns", metavar="A,B", help="Only these attributes."),
         click.option("--drop-columns", metavar="A,B", help="Without these attributes and members."),
+        click.option("--rename", metavar="NEW=OLD,…", help="Other names for these columns."),
         click.option("--key-pattern", metavar="REGEX", help="Groups key and extension of members' names, or last-dot."),
     )
     for option in reversed(options):

@@ -34,7 +34,7 @@ _LISTS = ("vectors", "members", "columns", "drop_columns")
 _NUMBERS = ("tars_per_shard", "schema_tars")
 _PLACES = ("metadata", "unpack_to")
 """What is a path or URI, besides `uri`."""
-OPTIONS = ("uri", *_TEXTS, *_LISTS, *_NUMBERS, "shards", "license", "weight")
+OPTIONS = ("uri", *_TEXTS, *_LISTS, *_NUMBERS, "rename", "shards", "license", "weight")
 """What may be said of a source."""
 
 
@@ -155,7 +155,9 @@ def _declared(name: str, words: Any, where: str) -> DeclaredSource:
     if is_sources_file(words["uri"]):
         raise SourceError(f"{at} is itself a file that declares sources.", "Declare them here.")
     places = {word: _place(words[word], where) for word in ("uri", *_PLACES) if word in words}
-    options = {word: value for word, value in {**words, **places}.items() if word in (*_TEXTS, *_LISTS, *_NUMBERS)}
+    options = {
+        word: value for word, value in {**words, **places}.items() if word in (*_TEXTS, *_LISTS, *_NUMBERS, "rename")
+    }
     weight = words.get("weight")
     return DeclaredSource(
         name,
@@ -183,6 +185,9 @@ def _check(at: str, word: str, value: Any) -> None:
         )
     if word in _LISTS:
         right, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of texts"
+    elif word == "rename":
+        right = isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values())
+        wanted = '{ new = "old" }'
     elif word in _NUMBERS:
         right, wanted = type(value) is int and value >= 1, "a whole number from 1 on"
     elif word == "weight":

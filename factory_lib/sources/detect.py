@@ -78,6 +78,7 @@ def open_source(
     columns: Sequence[str] | None = None,
     drop_columns: Sequence[str] | None = None,
     key_pattern: str | None = None,
+    rename: MappingOf[str, str] | None = None,
     unpack_to: str | None = None,
     sources: MappingOf[str, str | MappingOf[str, Any]] | None = None,
     seconds: float | None = None,
@@ -102,7 +103,7 @@ def open_source(
         schema_tars: how many tars (or tables), from the first, are looked into for the schema.
         image, caption, key: extension, field or column that becomes `image`, `caption` or `key`; see `Mapping`.
         members, columns, drop_columns: which members and columns are taken; see `Mapping`.
-        key_pattern: how the names of members are split; see `Mapping`.
+        key_pattern, rename: how the names of members are split, and columns called otherwise; see `Mapping`.
         unpack_to: folder or bucket into which compressed archives, and pictures inside parquet or Arrow files, are
             unpacked once, so that they can be pointed at; None for `FACTORY_UNPACK_TO`.
         sources: several sources: name -> path or URI, or what a file says of it; `uri` then only names them together.
@@ -112,7 +113,7 @@ def open_source(
         FileMissing: nothing is there.
         SourceError: what is there is of no known format, or none of it can be read.
     """
-    mapping = Mapping(image, caption, key, members, columns, drop_columns, key_pattern)
+    mapping = Mapping(image, caption, key, members, columns, drop_columns, key_pattern, rename)
     if sources is not None or is_sources_file(uri):
         said = {"format": format, "metadata": metadata, "on": on, "vectors": vectors, **mapping.options()}
         check_unsaid(uri, said)

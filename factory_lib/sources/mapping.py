@@ -23,22 +23,41 @@ _NAMED = 20
 
 _TEXTS = ("format", "metadata", "on", "image", "caption", "key", "key_pattern")
 _LISTS = ("members", "columns", "drop_columns")
+_RENAME = "rename"
 
 
 def from_words(words: MappingOf[str, str]) -> dict[str, Any]:
     """What is said of a source in settings and on the command line, as arguments of `open_source`.
 
     Args:
-        words: argument -> its value as text; lists have commas between the names.
+        words: argument -> its value as text; lists have commas between the names, `rename` is `new=old,…`.
 
     Raises:
         SourceError: there is no such argument.
     """
+    known = (*_TEXTS, *_LISTS, _RENAME)
     for name in words:
-        if name not in (*_TEXTS, *_LISTS):
-            raise SourceError(f"A source has no {name!r} that could be mapped.", nearest(name, (*_TEXTS, *_LISTS)))
-    lists = {name: [one.strip() for one in words[name].split(",") if one.strip()] for name in _LISTS if name in words}
-    return {**words, **lists}
+        if name not in known:
+            raise SourceError(f"A source has no {name!r} that could be mapped.", nearest(name, known))
+    lists = {name: _parts(words[name]) for name in _LISTS if name in words}
+    return {**words, **lists, **({_RENAME: _pairs(words[_RENAME])} if _RENAME in words else {})}
+
+
+def _parts(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [one.partition("=") for one in _parts(text)]
+    if wrong := [new for new, equals, old in pairs if not (new and equals and old)]:
+        raise SourceError(f"rename={text!r} has {wrong[0]!r}.", "It is new=old names, with commas between.")
+    return {new.strip(): old.strip() for new, _, old in pairs}
+
+
+def _plain(value: str | Sequence[str] | MappingOf[str, str]) -> str | list[str] | dict[str, str]:
+    if isinstance(value, str):
+        return value
+    return dict(value) if isinstance(value, MappingOf) else list(value)
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ class Mapping:
         members: the only members that become columns of pointers, besides the image; None for all.
         columns: the only attributes that are taken, besides `key` and the caption that was named; None for all.
         drop_columns: attributes and members that are left out.
+        rename: new names of columns -> what they are called; another column of the new name gets a number behind it.
         key_pattern: how a name of a member is split into key and extension: a regular expression (RE2) with the groups
             `key` and `extension` that matches the whole name, or `last-dot`; None for the first dot of the file name.
     """
@@ -63,11 +83,12 @@ class Mapping:
     columns: Sequence[str] | None = None
     drop_columns: Sequence[str] | None = None
     key_pattern: str | None = None
+    rename: MappingOf[str, str] | None = None
 
     def options(self) -> dict[str, Any]:
         """As arguments of `open_source`; those that are None are left out."""
         given = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {n: v if isinstance(v, str) else list(v) for n, v in given.items() if v is not None}
+        return {n: _plain(value) for n, value in given.items() if value is not None}
 
     def columns_of(self, schema: pa.Schema, where: str, account: Account) -> dict[str, str]:
         """Which columns the dataset has.
@@ -85,6 +106,10 @@ class Mapping:
         """
         roles = {role: _find(name, role, schema, where) for role in ("image", "caption", "key")
                  if (name := getattr(self, role)) is not None}  # fmt: skip
+        roles |= {_new(new): _find(old, "column", schema, where) for new, old in (self.rename or {}).items()}
+        if len(set(roles.values())) < len(roles):
+            twice = next(raw for raw in roles.values() if list(roles.values()).count(raw) > 1)
+            raise SourceError(f"The column {twice!r} of {redact(where)} is given two names.", "Give it one.")
         kept = self._kept(schema, where, set(roles.values()), account)
         of_role = {raw: role for role, raw in roles.items()}
         named = name_columns((raw for raw in kept if raw not in of_role and raw in roles), taken=schema.names)
@@ -110,6 +135,18 @@ class Mapping:
             account.forget("columns", name)
             account.leave_out("columns", shown_type(schema.field(name).type), name, BY_CHOICE, loss=False)
         return [name for name in kept if name not in dropped or name in roles]
+
+
+def _new(name: str) -> str:
+    """A name that a column is to have.
+
+    Raises:
+        SourceError: none may have it; the hint has the nearest that may.
+    """
+    better = column_name(name)
+    if better != name:
+        raise SourceError(f"rename: no column can be called {name!r}.", f"Try {better!r}.")
+    return name
 
 
 def _find(name: str, role: str, schema: pa.Schema, where: str) -> str:

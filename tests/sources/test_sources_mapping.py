@@ -30,6 +30,28 @@ def test_roles_and_choices(tmp_path: Path) -> None:
         open_source(str(path), image="n")
 
 
+def test_columns_are_called_otherwise(tmp_path: Path) -> None:
+    path = str(write_tar(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.txt", "t"), ("1.json", {"Score": 3, "rank": 1})]))
+    (row,) = rows(open_source(path, rename={"points": "Score", "photo": "image"}))
+    assert {name: row[name] for name in ("key", "caption", "points", "rank")} == {
+        "key": "1", "caption": "t", "points": 3, "rank": 1,
+    }  # fmt: skip
+    assert row["photo"]["size"] == 1
+    (row,) = rows(open_source(path, rename={"rank": "score"}))
+    assert (row["rank"], row["rank_2"]) == (3, 1)
+    assert from_words({"rename": "points=Score, photo=image"})["rename"] == {"points": "Score", "photo": "image"}
+    for wrong, message in (
+        ({"points": "scores"}, "nothing called 'scores'.*Did you mean 'score'"),
+        ({"Points": "score"}, "no column can be called 'Points'. Try 'points'"),
+        ({"shard": "score"}, "Try 'shard_'"),
+        ({"a": "score", "b": "score"}, "'score' .* is given two names"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            open_source(path, rename=wrong)
+    with pytest.raises(SourceError, match="new=old names"):
+        from_words({"rename": "points"})
+
+
 def test_dots_in_names_are_said_and_a_pattern_helps(tmp_path: Path) -> None:
     members = [(f"v1.{n:03d}.{e}", f"{n}") for n in range(70) for e in ("jpg", "txt")]
     path = write_tar(tmp_path / "a.tar", members)

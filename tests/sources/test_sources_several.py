@@ -74,11 +74,16 @@ def test_a_column_of_another_type_names_both_sources_and_what_mends_it(tmp_path:
     photos(tmp_path / "photos", "0", score=1)
     photos(tmp_path / "web", "0", score="high")
     text = '[photos]\nuri = "photos"\n[web]\nuri = "web"\n'
-    with pytest.raises(SourceError, match=r"'score' is int64 in 'photos' and string in 'web'.*\[web\].*drop_columns"):
+    with pytest.raises(
+        SourceError,
+        match=r"'score' is int64 in 'photos' and string in 'web'.*\[web\] say rename = { web_score = \"score\" } or drop",
+    ):
         _ = open_source(file_of(tmp_path, text)).schema
     mended = open_source(file_of(tmp_path, text + 'drop_columns = ["score"]\n'))
     table, _ = read_all(mended)
     assert sorted(table["score"].to_pylist(), key=str) == [1, 1, None, None]
+    table, _ = read_all(open_source(file_of(tmp_path, text + 'rename = { web_score = "score" }\n')))
+    assert sorted(table["web_score"].to_pylist(), key=str) == [None, None, "high", "high"]
 
 
 def test_a_narrower_type_becomes_that_of_the_first_source_and_never_the_other_way_round(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
             `factory_lib.sources.mapping.Mapping`); empty for what the source says.
         members, columns: what alone is taken; empty for all.
         drop_columns: what is left out.
+        rename: new names of columns -> what they are called.
     """
 
     uri: str = ""
@@ -40,6 +41,7 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     members: list[str] = []
     columns: list[str] = []
     drop_columns: list[str] = []
+    rename: dict[str, str] = {}
 
     def open(self, seconds: float | None = None) -> OpenedSource | UnitedSource:
         """The source.
