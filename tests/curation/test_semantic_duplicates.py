@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from factory_lib import C, DatasetQuery, fn
+from factory_lib.curation import Without, keep
 from factory_lib.curation.clusters import centroids, cluster_of, semantic, semantic_duplicates
 from factory_lib.errors import QueryError
 from tests.curation.test_clusters import Matrix, blobs, matrix_of, saved
@@ -66,11 +67,11 @@ def clustered(vectors: Any, clusters: list[int | None], distances: list[float | 
 
 
 def gone(found: DatasetQuery) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in found.to_arrow().to_pylist()}
+    return {row["key"]: row for row in found.to_arrow().to_pylist() if not row["kept"]}
 
 
-@pytest.mark.parametrize("keep", ["hard", "easy", "random"])
-def test_the_same_samples_go_as_in_the_paper(engine: None, keep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", ["hard", "easy", "random"])
+def test_the_same_samples_go_as_in_the_paper(engine: None, first: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semantic, "AT_ONCE", 1500)  # clusters come in several reads, and blocks within them
     monkeypatch.setattr(semantic, "BLOCK", 100)
     vectors = copied(5000, 32)
@@ -80,8 +81,10 @@ def test_the_same_samples_go_as_in_the_paper(engine: None, keep: Any, monkeypatc
     ids = samples.to_arrow().column("sample_id").to_numpy()
     ranks = samples.select(r=fn.sipHash64(C.sample_id, 4)).to_arrow().column("r").to_numpy()
     for eps in (0.002, 0.05):
-        found = semantic_duplicates(samples, "emb", eps=eps, keep=keep, seed=4).to_arrow()
-        wanted = as_published(vectors, matrix_of(middles), eps, keep, ranks)
+        groups = semantic_duplicates(samples, "emb", eps=eps, keep=first, seed=4)
+        check_groups(groups.to_arrow())
+        found = groups.filter(~C.kept).to_arrow()
+        wanted = as_published(vectors, matrix_of(middles), eps, first, ranks)
         assert 100 < len(wanted) < 2500
         assert set(found.column("key").to_pylist()) == {f"k{row:05}" for row in wanted}
         stay = set(ids) - set(found.column("sample_id").to_numpy())
@@ -93,6 +96,20 @@ def test_the_same_samples_go_as_in_the_paper(engine: None, keep: Any, monkeypatc
         ]
         cosines = [vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b]) for a, b in pairs]
         np.testing.assert_allclose(found.column("score").to_numpy(), cosines, atol=1e-5)
+
+
+def check_groups(rows: pa.Table) -> None:
+    """Each group has one that is kept, is told by its smallest id, and has all its members."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        groups.setdefault(row["group"], []).append(row)
+    for group, members in groups.items():
+        ids = [one["sample_id"] for one in members]
+        stay = [one["sample_id"] for one in members if one["kept"]]
+        assert (len(stay), min(ids)) == (1, group)
+        assert {one["duplicate_of"] for one in members} == {None, stay[0]}
+        assert {one["matched"] for one in members} <= set(ids)
+        assert {one["by"] for one in members} == {"emb"}
 
 
 def angles(*degrees: float) -> Matrix:
@@ -108,6 +125,11 @@ def test_what_comes_first_stays_and_who_goes_still_counts(engine: None) -> None:
     assert list(found) == ["k1", "k2"]
     assert [found["k2"][name] for name in ("duplicate_of", "matched")] == [ids["k0"], ids["k1"]]
     assert found["k2"]["score"] == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
+    stays = semantic_duplicates(samples, "emb", eps=0.02).filter(C.kept).to_arrow().to_pylist()
+    assert [(row["key"], row["matched"]) for row in stays] == [("k0", ids["k1"])]
+    copies = semantic_duplicates(samples, "emb", eps=0.02).filter(~C.kept)
+    kept = keep(samples, Without(copies, "a semantic duplicate"))
+    assert kept.samples.to_arrow()["key"].to_pylist() == ["k0"]
     easy = gone(semantic_duplicates(samples, "emb", eps=0.02, keep="easy"))
     assert {key: row["duplicate_of"] for key, row in easy.items()} == {"k0": ids["k2"], "k1": ids["k2"]}
     assert gone(semantic_duplicates(samples, "emb", eps=0.01)) == {}
@@ -134,5 +156,8 @@ def test_what_is_asked_wrongly(engine: None) -> None:
         semantic_duplicates(samples.drop("emb_cluster"), "emb", eps=0.1)
     with pytest.raises(QueryError, match="'key', which is String"):
         semantic_duplicates(samples, "emb", eps=0.1, cluster="key")
+    mixed = clustered([[1, 0], [1, 0, 0], [0, 1]], [0, 0, 0], [0.1, 0.2, 0.3])
+    with pytest.raises(QueryError, match="differ in length: 2 have 2, 1 have 3"):
+        semantic_duplicates(mixed, "emb", eps=0.1).to_arrow()
     with pytest.raises(QueryError, match="'photo'"):
         semantic_duplicates(samples, "photo", eps=0.1)

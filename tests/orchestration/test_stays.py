@@ -62,14 +62,14 @@ def test_centroids_stay_until_they_are_asked_for(tmp_path: Path) -> None:
         daemon, definitions = Daemon(instance), graph(tmp_path)
         daemon.settle(definitions)
         assert [str(version(name)) for name in STAGES] == [f"{name}.v1" for name in STAGES]
-        assert DatasetQuery("copies").count() == 1
+        assert DatasetQuery("copies").filter(~C.kept).count() == 1
 
         write_tar(tmp_path / "c.tar", ["3", "179", "178"])
         look(instance, tmp_path)
         daemon.settle(definitions)
         assert [str(version(name)) for name in STAGES] == ["embedded.v2", "middles.v1", "clustered.v2", "copies.v2"]
         assert counts("clustered") == (6, 3)
-        copies = DatasetQuery("clustered").join(DatasetQuery("copies").select("sample_id"), on="sample_id", how="semi")
+        copies = DatasetQuery("clustered").join(DatasetQuery("copies").filter(~C.kept), on="sample_id", how="semi")
         # 1 is near 0, 3 near 1, 178 near 179, and these are farther from their centroids
         assert sorted(copies.to_arrow()["caption"].to_pylist()) == ["1", "178", "3"]
         assert daemon.settle(definitions) == 0

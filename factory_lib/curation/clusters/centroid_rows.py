@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory_lib.curation.clusters.kmeans import kmeans
-from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors
+from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
@@ -112,14 +112,9 @@ def _read(query: Select, k: int, most: int, seed: int, *, unit: bool) -> NDArray
         QueryError: there are fewer than k, or they differ in length.
     """
     rows = DatasetQuery.of(query.in_row_order())
-    widths = rows.group_by(width=fn.length(C.vector)).agg(rows=fn.count()).order_by("width").to_arrow().to_pylist()
-    if len(widths) > 1:
-        told = ", ".join(f"{one['rows']:,} have {one['width']}" for one in widths)
-        raise QueryError(f"centroids(): the vectors differ in length: {told}.", "Filter for those of one model.")
-    total = widths[0]["rows"] if widths else 0
+    width, total = width_of(rows, "vector", "centroids()")
     if total < k:
         raise QueryError(f"centroids(k={k}): there are {total:,} vectors.", "Ask for fewer clusters.")
-    width = widths[0]["width"]
     some = rows.sample(most, seed=seed) if total > most else rows
     matrix = np.empty((min(total, most), width), np.float32)
     count, faults = 0, []

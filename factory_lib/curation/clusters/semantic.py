@@ -12,17 +12,20 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from factory_lib.curation.clusters.vectors import check_vectors, read_vectors
+from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
+from factory_lib.curation.duplicates import MEMBER, PARTNER
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
 from factory_lib.plan.operators import Expr
 from factory_lib.plan.select import Select
 from factory_lib.plan.storing import SYSTEM
-from factory_lib.progress import track
+from factory_lib.progress import done, track
 from factory_lib.query import DatasetQuery
+from factory_lib.warehouse.arrow_types import POINTER_TYPE
 
 Keep = Literal["hard", "easy", "random"]
 
@@ -35,9 +38,12 @@ BLOCK = 1 << 11
 _COLUMNS = {
     **SYSTEM,
     "cluster": "UInt32",
-    "duplicate_of": "UInt64",
+    "group": "UInt64",
+    "kept": "Bool",
+    "duplicate_of": "Nullable(UInt64)",
     "matched": "UInt64",
     "score": "Float32",
+    "by": "LowCardinality(String)",
 }
 
 
@@ -64,9 +70,11 @@ def semantic_duplicates(
         seed: of that hash.
 
     Returns:
-        One row for each sample that should go: its `shard`, `position`, `sample_id` and `key`; `cluster`;
-        `duplicate_of`, the `sample_id` of a sample that stays, found from partner to partner; `matched`, that of the
-        sample before it that it is most like, which may go itself; `score`, their cosine.
+        One row for each sample that should go and each that stays for some: its `shard`, `position`, `sample_id` and
+        `key`; `cluster`; `group`, the smallest `sample_id` of those that one stays for; `kept`, whether it is that
+        one; `duplicate_of`, otherwise that one's `sample_id`, found from partner to partner; `matched`, that of the
+        sample that it is most like, of one that goes the one before it, which may go itself; `score`, their cosine;
+        `by`, the column of vectors. Where the samples have the pointer `image`, that and `matched_image`.
 
     Raises:
         QueryError: a column is missing or of another kind, or an argument is out of range.
@@ -85,13 +93,16 @@ def semantic_duplicates(
     if keep not in _ORDERS:
         raise QueryError(f"semantic_duplicates(keep={keep!r}): there is no such order.", nearest(keep, _ORDERS))
     number = C[cluster].cluster
+    shown = [MEMBER] if samples.columns.get(MEMBER) == POINTER_TYPE else []
     given = samples.filter(number.not_null(), fn.length(C[vector]) > 0).select(
-        "shard", "position", "sample_id", "key",
+        "shard", "position", "sample_id", "key", *shown,
         cluster=fn.assumeNotNull(number),
         rank=_ORDERS[keep](C[cluster].distance, int(seed)),
         vector=C[vector].cast("Array(Float32)"),
     )  # fmt: skip
-    return DatasetQuery.of(Derived(given.plan, SEMANTIC_DUPLICATE_ROWS, {"eps": float(eps)}, columns=_COLUMNS))
+    columns = {**_COLUMNS, **(dict.fromkeys((MEMBER, PARTNER), POINTER_TYPE) if shown else {})}
+    options = {"eps": float(eps), "by": vector}
+    return DatasetQuery.of(Derived(given.plan, SEMANTIC_DUPLICATE_ROWS, options, columns=columns))
 
 
 _ORDERS: dict[Keep, Callable[[Expr, int], Expr]] = {
@@ -107,20 +118,21 @@ def _fields(ch_type: str) -> set[str]:
     return {part.split()[0] for part in inside.split(", ") if part} if inside != ch_type else set()
 
 
-def _semantic_duplicate_rows(query: Select, *, eps: float) -> pa.Table:
+def _semantic_duplicate_rows(query: Select, *, eps: float, by: str) -> pa.Table:
     """The rows of `semantic_duplicates`, found among all rows of a query."""
     rows = DatasetQuery.of(query.in_row_order())
+    width, _ = width_of(rows, "vector", "semantic_duplicates()")
     sizes = rows.group_by("cluster").agg(rows=fn.count()).order_by("cluster").to_arrow()
     numbers, counts = sizes.column("cluster").to_numpy(), sizes.column("rows").to_numpy().astype(np.int64)
-    found = [_empty()]
+    found = [pa.table({"shard": pa.array([], pa.string()), "position": pa.array([], pa.uint32())})]
     with track("comparing vectors within clusters", int(counts.sum())) as progress:
         for some in _together(counts):
             if (counts[some] > 1).any():
-                found += _duplicates(rows.filter(C.cluster.isin(numbers[some].tolist())), eps)
+                found += _duplicates(rows.filter(C.cluster.isin(numbers[some].tolist())), width, eps)
             progress.advance(int(counts[some].sum()))
-    return pa.concat_tables(found, promote_options="permissive").sort_by(
-        [("shard", "ascending"), ("position", "ascending")]
-    )
+    table = pa.concat_tables(found, promote_options="permissive")
+    table = table.append_column("by", pa.repeat(by, len(table)))
+    return table.sort_by([("shard", "ascending"), ("position", "ascending")])
 
 
 SEMANTIC_DUPLICATE_ROWS = RowFunction(
@@ -140,19 +152,20 @@ def _together(counts: NDArray[np.int64]) -> Iterator[slice]:
         yield slice(start, len(counts))
 
 
-def _duplicates(rows: DatasetQuery, eps: float) -> Iterator[pa.Table]:
+def _duplicates(rows: DatasetQuery, width: int, eps: float) -> Iterator[pa.Table]:
     """The duplicates of some clusters, a table each."""
     table = rows.order_by("cluster", "rank").to_arrow()
-    column = table.column("vector").combine_chunks()
-    vectors = read_vectors(column, int(column.value_lengths()[0].as_py()), unit=True)
+    vectors = read_vectors(table.column("vector").combine_chunks(), width, unit=True)
     table = table.drop_columns(["vector", "rank"]).take(vectors.rows)
+    if told := left_out(vectors.faults):
+        done(f"semantic duplicates: vectors left out, {told}", len(vectors.faults) - len(table), len(vectors.faults))
     clusters = table.column("cluster").to_numpy()
     starts = np.flatnonzero(np.diff(clusters, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(clusters)], strict=True):
         most, partner = most_alike(vectors.matrix[start:end])
         goes = np.flatnonzero(most > 1 - eps)
         if len(goes):
-            yield _told(table.slice(start, end - start), most, partner, goes)
+            yield _groups(table.slice(start, end - start), most, partner, goes)
 
 
 def most_alike(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -181,20 +194,44 @@ def most_alike(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
     return most, partner
 
 
-def _told(
+def _groups(
     cluster: pa.Table, most: NDArray[np.float32], partner: NDArray[np.int64], goes: NDArray[np.int64]
 ) -> pa.Table:
-    """The rows of the samples of a cluster that go."""
+    """The rows of the samples of a cluster that go, and of those that stay for them."""
     stays = np.arange(len(partner))
-    for row in goes:  # a partner comes before, so that what stays for it is known
-        stays[row] = stays[partner[row]]
-    ids = cluster.column("sample_id")
-    found = cluster.take(goes).append_column("duplicate_of", ids.take(stays[goes]))
-    found = found.append_column("matched", ids.take(partner[goes]))
-    return found.append_column("score", pa.array(most[goes]))
+    stays[goes] = partner[goes]
+    while not np.array_equal(further := stays[stays], stays):
+        stays = further
+    kept = np.unique(stays[goes])
+    child = _most_alike_behind(most, partner, goes)[kept]
+    most, partner = most.copy(), partner.copy()
+    most[kept], partner[kept] = most[child], child
+    rows = np.sort(np.concatenate([goes, kept]))
+    ids = cluster.column("sample_id").combine_chunks()
+    numbers = ids.to_numpy()
+    least = np.full(len(stays), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, stays[rows], numbers[rows])
+    is_kept = pa.array(stays[rows] == rows)
+    columns = {
+        "group": pa.array(least[stays[rows]]),
+        "kept": is_kept,
+        "duplicate_of": pc.if_else(is_kept, pa.scalar(None, ids.type), ids.take(stays[rows])),
+        "matched": ids.take(partner[rows]),
+        "score": pa.array(most[rows]),
+    }
+    if MEMBER in cluster.schema.names:
+        columns[PARTNER] = cluster.column(MEMBER).combine_chunks().take(partner[rows])
+    found = cluster.take(rows)
+    for name, column in columns.items():
+        found = found.append_column(name, column)
+    return found
 
 
-def _empty() -> pa.Table:
-    kinds = [("shard", pa.string()), ("position", pa.uint32()), ("sample_id", pa.uint64()), ("key", pa.string())]
-    more = [("cluster", pa.uint32()), ("duplicate_of", pa.uint64()), ("matched", pa.uint64()), ("score", pa.float32())]
-    return pa.schema([*kinds, *more]).empty_table()
+def _most_alike_behind(
+    most: NDArray[np.float32], partner: NDArray[np.int64], goes: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For each sample of a cluster the one that goes and is most like it, of those whose partner it is; else -1."""
+    order = goes[np.argsort(most[goes], kind="stable")]
+    found = np.full(len(partner), -1, np.int64)
+    found[partner[order]] = order  # of several the last one is written
+    return found

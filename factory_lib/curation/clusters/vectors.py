@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory_lib.errors import QueryError, nearest
+from factory_lib.plan.expressions import C, fn
 from factory_lib.query import DatasetQuery
 
 MISSING, ODD, INFINITE, ZERO = 1, 2, 3, 4
@@ -80,6 +81,22 @@ def check_vectors(samples: DatasetQuery, name: str, verb: str) -> None:
         )
     if not is_vectors(kinds[name]):
         raise QueryError(f"{verb} reads vectors, and the column {name!r} is {kinds[name]}.")
+
+
+def width_of(rows: DatasetQuery, name: str, verb: str) -> tuple[int, int]:
+    """How many numbers the vectors of a column have, and how many there are; 0 and 0 where there are none.
+
+    Args:
+        rows: with a vector each.
+
+    Raises:
+        QueryError: they differ in length.
+    """
+    counted = rows.group_by(width=fn.length(C[name])).agg(rows=fn.count()).order_by("width").to_arrow().to_pylist()
+    if len(counted) > 1:
+        told = ", ".join(f"{one['rows']:,} have {one['width']}" for one in counted)
+        raise QueryError(f"{verb}: the vectors differ in length: {told}.", "Filter for those of one model.")
+    return (counted[0]["width"], counted[0]["rows"]) if counted else (0, 0)
 
 
 def is_vectors(ch_type: str) -> bool:
