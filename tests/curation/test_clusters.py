@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from factory_lib import C, DatasetQuery
 from factory_lib.catalog import lineage
-from factory_lib.curation.clusters import centroids, cluster_of
+from factory_lib.curation.clusters import centroids, cluster_of, semantic_duplicates
 from factory_lib.curation.clusters.kmeans import kmeans
 from factory_lib.curation.clusters.nearest import Metric, nearest
 from factory_lib.errors import QueryError
@@ -207,6 +207,19 @@ def test_vectors_that_cannot_be_compared_are_counted_and_get_no_cluster(engine: 
     assert "of another length" in errors[0].as_py()
 
 
+def test_how_many_clusters_there_are_where_nobody_says(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factory_lib.curation.clusters.centroid_rows.VECTORS_A_CLUSTER", 10)
+    assert centroids(saved(blobs(47, 4, 9)), "emb").count() == 5
+    assert centroids(saved(blobs(3, 4, 3)), "emb").count() == 1
+    nothing = saved([[], [0.0, 0.0]])
+    none = centroids(nothing, "emb")
+    assert none.count() == 0
+    rows = nothing.add_signals(cluster_of(none, "emb")).to_arrow().to_pylist()
+    assert [row["emb_cluster"]["cluster"] for row in rows] == [None, None]
+    assert all("there are no centroids" in row["emb_cluster_error"] for row in rows)
+    assert semantic_duplicates(nothing.add_signals(cluster_of(none, "emb")), "emb", eps=0.1).count() == 0
+
+
 def test_what_is_asked_wrongly(engine: None) -> None:
     samples = saved(blobs(10, 4, 2))
     with pytest.raises(QueryError, match="k=11.*there are 10 vectors"):
@@ -225,8 +238,6 @@ def test_what_is_asked_wrongly(engine: None) -> None:
         centroids(samples, "emb", 2, iterations=0)
     with pytest.raises(QueryError, match="'cluster' of centroids"):
         cluster_of(samples, "emb")
-    with pytest.raises(QueryError, match="there are no centroids"):
-        cluster_of(centroids(samples, "emb", 2).filter("0"), "emb")
     broken = DatasetQuery.from_arrow(pa.table({"cluster": [0, 1], "centroid": [[1.0, 0.0], [0.0, 0.0]]}))
     with pytest.raises(QueryError, match="centroid 1 is all zeros"):
         cluster_of(broken, "emb")

@@ -52,6 +52,8 @@ class NearestCentroid:
 
     def __call__(self, vectors: pa.Array) -> list[Assigned | Exception]:
         """The clusters of some vectors; of one that cannot be compared the error."""
+        if not len(self.centroids):
+            return [ValueError("there are no centroids")] * len(vectors)
         given = read_vectors(vectors, self.centroids.shape[1], unit=self.metric == "cosine")
         which, far = nearest_of(given.matrix, self.centroids, self.metric)
         found: list[Assigned | Exception] = [ValueError(f"the vector is {REASONS.get(f)}") for f in given.faults]
@@ -66,7 +68,7 @@ def cluster_of(
     """The signal that finds the cluster of each sample: its values follow from the vector and the centroids alone.
 
     What it makes is a column of `cluster` and `distance`. Its fingerprint holds the centroids: the same ones, saved
-    anew, change nothing, and others have every sample computed again.
+    anew, change nothing, and others have every sample computed again. Without any centroid no sample has a cluster.
 
     Args:
         centroids: rows with `cluster` and `centroid`, as `centroids()` makes them, or your own.
@@ -75,7 +77,7 @@ def cluster_of(
         name: of the column; default `<vector>_cluster`.
 
     Raises:
-        QueryError: a column is missing, there is no centroid, or one cannot be compared with.
+        QueryError: a column is missing, or a centroid cannot be compared with.
     """
     for column in ("cluster", "centroid"):
         if column not in centroids.columns:
@@ -101,10 +103,10 @@ def _matrix(column: pa.Array, *, unit: bool) -> NDArray[np.float32]:
     """Centroids as float32 (k, width).
 
     Raises:
-        QueryError: there are none, or one cannot be compared with.
+        QueryError: one cannot be compared with.
     """
     if not len(column):
-        raise QueryError("cluster_of(): there are no centroids.", "Was the stage that makes them run?")
+        return np.zeros((0, 0), np.float32)
     found = read_vectors(column, column.value_lengths().fill_null(0).to_pylist()[0], unit=unit)
     wrong = np.flatnonzero(found.faults)
     if len(wrong):

@@ -21,6 +21,11 @@ from factory_lib.query import DatasetQuery
 MOST_PER_CLUSTER = 256
 """Vectors a cluster that are looked at, at most, as in faiss: more hardly move the centroids."""
 
+VECTORS_A_CLUSTER = 1000
+MOST_CLUSTERS = 4096
+"""How many clusters there are where nobody says: so many that comparing all vectors of one with each other costs less
+than finding them."""
+
 _COLUMNS = {
     **SYSTEM,
     "cluster": "UInt32",
@@ -33,7 +38,7 @@ _COLUMNS = {
 def centroids(
     samples: DatasetQuery,
     vector: str,
-    k: int,
+    k: int | None = None,
     *,
     metric: Literal["cosine", "euclidean"] = "cosine",
     iterations: int = 20,
@@ -49,7 +54,8 @@ def centroids(
     Args:
         samples: with the column.
         vector: the column.
-        k: number of clusters; fewer come out where there are fewer different vectors.
+        k: number of clusters; fewer come out where there are fewer different vectors. None has one for each
+            `VECTORS_A_CLUSTER` vectors, at least one and at most `MOST_CLUSTERS`, and none where there is no vector.
         metric: "cosine" (spherical: vectors and centroids of length 1) or "euclidean".
         iterations: passes over the vectors, at most.
         seed: of the sample and of where clusters begin.
@@ -82,13 +88,23 @@ def centroids(
 
 
 def _centroid_rows(
-    query: Select, *, k: int, metric: Literal["cosine", "euclidean"], iterations: int, seed: int,
+    query: Select, *, k: int | None, metric: Literal["cosine", "euclidean"], iterations: int, seed: int,
     most_per_cluster: int, batch: int | None,
 ) -> pa.Table:  # fmt: skip
     """The rows of `centroids`, of all rows of a query."""
-    vectors = _read(query, k, k * most_per_cluster, seed, unit=metric == "cosine")
-    found = kmeans(vectors, k, metric, iterations=iterations, seed=seed, batch=batch)
-    width, count = vectors.shape[1], len(found.centroids)
+    rows = DatasetQuery.of(query.in_row_order())
+    width, total = width_of(rows, "vector", "centroids()")
+    wanted = k or min(MOST_CLUSTERS, max(1, round(total / VECTORS_A_CLUSTER)))
+    if k is not None and total < k:
+        raise QueryError(f"centroids(k={k}): there are {total:,} vectors.", "Ask for fewer clusters.")
+    most = wanted * most_per_cluster
+    some = rows.sample(most, seed=seed) if total > most else rows
+    vectors, lost = _read(some, min(total, most), width, unit=metric == "cosine")
+    if k is not None and len(vectors) < k:
+        raise QueryError(f"centroids(k={k}): only {len(vectors):,} vectors can be compared, {lost}.")
+    number = min(wanted, len(vectors))
+    found = kmeans(vectors, number, metric, iterations=iterations, seed=seed, batch=batch)
+    count = len(found.centroids)
     ends = pa.array(np.arange(count + 1, dtype=np.int32) * width)
     return pa.table(
         {
@@ -105,28 +121,21 @@ def _centroid_rows(
 CENTROID_ROWS = RowFunction(f"{__name__}:CENTROID_ROWS", "centroids", _centroid_rows)
 
 
-def _read(query: Select, k: int, most: int, seed: int, *, unit: bool) -> NDArray[np.float32]:
-    """The vectors to look at, float32 (n, width), in row order.
+def _read(rows: DatasetQuery, count: int, width: int, *, unit: bool) -> tuple[NDArray[np.float32], str]:
+    """The vectors of some rows, in their order, float32 (n, width), and which are left out, in words.
 
-    Raises:
-        QueryError: there are fewer than k, or they differ in length.
+    Args:
+        count: how many rows there are.
     """
-    rows = DatasetQuery.of(query.in_row_order())
-    width, total = width_of(rows, "vector", "centroids()")
-    if total < k:
-        raise QueryError(f"centroids(k={k}): there are {total:,} vectors.", "Ask for fewer clusters.")
-    some = rows.sample(most, seed=seed) if total > most else rows
-    matrix = np.empty((min(total, most), width), np.float32)
-    count, faults = 0, []
-    with track("k-means: reading vectors", len(matrix)) as progress:
-        for batch in some.select("vector").to_batches():
+    matrix = np.empty((count, width), np.float32)
+    read, faults = 0, [np.zeros(0, np.uint8)]
+    with track("k-means: reading vectors", count) as progress:
+        for batch in rows.select("vector").to_batches():
             found = read_vectors(batch.column(0), width, unit=unit)
-            matrix[count : count + len(found.matrix)] = found.matrix
-            count += len(found.matrix)
+            matrix[read : read + len(found.matrix)] = found.matrix
+            read += len(found.matrix)
             faults.append(found.faults)
             progress.advance(batch.num_rows)
-    if told := left_out(np.concatenate(faults)):
-        done(f"k-means: vectors left out, {told}", len(matrix) - count, len(matrix))
-    if count < k:
-        raise QueryError(f"centroids(k={k}): only {count:,} vectors can be compared, {told}.")
-    return matrix[:count]
+    if lost := left_out(np.concatenate(faults)):
+        done(f"k-means: vectors left out, {lost}", count - read, count)
+    return matrix[:read], lost

@@ -54,6 +54,8 @@ def kmeans(
     """
     import torch
 
+    if not k:
+        return Clusters(vectors[:0], np.zeros(0, np.int64))
     random = np.random.default_rng(seed)
     points = torch.from_numpy(vectors)
     step = _Centers(points[torch.from_numpy(np.sort(random.choice(len(vectors), k, replace=False)))], metric)
