@@ -15,6 +15,7 @@ from factory_lib.commands.output import console, facts, print_json, say
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.serving import serve, serving, sole_server, stop_serving
 from factory_lib.owners import started_at
+from factory_lib.redaction import without_credentials
 from factory_lib.settings import remember_source, settings
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 from factory_lib.warehouse.provenance import installed_at, package_version
@@ -118,6 +119,7 @@ def status_command(as_json: bool) -> None:
     ui = serving(found.home)
     running = {"the engine": engine["pid"]} if engine else {}
     older = _older(running | ({"the UI": ui.owner.pid} if ui and ui.owner.is_here else {}))
+    several = _several(found.source)
     counted, wrong = _datasets() if engine or found.clickhouse_url else (None, "")
     if as_json:
         server = _server(found.clickhouse_url)
@@ -128,6 +130,8 @@ def status_command(as_json: bool) -> None:
                 "engine": engine,
                 "ui": ui.url if ui else None,
                 "datasets": counted,
+                "source": found.source and without_credentials(found.source),
+                "sources": several,
                 "older_than_installed": older,
             }
         )
@@ -145,6 +149,7 @@ def status_command(as_json: bool) -> None:
     if wrong:
         lines.append(("datasets", f"not counted: {wrong}"))
     lines.append(("source", found.source or "none; factory up --source URI names one"))
+    lines += [("", f"{name}: {uri}") for name, uri in several.items()]
     if older:
         text = f"{' and '.join(older)} started before {package_version()} was installed: factory down; factory up"
         lines.append(("upgrade", text))
@@ -156,6 +161,18 @@ def _older(running: Mapping[str, int]) -> list[str]:
     installed = installed_at()
     began = {name: started_at(pid) for name, pid in running.items()}
     return [name for name, at in began.items() if installed is not None and at is not None and at < installed]
+
+
+def _several(source: str | None) -> dict[str, str]:
+    """Name of each of several sources -> where it is, or why that cannot be told: what runs is shown all the same."""
+    from factory_lib.sources.declared import is_sources_file, read_sources
+
+    if source is None or not is_sources_file(source):
+        return {}
+    try:
+        return {one.name: without_credentials(one.uri) for one in read_sources(source)}
+    except FactoryError as error:
+        return {"not read": error.message}
 
 
 def _server(url: str | None) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory_lib.errors import FactoryError, SourceError, StorageAway
+from factory_lib.errors import FactoryError, SourceError, StorageAway, StoreError
 from factory_lib.sources.account import Account
 from factory_lib.sources.declared import DeclaredSource
 from factory_lib.sources.opened import OpenedSource
@@ -63,6 +63,16 @@ class NamedSource:
         text = json.dumps(said, sort_keys=True)
         return [replace(shard, name=name, mapping=text) for name, shard in self.own.items()]
 
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """URIs of all files of its shards."""
+        return frozenset(file.uri for shard in self.own.values() for file in shard.files)
+
+    @cached_property
+    def firsts(self) -> frozenset[str]:
+        """URIs of the first file of each shard. Other files may be tables that other sources are joined to, too."""
+        return frozenset(shard.files[0].uri for shard in self.own.values() if shard.files)
+
     def summary(self) -> dict[str, str]:
         """Which source it is, for provenance."""
         return {"name": self.declared.name, "uri": self.source.uri, "format": self.source.format}
@@ -90,8 +100,8 @@ class UnitedSource:
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of every batch of every shard."""
-        schemas = {one.declared.name: one.schema for one in self.members}
-        return united(schemas, (one.declared.name for one in self.members if one.declared.license), self.uri)
+        licensed = [one.declared.name for one in self.members if one.declared.license]
+        return united(_schemas(self.members), licensed, self.uri)
 
     @property
     def places(self) -> list[str]:
@@ -156,6 +166,8 @@ class UnitedSource:
         name = self.listing().source_of(shard)
         assert name is not None
         declared, before = self.away[name]
+        if not isinstance(before, StoreError):
+            raise _away(name, before)
         try:
             member = NamedSource(declared, self.opener(declared))
         except FactoryError as now:
@@ -170,15 +182,38 @@ def open_several(
 ) -> UnitedSource:
     """Open several sources at once.
 
+    One that cannot be opened, or does not go with those declared before it, counts as away.
+
     Args:
         uri: of the file that declares them.
         opener: opens one.
         seconds: how long one may take; one that takes longer counts as away. None for as long as it takes.
 
     Raises:
-        SourceError: two sources list the same file.
         FactoryError: all are away; the error is that of the first.
     """
+    outcomes = _opened(declared, opener, seconds)
+    members: list[NamedSource] = []
+    away: dict[str, tuple[DeclaredSource, FactoryError]] = {}
+    for one in declared:
+        outcome = outcomes.get(one.name) or StorageAway(f"It has not answered for {seconds:g} s.")
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            member = NamedSource(one, outcome)
+            _check_fits(uri, member, members)
+            members.append(member)
+        except FactoryError as error:
+            away[one.name] = (one, error)
+    if not members:
+        raise next(iter(away.values()))[1]
+    return UnitedSource(uri, tuple(members), away, opener)
+
+
+def _opened(
+    declared: Sequence[DeclaredSource], opener: Opener, seconds: float | None
+) -> dict[str, OpenedSource | Exception]:
+    """Name of a source -> it, or what went wrong; nothing of one that takes too long."""
     outcomes: dict[str, OpenedSource | Exception] = {}
 
     def open_one(one: DeclaredSource) -> None:
@@ -194,41 +229,30 @@ def open_several(
     until = None if seconds is None else time.monotonic() + seconds
     for thread in threads:
         thread.join(None if until is None else max(0.0, until - time.monotonic()))
-    members, away = [], {}
-    for one in declared:
-        match outcomes.get(one.name):
-            case OpenedSource() as source:
-                members.append(NamedSource(one, source))
-            case FactoryError() as error:
-                away[one.name] = (one, error)
-            case None:
-                away[one.name] = (one, StorageAway(f"It has not answered for {seconds:g} s."))
-            case error:
-                raise error
-    if not members:
-        raise next(iter(away.values()))[1]
-    _check_apart(uri, members)
-    return UnitedSource(uri, tuple(members), away, opener)
+    return dict(outcomes)
 
 
 def _away(name: str, error: FactoryError) -> FactoryError:
     kind = type(error) if isinstance(error, StorageAway) else SourceError
-    return kind(f"The source {name!r} is away: {error.message}", error.hint)
+    return kind(f"The source {name!r} cannot be read: {error.message}", error.hint)
 
 
-def _check_apart(where: str, members: Sequence[NamedSource]) -> None:
-    """Raise where samples would be there twice, under one id.
+def _check_fits(where: str, member: NamedSource, others: Sequence[NamedSource]) -> None:
+    """Raise where a source does not go with others: their samples would be there twice, or a column is of two types.
 
     Raises:
-        SourceError: two sources list the same file.
+        SourceError: names both sources.
     """
-    firsts = {one.declared.name: {shard.files[0].uri for shard in one.own.values() if shard.files} for one in members}
-    for one in members:
-        files = {file.uri for shard in one.own.values() for file in shard.files}
-        for other, theirs in firsts.items():
-            if other != one.declared.name and (both := files & theirs):
-                raise SourceError(
-                    f"The sources {one.declared.name!r} and {other!r} of {where} both have {min(both)}"
-                    + (f" and {len(both) - 1:,} more files." if len(both) > 1 else "."),
-                    "Is one inside the other's folder? Name files by a pattern, or leave one of the sources out.",
-                )
+    united(_schemas([*others, member]), (), where)
+    for other in others:
+        if both := member.firsts & other.files | other.firsts & member.files:
+            more = f" and {len(both) - 1:,} more files" if len(both) > 1 else ""
+            raise SourceError(
+                f"The sources {other.declared.name!r} and {member.declared.name!r} of {where} both have"
+                f" {min(both)}{more}.",
+                "Is one inside the other's folder? Name files by a pattern, or leave one of the sources out.",
+            )
+
+
+def _schemas(members: Sequence[NamedSource]) -> dict[str, pa.Schema]:
+    return {one.declared.name: one.schema for one in members}

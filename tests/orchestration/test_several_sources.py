@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from factory_lib import DatasetQuery
@@ -142,8 +144,8 @@ def test_a_source_that_is_away_keeps_its_samples_and_the_others_go_on(
     assert by_source("hashed") == {"coco": COUNT, "crawl": COUNT, "late": COUNT, "tars": COUNT}
     checked = check_all_there(sources.instance, SOURCE)
     assert (checked.passed, checked.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert "tars is away, and its samples stay: " in str(checked.description)
-    assert "crawl is away" in str(checked.description)
+    assert "tars cannot be read, and its samples stay: " in str(checked.description)
+    assert "crawl cannot be read" in str(checked.description)
     assert sources.run().runs == []
     shutil.rmtree(sources.folder / "crawl")
     for name in ("tars", "crawl"):
@@ -172,8 +174,30 @@ def test_a_source_that_goes_while_its_shard_is_to_be_made_fails_that_shard_alone
     outcome = sources.run()
     assert len(outcome.errors) == 1
     assert "tars:more" in outcome.errors[0]
-    assert "source 'tars' is away" in outcome.errors[0]
+    assert "source 'tars' cannot be read" in outcome.errors[0]
     assert by_source("hashed") == {"coco": COUNT, "crawl": COUNT, "late": COUNT + 1, "tars": COUNT}
+
+
+def test_a_source_that_does_not_go_with_the_others_is_left_aside_until_that_is_mended(sources: Sources) -> None:
+    frame = pa.table({"key": ["k"], "caption": ["a table"], "image": ["no pointer"]})
+    (sources.folder / "odd").mkdir()
+    pq.write_table(frame, sources.folder / "odd" / "t.parquet")
+    sources.declare("tars", "odd", "coco")
+    outcome = sources.run()
+    assert (outcome.errors, outcome.behind) == ([], [])
+    assert "column 'image' is pointer in 'tars' and string in 'odd'" in outcome.changes.listing.away["odd"]
+    assert by_source("hashed") == {"coco": COUNT, "tars": COUNT}
+    assert "odd cannot be read" in str(check_all_there(sources.instance, SOURCE).description)
+    sources.declare("tars", "odd", "coco", odd='drop_columns = ["image"]')
+    assert sources.run().errors == []
+    assert by_source("hashed") == {"coco": COUNT, "odd": 1, "tars": COUNT}
+
+
+def test_status_names_the_sources(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_SOURCE", str(sources.file))
+    assert data("status")["sources"] == {name: str(sources.folder / name) for name in ("tars", "crawl", "coco")}
+    sources.file.write_text("[tars")
+    assert "is no TOML" in data("status")["sources"]["not read"]
 
 
 def test_samples_of_a_source_that_is_no_longer_declared_go_as_those_of_vanished_shards(
@@ -264,7 +288,7 @@ def test_the_sensor_looks_at_all_sources_and_leaves_aside_the_one_that_is_away(
     }
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
-    assert "(crawl is away: " in str(skipped.skip_message)
+    assert "(crawl cannot be read: " in str(skipped.skip_message)
     (sources.folder / "_crawl").rename(sources.folder / "crawl")
     later = tick()
     assert isinstance(later, dg.SensorResult)

@@ -107,7 +107,7 @@ class ShardChanges:
             text = ", ".join(f"{number:,} {kind}" for kind, number in own.items())
             known = "no longer declared" if name == UNDECLARED else name
             said.append(f"{known}: {text}" if known else text)
-        said += [f"{name}: away ({why})" for name, why in self.listing.away.items()]
+        said += [f"{name}: cannot be read ({why})" for name, why in self.listing.away.items()]
         return "; ".join(said) or "nothing changed"
 
 

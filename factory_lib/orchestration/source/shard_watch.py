@@ -138,5 +138,5 @@ def _told(
 
 def _of_others(changes: ShardChanges) -> str:
     """Which of several sources are left aside for being away."""
-    said = "; ".join(f"{name} is away: {why}" for name, why in changes.listing.away.items())
+    said = "; ".join(f"{name} cannot be read: {why}" for name, why in changes.listing.away.items())
     return f" ({said})" if said else ""

@@ -106,7 +106,7 @@ def check_all_there(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dg.Asse
 
 
 def _outcome(missing: Sequence[VanishedShard], away: Mapping[str, str]) -> dg.AssetCheckResult:
-    said = [f"{name} is away, and its samples stay: {why}" for name, why in away.items()]
+    said = [f"{name} cannot be read, and its samples stay: {why}" for name, why in away.items()]
     if missing:
         more = f"; and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
         named = f"{'; '.join(map(str, missing[:_NAMED]))}{more}"
