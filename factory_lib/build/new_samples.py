@@ -28,12 +28,10 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import derive
-from factory_lib.warehouse.losses import ShardLoss
+from factory_lib.warehouse.losses import NOT_MADE, ShardLoss
 from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.staging import StagingTable, create_stage
 
-NOT_MADE = "samples_not_made"
-"""Kind of loss: parents of which there is no new sample."""
 _SHOWN_REASONS = 20
 _MADE = (
     "shard String, position UInt32, image Tuple(uri LowCardinality(String), offset UInt64, size UInt64),"

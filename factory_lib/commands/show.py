@@ -17,7 +17,7 @@ from factory_lib.history.tampering import Finding
 from factory_lib.history.verifying import marks
 from factory_lib.tables import cell
 from factory_lib.warehouse.client import warehouse
-from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
+from factory_lib.warehouse.losses import MEND, NOT_MADE, ShardLoss, read_losses
 from factory_lib.warehouse.tags import tags_of
 from factory_lib.warehouse.vanished import read_vanished
 from factory_lib.warehouse.versions import Version, resolve
@@ -45,16 +45,20 @@ def show_command(version: str, rows: int, shards: bool, as_json: bool) -> None:
     found = resolve(wh, version)
     made = origins_of(wh, found)
     wrong = marks(found)
-    losses = [loss for loss in read_losses(wh, found.uuid) if loss.files]
+    recorded = read_losses(wh, found.uuid)
+    losses = [loss for loss in recorded if loss.files]
+    not_made = [loss for loss in recorded if NOT_MADE in loss.lost]
     samples = _sample_rows(found, rows)
     looked_at = [one.get("declared_in", one["uri"]) for one in source_counts(made)]
     gone = {s: at for s, at in read_vanished(wh, looked_at).items() if s in found.shards}
     if as_json:
         not_read = [{**asdict(loss), "is_unread": loss.is_unread} for loss in losses]
-        print_json({**_as_json(found, made, samples, shards), "findings": wrong, "not_read": not_read, "gone": gone})
+        missing = {"not_read": not_read, "not_made": not_made, "gone": gone}
+        print_json({**_as_json(found, made, samples, shards), "findings": wrong, **missing})
         return
     _print_head(found, made, wrong)
     _print_losses(losses)
+    _print_not_made(not_made)
     _print_gone(gone)
     _print_columns(found, samples)
     _print_provenance(found, made)
@@ -130,6 +134,17 @@ def _print_losses(losses: list[ShardLoss]) -> None:
     if len(losses) > _NAMED:
         lines.append(f"  … and {len(losses) - _NAMED:,} more: --json lists them")
     console().print("\n".join([*lines, f"  {MEND}"]))
+
+
+def _print_not_made(losses: list[ShardLoss]) -> None:
+    """Samples of which there is no new sample, and the first reasons."""
+    if losses:
+        lines = [f"NOT MADE: {sum(loss.lost[NOT_MADE] for loss in losses):,} new samples, in {len(losses):,} shards:"]
+        reasons = [f"{loss.shard}: {problem}" for loss in losses for problem in loss.problems]
+        lines += [f"  {reason}" for reason in reasons[:_NAMED]]
+        if len(reasons) > _NAMED:
+            lines.append("  … and more: --json lists the first of each shard")
+        console().print("\n".join(lines))
 
 
 def _print_gone(gone: dict[str, str]) -> None:

@@ -14,6 +14,9 @@ from factory_lib.warehouse.schema import ensure_tables
 WITHOUT_SAMPLES = "without_samples"
 """Kind of loss of a shard whose files can be read and hold no sample."""
 
+NOT_MADE = "samples_not_made"
+"""Kind of loss: samples of which there is no new sample, though one was to be made of each."""
+
 
 @dataclass(frozen=True)
 class ShardLoss:

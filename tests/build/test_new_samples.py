@@ -22,12 +22,14 @@ from factory_lib.augmentation import BlurFaces, CenterCrop, HorizontalFlip, Reca
 from factory_lib.build.made_tars import MadeTars
 from factory_lib.curation.new_samples import make_samples, superset
 from factory_lib.errors import ColumnNotFound, QueryError
+from factory_lib.orchestration.checks.datasets import check_made
 from factory_lib.signals.hashes import phash
 from factory_lib.signals.text import caption_stats
 from factory_lib.sources import open_source
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import read_losses
 from factory_lib.warehouse.versions import Version
+from tests.command_line import data, run
 from tests.samples import rows, write_tar
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -225,6 +227,13 @@ def test_parents_of_which_none_can_be_made_are_counted(tmp_path: Path) -> None:
     assert "a001: ValueError: face_bboxes has a box with numbers that are not finite" in losses["a"].problems
     assert losses["b"].problems[0].startswith("b0: UnidentifiedImageError")
     assert losses["b"].problems[1].startswith("b1: ValueError: face_bboxes has a box outside of the picture")
+    assert "NOT MADE: 3 new samples, in 2 shards:" in run("show", "private").stdout
+    assert [one["lost"] for one in data("show", "private")["not_made"]] == [
+        {"samples_not_made": 1}, {"samples_not_made": 2}
+    ]  # fmt: skip
+    check = check_made("private")
+    assert (check.passed, check.metadata["not_made"].value) == (False, 3)
+    assert check_made("pool").passed
 
 
 def _boxes(of_keys: dict[str, str], otherwise: str) -> Any:

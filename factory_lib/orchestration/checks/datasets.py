@@ -10,12 +10,36 @@ import dagster as dg
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.plan.expressions import C, fn
 from factory_lib.query import DatasetQuery
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.losses import NOT_MADE, read_losses
+from factory_lib.warehouse.versions import resolve
+
+_SHOWN_REASONS = 20
 
 
 def _result(passed: bool, description: str, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=passed, description=description, severity=dg.AssetCheckSeverity.WARN, metadata=dict(metadata)
     )
+
+
+def check_made(dataset: str, max_lost: float = 0.05) -> dg.AssetCheckResult:
+    """Whether nearly all samples have the new sample that was to be made of them.
+
+    Args:
+        max_lost: share of samples of which none could be made, 0 to 1.
+    """
+    version = resolve(warehouse(), dataset)
+    losses = [loss for loss in read_losses(version.warehouse, version.uuid) if NOT_MADE in loss.lost]
+    lost = sum(loss.lost[NOT_MADE] for loss in losses)
+    share = lost / (version.rows + lost) if lost else 0.0
+    problems = [problem.partition(": ") for loss in losses for problem in loss.problems]
+    table = [dg.TableRecord({"sample": key, "reason": reason}) for key, _, reason in problems[:_SHOWN_REASONS]]
+    metadata: dict[str, Any] = {"made": version.rows, "not_made": lost, "not_made_share": share}
+    if table:
+        metadata["reasons"] = dg.MetadataValue.table(table)
+    said = f"{version}: of {lost:,} samples none could be made ({share:.1%})."
+    return _result(share <= max_lost, said, metadata)
 
 
 def check_decoding(dataset: str, max_failed: float = 0.05) -> dg.AssetCheckResult:
