@@ -25,7 +25,7 @@ def boxes_of(value: Any, column: str) -> NDArray[np.float64]:
         ValueError: something is no box, or no part of a box is in the picture.
     """
     if isinstance(value, dict):
-        if value.get("count", 0) is None:
+        if value.get("number", 0) is None:
             raise ValueError(f"{column} has no answer for this sample")
         value = value["boxes"]
     if value is None or not len(value):

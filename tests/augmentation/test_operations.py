@@ -98,7 +98,7 @@ def test_a_stronger_blur_leaves_less_detail() -> None:
         ([[-0.4, 0.1, -0.1, 0.5]], "outside of the picture"),
         ([[0.5, 0.1, 0.2, 0.5]], "comes before"),
         ([[0.1, 0.2, 0.3]], "3 numbers"),
-        ({"count": None, "boxes": []}, "no answer"),
+        ({"number": None, "boxes": []}, "no answer"),
     ],
 )
 def test_boxes_that_are_none_make_no_sample(boxes: Any, reason: str) -> None:
@@ -118,7 +118,7 @@ def test_a_detector_that_failed_makes_no_sample() -> None:
         [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 0.9]],
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.9, 0.9],
         [{"x0": 0.1, "y0": 0.2, "x1": 0.3, "y1": 0.4}, {"x0": 0.5, "y0": 0.5, "x1": 0.9, "y1": 0.9}],
-        {"count": 2, "boxes": [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 0.9]], "scores": [0.9, 0.8]},
+        {"number": 2, "boxes": [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 0.9]], "scores": [0.9, 0.8]},
     ],
 )
 def test_boxes_are_read_in_the_forms_that_columns_have(value: Any) -> None:
