@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -35,14 +37,30 @@ class ParentShard:
         state: hash of its name and of everything that its samples give to read.
         rows: `position`, `sample_id`, `key`, and `given`, a hash of the values that are read of each, in order.
         read: streams `position`, `shard` and what is read, in order.
-        etags: uri -> etag that its reads are pinned to.
     """
 
     name: str
     state: str
     rows: pa.Table
     read: Callable[[], Iterator[pa.RecordBatch]]
-    etags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard on its way.
+
+    Attributes:
+        folder: where its new samples are, or will be.
+        found: the parts that are there.
+        rows: the parents behind those that these parts answer.
+        known: position -> what was made before of a parent that gave the same to read.
+    """
+
+    shard: ParentShard
+    folder: ShardFolder
+    found: list[TarPart]
+    rows: pa.Table
+    known: dict[int, _Known]
 
 
 @dataclass
@@ -54,6 +72,7 @@ class ShardMaker:
         operation: what is done, in words.
         tars: where they go.
         suffix: what goes behind the key of a parent.
+        etags: uri -> etag that reads of parents are pinned to.
         progress: called with the number of parents that were answered.
         computed, reused: new samples that were computed, and that were there.
     """
@@ -62,57 +81,66 @@ class ShardMaker:
     operation: str
     tars: MadeTars
     suffix: str
+    etags: Mapping[str, str]
     progress: Callable[[int], None]
     computed: int = 0
     reused: int = 0
 
-    def parts(self, shard: ParentShard) -> list[TarPart]:
-        """The tars of a shard, made where they are not there."""
+    def made(self, shards: Iterator[ParentShard]) -> Iterator[tuple[ParentShard, list[TarPart]]]:
+        """The tars of shards, made where they are not there; of all of them in one computation."""
+        waiting: deque[_Task] = deque()
+        answers: deque[_Answer] = deque()
+
+        def wanted() -> Iterator[pa.RecordBatch]:
+            for shard in shards:
+                task = self._task(shard)
+                waiting.append(task)
+                yield from _missing(task)
+
+        computed = _answers(compute([self.signal], wanted(), ordered=True, etags=self.etags, hashes=True))
+        while True:
+            # Who computes asks for the next shards; those that lack nothing are passed by on the way.
+            while not waiting and (answer := next(computed, None)) is not None:
+                answers.append(answer)
+            if not waiting:
+                return
+            task = waiting.popleft()
+            yield task.shard, [*task.found, *self._parts(task, chain(_drained(answers), computed))]
+
+    def _task(self, shard: ParentShard) -> _Task:
         folder = self.tars.folder(shard.name, shard.state)
         folder.take_up()
         found = list(folder.parts())
         answered = sum(part.record.num_rows for part in found)
-        self.reused += answered
-        self.progress(answered)
-        if folder.is_whole and answered == shard.rows.num_rows:
-            return found
-        found += self._made(shard, folder, len(found), answered)
-        failed = sum(len(part.record) - part.record.column("error").null_count for part in found)
-        about = {"operation": self.operation, "fingerprint": self.tars.fingerprint, "shard": shard.name}
-        folder.finish({**about, "parents": shard.rows.num_rows, "without": failed})
-        return found
-
-    def _made(self, shard: ParentShard, folder: ShardFolder, number: int, answered: int) -> Iterator[TarPart]:
-        """The parts that are missing: from this number on, for the parents behind those that are answered."""
+        known = {} if answered == shard.rows.num_rows else self._known(shard, folder, answered)
         rows = shard.rows.slice(answered)
-        known = self._known(shard, folder, answered)
-        copied = _copies([known[p] for p in rows.column("position").to_pylist() if p in known])
-        wanted = self._wanted(shard, rows, known)
-        computed = _answers(compute([self.signal], wanted, ordered=True, etags=shard.etags, hashes=True))
-        answers = (
-            (parent, next(copied) if parent["position"] in known else next(computed))
-            for batch in rows.to_batches(1024)
-            for parent in batch.to_pylist()
-        )
-        self.reused += len(known)
+        self.reused += answered + len(known)
         self.computed += rows.num_rows - len(known)
-        with contextlib.closing(_Writing(folder, number, self.suffix, self.operation)) as writing:
-            for parent, answer in answers:
-                writing.add(parent, answer)
+        self.progress(answered)
+        return _Task(shard, folder, found, rows, known)
+
+    def _parts(self, task: _Task, computed: Iterator[_Answer]) -> list[TarPart]:
+        """The parts that are missing, written.
+
+        Args:
+            computed: gives the answers to parents of which nothing is known, in order.
+        """
+        if task.folder.is_whole and not task.rows.num_rows:
+            return []
+        copied = _copies([task.known[p] for p in task.rows.column("position").to_pylist() if p in task.known])
+        made: list[TarPart] = []
+        with contextlib.closing(_Writing(task.folder, len(task.found), self.suffix, self.operation)) as writing:
+            for parent in (one for batch in task.rows.to_batches(1024) for one in batch.to_pylist()):
+                writing.add(parent, next(copied if parent["position"] in task.known else computed))
                 self.progress(1)
                 if writing.is_full:
-                    yield writing.end_part()
+                    made.append(writing.end_part())
             if writing.rows:
-                yield writing.end_part()
-        next(computed, None)  # there are no more: workers are given back
-
-    def _wanted(self, shard: ParentShard, rows: pa.Table, known: Mapping[int, Any]) -> Iterator[pa.RecordBatch]:
-        """What is to be computed of."""
-        left = set(rows.column("position").to_pylist()) - known.keys()
-        for batch in shard.read():
-            mask = [position in left for position in batch.column("position").to_pylist()]
-            if any(mask):
-                yield batch.filter(pa.array(mask))
+                made.append(writing.end_part())
+        failed = sum(len(part.record) - part.record.column("error").null_count for part in (*task.found, *made))
+        about = {"operation": self.operation, "fingerprint": self.tars.fingerprint, "shard": task.shard.name}
+        task.folder.finish({**about, "parents": task.shard.rows.num_rows, "without": failed})
+        return made
 
     def _known(self, shard: ParentShard, folder: ShardFolder, answered: int) -> dict[int, _Known]:
         """Position -> what was made before of a parent that gave the same to read.
@@ -131,7 +159,7 @@ class ShardMaker:
             return found
         given = shard.rows.column("given").to_pylist()
         at = 0
-        for batch in hash_members(shard.read(), [IMAGE], shard.etags):
+        for batch in hash_members(shard.read(), [IMAGE], self.etags):
             for position, content in zip(
                 *(batch.column(n).to_pylist() for n in ("position", PREFIX + IMAGE)), strict=True
             ):
@@ -153,6 +181,20 @@ class _Known:
 
     part: TarPart
     row: Row
+
+
+def _missing(task: _Task) -> Iterator[pa.RecordBatch]:
+    """What is to be computed of."""
+    left = set(task.rows.column("position").to_pylist()) - task.known.keys()
+    for batch in task.shard.read() if left else ():
+        mask = [position in left for position in batch.column("position").to_pylist()]
+        if any(mask):
+            yield batch.filter(pa.array(mask))
+
+
+def _drained(answers: deque[_Answer]) -> Iterator[_Answer]:
+    while answers:
+        yield answers.popleft()
 
 
 @dataclass(frozen=True)

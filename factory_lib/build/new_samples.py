@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -14,9 +13,10 @@ from factory_lib.build.ledger import Ledger
 from factory_lib.build.made_shard import ParentShard, ShardMaker
 from factory_lib.build.made_store import claim_store
 from factory_lib.build.made_tars import MadeTars, TarPart
+from factory_lib.build.reuse.contents import among
 from factory_lib.build.reuse.files import etags, files_of
 from factory_lib.build.reuse.identity import HashedRows, Reads
-from factory_lib.build.signal_rows import table_sources
+from factory_lib.build.signal_rows import WAVE_ROWS, WAVE_SHARDS, table_sources
 from factory_lib.fingerprints.components import digest
 from factory_lib.names import STAGING
 from factory_lib.plan.nodes import OPERATION, OPERATION_FINGERPRINT, PARENT, NewSamples
@@ -28,6 +28,7 @@ from factory_lib.warehouse import provenance
 from factory_lib.warehouse.arrow_types import POINTER
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import derive
+from factory_lib.warehouse.filling import waves
 from factory_lib.warehouse.losses import NOT_MADE, ShardLoss
 from factory_lib.warehouse.scratch import scratch_table
 from factory_lib.warehouse.staging import StagingTable, create_stage
@@ -58,14 +59,18 @@ def write_new_samples(node: NewSamples, rows: Select, ledger: Ledger) -> Staging
         claim_store(wh, node.into, parents)
         tars = MadeTars(node.into, node.augmentation.name, fingerprint)
         with scratch_table(wh, "made", _MADE, engine="MergeTree ORDER BY (shard, position)") as made:
-            shards = parents.shard_rows()
+            sizes = parents.shard_rows()
             with (
-                track(f"making {node.label}", sum(shards.values())) as progress,
-                _parent_shards(node, parents, sources) as of_parents,
+                track(f"making {node.label}", sum(sizes.values())) as progress,
+                files_of(parents, [IMAGE], sources, uuid.uuid4().hex) as files,
             ):
-                maker = ShardMaker(node.signal, str(node.augmentation), tars, node.suffix, progress.advance)
-                for shard in of_parents:
-                    _record(shard.name, maker.parts(shard), shard, made, ledger)
+                for wave in waves(sizes, WAVE_ROWS, WAVE_SHARDS):
+                    states = etags(wh, files, wave)
+                    maker = ShardMaker(node.signal, str(node.augmentation), tars, node.suffix, states, progress.advance)
+                    for shard, parts in maker.made(_parent_shards(node, parents, files, wave)):
+                        _record(shard, parts, made, ledger)
+                    ledger.computed += maker.computed
+                    ledger.reused += maker.reused
             stage = _joined(node, parents, made, fingerprint)
     finally:
         parents.drop()
@@ -73,49 +78,38 @@ def write_new_samples(node: NewSamples, rows: Select, ledger: Ledger) -> Staging
     ledger.storage += [*([how.kind] if how.kind != "clone" else []), "new samples"]
     name = node.augmentation.name
     ledger.signals.append({"name": name, "fingerprint": fingerprint, "components": dict(components)})
-    ledger.computed += maker.computed
-    ledger.reused += maker.reused
     return stage
 
 
-@contextmanager
-def _parent_shards(
-    node: NewSamples, parents: StagingTable, sources: Mapping[str, str]
-) -> Iterator[Iterator[ParentShard]]:
-    """The parents shard by shard.
+def _parent_shards(node: NewSamples, parents: StagingTable, files: str, shards: Sequence[str]) -> Iterator[ParentShard]:
+    """The parents of some shards, shard by shard.
 
     Args:
-        sources: shard -> fingerprint of the files that its rows point into.
+        files: a table `shard, uri, etag` of the files that they point into.
     """
     wh, signal = parents.warehouse, node.signal
-    with files_of(parents, [IMAGE], sources, uuid.uuid4().hex) as files:
-        read = HashedRows(parents.name, files, {}).by_place([Reads.of(signal)], ["_t.key AS key", "_t.sample_id AS id"])
-        hashes = [f"hex(groupBitXor({hashed}64(position, key, id, identity_0)))" for hashed in ("sipHash", "cityHash")]
-        states = wh.rows(
-            f"SELECT shard, concat({', '.join(hashes)}, toString(count())) AS state"
-            f" FROM ({read}) GROUP BY shard ORDER BY shard"
-        )
-        given = ", ".join(f"tuple({quote(name)})" for name in signal.values) or "''"
-        wanted = ", ".join(["toString(shard) AS shard", "position", *map(quote, dict.fromkeys(signal.reads))])
+    rows = HashedRows(parents.name, files, {}, among(shards, "_t.shard"))
+    read = rows.by_place([Reads.of(signal)], ["_t.key AS key", "_t.sample_id AS id"])
+    hashes = [f"hex(groupBitXor({hashed}64(position, key, id, identity_0)))" for hashed in ("sipHash", "cityHash")]
+    states = wh.rows(
+        f"SELECT shard, concat({', '.join(hashes)}, toString(count())) AS state"
+        f" FROM ({read}) GROUP BY shard ORDER BY shard"
+    )
+    given = ", ".join(f"tuple({quote(name)})" for name in signal.values) or "''"
+    wanted = ", ".join(["toString(shard) AS shard", "position", *map(quote, dict.fromkeys(signal.reads))])
 
-        def parent_shard(name: str, state: str) -> ParentShard:
-            there = f"FROM {parents.name} WHERE shard = {literal(name)} ORDER BY position"
-            about = f"SELECT position, sample_id, key, hex(sipHash128({given})) AS given {there}"
-            state = hashlib.sha256(f"{name}\n{node.suffix}\n{state}".encode()).hexdigest()
-            return ParentShard(
-                name,
-                state,
-                wh.query(about),
-                lambda: iter(wh.stream(f"SELECT {wanted} {there}")),
-                etags(wh, files, [name]),
-            )
+    def parent_shard(name: str, state: str) -> ParentShard:
+        there = f"FROM {parents.name} WHERE shard = {literal(name)} ORDER BY position"
+        about = f"SELECT position, sample_id, key, hex(sipHash128({given})) AS given {there}"
+        state = hashlib.sha256(f"{name}\n{node.suffix}\n{state}".encode()).hexdigest()
+        return ParentShard(name, state, wh.query(about), lambda: iter(wh.stream(f"SELECT {wanted} {there}")))
 
-        yield (parent_shard(one["shard"], one["state"]) for one in states)
+    return (parent_shard(one["shard"], one["state"]) for one in states)
 
 
-def _record(shard: str, parts: Sequence[TarPart], parents: ParentShard, made: str, ledger: Ledger) -> None:
+def _record(parents: ParentShard, parts: Sequence[TarPart], made: str, ledger: Ledger) -> None:
     """Keep what became of a shard: its rows, its files, and what could not be made."""
-    wh = warehouse()
+    wh, shard = warehouse(), parents.name
     files: list[FileInfo] = []
     problems: list[str] = []
     keys = dict(zip(*(parents.rows.column(name).to_pylist() for name in ("position", "key")), strict=True))

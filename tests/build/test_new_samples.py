@@ -373,6 +373,29 @@ def test_a_killed_run_goes_on_where_it_was(pool: Version, tmp_path: Path, monkey
     assert tars[0] == tars[1]
 
 
+def test_small_shards_are_made_in_one_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty shards of ten: too few each for processes to be worth it, and enough together."""
+    monkeypatch.setenv("FACTORY_WORKERS", "2")
+    for number in range(20):
+        shard(tmp_path / "source", f"s{number:02d}", range(10))
+    ingest(tmp_path)
+
+    def where(caption: str) -> str:
+        return f"{caption} {os.getpid() != PARENT}"
+
+    into = str(tmp_path / "made")
+    first = make_samples(DatasetQuery("pool", shards=["s03", "s04"]), Recaption(where), into=into).save("first")
+    assert DatasetQuery(first).to_arrow()["caption"].to_pylist() == [
+        f"caption {i} False" for _ in range(2) for i in range(10)
+    ]
+    version = make_samples(DatasetQuery("pool"), Recaption(where), into=into).save("all")
+    assert counts(version) == (180, 20)
+    table = DatasetQuery(version).to_arrow()
+    assert table["key"].to_pylist() == [f"s{n:02d}{i:03d}-recaption" for n in range(20) for i in range(10)]
+    assert {row["shard"] for row in table.to_pylist() if row["caption"].endswith("False")} == {"s03", "s04"}
+    assert members(version).keys() >= {f"s{n:02d}009-recaption.png" for n in range(20)}
+
+
 def test_a_tar_that_is_not_as_it_was_recorded_is_made_again(pool: Version, tmp_path: Path) -> None:
     mirrored(tmp_path).save("mirrored")
     (tar,) = (tmp_path / "made").rglob("a-*/*.tar")
