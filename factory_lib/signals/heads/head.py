@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from factory_lib.errors import SignalError
 from factory_lib.signals.given import GivenFile
 from factory_lib.signals.heads.architecture import Architecture
-from factory_lib.signals.heads.weights import Weights, fitted, read_tensors
+from factory_lib.signals.heads.weights import Weights, fitted, folded, read_tensors
 from factory_lib.signals.signal import Signal, signal
 from factory_lib.signals.vectors import comparable
 
@@ -99,14 +99,8 @@ class Head:
                 f" output={self.architecture.output!r}.",
                 "Use it as a signal: head.signal(name).",
             )
-        weights = self.weights()
-        matrix = np.eye(self.architecture.widths[0])
-        total = np.zeros(self.architecture.widths[0])
-        if weights.scale is not None and weights.shift is not None:
-            matrix, total = np.diag(weights.scale.astype(np.float64)), weights.shift.astype(np.float64)
-        for layer, added in weights.layers:
-            matrix, total = matrix @ layer, total @ layer + added
-        return matrix[:, 0].astype(np.float32), float(total[0])
+        ((matrix, added),) = folded(self.weights()).layers
+        return matrix[:, 0], float(added[0])
 
     @property
     def _scoring(self) -> Scoring:
@@ -131,7 +125,8 @@ class Scoring:
 
     def setup(self) -> None:
         """Read the weights."""
-        self.weights = self.read()
+        weights = self.read()
+        self.weights = folded(weights) if self.architecture.is_linear else weights
 
     def read(self) -> Weights:
         """The weights, read now; raises as `Head.weights`."""

@@ -98,6 +98,16 @@ def fitted(tensors: Tensors, architecture: Architecture, uri: str) -> Weights:
     return Weights(scale, shift, given.layers())
 
 
+def folded(weights: Weights) -> Weights:
+    """Layers without anything between them as the one that they are, computed in double precision."""
+    matrix, total = (one.astype(np.float64) for one in weights.layers[-1])
+    for before, added in reversed(weights.layers[:-1]):
+        matrix, total = before @ matrix, added @ matrix + total
+    if weights.scale is not None and weights.shift is not None:
+        matrix, total = weights.scale[:, None] * matrix, weights.shift @ matrix + total
+    return Weights(None, None, ((matrix.astype(np.float32), total.astype(np.float32)),))
+
+
 @dataclass(frozen=True)
 class _Given:
     """Tensors that are taken one after the other.
