@@ -18,7 +18,8 @@ SCORES = "cleanvision"
 class QualityFilter:
     """Keep pictures without an issue; issues, scores and thresholds are those of the package cleanvision, 0.3.
 
-    A picture without scores is kept: that it does not decode is for `BasicFilter` to say.
+    Two of its checks are off unless asked for, as they say nothing against a picture: `CLEANVISION` has them all. A
+    picture without scores is kept: that it does not decode is for `BasicFilter` to say.
 
     Attributes:
         dark, light, odd_aspect_ratio, low_information, blurry: scores below are an issue (see
@@ -34,8 +35,8 @@ class QualityFilter:
     odd_aspect_ratio: float | None = 0.35
     low_information: float | None = 0.3
     blurry: float | None = 0.29
-    grayscale: bool = True
-    odd_size: float | None = 3.0
+    grayscale: bool = False
+    odd_size: float | None = None
     min_known: float = MIN_KNOWN
 
     def judged(self, pool: DatasetQuery) -> JudgedRules:
@@ -55,6 +56,9 @@ class QualityFilter:
             rules["odd_size"] = _usual(size, found["first"], found["third"], self.odd_size)
         return JudgedRules({name: rule.fill_null(True) for name, rule in rules.items()})
 
+
+CLEANVISION = QualityFilter(grayscale=True, odd_size=3.0)
+"""All checks of the package, as it has them: what it would show somebody, who then decides."""
 
 _BY_SCORE = ("dark", "light", "odd_aspect_ratio", "low_information", "blurry")
 

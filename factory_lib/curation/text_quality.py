@@ -26,8 +26,9 @@ class CaptionFilter:
             capitals, and say as much as others.
         file_names: whether a file name may stand for a caption.
         max_repetition: see `repetition`.
-        max_samples: how many samples may share a caption, letter by letter; as in ALIGN (Jia et al., 2021), where what
-            more share is rarely about the picture (`1920x1080`, `alt_img`). None for any.
+        max_samples: how many samples may share a caption, letter by letter; None for any, as captions of a catalogue
+            or made of a template are shared, too. ALIGN (Jia et al., 2021) took 10 on the web's, where what more share
+            is rarely about the picture (`1920x1080`, `alt_img`).
         max_shared: share of the pool that may have such captions; where more have, captions are labels, and sharing one
             says nothing against it.
         min_known: share of the pool that has to have a caption with a word for any sample to be removed.
@@ -41,8 +42,8 @@ class CaptionFilter:
     max_capitals: float | None = None
     file_names: bool = False
     max_repetition: float = 0.3
-    max_samples: int | None = 10
-    max_shared: float = 0.5
+    max_samples: int | None = None
+    max_shared: float = 0.1
     min_known: float = MIN_KNOWN
     caption: str = "caption"
 

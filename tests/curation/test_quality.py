@@ -17,6 +17,7 @@ from PIL import Image
 
 from factory_lib import DatasetQuery
 from factory_lib.curation import QualityFilter, keep
+from factory_lib.curation.quality import CLEANVISION
 from factory_lib.signals.cleanvision import cleanvision
 
 ISSUES = ("dark", "light", "odd_aspect_ratio", "low_information", "blurry", "grayscale", "odd_size")
@@ -77,7 +78,7 @@ def test_verdicts_and_scores_are_those_of_the_package(shared_data: Path, tmp_pat
     paths = sorted([*tmp_path.iterdir(), *openable(shared_data / "corrupt")])
     expected = peer(paths)
     pool = pool_of(paths)
-    found = verdicts(pool, QualityFilter())
+    found = verdicts(pool, CLEANVISION)
     for issue in ISSUES:
         theirs = expected[f"is_{issue}_issue"].to_dict()
         assert {path for path, is_issue in found[issue].items() if is_issue != theirs[path]} == set(), issue
@@ -144,23 +145,23 @@ def test_sizes_that_are_odd_for_the_pool() -> None:
     quartiles = np.percentile([*usual, 90.0, 118.5], [25, 75])
     low, high = quartiles[0] - 3 * np.ptp(quartiles), quartiles[1] + 3 * np.ptp(quartiles)
     odd = {place for place, size in enumerate([*usual, 90.0, 118.5]) if not low <= size <= high}
-    assert gone(scores([*usual, 90.0, 118.5]), QualityFilter()) == odd
-    assert gone(scores([*usual, 60.0]), QualityFilter()) == {8}
-    assert gone(scores([*usual, 60.0]), QualityFilter(odd_size=None)) == set()
+    assert gone(scores([*usual, 90.0, 118.5]), CLEANVISION) == odd
+    assert gone(scores([*usual, 60.0]), CLEANVISION) == {8}
+    assert gone(scores([*usual, 60.0]), QualityFilter()) == set()
     # all quartiles equal: any other size is odd
-    assert gone(scores([100.0] * 8 + [100.5]), QualityFilter()) == {8}
-    assert gone(scores([100.0] * 8), QualityFilter()) == set()
+    assert gone(scores([100.0] * 8 + [100.5]), CLEANVISION) == {8}
+    assert gone(scores([100.0] * 8), CLEANVISION) == set()
 
 
 @pytest.mark.usefixtures("engine")
 def test_thresholds_are_fields_and_samples_without_scores_stay() -> None:
     pool = scores([100.0, 100.0, 100.0, None], dark=[0.32, 0.3199, 0.9, None], grayscale=[False, False, True, None])
-    kept = keep(pool, QualityFilter())
+    kept = keep(pool, CLEANVISION)
     assert {name: number for name, number in kept.removed().items() if number} == {"dark": 1, "grayscale": 1}
-    assert gone(pool, QualityFilter()) == {1, 2}
-    assert gone(pool, QualityFilter(grayscale=False, dark=0.2)) == set()
+    assert gone(pool, CLEANVISION) == {1, 2}
+    assert gone(pool, QualityFilter(dark=0.2)) == set()
     only = QualityFilter(**dict.fromkeys(("dark", "light", "odd_aspect_ratio", "low_information", "blurry")))  # type: ignore[arg-type]
-    assert list(replace(only, odd_size=None).judged(pool).rules) == ["grayscale"]
+    assert list(replace(only, grayscale=True).judged(pool).rules) == ["grayscale"]
 
 
 @pytest.mark.usefixtures("engine")
