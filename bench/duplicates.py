@@ -64,8 +64,8 @@ def run_all(samples: int, share: float, step: Callable[..., object]) -> None:
 
 def run_candidates(samples: int, share: float, step: Callable[..., object]) -> None:
     """Candidates alone, among random hashes."""
-    from factory_lib.curation.alignments import alignments
-    from factory_lib.curation.candidates import candidates
+    from factory_lib.curation.duplicates.alignments import alignments
+    from factory_lib.curation.duplicates.candidates import candidates
 
     random = np.random.default_rng(0)
     words = random.integers(0, 2**63, (len(alignments()), samples), dtype=np.uint64)

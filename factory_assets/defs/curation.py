@@ -8,7 +8,7 @@ from factory_lib.curation.duplicates import near_duplicates as find_near_duplica
 from factory_lib.curation.rules import Kept, Without, keep
 from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
-from factory_lib.plan.expressions import C, case, fn
+from factory_lib.plan.expressions import C, case, fn, lit
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
@@ -25,9 +25,9 @@ def basic_filter(clip_embeddings: DatasetQuery) -> Kept:
 
 @stage(group="curation", volume=Volume(may_be_empty=True))
 def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
-    """Samples that are near-duplicates of a better one, which, and how sure that is: thumbnails correlate."""
+    """Groups of samples that show the same, which of them is kept, and how sure that is: thumbnails correlate."""
     if "thumbnail" not in basic_filter.columns:  # no pictures, no copies
-        return basic_filter.filter("0").select("shard", "position", "sample_id", "key")
+        return basic_filter.filter("0").select("shard", "position", "sample_id", "key", kept=lit(True))
     return find_near_duplicates(basic_filter)
 
 

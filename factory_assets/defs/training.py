@@ -10,6 +10,7 @@ from factory_assets.training.asset import not_trained, train_model
 from factory_assets.training.checks import model_check_specs
 from factory_assets.training.config import TrainingConfig
 from factory_assets.training.rule import WORTH_TRAINING, TrainingIsDue, check_worth_training, due, evaluation_of
+from factory_lib.curation.rules import Without, keep
 from factory_lib.orchestration.automation.conditions import whole_condition
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.plan.expressions import C
@@ -52,7 +53,8 @@ def trained_model(
     # neither is an input: other uncurated samples are no reason to train again
     uncurated = DatasetQuery("image_signals")
     uncurated = uncurated.mutate(split=split(uncurated.columns))
-    exam = uncurated.filter(C.split == "test").join(DatasetQuery("near_duplicates"), on="sample_id", how="anti")
+    copies = Without(DatasetQuery("near_duplicates"), "near-duplicate of a better sample")
+    exam = keep(uncurated.filter(C.split == "test"), copies).samples
     return train_model(context, training_set, uncurated.filter(C.split == "train"), config, code=CODE, exam=exam)
 
 

@@ -79,7 +79,8 @@ def _description(node: Rows) -> Data:
             return {**made, "fingerprint": node.signal.fingerprint, "into": node.into, "suffix": node.suffix}
         case Derived():
             named = {"function": node.function.place, "verb": node.function.verb}
-            return {**named, "options": dict(node.options)}
+            code = {"code": node.function.remembered_by()} if node.function.remembered_by else {}
+            return {**named, "options": dict(node.options), **code}
     assert isinstance(node, Arrow)
     return {"label": node.label, **({} if node.shard is None else {"shard": node.shard})}
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from factory_lib.build.arrow_rows import write_arrow
 from factory_lib.build.column_rows import write_columns
+from factory_lib.build.earlier import Earlier, earlier_rows
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.new_samples import write_new_samples
 from factory_lib.build.rows import stage_of_rows
@@ -34,6 +35,7 @@ from factory_lib.plan.nodes import (
 )
 from factory_lib.plan.select import Select
 from factory_lib.plan.sqltext import literal
+from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.lifetimes import drop_with
 from factory_lib.warehouse.staging import StagingTable
 
@@ -106,7 +108,10 @@ def _written(node: Plan, ledger: Ledger) -> StagingTable:
 
 
 def _write_derived(node: Derived, rows: Select, ledger: Ledger) -> StagingTable:
-    table: pa.Table = node.function.rows(rows, **node.options)
+    before: list[Earlier | None] = []
+    if node.function.remembered_by:
+        before = [None if ledger.fresh else earlier_rows(warehouse(), node)]
+    table: pa.Table = node.function.rows(rows, *before, **node.options)
     stage = stage_of_rows(node.columns, table.to_batches(), node.label)
     ledger.bytes += stage.bytes()
     ledger.storage.append("insert")

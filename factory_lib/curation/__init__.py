@@ -3,7 +3,13 @@
 from factory_lib.curation.alignment import AlignmentFilter, clip_score, with_score
 from factory_lib.curation.basic import BasicFilter
 from factory_lib.curation.clusters import centroids, cluster_of, index_recall, semantic_duplicates
-from factory_lib.curation.duplicates import near_duplicates
+from factory_lib.curation.duplicates import (
+    duplicate_groups,
+    exact_duplicates,
+    near_duplicates,
+    of_equal_size,
+    reference_matches,
+)
 from factory_lib.curation.funnel import funnel, rejections
 from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.new_samples import make_samples, superset
@@ -32,13 +38,17 @@ __all__ = [
     "centroids",
     "clip_score",
     "cluster_of",
+    "duplicate_groups",
+    "exact_duplicates",
     "funnel",
     "in_subset",
     "index_recall",
     "keep",
     "make_samples",
     "near_duplicates",
+    "of_equal_size",
     "read_subset",
+    "reference_matches",
     "rejections",
     "semantic_duplicates",
     "superset",

@@ -88,7 +88,7 @@ class Without:
     """Keeps the samples that a finding does not name, such as duplicates that some finder found.
 
     Attributes:
-        finding: the samples that go.
+        finding: the samples that go; where it has a column `kept`, as groups of duplicates have, those that are not.
         reason: why they go.
         by: the column that it was found by: where no sample of a pool has a value in it, nothing was looked for, and
             that is said.
@@ -102,7 +102,8 @@ class Without:
 
     def judged(self, pool: DatasetQuery) -> JudgedRules:
         """One rule, which can be judged on any pool."""
-        named = InQuery(Column(self.on), self.finding.select(self.on).plan, negated=True)
+        gone = self.finding.filter(~C.kept) if "kept" in self.finding.columns else self.finding
+        named = InQuery(Column(self.on), gone.select(self.on).plan, negated=True)
         return JudgedRules({self.reason: named}, remark=self._nothing_to_find_by(pool))
 
     def _nothing_to_find_by(self, pool: DatasetQuery) -> str:

@@ -88,7 +88,8 @@ def _own_parts(plan: Plan) -> Iterator[_Part]:
         case NewSamples():
             yield _Part("the operation", str(plan.augmentation))
         case Derived():
-            yield _Part(f"{plan.function.verb}()", "called")
+            code = plan.function.remembered_by
+            yield _Part(f"{plan.function.verb}()", f"called, code {code()[:16]}" if code else "called")
             for name, value in plan.options.items():
                 yield _Part(f"{plan.function.verb}({name}=…)", Literal(value))
 

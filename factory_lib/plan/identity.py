@@ -50,7 +50,8 @@ def _essence(node: Data, known: Mapping[int, str]) -> Any:
             made = [node["fingerprint"], node["suffix"], sorted(_canonical(node["columns"], known)["map"])]
             return ["NewSamples", _canonical(node["input"], known), *made]
         case "Derived":
-            return ["Derived", _canonical(node["input"], known), node["function"], node["options"]]
+            code = [node["code"]] if "code" in node else []
+            return ["Derived", _canonical(node["input"], known), node["function"], node["options"], *code]
     return _canonical({name: part for name, part in node.items() if name != "windowed"}, known)
 
 

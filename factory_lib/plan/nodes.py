@@ -232,12 +232,16 @@ class RowFunction:
     Attributes:
         place: `module:name` that holds it, by which recipes name it.
         verb: what a user calls to get it.
-        rows: called with the query, all of whose rows are in tables, and the options, which are plain values.
+        rows: called with the query, all of whose rows are in tables, and the options, which are plain values; with
+            `remembered_by` second with what it made of an earlier state of the same query (see `build.earlier`).
+        remembered_by: gives a fingerprint of what its rows depend on besides, where it can go on from what it made
+            before; it is part of the identity of a query.
     """
 
     place: str
     verb: str
     rows: Callable[..., pa.Table]
+    remembered_by: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,9 @@ class _Recorded:
         if data["is"] == "NewSamples":
             augmentation = RecordedAugmentation(data["text"], data["fingerprint"])
             return NewSamples(query, augmentation, data["into"], data["suffix"], **common)
-        function = RowFunction(data["function"], data.get("verb", data["function"].rpartition(":")[2]), _not_callable)
+        verb = data.get("verb", data["function"].rpartition(":")[2])
+        code = (lambda: str(data["code"])) if "code" in data else None
+        function = RowFunction(data["function"], verb, _not_callable, remembered_by=code)
         return Derived(query, function, data["options"], **common)
 
     def expression(self, made: Expr) -> None:

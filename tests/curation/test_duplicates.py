@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from factory_lib import DatasetQuery, fn
-from factory_lib.curation.alignments import alignments, resampling
-from factory_lib.curation.candidates import _cosines, candidates, hashes
+from factory_lib import C, DatasetQuery, fn
 from factory_lib.curation.duplicates import near_duplicates
-from factory_lib.curation.nearby import keys_for
+from factory_lib.curation.duplicates.alignments import alignments, resampling
+from factory_lib.curation.duplicates.candidates import _cosines, candidates, hashes
+from factory_lib.curation.duplicates.hamming import keys_for
+from factory_lib.curation.rules import Without, keep
 from factory_lib.errors import QueryError
 from factory_lib.signals.image import image_header
 from factory_lib.signals.thumbnails import SIDE, content_box, planes_of, thumbnail
@@ -51,7 +52,7 @@ def table_of(pictures: Sequence[Image.Image], shards: Sequence[str] | None = Non
 def found_in(query: DatasetQuery, **options: Any) -> dict[str, tuple[str, str, float]]:
     """key -> key of what stays, alignment, score."""
     keys = {row["sample_id"]: row["key"] for row in query.select("sample_id", "key").to_arrow().to_pylist()}
-    rows = near_duplicates(query, **options).to_arrow().to_pylist()
+    rows = near_duplicates(query, **options).filter(~C.kept).to_arrow().to_pylist()
     return {row["key"]: (keys[row["duplicate_of"]], row["alignment"], row["score"]) for row in rows}
 
 
@@ -113,9 +114,11 @@ def test_of_copies_the_one_without_margins_stays_unless_it_is_much_smaller(engin
 def test_of_equal_pictures_the_first_in_row_order_is_told_in_whatever_order_they_are_read(engine: None) -> None:
     query = table_of([scene(5)] * 12, list("lfcibkeajdhg"))
     first = query.filter("shard = 'a'").select("sample_id").to_arrow()["sample_id"][0].as_py()
-    found = near_duplicates(query).to_arrow()
-    assert found["shard"].to_pylist() == list("bcdefghijkl")
-    assert set(found["matched"].to_pylist()) == set(found["duplicate_of"].to_pylist()) == {first}
+    found = near_duplicates(query).order_by("shard").to_arrow().to_pylist()
+    assert [row["shard"] for row in found if row["kept"]] == ["a"]
+    gone = [row for row in found if not row["kept"]]
+    assert [row["shard"] for row in gone] == list("bcdefghijkl")
+    assert {row["matched"] for row in gone} == {row["duplicate_of"] for row in gone} == {first}
 
 
 def test_plain_and_missing_pictures_have_no_duplicates(engine: None) -> None:
@@ -169,8 +172,8 @@ def test_near_duplicates_are_saved_with_their_parent_and_made_again(engine: None
     record = version.provenance
     assert record is not None
     assert [parent["name"] for parent in record.parents] == ["pictures.v1"]
-    assert (record.rows_in, record.rows) == (3, 1)
-    kept = query.join(DatasetQuery("near"), on="sample_id", how="anti").save("kept")
+    assert (record.rows_in, record.rows) == (3, 2)
+    kept = keep(query, Without(DatasetQuery("near"), "copy")).samples.save("kept")
     assert kept.provenance is not None
     assert (kept.provenance.rows_in, kept.rows) == (3, 2)
     from factory_lib.history.reproducing import reproduce

@@ -78,7 +78,7 @@ def check_duplicates(dataset: str) -> dg.AssetCheckResult:
     given = DatasetQuery(dataset)
     rows = given.count()
     compared = given.filter(fn.length(C.thumbnail) > 0).count() if "thumbnail" in given.columns else 0
-    left = near_duplicates(given).count() if compared else 0
+    left = near_duplicates(given).filter(~C.kept).count() if compared else 0
     said = f"{left:,} near-duplicates are left."
     if rows and not compared:
         said = f"None of {rows:,} samples has a thumbnail: there are no pictures to compare, and nothing was removed."

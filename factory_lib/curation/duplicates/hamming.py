@@ -10,6 +10,7 @@ its square:
 | 8,192 | none | any number of bits |
 | 262,144 | all 28 pairs and 56 triples of bytes | 6 bits |
 | 1.4 million | all 56 triples | 5 bits |
+| 2.4 million | 32 triples | 3 bits |
 | 10 million | 8 triples, those within either half | 3 bits |
 
 Of hashes that share a key with very many, those are compared that stand next to them in the order of the other bytes:
@@ -18,7 +19,7 @@ pictures that look alike cost no more than others do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations
@@ -58,36 +59,62 @@ Near: TypeAlias = tuple[Places, Places, NDArray[np.uint8]]
 """Rows of some probes, places of the plain hashes that are near them, and in how many bits they differ."""
 
 Key: TypeAlias = tuple[int, ...]
+Search: TypeAlias = tuple[Places, Places]
+"""Places of hashes that are looked up, in all rows, and of those that they are compared with, in the first row."""
 
 
-def nearby(words: Words, distance: int) -> Found:
+def nearby(words: Words, distance: int, keys: Sequence[Key] | None = None, among: Sequence[Search] = ()) -> Found:
     """Pairs of which a hash of the one, in some row, is near the hash of the other in the first row.
+
+    Whether a pair is found depends on its two hashes and on the keys alone, but where very many hashes share a key:
+    what some searches find, one after the other, is what one search for all finds.
 
     Args:
         words: uint64 (rows, n), at most 128 rows; the lowest bit of each is 0.
         distance: bits that may differ.
+        keys: see `keys_for`, which chooses them by the number of hashes where they are not given.
+        among: pairs of places, each rising: all rows of the first ones are compared with the first row of the second
+            ones. Empty: all with all.
 
     Returns:
         The pairs, each once, as one number: uint64, the smaller place in the high half. And what speaks for each,
         uint16: the smallest distance (high byte), whether the larger place has the row (bit 7), the first such row.
     """
     count = words.shape[1]
-    if count <= ALL:
-        block = max(1, _BLOCK // max(1, count))
-        return _probed(words, lambda probes: _compared(probes, words[0], distance), block, "")
-    keys = keys_for(words.size, count)
-    most = max(LEAST, min(MOST, COMPARISONS // (words.size * len(keys))))
+    keys = keys_for(words.size, count) if keys is None else keys
+    most = max(LEAST, min(MOST, COMPARISONS // max(1, words.size * len(keys))))
+    everything = np.arange(count)
+    return _reduced(
+        [
+            found
+            for probes, bases in among or [(everything, everything)]
+            if len(probes) and len(bases)
+            for found in _searched(words, (probes, bases), distance, keys, most)
+        ]
+    )
+
+
+def _searched(words: Words, search: Search, distance: int, keys: Sequence[Key], most: int) -> Iterator[Found]:
+    """What the keys find of one search, one after the other."""
+    probes, bases = search
+    probing = words if len(probes) == words.shape[1] else words[:, probes]
+    plain = words[0] if len(bases) == words.shape[1] else words[0, bases]
+    if not keys:
+        block = max(1, _BLOCK // len(plain))
+        yield _probed(probing, search, lambda some: _compared(some, plain, distance), block, "")
+        return
     found: Found = (np.zeros(0, np.uint64), np.zeros(0, np.uint16))
     # The next key is sorted by one thread while the others look up this one.
     with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(Buckets, words[0], keys[0], most)
+        waiting = ahead.submit(Buckets, plain, keys[0], most)
         for number, following in enumerate([*keys[1:], None]):
             buckets = waiting.result()
             if following is not None:
-                waiting = ahead.submit(Buckets, words[0], following, most)
+                waiting = ahead.submit(Buckets, plain, following, most)
             of = f", {number + 1} of {len(keys)}"
-            found = _reduced([found, _probed(words, partial(buckets.near, distance=distance), _BLOCK, of)])
-    return found
+            near = partial(buckets.near, distance=distance)
+            found = _reduced([found, _probed(probing, search, near, _BLOCK, of)])
+    yield found
 
 
 def keys_for(probes: int, count: int) -> list[Key]:
@@ -95,7 +122,13 @@ def keys_for(probes: int, count: int) -> list[Key]:
 
     Triples come in seven groups of eight, those within either half of the bytes for seven ways to halve them (the
     planes of the affine space of 8 points): already the first group has a key for whatever differs in at most 3 bits.
+    One, two, four or all seven groups are taken, so that some more hashes are seldom a reason for other keys.
+
+    Returns:
+        The keys; none where all are compared with all.
     """
+    if count <= ALL:
+        return []
     halves = (4, 2, 1, 6, 5, 3, 7)
     triples: list[Key] = [
         triple
@@ -103,7 +136,8 @@ def keys_for(probes: int, count: int) -> list[Key]:
         for triple in combinations(range(8), 3)
         if len({(byte & plane).bit_count() % 2 for byte in triple}) == 1
     ]
-    taken = triples[: max(8, LOOKS // probes)]
+    groups = max(number for number in (1, 2, 4, 7) if number == 1 or 8 * number <= LOOKS // probes)
+    taken = triples[: 8 * groups]
     return [*combinations(range(8), 2), *taken] if count <= FEW else taken
 
 
@@ -208,24 +242,25 @@ def _compared(probes: Words, plain: Words, distance: int) -> Near:
     return rows, places, differ[hits]
 
 
-def _probed(words: Words, near: Callable[[Words], Near], block: int, what: str) -> Found:
+def _probed(words: Words, search: Search, near: Callable[[Words], Near], block: int, what: str) -> Found:
     """What is near any of the words, in threads."""
-    flat, count = words.reshape(-1), words.shape[1]
+    flat = words.reshape(-1)
     found: list[Found] = []
 
     def look(start: int) -> None:
         end = min(start + _PROBES, len(flat))
-        mine = [_pairs(near(flat[at : min(at + block, end)]), at, count) for at in range(start, end, block)]
+        mine = [_pairs(near(flat[at : min(at + block, end)]), at, search) for at in range(start, end, block)]
         found.append(_reduced(mine))
 
     in_threads(look, range(0, len(flat), _PROBES), f"looking for near-duplicates{what}")
     return _reduced(found)
 
 
-def _pairs(near: Near, start: int, count: int) -> Found:
+def _pairs(near: Near, start: int, search: Search) -> Found:
     """Hits as pairs, of probes whose first is at `start` among all."""
     rows, base, differ = near
-    which, probe = np.divmod(rows + start, count)
+    which, probe = np.divmod(rows + start, len(search[0]))
+    probe, base = search[0][probe], search[1][base]
     other = probe != base
     which, probe, base, differ = which[other], probe[other], base[other], differ[other]
     small, large = np.minimum(probe, base).astype(np.uint64), np.maximum(probe, base).astype(np.uint64)

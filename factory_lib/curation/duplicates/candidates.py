@@ -7,18 +7,23 @@ for each alignment, and a pair is a candidate when the hash of one, aligned, is 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.curation.alignments import alignments, resampling
-from factory_lib.curation.nearby import Words, nearby
+from factory_lib.curation.duplicates.alignments import alignments, resampling
+from factory_lib.curation.duplicates.hamming import Key, Search, Words, nearby
 from factory_lib.curation.threads import in_threads
 from factory_lib.signals.thumbnails import SIDE
 
 DISTANCE = 10
 """Bits in which hashes of candidates differ at most."""
+
+NOISE = 0.05
+"""What a frequency must exceed to count as positive: those that a symmetric picture lacks are zero but for rounding,
+which differs with the pictures that are hashed together."""
 
 BLOCK = 1 << 12
 _FREQUENCIES = 16
@@ -61,7 +66,7 @@ def hashes(thumbnails: NDArray[np.uint8]) -> Words:
 
     def block(start: int) -> None:
         flat = thumbnails[start : start + BLOCK].reshape(-1, SIDE * SIDE).astype(np.float32)
-        signs = (flat @ low @ aligned > 0).reshape(len(flat), len(found), 64)
+        signs = (flat @ low @ aligned > NOISE).reshape(len(flat), len(found), 64)
         packed = np.ascontiguousarray(np.packbits(signs, axis=2)).view(">u8")[..., 0]
         found[:, start : start + BLOCK] = packed.T
 
@@ -69,14 +74,17 @@ def hashes(thumbnails: NDArray[np.uint8]) -> Words:
     return found
 
 
-def candidates(words: Words, distance: int = DISTANCE) -> Candidates:
+def candidates(
+    words: Words, distance: int = DISTANCE, keys: Sequence[Key] | None = None, among: Sequence[Search] = ()
+) -> Candidates:
     """Pairs of thumbnails whose hashes are near each other in some alignment; see `nearby` for which are found.
 
     Args:
         words: what `hashes` gave.
         distance: bits that may differ.
+        keys, among: see `nearby`.
     """
-    pairs, reasons = nearby(words, distance)
+    pairs, reasons = nearby(words, distance, keys, among)
     small, large = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
     swapped = (reasons >> 7 & 1).astype(bool)
     return Candidates(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from factory_lib.curation import nearby as module
-from factory_lib.curation.nearby import keys_for, nearby
+from factory_lib.curation.duplicates import hamming as module
+from factory_lib.curation.duplicates.hamming import keys_for, nearby
 
 
 def planted(seed: int, count: int, rows: int, kinds: int, bits: int) -> NDArray[np.uint64]:
@@ -95,7 +95,8 @@ def test_of_very_many_alike_only_neighbours_are_compared(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("probes", "count", "bits"), [(27 << 13, 1 << 13, 6), (27 << 20, 1 << 20, 5), (1 << 60, 1 << 50, 3)]
+    ("probes", "count", "bits"),
+    [(27 << 14, 1 << 14, 6), (27 << 20, 1 << 20, 5), (27 << 21, 1 << 21, 3), (1 << 60, 1 << 50, 3)],
 )
 def test_whichever_bytes_differ_some_key_is_left(probes: int, count: int, bits: int) -> None:
     keys = [set(key) for key in keys_for(probes, count)]

@@ -1,7 +1,7 @@
 """Near-duplicates by hashes alone: perceptual hashes that differ in few bits, found by a banded join in the warehouse.
 
 Quick and blind: of pictures that look alike at 8 x 8 pixels it takes many for copies (of 3,498 photos of clothes it
-removes 200, of which 2 are copies). `duplicates.near_duplicates` looks at the pixels.
+removes 200, of which 2 are copies). `near_duplicates` looks at the pixels.
 
 Two 64-bit hashes that differ in at most 6 bits agree in at least 2 of their 8 bytes, so candidates are pairs of hashes
 that agree in some 2 bytes: one key for each of the 28 pairs of bytes. Hashes are made distinct first, so that a picture
@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from factory_lib.errors import QueryError
-from factory_lib.plan.expressions import C, fn, sql_text
+from factory_lib.curation.duplicates.grouping import OrderKey, shown_pixels
+from factory_lib.curation.duplicates.linking import linked_groups
+from factory_lib.errors import ColumnNotFound, QueryError, nearest
+from factory_lib.plan.expressions import C, fn, lit, sql_text
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
@@ -29,53 +31,62 @@ CROWDED = 32
 
 
 def near_by_hashes(
-    samples: DatasetQuery, hashes: Sequence[str] = ("phash", "dhash"), distance: int = DISTANCE
+    samples: DatasetQuery, hashes: Sequence[str], distance: int = DISTANCE, keep: Sequence[OrderKey] = ()
 ) -> DatasetQuery:
-    """The samples that are near-duplicates of a better one.
+    """Groups of samples that are near-duplicates of each other, by hashes alone.
 
-    Better is the one with more pixels, then the one whose shard and position come first, so that a new shard removes
-    old samples only where it brings a larger picture. A sample goes when any better one is near, also one that goes
-    itself: of a chain of copies only its best end is kept, whatever the order of the rows.
+    A sample is in the group of the best one near it: with more pixels, then of an earlier shard and position.
 
     Args:
-        samples: with `image_header` and the hashes as columns; samples without a hash have no duplicates.
+        samples: with the hashes as columns; samples without a hash have no duplicates.
         hashes: columns of 64-bit perceptual hashes; being near in one of them is enough.
         distance: bits that may differ, 0 to 6.
+        keep: as `near_duplicates` takes it.
 
     Returns:
-        One row for each sample that should go: its `shard`, `position`, `sample_id` and `key`, and `duplicate_of`, the
-        `sample_id` of the best sample near it.
+        One row for each sample of a group, see `GROUP_COLUMNS`; `by` names the hash, `score` is the share of its bits
+        that are equal.
 
     Raises:
-        QueryError: the distance is out of range.
+        ColumnNotFound, QueryError: a column is missing, or the distance is out of range.
     """
     if not 0 <= distance <= DISTANCE:
         raise QueryError(f"near_duplicates(distance={distance}): hashes alone are compared at 0 to {DISTANCE} bits.")
-    ranked = samples.select("shard", "position", "sample_id", "key", *hashes, rank=_rank())
-    found = [_duplicates_by(ranked, name, distance) for name in hashes]
-    first, *others = found
+    for name in hashes:
+        if name not in samples.columns:
+            raise ColumnNotFound(
+                f"near_duplicates(by='hashes') compares by the column {name!r}, which the samples do not have.",
+                nearest(name, samples.columns),
+            )
+    ranked = samples.select("shard", "position", "sample_id", *hashes, rank=_rank(samples))
+    first, *others = [_links_by(ranked, name, distance) for name in hashes]
     rows = first.union(*others) if others else first
     # near by both hashes: the better of the two
-    chosen = rows.group_by("shard", "position", "sample_id", "key").agg(best=fn.min(C.best))
-    return chosen.select("shard", "position", "sample_id", "key", duplicate_of=fn.tupleElement(C.best, 4))
+    chosen = rows.group_by("sample_id").agg(
+        best=fn.min(C.best), score=fn.argMin(C.score, C.best), by=fn.argMin(C.by, C.best)
+    )
+    links = chosen.select("sample_id", "score", "by", other=fn.tupleElement(C.best, 4))
+    return linked_groups(samples, links, keep)
 
 
-def _rank() -> Expr:
+def _rank(samples: DatasetQuery) -> Expr:
     """Smaller is better: pixels, largest first, then shard and position; last the id, which is carried along."""
-    pixels = C.image_header.width.fill_null(0) * C.image_header.height.fill_null(0)
+    pixels = shown_pixels(samples) if "image_header" in samples.columns else lit(0)
     return fn.tuple(-pixels.cast("Int64"), C.shard.cast("String"), C.position, C.sample_id)
 
 
-def _duplicates_by(ranked: DatasetQuery, name: str, distance: int) -> DatasetQuery:
-    """Samples with a better one within the distance by one hash, with the rank of the best of these."""
+def _links_by(ranked: DatasetQuery, name: str, distance: int) -> DatasetQuery:
+    """Samples with a better one within the distance by one hash, and the best of these."""
     hashed = ranked.filter(C[name].not_null()).rename(hash=name)
     groups = hashed.group_by(hash=fn.assumeNotNull(C.hash)).agg(best=fn.min(C["rank"]))
     keyed = groups.select("hash", band=sql_text(_BANDS))
     pairs = _pairs_in_small_buckets(keyed, distance).union(_pairs_in_crowded_buckets(keyed, distance))
-    nearby = pairs.join(groups, on={"other": "hash"}).select("hash", "best")
-    best = nearby.union(groups.select("hash", "best")).group_by("hash").agg(best=fn.min(C.best))
-    rows = hashed.mutate(hash=fn.assumeNotNull(C.hash)).join(best, on="hash")
-    return rows.filter(C.best < C["rank"]).select("shard", "position", "sample_id", "key", "best")
+    nearby = pairs.join(groups, on={"other": "hash"}).select("hash", "other", "best")
+    own = groups.select("hash", "best", other="hash")
+    best = nearby.union(own).group_by("hash").agg(other=fn.argMin(C.other, C.best), best=fn.min(C.best))
+    rows = hashed.mutate(hash=fn.assumeNotNull(C.hash)).join(best, on="hash").filter(C.best < C["rank"])
+    equal_bits = (1 - fn.bitHammingDistance(C.hash, C.other) / 64).cast("Float32")
+    return rows.select("sample_id", "best", score=equal_bits, by=lit(name))
 
 
 def _pairs_in_small_buckets(keyed: DatasetQuery, distance: int) -> DatasetQuery:

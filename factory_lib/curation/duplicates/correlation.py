@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from factory_lib.curation.alignments import alignments
-from factory_lib.curation.candidates import Candidates
+from factory_lib.curation.duplicates.alignments import alignments
+from factory_lib.curation.duplicates.candidates import Candidates
 from factory_lib.curation.threads import in_threads
 from factory_lib.signals.thumbnails import SIDE
 
