@@ -242,4 +242,4 @@ KINDS: dict[str, Kind] = {
 
 def _without(pixels: DatasetQuery) -> DatasetQuery:
     measured = DatasetQuery(pixels.save("pixels"))
-    return measured.join(near_duplicates(measured), on=["shard", "position"], how="anti")
+    return measured.join(near_duplicates(measured).filter(~C.kept), on=["shard", "position"], how="anti")

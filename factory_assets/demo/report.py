@@ -128,7 +128,7 @@ def print_funnel(steps: Sequence[FunnelStep], known: Mapping[str, FilterScore], 
         why = "\n".join(part for part in (why, step.remark) if part)
         kept = (f"{step.rows:,}", _percent(step.kept))
         if step.is_finding:
-            kept, why = ("", ""), f"{step.rows:,}  found, which the next stage leaves out"
+            kept, why = ("", ""), f"{step.rows:,}  have copies; the next stage keeps one of each group"
         table.add_row(step.version, f"{step.rows_in:,}", *kept, *rated, why)
     console.print()
     console.print(table)
