@@ -46,6 +46,7 @@ LEAST, MOST = 4, 64
 """Hashes of one key that a hash is compared with: as many as `COMPARISONS` allow, within this."""
 
 _TABLES = 2
+_SPARSE = 8
 _PLACE = np.uint64(40)
 _PLACES = np.uint64((1 << 40) - 1)
 _PROBES = 1 << 20
@@ -164,8 +165,14 @@ class Buckets:
         np.not_equal(keys[1:], keys[:-1], out=changes[1:])
         first = np.flatnonzero(changes)
         sizes = np.diff(first, append=len(keys))
-        kinds = keys[first]
-        self._starts = np.zeros((1 << 8 * len(key)) + 1, np.uint32)
+        kinds, count = keys[first], 1 << 8 * len(key)
+        self._kinds: Places | None = None
+        if len(kinds) * _SPARSE < count:
+            # tables of all keys would be next to empty, and cost more than the look-ups in them
+            self._kinds, self._exists = kinds, np.zeros(count, np.bool_)
+            self._exists[kinds] = True
+            kinds, count = np.arange(len(kinds)), len(kinds)
+        self._starts = np.zeros(count + 1, np.uint32)
         self._starts[kinds + 1] = sizes
         np.cumsum(self._starts, out=self._starts)
         self._order_crowded(plain, first[sizes > most], sizes[sizes > most])
@@ -173,7 +180,7 @@ class Buckets:
         # Most keys have none, one or two hashes: these stand in tables, their lowest bit saying whether there are more.
         self._tables = []
         for _ in range(_TABLES):
-            table = np.zeros(1 << 8 * len(key), np.uint64)
+            table = np.zeros(count, np.uint64)
             table[kinds] = self._plain[first] | (sizes > 1)
             self._tables.append(table)
             more = np.flatnonzero(sizes > 1)
@@ -183,6 +190,9 @@ class Buckets:
         """The hashes near some others, of those with the same key."""
         keys = _bytes(probes, self._key).view(np.int64)
         rows: Places | None = None
+        if self._kinds is not None:
+            rows = np.flatnonzero(self._exists.take(keys, mode="clip"))
+            keys, probes = np.searchsorted(self._kinds, keys[rows]), probes[rows]
         found = []
         for place, table in enumerate(self._tables):
             seen = table.take(keys, mode="clip")  # which looks for no key outside: there is none
