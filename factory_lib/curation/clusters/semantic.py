@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
-from factory_lib.curation.duplicates import MEMBER, PARTNER
+from factory_lib.curation.duplicates.grouping import MEMBER, PARTNER
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
