@@ -26,7 +26,7 @@ _LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRows:
     """What was made before.
 
     Attributes:
@@ -38,7 +38,7 @@ class Earlier:
     rows: Select
 
 
-def earlier_rows(warehouse: Warehouse, node: Derived) -> Earlier | None:
+def earlier_rows(warehouse: Warehouse, node: Derived) -> EarlierRows | None:
     """What the function of a node made of an earlier state of its input; None where nothing is left of that."""
     ensure_tables(warehouse)
     wanted = identity(recipe_of(Select.over(node), {}))
@@ -53,7 +53,7 @@ def earlier_rows(warehouse: Warehouse, node: Derived) -> Earlier | None:
     recipes = provenance.read_recipes(warehouse, versions)
     for uuid, version in versions.items():
         if uuid in recipes and identity(recipes[uuid]) == wanted and (given := _input(warehouse, recipes[uuid])):
-            return Earlier(given, Select.over(resolve(warehouse, version).source))
+            return EarlierRows(given, Select.over(resolve(warehouse, version).source))
     return None
 
 

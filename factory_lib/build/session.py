@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from factory_lib.build.arrow_rows import write_arrow
 from factory_lib.build.column_rows import write_columns
-from factory_lib.build.earlier import Earlier, earlier_rows
+from factory_lib.build.earlier import EarlierRows, earlier_rows
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.new_samples import write_new_samples
 from factory_lib.build.rows import stage_of_rows
@@ -108,7 +108,7 @@ def _written(node: Plan, ledger: Ledger) -> StagingTable:
 
 
 def _write_derived(node: Derived, rows: Select, ledger: Ledger) -> StagingTable:
-    before: list[Earlier | None] = []
+    before: list[EarlierRows | None] = []
     if node.function.remembered_by:
         before = [None if ledger.fresh else earlier_rows(warehouse(), node)]
     table: pa.Table = node.function.rows(rows, *before, **node.options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from factory_lib.build.earlier import Earlier
+from factory_lib.build.earlier import EarlierRows
 from factory_lib.curation.duplicates.candidates import DISTANCE
 from factory_lib.curation.duplicates.grouping import (
     KeepRule,
@@ -126,7 +126,7 @@ _MATCHES = "Array(Tuple(sample_id UInt64, score Float32, alignment String))"
 
 
 def _near_duplicate_groups(
-    query: Select, earlier: Earlier | None, *, score: float, distance: int, descending: Sequence[bool]
+    query: Select, earlier: EarlierRows | None, *, score: float, distance: int, descending: Sequence[bool]
 ) -> pa.Table:
     """The rows of `near_duplicates`, found among all rows of a query."""
     from factory_lib.curation.duplicates.copies import copies
@@ -199,7 +199,7 @@ def _matches(pairs: Pairs, rows: np.ndarray, ids: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), values)
 
 
-def _compared(earlier: Earlier) -> Compared:
+def _compared(earlier: EarlierRows) -> Compared:
     """What an earlier version found, by the thumbnails that its samples had."""
     from factory_lib.curation.duplicates.copies import Compared
     from factory_lib.curation.duplicates.distinct import Pairs
