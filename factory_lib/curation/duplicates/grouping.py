@@ -115,7 +115,7 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Members:
+class Connected:
     """The samples that are linked to any other.
 
     Attributes:
@@ -133,7 +133,7 @@ class Members:
     link: NDArray[np.int64]
 
 
-def grouped(links: Links, rank: NDArray[np.int64], ids: NDArray[np.uint64]) -> Members:
+def grouped(links: Links, rank: NDArray[np.int64], ids: NDArray[np.uint64]) -> Connected:
     """Groups of samples.
 
     Args:
@@ -151,7 +151,7 @@ def grouped(links: Links, rank: NDArray[np.int64], ids: NDArray[np.uint64]) -> M
     edges = (np.ones(len(links.one), np.int8), (np.searchsorted(rows, links.one), np.searchsorted(rows, links.other)))
     _, group = connected_components(coo_array(edges, shape=(len(rows), len(rows))), directed=False)
     best, first = (rows[_first(group, key)][group] for key in (rank[rows], ids[rows]))
-    return Members(rows, best, first, others[chosen], number[chosen])
+    return Connected(rows, best, first, others[chosen], number[chosen])
 
 
 def _first(group: NDArray[np.int32], key: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -162,7 +162,7 @@ def _first(group: NDArray[np.int32], key: NDArray[np.generic]) -> NDArray[np.int
     return found
 
 
-def group_table(samples: pa.Table, found: Members, score: pa.Array, by: pa.Array) -> pa.Table:
+def group_table(samples: pa.Table, found: Connected, score: pa.Array, by: pa.Array) -> pa.Table:
     """Rows with `GROUP_COLUMNS` of samples, and the pointers of the pictures where the samples have them.
 
     Args:
