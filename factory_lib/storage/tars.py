@@ -12,6 +12,7 @@ import contextlib
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import BinaryIO
 
 from factory_lib.errors import InvalidName
@@ -22,6 +23,10 @@ _EXTENSION = re.compile(r"[^/.]+(?:\.[^/.]+)*")
 _HIDDEN = re.compile(r"(?:^|/)\.|^__[^/]*__(?:/|$)")
 """Parts that lead elsewhere (`.`, `..`) or that readers pass over."""
 _CONTROL = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
+_MOST_BYTES = 8**11 - 1
+_EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+_EMPTY_SUM = int(_EMPTY[148:154], 8) - 11 * ord("0")
+"""The checksum without a name and without the digits of a size."""
 
 
 class TarWriter:
@@ -65,9 +70,7 @@ class TarWriter:
         self._keys.add(key)
         places = {}
         for extension, data in members.items():
-            about = tarfile.TarInfo(f"{key}.{extension}")
-            about.size = len(data)
-            self._put(about.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+            self._put(_header(f"{key}.{extension}", len(data)))
             places[extension] = (self.size, len(data))
             self._put(data)
             self._put(bytes(-len(data) % tarfile.BLOCKSIZE))
@@ -116,6 +119,7 @@ def check_key(key: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def check_extension(extension: str) -> None:
     """Refuse an extension that readers of tars would not give back.
 
@@ -127,3 +131,16 @@ def check_extension(extension: str) -> None:
             f"{extension!r} can be no extension of a member in a tar: it is in lower case, without slashes, and does "
             "not begin or end with a dot."
         )
+
+
+def _header(name: str, size: int) -> bytes:
+    """What stands before a member: of a plain one put together here, which takes a tenth of tarfile's time."""
+    if not name.isascii() or len(name) > tarfile.LENGTH_NAME or size > _MOST_BYTES:
+        about = tarfile.TarInfo(name)
+        about.size = size
+        return about.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+    written, digits = name.encode(), b"%011o" % size
+    checksum = b"%06o" % (_EMPTY_SUM + sum(written) + sum(digits))
+    return b"".join(
+        [written.ljust(tarfile.LENGTH_NAME, b"\0"), _EMPTY[100:124], digits, _EMPTY[135:148], checksum, _EMPTY[154:]]
+    )

@@ -12,9 +12,8 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from factory_lib.curation.subset import read_subset, write_subset
+from factory_lib.curation.subset import in_subset, write_subset
 from factory_lib.errors import ColumnNotFound, ExportError, nearest
-from factory_lib.plan.expressions import C, fn
 from factory_lib.query import DatasetQuery
 from factory_lib.redaction import without_credentials
 from factory_lib.storage.store import store
@@ -84,9 +83,8 @@ class ReshardedExport(WebDatasetExport):
         """The samples that the subset names, and how often."""
         if self.key not in samples.columns:
             raise ColumnNotFound(f"The samples have no column {self.key!r}.", nearest(self.key, samples.columns))
-        named = DatasetQuery.from_arrow(read_subset(self.subset)).select(_uid="uid", **{_COPIES: "copies"})
-        padded = samples.mutate(_uid=fn.concat(fn.repeat("0", 32 - fn.length(C[self.key])), fn.lower(C[self.key])))
-        return padded.join(named, on="_uid").drop("_uid").order_by("shard", "position"), _COPIES
+        named = in_subset(samples, self.subset, self.key, copies=_COPIES)
+        return named.order_by("shard", "position"), _COPIES
 
     def depends_on(self) -> str:
         """A hash of the subset."""

@@ -95,6 +95,17 @@ def test_a_plain_tar_is_what_tarfile_writes_as_ustar() -> None:
     assert packed(plain)[0] == expected.getvalue()
 
 
+@given(st.text(st.sampled_from("ab/é"), min_size=1, max_size=120), st.integers(0, 3000))
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    out = io.BytesIO()
+    key = name.replace("/", "x")
+    TarWriter(out).add(key, {"bin": bytes(size)})
+    about = tarfile.TarInfo(f"{key}.bin")
+    about.size = size
+    header = about.tobuf(tarfile.PAX_FORMAT, "utf-8")
+    assert out.getvalue()[: len(header)] == header
+
+
 NAMES = st.text(st.sampled_from("ab._/- ~é\0\n"), max_size=8)
 
 
