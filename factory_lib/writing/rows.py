@@ -64,6 +64,7 @@ class ExportRows:
 
     Attributes:
         count: samples in all.
+        done: samples that were passed by, whatever part they are of.
         stopped: set to give up what is being made.
     """
 
@@ -96,6 +97,7 @@ class ExportRows:
         """Positions of a part and the columns there, block by block."""
         for positions in self._blocks(part, np.zeros(part.stop - part.start, np.int64)):
             yield positions, self._columns(self._at(positions)[0])
+            self._advance(len(positions))
 
     def blocks(self, part: ExportPart, report: PartReport, *, strict: bool = False) -> Iterator[SampleBlock]:
         """Samples of a part with their bytes, block by block; those that cannot be read are left out and reported.
@@ -128,8 +130,7 @@ class ExportRows:
                 report.lacks(name, sum(one is None for one in reads))
             report.samples += len(kept)
             yield SampleBlock(positions[kept], batch if not bad else batch.take(pa.array(kept)), members)
-            with self._lock:
-                self.done += len(positions)
+            self._advance(len(positions))
 
     def pointers(self, rows: Rows, member: str) -> pa.StructArray:
         """Where a member of some rows lies, without credentials."""
@@ -142,6 +143,10 @@ class ExportRows:
     def rows(self, positions: Rows) -> Rows:
         """The row numbers at positions."""
         return self._at(positions)[0]
+
+    def _advance(self, samples: int) -> None:
+        with self._lock:
+            self.done += samples
 
     def _blocks(self, part: ExportPart, sizes: NDArray[np.int64]) -> Iterator[Rows]:
         """Positions of a part in pieces of at most `BLOCK_BYTES`, or one."""
