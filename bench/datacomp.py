@@ -46,18 +46,19 @@ def run(folder: Path, samples: int, dimension: int, centroids: int) -> None:
     """Make the pool, time the steps, print the table."""
     from bench.report import print_report
     from factory_lib import DatasetQuery
-    from factory_lib.curation import keep, write_subset
+    from factory_lib.curation import cluster_of, keep, write_subset
     from factory_lib.curation.datacomp import BASELINES, ImageBased, ImageBasedClipScore, baseline
     from factory_lib.signals import Signal
-    from factory_lib.signals.centroids import nearest_centroid
     from factory_lib.signals.entities import wordnet_entity
 
     draw = np.random.default_rng(0)
     classes, wordnet, words = write_words(folder, draw)
-    np.save(folder / "centroids.npy", draw.normal(size=(centroids, dimension)).astype(np.float32))
+    middles = pa.table({"cluster": range(centroids), "centroid": vectors(centroids, dimension, draw)})
     DatasetQuery.from_arrow(pool_of(samples, dimension, words, draw)).save("pool")
     targets = pa.table({"l14_img": vectors(centroids // 4, dimension, draw)})
-    nearest = nearest_centroid(str(folder / "centroids.npy"))
+    nearest = cluster_of(
+        DatasetQuery(DatasetQuery.from_arrow(middles).save("centroids")), "l14_img", metric="inner_product"
+    )
     DatasetQuery.from_arrow(targets).add_signals(nearest).save("imagenet")
     table: list[tuple[object, ...]] = []
 
@@ -76,7 +77,7 @@ def run(folder: Path, samples: int, dimension: int, centroids: int) -> None:
     for name, kind in BASELINES.items():
         parameters: dict[str, object] = {"fraction": 0.3} if name == "clip_score" else {}
         if issubclass(kind, ImageBased | ImageBasedClipScore):
-            parameters["target"] = "imagenet"
+            parameters["target"] = DatasetQuery("imagenet")
         with step(name) as count:
             kept = keep(pool, baseline(name, **parameters))
             count.append(write_subset(kept.samples, str(folder / f"{name}.npy")))

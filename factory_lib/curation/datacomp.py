@@ -28,7 +28,7 @@ _MADE_BY = {
     "lang_fasttext": "add_signals(language.lang_fasttext) computes it.",
     "lang_cld3": "add_signals(language.lang_cld3) computes it.",
     "wordnet_entity": "add_signals(entities.wordnet_entity(classes)) computes it.",
-    "nearest_centroid": "add_signals(centroids.nearest_centroid(centroids)) computes it.",
+    "l14_img_cluster": "add_signals(cluster_of(centroids, 'l14_img', metric='inner_product')) computes it.",
 }
 """Column -> what makes it, of those that no source brings."""
 
@@ -184,41 +184,41 @@ class ImageBased(Baseline):
     """DataComp's `image_based`: pictures whose nearest centroid is that of some target picture, English captions.
 
     Attributes:
-        target: dataset, version or tag of the target pictures, such as ImageNet's: with the column `centroid`, of the
-            same centroids.
+        target: the target pictures, such as ImageNet's: with the column `cluster`, of the same centroids.
         min_words: words of the caption as fastText counts them.
         min_characters: code points of the caption.
-        centroid: column of the number of the centroid (see `signals.centroids.nearest_centroid`).
+        cluster: the column with the number of the nearest centroid (see `cluster_of`), or an element of a column.
         language: the column with the caption's language by fastText, or an element of a column.
         caption: column.
     """
 
-    target: str
+    target: DatasetQuery
     min_words: int = 2
     min_characters: int = 6
-    centroid: str = "nearest_centroid"
+    cluster: str = "l14_img_cluster.cluster"
     language: str = "lang_fasttext.language"
     caption: str = "caption"
 
     def predicates(self, pool: DatasetQuery) -> dict[str, Expr]:
-        """On language, caption and centroid.
+        """On language, caption and cluster.
 
         Raises:
             QueryError: no target picture has a centroid.
         """
-        target = DatasetQuery(self.target)
-        wanted = target.select(centroid=column_in(target, self.centroid)).filter(C.centroid.not_null()).distinct()
+        wanted = (
+            self.target.select(cluster=column_in(self.target, self.cluster)).filter(C.cluster.not_null()).distinct()
+        )
         if not wanted.count():
             raise QueryError(
-                f"No sample of {self.target} has a value of {self.centroid}: there is nothing to be near to.",
-                f"{self.centroid}_error says why, where a signal made the column.",
+                f"No sample of {self.target.plan.label} has a value of {self.cluster}: there is nothing to be near to.",
+                "The column of errors beside it says why, where a signal made it.",
             )
         words = fasttext_tokens(self.caption)
         return {
             **_english(pool, self.language),
             f"caption of fewer than {self.min_words} words by fastText": words >= self.min_words,
             **_long_enough(pool, self.caption, self.min_characters),
-            f"nearest to no centroid of {target.plan.label}": InQuery(column_in(pool, self.centroid), wanted.plan),
+            "nearest to no centroid of the target": InQuery(column_in(pool, self.cluster), wanted.distinct().plan),
         }
 
 
@@ -239,7 +239,7 @@ class ImageBasedClipScore(ImageBased):
         self._clip_score()
 
     def predicates(self, pool: DatasetQuery) -> dict[str, Expr]:
-        """On score, language, caption and centroid."""
+        """On score, language, caption and cluster."""
         return {**self._clip_score().predicates(pool), **super().predicates(pool)}
 
     def _clip_score(self) -> ClipScore:
@@ -265,7 +265,7 @@ def baseline(name: str, **parameters: Any) -> Baseline:
 
     Args:
         name: one of `BASELINES`.
-        parameters: fields of its class; numbers and texts.
+        parameters: fields of its class: numbers, texts, and the dataset `target`.
 
     Raises:
         QueryError: there is no such baseline or parameter, one is missing, or out of range.

@@ -162,7 +162,8 @@ def test_other_columns(engine: None) -> None:
 
 def test_names_and_parameters() -> None:
     assert baseline("clip_score", fraction=0.3) == ClipScore(fraction=0.3)
-    assert baseline("image_based", target="imagenet") == ImageBased("imagenet")
+    target = DatasetQuery.of(DatasetQuery.from_arrow(pa.table({"a": [1]})).plan)
+    assert baseline("image_based", target=target) == ImageBased(target)
     assert {name for name, kind in BASELINES.items() if kind not in (ImageBased, ImageBasedClipScore, ClipScore)} == {
         "no_filter", "basic_filter", "text_based", "laion2b",
     }  # fmt: skip
@@ -190,13 +191,13 @@ def test_thresholds_and_fractions_that_cannot_be(parameters: dict[str, float], s
 
 
 def test_columns_and_targets_that_are_not_there(engine: None) -> None:
-    DatasetQuery.from_arrow(pa.table({"caption": ["a"], "nearest_centroid": pa.array([None], pa.uint32())})).save(
-        "pool"
-    )
-    pool = DatasetQuery("pool")
+    table = pa.table({"caption": ["a"], "near": pa.array([None], pa.uint32())})
+    pool = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
     with pytest.raises(ColumnNotFound, match=r"no column 'original_width' in pool.v1"):
         keep(pool, CaptionAndSize())
     with pytest.raises(ColumnNotFound, match=r"no column 'lang_fasttext'.*add_signals\(language.lang_fasttext\)"):
         keep(pool, TextBased())
-    with pytest.raises(QueryError, match="No sample of pool has a value of nearest_centroid"):
-        keep(pool, ImageBased("pool"))
+    with pytest.raises(ColumnNotFound, match=r"no column 'l14_img_cluster'.*add_signals\(cluster_of\(centroids"):
+        keep(pool, ImageBased(pool))
+    with pytest.raises(QueryError, match="No sample of pool.v1 has a value of near: there is nothing"):
+        keep(pool, ImageBased(pool, cluster="near"))

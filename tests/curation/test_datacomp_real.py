@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from factory_lib import DatasetQuery
+from factory_lib import C, DatasetQuery
+from factory_lib.curation import cluster_of
 from factory_lib.curation.datacomp import (
     Baseline,
     CaptionAndSize,
@@ -21,7 +22,6 @@ from factory_lib.curation.datacomp import (
     NoFilter,
     TextBased,
 )
-from factory_lib.signals.centroids import nearest_centroid
 from factory_lib.signals.entities import wordnet_entity
 from tests.curation.datacomp_definitions import (
     B32,
@@ -71,7 +71,8 @@ def real(engine_for_all: None, shared_data: Path, tmp_path_factory: pytest.TempP
         }
     )
     entity = wordnet_entity(str(place / "classes.txt"), wordnet=str(WORDNET))
-    nearest = nearest_centroid(str(place / "centroids.npy"))
+    rows = DatasetQuery.from_source(str(place / "centroids.npy")).select(cluster=C.position, centroid="centroids")
+    nearest = cluster_of(DatasetQuery(rows.save("centroids")), "l14_img", metric="inner_product")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACTORY_WORKERS", "1")
         samples = DatasetQuery.from_source(str(folder)).join(DatasetQuery.from_arrow(languages), on="uid")
@@ -106,7 +107,7 @@ def test_real_rows_by_their_pictures(real: dict[str, Any]) -> None:
     frame = real["frame"]
     chosen = image_based(frame, real["centroids"], real["target"])
     assert 20 < chosen.sum() < 440
-    assert kept_by(ImageBased("imagenet")) == sorted(frame[chosen].uid)
+    assert kept_by(ImageBased(DatasetQuery("imagenet"))) == sorted(frame[chosen].uid)
     best = from_fraction(L14, 0.3)(frame)  # of the whole pool, not of the pictures that were chosen
-    assert kept_by(ImageBasedClipScore("imagenet")) == sorted(frame[chosen & best].uid)
+    assert kept_by(ImageBasedClipScore(DatasetQuery("imagenet"))) == sorted(frame[chosen & best].uid)
     assert len(frame[best]) == int(461 * 0.3) + 1
