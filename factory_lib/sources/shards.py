@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -120,6 +120,14 @@ class SourceListing:
         """Name of the source that a shard of this name belongs to; None for one that is not declared any more."""
         fitting = [name for name, prefix in self.prefixes.items() if shard.startswith(prefix)]
         return max(fitting, key=lambda name: len(self.prefixes[name]), default=None)
+
+    def by_source(self, sources: Collection[str]) -> dict[str, list[SourceShard]]:
+        """The shards of these sources."""
+        found: dict[str, list[SourceShard]] = {source: [] for source in sorted(sources)}
+        for shard in self.shards:
+            if (source := self.source_of(shard.name)) in found:
+                found[str(source)].append(shard)
+        return found
 
     def is_away(self, shard: str) -> bool:
         """Whether a shard of this name belongs to a source that is away."""

@@ -297,6 +297,28 @@ def test_the_sensor_looks_at_all_sources_and_leaves_aside_the_one_that_is_away(
     assert isinstance(tick(), dg.SkipReason)
 
 
+def test_a_source_at_which_files_keep_coming_does_not_hold_up_another(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTORY_SETTLE_SECONDS", "60")
+    sensor, cursor, told = shard_sensor(asset=SOURCE, partitions=SHARDS), None, []
+    for tick in range(3):
+        write_tar(sources.folder / "tars" / f"{tick}.tar", ["x"])
+        monkeypatch.setattr("time.time", lambda now=1_000_000.0 + 60 * tick: now)
+        with dg.build_sensor_context(
+            instance=sources.instance,
+            cursor=cursor,
+            definitions=sources.graph,
+            resources={"source": ShardSource(uri=str(sources.file))},
+        ) as context:
+            result = sensor(context)
+            cursor = result.cursor if isinstance(result, dg.SensorResult) else context.cursor
+        if isinstance(result, dg.SensorResult):
+            told.append({str(e.partition).partition(":")[0] for e in result.asset_events})
+            break
+    assert told == [{"crawl", "coco"}]
+
+
 def test_a_graph_of_ones_own_unites_stages_with_partitions_of_their_own(engine: None, tmp_path: Path) -> None:
     """Two ingest stages, each with its source and partitions, and what comes after them both."""
     write_tar(tmp_path / "a.tar", ["one", "two"])

@@ -80,9 +80,18 @@ class ShardChanges:
             gone=self.gone[:limit],
         )
 
-    def without_arrivals(self) -> ShardChanges:
-        """Those alone that have nothing to do with files that come."""
-        return replace(self, new=(), changed=(), back=())
+    @property
+    def arriving(self) -> set[str]:
+        """Names of the sources at which something comes."""
+        found = {self.listing.source_of(shard.name) for shard in (*self.new, *self.changed)}
+        return {source for source in found if source is not None}
+
+    def without_arrivals(self, sources: Collection[str]) -> ShardChanges:
+        """Those alone that have nothing to do with files that come at these sources."""
+        source_of = self.listing.source_of
+        new = tuple(shard for shard in self.new if source_of(shard.name) not in sources)
+        changed = tuple(shard for shard in self.changed if source_of(shard.name) not in sources)
+        return replace(self, new=new, changed=changed, back=tuple(n for n in self.back if source_of(n) not in sources))
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

@@ -28,7 +28,7 @@ LONGEST_WAITS = 10
 
 @dataclass(frozen=True)
 class Settling:
-    """What the sensor remembers between ticks, to tell whether files are still coming.
+    """What the sensor remembers of a source between ticks, to tell whether files are still coming.
 
     Attributes:
         listing: hash of what the source listed.
@@ -41,12 +41,12 @@ class Settling:
     first: float = 0.0
 
     @classmethod
-    def read(cls, cursor: str | None) -> Settling:
-        """As a tick before left it; the beginning where that cannot be read."""
+    def read(cls, cursor: str | None) -> dict[str, Settling]:
+        """Of each source, as a tick before left it; the beginning where that cannot be read."""
         try:
-            return cls(**json.loads(cursor or "{}"))
-        except (ValueError, TypeError):
-            return cls()
+            return {source: cls(**said) for source, said in json.loads(cursor or "{}").items()}
+        except (ValueError, TypeError, AttributeError):
+            return {}
 
     def at(self, shards: Iterable[SourceShard], now: float) -> Settling:
         """After another look at the source, which has changes that were not told yet."""
@@ -116,16 +116,21 @@ def _told(
 ) -> dg.SensorResult | dg.SkipReason:
     """What the tick comes to: the changes, those that don't wait for files to come, or why there are none."""
     now, shards = time.time(), changes.listing.shards
-    arriving = bool(changes.new or changes.changed)
-    settling = Settling.read(context.cursor).at(shards, now) if arriving else Settling()
-    waits = settling.seconds_left(now) if arriving else 0.0
-    tell = (changes.without_arrivals() if waits else changes).first(SHARDS_A_TICK)
-    cursor = json.dumps(asdict(settling if waits else replace(settling, first=0.0)))
+    before, arriving = Settling.read(context.cursor), changes.arriving
+    settling = {
+        source: before.get(source, Settling()).at(own, now)
+        for source, own in changes.listing.by_source(arriving).items()
+    }
+    waits = {source: left for source, one in settling.items() if (left := one.seconds_left(now))}
+    tell = changes.without_arrivals(waits).first(SHARDS_A_TICK)
+    cursor = json.dumps(
+        {source: asdict(one if source in waits else replace(one, first=0.0)) for source, one in settling.items()}
+    )
     if not tell:
         context.update_cursor(cursor)
         why = f"Nothing changed among {len(shards):,} shards{_of_others(changes)}."
         if waits:
-            why = f"{changes} of {len(shards):,} shards: told when nothing more comes for {waits:.0f} s."
+            why = f"{changes} of {len(shards):,} shards: told when nothing more comes for {max(waits.values()):.0f} s."
         return dg.SkipReason(why)
     context.log.info(f"{tell} of {len(shards):,} shards")
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
