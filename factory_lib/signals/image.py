@@ -73,7 +73,8 @@ def image_header(image: Member) -> ImageHeader:
 
 
 class Quality(NamedTuple):
-    """How an image looks; `dark`, `light`, `entropy` and `blurry` with cleanvision's definitions and bars.
+    """How an image looks; `dark`, `light`, `entropy` and `blurry` with cleanvision's definitions and bars, of the
+    picture that all others see: turned, as RGB. `signals.cleanvision` has the scores that the package itself gives.
 
     Attributes:
         brightness: mean over pixels of sqrt(.241 R² + .691 G² + .068 B²) / 255, 0 to 1.
