@@ -9,8 +9,10 @@ from factory_lib.orchestration.components.names import imported, unknown
 
 FILTERS: Mapping[str, str] = {
     "basic": "factory_lib.curation.basic.BasicFilter",
+    "captions": "factory_lib.curation.text_quality.CaptionFilter",
     "clip_score": "factory_lib.curation.alignment.AlignmentFilter",
     "head": "factory_lib.curation.heads.HeadFilter",
+    "quality": "factory_lib.curation.quality.QualityFilter",
     "where": "factory_lib.curation.rules.Where",
     "without": "factory_lib.curation.rules.Without",
 }
@@ -25,6 +27,7 @@ FUNCTIONS: Mapping[str, str] = {
 
 SIGNALS: Mapping[str, str] = {
     "caption_stats": "factory_lib.signals.text.caption_stats",
+    "cleanvision": "factory_lib.signals.cleanvision.cleanvision",
     "clip": "factory_lib.signals.clip.encode_image",
     "clip_text": "factory_lib.signals.clip.encode_text",
     "dhash": "factory_lib.signals.hashes.dhash",
