@@ -140,9 +140,9 @@ def signal_timeout() -> float:
 
 
 def threads_of_process() -> int:
-    """`OMP_NUM_THREADS`, how many threads libraries may compute with in this process: 1 in workers; 0 unset."""
+    """`OMP_NUM_THREADS`, threads that libraries may compute with in this process: 1 in workers; unset, one a core."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdigit() else 0
+    return (int(first) if first.isdigit() else 0) or os.cpu_count() or 1
 
 
 def retry_seconds() -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -116,3 +118,24 @@ def test_the_page_lists_the_models_as_they_are_declared() -> None:
                 )
     assert listed == declared
     assert len(declared) >= 7
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1", 1), ("3", 3), ("2,1", 2), ("", os.cpu_count()), ("many", os.cpu_count())]
+)
+def test_a_model_has_as_many_threads_as_its_process_may_have(
+    monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    given = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, path: str, options: Any, **others: Any) -> None:
+            given.append(options.intra_op_num_threads)
+            super().__init__(path, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    OnnxModel(P_NET.path())
+    assert given == [threads]

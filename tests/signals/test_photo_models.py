@@ -16,9 +16,14 @@ import torch
 from PIL import Image
 
 from factory_lib import C, DatasetQuery
+from factory_lib.compute.run import compute
+from factory_lib.signals.models.faces import faces
 from factory_lib.signals.models.photos import EFFICIENTNET, photo_embedding
 from factory_lib.signals.models.text_area import LONGEST, PP_OCR, text_area
 from factory_lib.signals.models.unsafe import punsafe
+from tests.signal_rows import no_workers_left, packed, small_tasks, table
+
+__all__ = ["no_workers_left", "small_tasks"]
 
 PHOTOS = ("000000229358.jpg", "000000349860.jpg", "000000126107.jpg")
 
@@ -134,6 +139,34 @@ def test_neighbours_of_clothes_are_of_their_kind_far_above_chance(shared_data: P
     assert (nearest == kinds).mean() > 3 * by_chance
     assert np.median(rows["punsafe"].to_numpy()) < 0.05
     assert max(rows["punsafe"].to_pylist()) < 0.5
+
+
+def test_worker_processes_give_the_same_and_broken_pictures_a_reason(
+    tmp_path: Path, photos: list[Image.Image], small_tasks: None
+) -> None:
+    signals = [punsafe, photo_embedding, faces, text_area]
+    data = [_png(picture.resize((200, 150))) for picture in photos]
+    rows = packed(tmp_path / "photos", [data[0], b"no picture", data[1], data[2], None])
+    found = table(compute(signals, [rows], workers=1))
+    for one in signals:
+        reasons = found[f"{one.name}_error"].to_pylist()
+        assert [reason is None for reason in reasons] == [True, False, True, True, False]
+        assert reasons[1].startswith("UnidentifiedImageError")
+        assert reasons[4] == "no image"
+    here = [text_area.one(one) for one in data]
+    assert [found["text_area"][row]["number"].as_py() for row in (0, 2, 3)] == [one.number for one in here]
+    assert found["faces"][1]["number"].as_py() is None
+    assert found["punsafe"].to_pylist()[1] is None
+    scores = [found["punsafe"][row].as_py() for row in (0, 2, 3)]
+    assert scores == pytest.approx([punsafe.one(one) for one in data], abs=1e-5)
+    for row, one in zip((0, 2, 3), data, strict=True):
+        assert np.array(found["photo_embedding"][row].as_py()) @ photo_embedding.one(one) == pytest.approx(1, abs=1e-4)
+
+
+def _png(picture: Image.Image) -> bytes:
+    with io.BytesIO() as file:
+        picture.save(file, "PNG")
+        return file.getvalue()
 
 
 def test_declaring_them_imports_nothing_heavy() -> None:

@@ -43,7 +43,8 @@ class Faces(NamedTuple):
 
     Attributes:
         number: how many; null where the picture could not be looked at.
-        boxes: rows of left, top, right, bottom as fractions of width and height, 0 to 1.
+        boxes: rows of left, top, right, bottom as fractions of width and height, 0 to 1, of the picture as it is seen:
+            turned as its EXIF says.
         scores: how sure the detector is of each, .7 to 1. Above .95 hardly anything else than a face is found.
     """
 
