@@ -38,9 +38,9 @@ attributes:
   of: samples
   by_shard: true
   steps:
-    - signals: [caption_stats, sha256]
+    - signals: [caption_stats, sha256, {factory_lib.testing_of_yaml.length_in: {unit: "{{ env.YAML_UNIT }}"}}]
     - columns: {words: caption_stats.n_words}
-    - select: [key, caption, words, not_there]
+    - select: [key, caption, words, length, not_there]
 ---
 type: factory_lib.orchestration.components.CurationStage
 attributes:
@@ -83,8 +83,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     for module in ("__init__", "defs/__init__"):
         (folder / f"{module}.py").touch()
     (folder / "functions.py").write_text(
-        "from factory_lib import DatasetQuery\n\n\ndef first(samples: DatasetQuery, rows: int = 1) -> DatasetQuery:\n"
-        "    return samples.limit(rows)\n"
+        "from factory_lib import DatasetQuery, signal\nfrom factory_lib.signals import Signal\n\n\ndef first(samples: DatasetQuery, rows: int = 1) -> DatasetQuery:\n"
+        "    return samples.limit(rows)\n\n\n"
+        "def length_in(unit: int) -> Signal:\n"
+        "    def length(caption: str) -> float:\n        return len(caption) / unit\n\n    return signal(length)\n"
     )
     (folder / "defs" / "source.py").write_text(PYTHON)
     (folder / "defs" / "resources.py").write_text(RESOURCES)
@@ -92,6 +94,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         STAGES.replace("factory_lib.testing_of_yaml", f"{name}.functions")
     )
     monkeypatch.syspath_prepend(tmp_path / "src")
+    monkeypatch.setenv("YAML_UNIT", "10")
     yield folder
     for module in [one for one in sys.modules if one.partition(".")[0] == name]:
         del sys.modules[module]
@@ -116,7 +119,17 @@ def test_a_graph_of_yaml_makes_what_it_says(engine: None, project: Path, tmp_pat
         assert keys("long_ones") == ["three words here", "four words are here"]
         assert keys("short_ones") == ["two words", "also two"]
         assert len(keys("both")) == 2
-        assert list(DatasetQuery("told").columns) == ["shard", "position", "sample_id", "key", "caption", "words"]
+        lengths = DatasetQuery("told").to_arrow().to_pylist()
+        assert [row["length"] for row in lengths] == pytest.approx([len(row["caption"]) / 10 for row in lengths])
+        assert list(DatasetQuery("told").columns) == [
+            "shard",
+            "position",
+            "sample_id",
+            "key",
+            "caption",
+            "words",
+            "length",
+        ]
         check = dg.AssetCheckKey(dg.AssetKey("short_ones"), "rejected")
         [record] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
         assert record.evaluation is not None
@@ -149,7 +162,7 @@ def changed(folder: Path, old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("sha256]", "sha265]", "14:32: steps.0.signals.1: there is no 'sha265'. Did you mean 'sha256'?"),
+        ("sha256,", "sha265,", "14:32: steps.0.signals.1: there is no 'sha265'. Did you mean 'sha256'?"),
         ("- columns:", "- colums:", "15:7: steps.1.colums: there is no 'colums'. Did you mean 'columns'?"),
         ("where: {", "were: {", "33:11: steps.0.keep.0.were: there is no 'were'. Did you mean 'where'?"),
         ("finding:", "findings:", "there is no 'findings'. Did you mean 'finding'?"),

@@ -136,9 +136,11 @@ class CurationStage(dg.Component):
         Raises:
             QueryError: it cannot be; file, line and column are told, and the nearest of names.
         """
-        position = context.resolution_context.source_position_tree
+        written = context.resolution_context.at_path("attributes")
+        position = written.source_position_tree
+        given = written.resolve_value(attributes.model_dump() if attributes else {})
         try:
-            return cls(StageAttributes.model_validate(attributes.model_dump() if attributes else {}), position)
+            return cls(StageAttributes.model_validate(given), position)
         except ValidationError as error:
             raise located(error, position) from None
 

@@ -44,19 +44,17 @@ def _below(name: str, error: ValueError) -> ValueError:
     return at_places(name, {(name, *one["loc"]): one["msg"].removeprefix("Value error, ") for one in found()})
 
 
-def _signal(given: Any) -> Signal:
-    found = named(given, SIGNALS) if isinstance(given, str) else given
-    if not isinstance(found, Signal):
-        raise ValueError(f"{given!r} is no signal.")
-    return found
+def _signal(given: Any) -> Signal | YamlUse:
+    """A signal by its name, or a function that makes one with what it is given."""
+    if isinstance(given, str) and isinstance(found := named(given, SIGNALS), Signal):
+        return found
+    return _use(given, SIGNALS, False)
 
 
 class _One:
     """One of a registry in the schema of YAML: checked when the graph loads, and described for editors."""
 
-    def __init__(
-        self, registry: Mapping[str, str], check: Callable[[Any], Any], of_samples: bool | None = None
-    ) -> None:
+    def __init__(self, registry: Mapping[str, str], check: Callable[[Any], Any], of_samples: bool = False) -> None:
         self._registry, self._check, self._of_samples = registry, check, of_samples
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -64,8 +62,6 @@ class _One:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         name = {"type": "string", "anyOf": [{"enum": sorted(self._registry)}, {"pattern": _DOTTED}]}
-        if self._of_samples is None:
-            return name
         shapes = {n: _shape(named(n, self._registry), self._of_samples) for n in self._registry}
         one = {
             "type": "object",
@@ -82,6 +78,8 @@ _DOTTED = r"^[A-Za-z_]\w*(\.\w+)+$"
 
 
 def _shape(target: Callable[..., Any], of_samples: bool) -> dict[str, Any]:
+    if isinstance(target, Signal):
+        return {"type": "null"}
     try:
         return parameters_of(target, of_samples).model_json_schema()
     except PydanticInvalidForJsonSchema:  # a parameter is nothing that JSON has
@@ -130,7 +128,8 @@ class YamlStep(Named):
     @property
     def datasets(self) -> list[str]:
         """The datasets that it reads besides the stage's own samples."""
-        uses: list[YamlUse] = [one for one in (self.apply, *(self.keep or [])) if one is not None]
+        every = (self.apply, *(self.keep or []), *(self.signals or []))
+        uses = [one for one in every if isinstance(one, YamlUse)]
         return [*(self.union or []), *(name for use in uses for name in use.datasets.values())]
 
 
@@ -151,7 +150,9 @@ def run_steps(
 
 
 _VERBS: Mapping[str, Callable[[DatasetQuery, Any, Mapping[str, DatasetQuery]], DatasetQuery | Kept]] = {
-    "signals": lambda samples, given, inputs: samples.add_signals(*computable(given, samples.columns)),
+    "signals": lambda samples, given, inputs: samples.add_signals(
+        *computable([one(inputs) if isinstance(one, YamlUse) else one for one in given], samples.columns)
+    ),
     "columns": lambda samples, given, inputs: samples.mutate(**{name: sql_text(sql) for name, sql in given.items()}),
     "select": lambda samples, given, inputs: samples.select(*[name for name in given if name in samples.columns]),
     "apply": lambda samples, given, inputs: given(inputs, samples),
