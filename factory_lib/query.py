@@ -238,7 +238,7 @@ class DatasetQuery:
             for name in signal.reads:
                 self.plan.column(name)
             check_pointers(signal, self.columns)
-        return self.of(signal_rows(self.plan, self.columns, signals, on_error))
+        return self.of(signal_rows(self.plan, self.columns, signals, on_error)) if signals else self
 
     def add_columns(self, data: Any, on: str | Sequence[str] = "sample_id") -> DatasetQuery:
         """Add or replace columns with values from Arrow; rows that it does not mention get NULL.

@@ -101,6 +101,13 @@ def settings() -> Settings:
     )
 
 
+def models() -> tuple[str, ...]:
+    """`FACTORY_MODELS`, the models that the graph asks about photos, comma-separated (default: `unsafe,photo`), or
+    `none`."""
+    named = os.environ.get("FACTORY_MODELS") or "unsafe,photo"
+    return () if named == "none" else tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
+
+
 def python_path() -> list[str]:
     """The folders that PYTHONPATH names: modules in them are meant to be found."""
     return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]

@@ -29,13 +29,16 @@ STAGES = (
     "samples",
     "image_signals",
     "clip_embeddings",
+    "photo_signals",
     "basic_filter",
+    "quality_filter",
     "near_duplicates",
     "deduplicated",
     "clip_score_filter",
     "training_set",
 )
 _SHOWN_LOSSES = 5
+QUALITY_FAULTS: tuple[str, ...] = ()
 BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
 EXEMPLAR = "a large red circle on plain paper"
 
@@ -107,8 +110,9 @@ def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
     """How right each filter was, against the truth of the rendered images."""
     keys = {v.dataset: DatasetQuery(v).select("key").to_arrow()["key"] for v in chain}
     return {
-        "basic_filter": score_filter(truth, keys["clip_embeddings"], keys["basic_filter"], BASIC_FAULTS),
-        "deduplicated": score_duplicates(truth, keys["basic_filter"], keys["deduplicated"]),
+        "basic_filter": score_filter(truth, keys["photo_signals"], keys["basic_filter"], BASIC_FAULTS),
+        "quality_filter": score_filter(truth, keys["basic_filter"], keys["quality_filter"], QUALITY_FAULTS),
+        "deduplicated": score_duplicates(truth, keys["quality_filter"], keys["deduplicated"]),
         "clip_score_filter": score_filter(truth, keys["deduplicated"], keys["clip_score_filter"], ["mismatched"]),
     }
 

@@ -1,0 +1,23 @@
+"""The models that the graph asks about photos, by the names that `FACTORY_MODELS` has for them."""
+
+from factory_lib.errors import SettingsError, nearest
+from factory_lib.settings import models
+from factory_lib.signals.models.faces import faces
+from factory_lib.signals.models.photos import photo_embedding
+from factory_lib.signals.models.text_area import text_area
+from factory_lib.signals.models.unsafe import punsafe
+from factory_lib.signals.signal import Signal
+
+MODELS = {"unsafe": punsafe, "photo": photo_embedding, "text": text_area, "faces": faces}
+
+
+def chosen_models() -> tuple[Signal, ...]:
+    """The signals of the models that `FACTORY_MODELS` names.
+
+    Raises:
+        SettingsError: it names one that there is not.
+    """
+    for name in models():
+        if name not in MODELS:
+            raise SettingsError(f"FACTORY_MODELS names {name!r}: there is no such model.", nearest(name, list(MODELS)))
+    return tuple(MODELS[name] for name in models())
