@@ -11,6 +11,11 @@ from factory_lib.signals.signal import Signal
 MODELS = {"unsafe": punsafe, "photo": photo_embedding, "text": text_area, "faces": faces}
 
 
+def is_asked(name: str) -> bool:
+    """Whether the graph asks a model."""
+    return MODELS[name] in chosen_models()
+
+
 def chosen_models() -> tuple[Signal, ...]:
     """The signals of the models that `FACTORY_MODELS` names.
 

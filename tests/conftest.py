@@ -41,8 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
-_AT_ONCE = {"FACTORY_SETTLE_SECONDS": "0", "FACTORY_VANISHED": "drop"}
-"""What happens at a source is taken at once, and not after a minute or a day, but by tests that are about that."""
+_AT_ONCE = {"FACTORY_SETTLE_SECONDS": "0", "FACTORY_VANISHED": "drop", "FACTORY_MODELS": "none"}
+"""What happens at a source is taken at once, and not after a minute or a day, and no model looks at photos: but by tests
+that are about that."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,39 +2,100 @@
 
 from collections.abc import Iterable
 
+from factory_assets.models import is_asked
+from factory_assets.photos import EPS, PHOTO, clusters_for, has_vectors, no_centroids, nothing_found
 from factory_lib.curation.alignment import AlignmentFilter, with_score
 from factory_lib.curation.basic import BasicFilter
-from factory_lib.curation.duplicates import near_duplicates as find_near_duplicates
+from factory_lib.curation.clusters import centroids, cluster_of
+from factory_lib.curation.clusters import semantic_duplicates as find_semantic_duplicates
+from factory_lib.curation.duplicates.exact import exact_duplicates
+from factory_lib.curation.duplicates.linking import duplicate_groups
+from factory_lib.curation.duplicates.pixels import near_duplicates as find_near_duplicates
+from factory_lib.curation.photos import TextFilter
+from factory_lib.curation.quality import QualityFilter
 from factory_lib.curation.rules import Kept, Without, keep
+from factory_lib.curation.text_quality import CaptionFilter
 from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
-from factory_lib.plan.expressions import C, case, fn, lit
+from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 BASIC = BasicFilter()
+# What cleanvision calls blurry are soft grounds and plain clothes on every pool that was looked at, odd sizes and grey
+# pictures are no faults, and captions of a small pool may be labels.
+QUALITY = (
+    QualityFilter(odd_aspect_ratio=None, blurry=None, grayscale=False, odd_size=None),
+    CaptionFilter(max_samples=None),
+    *([TextFilter()] if is_asked("text") else []),
+)
+FOUND_BY = [
+    ("sha256", "sha256", "the bytes of a better sample"),
+    ("pixels", "thumbnail", "the picture of a better sample"),
+    *([(PHOTO, PHOTO, "nearly the photo of a better sample")] if is_asked("photo") else []),
+]
+"""What `by` of a finding says, the column that it looks at, and why samples go."""
 ALIGNMENT = AlignmentFilter()
 TEST_SHARE = 0.1
+MAY_BE_EMPTY = Volume(may_be_empty=True)
 
 
 @stage(group="curation")
-def basic_filter(clip_embeddings: DatasetQuery) -> Kept:
+def basic_filter(photo_signals: DatasetQuery) -> Kept:
     """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
-    return keep(clip_embeddings, BASIC)
-
-
-@stage(group="curation", volume=Volume(may_be_empty=True))
-def near_duplicates(basic_filter: DatasetQuery) -> DatasetQuery:
-    """Groups of samples that show the same, which of them is kept, and how sure that is: thumbnails correlate."""
-    if "thumbnail" not in basic_filter.columns:  # no pictures, no copies
-        return basic_filter.filter("0").select("shard", "position", "sample_id", "key", kept=lit(True))
-    return find_near_duplicates(basic_filter)
+    return keep(photo_signals, BASIC)
 
 
 @stage(group="curation")
-def deduplicated(basic_filter: DatasetQuery, near_duplicates: DatasetQuery) -> Kept:
-    """One sample of every group of near-duplicates: the one with most pixels, margins left aside."""
-    return keep(basic_filter, Without(near_duplicates, "near-duplicate of a better sample", by="thumbnail"))
+def quality_filter(basic_filter: DatasetQuery) -> Kept:
+    """Samples whose picture is not dark, light, empty or covered by text, and whose caption is a text."""
+    return keep(basic_filter, *QUALITY)
+
+
+@stage(group="duplicates", volume=MAY_BE_EMPTY)
+def near_duplicates(quality_filter: DatasetQuery) -> DatasetQuery:
+    """Groups of samples that show the same, which of them is kept, and how sure that is: thumbnails correlate."""
+    there = "thumbnail" in quality_filter.columns
+    return find_near_duplicates(quality_filter) if there else nothing_found(quality_filter)
+
+
+@stage(group="duplicates", volume=MAY_BE_EMPTY, stays=True)
+def photo_centroids(quality_filter: DatasetQuery) -> DatasetQuery:
+    """Middles of clusters of photos. Once made they stay, so that later samples come into the same clusters."""
+    if not has_vectors(quality_filter):
+        return no_centroids(quality_filter)
+    return centroids(quality_filter, PHOTO, clusters_for(quality_filter))
+
+
+@stage(group="duplicates")
+def photo_clusters(quality_filter: DatasetQuery, photo_centroids: DatasetQuery) -> DatasetQuery:
+    """The cluster of each photo, that of the nearest centroid; computed for new samples alone."""
+    there = photo_centroids.limit(1).count()
+    return quality_filter.add_signals(*([cluster_of(photo_centroids, PHOTO)] if there else []))
+
+
+@stage(group="duplicates", volume=MAY_BE_EMPTY)
+def semantic_duplicates(photo_clusters: DatasetQuery) -> DatasetQuery:
+    """Photos that are nearly the same to a model, in groups."""
+    there = f"{PHOTO}_cluster" in photo_clusters.columns
+    return find_semantic_duplicates(photo_clusters, PHOTO, eps=EPS) if there else nothing_found(photo_clusters)
+
+
+@stage(group="duplicates", volume=MAY_BE_EMPTY)
+def duplicates(
+    quality_filter: DatasetQuery, near_duplicates: DatasetQuery, semantic_duplicates: DatasetQuery
+) -> DatasetQuery:
+    """Groups of samples with the same bytes, the same picture, or nearly the same photo, and which one is kept."""
+    there = "sha256" in quality_filter.columns
+    exact = exact_duplicates(quality_filter, by=["sha256"]) if there else nothing_found(quality_filter)
+    return duplicate_groups(quality_filter, exact, near_duplicates, semantic_duplicates)
+
+
+@stage(group="curation")
+def deduplicated(quality_filter: DatasetQuery, duplicates: DatasetQuery) -> Kept:
+    """One sample of every group of duplicates: the one with most pixels, margins left aside."""
+    rules = [Without(duplicates.filter(C.by == by), why, by=column) for by, column, why in FOUND_BY]
+    return keep(quality_filter, *rules, Without(duplicates, "a better sample, by another finding"))
 
 
 @stage(group="curation")

@@ -53,7 +53,7 @@ def trained_model(
     # neither is an input: other uncurated samples are no reason to train again
     uncurated = DatasetQuery("image_signals")
     uncurated = uncurated.mutate(split=split(uncurated.columns))
-    copies = Without(DatasetQuery("near_duplicates"), "near-duplicate of a better sample")
+    copies = Without(DatasetQuery("duplicates"), "duplicate of a better sample")
     exam = keep(uncurated.filter(C.split == "test"), copies).samples
     return train_model(context, training_set, uncurated.filter(C.split == "train"), config, code=CODE, exam=exam)
 

@@ -32,13 +32,12 @@ STAGES = (
     "photo_signals",
     "basic_filter",
     "quality_filter",
-    "near_duplicates",
+    "duplicates",
     "deduplicated",
     "clip_score_filter",
     "training_set",
 )
 _SHOWN_LOSSES = 5
-QUALITY_FAULTS: tuple[str, ...] = ()
 BASIC_FAULTS = ("broken", "too_small", "uninformative", "unsafe")
 EXEMPLAR = "a large red circle on plain paper"
 
@@ -68,7 +67,7 @@ def figures() -> list[FunnelStep]:
 
 
 def _steps(chain: Sequence[Version]) -> list[FunnelStep]:
-    first, *rest = funnel(chain, findings=("near_duplicates",))
+    first, *rest = funnel(chain, findings=("duplicates",))
     return [replace(first, remark=_not_read(chain[0])), *rest]
 
 
@@ -111,7 +110,6 @@ def scores(chain: Sequence[Version], truth: pa.Table) -> dict[str, FilterScore]:
     keys = {v.dataset: DatasetQuery(v).select("key").to_arrow()["key"] for v in chain}
     return {
         "basic_filter": score_filter(truth, keys["photo_signals"], keys["basic_filter"], BASIC_FAULTS),
-        "quality_filter": score_filter(truth, keys["basic_filter"], keys["quality_filter"], QUALITY_FAULTS),
         "deduplicated": score_duplicates(truth, keys["quality_filter"], keys["deduplicated"]),
         "clip_score_filter": score_filter(truth, keys["deduplicated"], keys["clip_score_filter"], ["mismatched"]),
     }

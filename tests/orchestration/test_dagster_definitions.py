@@ -39,9 +39,15 @@ def test_the_graph_is_the_one_that_is_documented(definitions: dg.Definitions) ->
         "samples": ("ingest", "shards", ["source_shards"]),
         "image_signals": ("signals", "shards", ["samples"]),
         "clip_embeddings": ("signals", "shards", ["image_signals"]),
-        "basic_filter": ("curation", "whole", ["clip_embeddings"]),
-        "near_duplicates": ("curation", "whole", ["basic_filter"]),
-        "deduplicated": ("curation", "whole", ["basic_filter", "near_duplicates"]),
+        "photo_signals": ("signals", "shards", ["clip_embeddings"]),
+        "basic_filter": ("curation", "whole", ["photo_signals"]),
+        "quality_filter": ("curation", "whole", ["basic_filter"]),
+        "near_duplicates": ("duplicates", "whole", ["quality_filter"]),
+        "photo_centroids": ("duplicates", "whole", ["quality_filter"]),
+        "photo_clusters": ("duplicates", "whole", ["photo_centroids", "quality_filter"]),
+        "semantic_duplicates": ("duplicates", "whole", ["photo_clusters"]),
+        "duplicates": ("duplicates", "whole", ["near_duplicates", "quality_filter", "semantic_duplicates"]),
+        "deduplicated": ("curation", "whole", ["duplicates", "quality_filter"]),
         "clip_score_filter": ("curation", "whole", ["deduplicated"]),
         "training_set": ("curation", "whole", ["clip_score_filter"]),
         "trained_model": ("training", "whole", ["training_set"]),
@@ -81,6 +87,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("samples", "accounted"),
         ("image_signals", "images_decode"),
         ("basic_filter", "rejected"),
+        ("quality_filter", "rejected"),
         ("deduplicated", "no_duplicates_left"),
         ("deduplicated", "rejected"),
         ("clip_score_filter", "rejected"),
@@ -90,7 +97,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("trained_model", "not_worse_than_previous"),
         ("warehouse_summary", "as_published"),
     }
-    assert len(stages) == 8
+    assert len(stages) == 14
     # a process a step, the default of Dagster, would cost 6 CPU-seconds each
     assert definitions.resolve_implicit_global_asset_job_def().executor_def.name == "in_process"
 

@@ -27,8 +27,9 @@ from tests.samples import rows
 from tests.web import Ranged, serve_http
 
 STAGES = [
-    "samples", "image_signals", "clip_embeddings", "basic_filter", "near_duplicates", "deduplicated",
-    "clip_score_filter", "training_set",
+    "samples", "image_signals", "clip_embeddings", "photo_signals", "basic_filter", "quality_filter", "near_duplicates",
+    "photo_centroids", "photo_clusters", "semantic_duplicates", "duplicates", "deduplicated", "clip_score_filter",
+    "training_set",
 ]  # fmt: skip
 
 
