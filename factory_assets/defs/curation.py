@@ -22,11 +22,10 @@ from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 BASIC = BasicFilter()
-# What cleanvision calls blurry are soft grounds and plain clothes on every pool that was looked at, odd sizes and grey
-# pictures are no faults, and captions of a small pool may be labels.
+# what cleanvision calls blurry are soft grounds and plain clothes as often as blurred pictures
 QUALITY = (
-    QualityFilter(odd_aspect_ratio=None, blurry=None, grayscale=False, odd_size=None),
-    CaptionFilter(max_samples=None),
+    QualityFilter(blurry=None),
+    CaptionFilter(),
     *([TextFilter()] if is_asked("text") else []),
 )
 FOUND_BY = [

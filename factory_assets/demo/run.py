@@ -52,6 +52,8 @@ def demonstrate(
         FactoryError: a stage failed; what was made before stays.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if uri is None:  # models of photos have nothing to say of rendered pictures
+        os.environ.setdefault("FACTORY_MODELS", "none")
     started = time.monotonic()
     source = DemoSource(uri, None, mapping or {}) if uri else rendered_source(console)
     outcome = materialize(source, console)
