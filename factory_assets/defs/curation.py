@@ -13,7 +13,7 @@ from factory_lib.curation.duplicates.linking import duplicate_groups
 from factory_lib.curation.duplicates.pixels import near_duplicates as find_near_duplicates
 from factory_lib.curation.photos import TextFilter
 from factory_lib.curation.quality import QualityFilter
-from factory_lib.curation.rules import Kept, Without, keep
+from factory_lib.curation.rules import Filter, Kept, Without, keep
 from factory_lib.curation.text_quality import CaptionFilter
 from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
@@ -23,7 +23,7 @@ from factory_lib.query import DatasetQuery
 
 BASIC = BasicFilter()
 # what cleanvision calls blurry are soft grounds and plain clothes as often as blurred pictures
-QUALITY = (
+QUALITY: tuple[Filter, ...] = (
     QualityFilter(blurry=None),
     CaptionFilter(),
     *([TextFilter()] if is_asked("text") else []),
@@ -106,7 +106,11 @@ def clip_score_filter(deduplicated: DatasetQuery) -> Kept:
 @stage(group="curation")
 def training_set(clip_score_filter: DatasetQuery) -> DatasetQuery:
     """What training reads: image, caption and score, split into train and test by a hash of the image's hash."""
-    there = [name for name in ("key", "image", "caption", "phash", "clip_score") if name in clip_score_filter.columns]
+    there = [
+        name
+        for name in ("key", "image", "caption", "source", "phash", "clip_score")
+        if name in clip_score_filter.columns
+    ]
     return clip_score_filter.select(*there, split=split(there))
 
 
