@@ -26,6 +26,7 @@ from factory_lib.orchestration.checks.datasets import check_made
 from factory_lib.signals.hashes import phash
 from factory_lib.signals.text import caption_stats
 from factory_lib.sources import open_source
+from factory_lib.storage.store import store
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import read_losses
 from factory_lib.warehouse.versions import Version
@@ -332,10 +333,10 @@ KILLED = """
 import sys
 from factory_lib import DatasetQuery
 from factory_lib.augmentation import HorizontalFlip
-from factory_lib.build import made_shard, made_tars
+from factory_lib.build import made_parts, made_tars
 from factory_lib.curation.new_samples import make_samples
 
-made_shard.PART_BYTES = 4_000
+made_parts.PART_BYTES = 4_000
 write = made_tars.ShardFolder.write_record
 left = [int(sys.argv[2])]
 
@@ -362,7 +363,7 @@ def test_a_killed_run_goes_on_where_it_was(pool: Version, tmp_path: Path, monkey
     run.wait()
     left = {path.relative_to(into): path.stat().st_mtime_ns for path in into.rglob("*.arrow")}
     assert len(left) == 5
-    monkeypatch.setattr("factory_lib.build.made_shard.PART_BYTES", 4_000)
+    monkeypatch.setattr("factory_lib.build.made_parts.PART_BYTES", 4_000)
     version = mirrored(tmp_path).save("mirrored")
     computed, reused = counts(version)
     assert (computed + reused, reused) == (8, 5)
@@ -403,6 +404,18 @@ def test_a_tar_that_is_not_as_it_was_recorded_is_made_again(pool: Version, tmp_p
     version = mirrored(tmp_path).save("mirrored")
     assert counts(version) == (4, 4)
     assert len(members(version)) == 24
+
+
+def test_a_bucket_is_a_store_as_well(pool: Version, s3: Any) -> None:
+    into = f"{s3.uri}/made"
+    version = make_samples(DatasetQuery("pool"), HorizontalFlip(), into=into).save("mirrored")
+    pointer = DatasetQuery(version).to_arrow()["image"][5].as_py()
+    assert pointer["uri"].startswith(f"{into}/horizontal_flip-")
+    found = Image.open(BytesIO(store().read(pointer["uri"], pointer["offset"], pointer["size"])))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(Image.open(BytesIO(png(1))))[:, ::-1])
+    again = make_samples(DatasetQuery("pool"), HorizontalFlip(), into=into).save("again")
+    assert counts(again) == (0, 8)
+    assert data("gc")["tars"] == []
 
 
 def test_shards_whose_names_look_alike_are_kept_apart(tmp_path: Path) -> None:
