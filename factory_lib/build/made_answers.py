@@ -32,7 +32,7 @@ class KnownAnswer:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParentAnswer:
     """What became of a parent.
 
     Attributes:
@@ -58,7 +58,7 @@ def inputs_hash(content: bytes, given: str) -> bytes:
     return hashlib.sha256(content + given.encode()).digest()[:16]
 
 
-def computed_answers(batches: Iterator[pa.RecordBatch]) -> Iterator[Answer]:
+def computed_answers(batches: Iterator[pa.RecordBatch]) -> Iterator[ParentAnswer]:
     """Computed answers one by one."""
     for batch in batches:
         made, errors, hashes = (batch.column(name) for name in (MADE, f"{MADE}_error", PREFIX + IMAGE))
@@ -69,10 +69,10 @@ def computed_answers(batches: Iterator[pa.RecordBatch]) -> Iterator[Answer]:
         of_rows = zip(errors.to_pylist(), hashes.to_pylist(), *fields, strict=True)
         for i, (error, content, *values) in enumerate(of_rows):
             row = {**dict(zip(FIELDS, values, strict=True)), "error": error}
-            yield Answer(content, None, data[ends[i] : ends[i + 1]], row)
+            yield ParentAnswer(content, None, data[ends[i] : ends[i + 1]], row)
 
 
-def copied_answers(known: Sequence[KnownAnswer]) -> Iterator[Answer]:
+def copied_answers(known: Sequence[KnownAnswer]) -> Iterator[ParentAnswer]:
     """Answers of before one by one; pictures that lie in one tar are read some at a time."""
     start = 0
     while start < len(known):
@@ -84,5 +84,5 @@ def copied_answers(known: Sequence[KnownAnswer]) -> Iterator[Answer]:
         spans = [(one.row["offset"] or 0, one.row["size"] or 0) for one in some]
         read = store().read_ranges(tar.uri, spans, etag=tar.etag or None) if tar else [memoryview(b"")] * len(some)
         for one, data in zip(some, read, strict=True):
-            yield Answer(None, one.row["inputs"], data, {name: one.row[name] for name in (*FIELDS, "error")})
+            yield ParentAnswer(None, one.row["inputs"], data, {name: one.row[name] for name in (*FIELDS, "error")})
         start = end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
-from factory_lib.build.made_answers import FIELDS, Answer, Row, inputs_hash
+from factory_lib.build.made_answers import FIELDS, ParentAnswer, Row, inputs_hash
 from factory_lib.build.made_tars import PART_BYTES, ShardFolder, TarPart
 from factory_lib.errors import InvalidName
 from factory_lib.plan.nodes import OPERATION, PARENT
@@ -33,7 +33,7 @@ class PartWriter:
         """Whether the part should end here."""
         return self._tar is not None and self._tar.size >= PART_BYTES
 
-    def add(self, parent: Row, answer: Answer) -> None:
+    def add(self, parent: Row, answer: ParentAnswer) -> None:
         """Write an answer; a new sample that cannot be in a tar is none."""
         row = {**answer.row, "position": parent["position"], "inputs": answer.inputs, "offset": None, "size": None}
         if answer.content is not None:
@@ -45,7 +45,7 @@ class PartWriter:
                 row |= {**dict.fromkeys(FIELDS), "error": f"InvalidName: {error.message}"}
         self.rows.append(row)
 
-    def _put(self, parent: Row, answer: Answer) -> tuple[int, int]:
+    def _put(self, parent: Row, answer: ParentAnswer) -> tuple[int, int]:
         key = parent["key"] + self._suffix
         check_key(key)
         if self._tar is None:

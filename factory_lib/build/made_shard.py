@@ -11,7 +11,7 @@ from itertools import chain
 import pyarrow as pa
 
 from factory_lib.augmentation.applying import IMAGE
-from factory_lib.build.made_answers import Answer, KnownAnswer, computed_answers, copied_answers, inputs_hash
+from factory_lib.build.made_answers import KnownAnswer, ParentAnswer, computed_answers, copied_answers, inputs_hash
 from factory_lib.build.made_parts import PartWriter
 from factory_lib.build.made_tars import MadeTars, ShardFolder, TarPart
 from factory_lib.build.reuse.contents import hash_members
@@ -81,7 +81,7 @@ class ShardMaker:
     def made(self, shards: Iterator[ParentShard]) -> Iterator[tuple[ParentShard, list[TarPart]]]:
         """The tars of shards, made where they are not there; of all of them in one computation."""
         waiting: deque[_Task] = deque()
-        answers: deque[Answer] = deque()
+        answers: deque[ParentAnswer] = deque()
 
         def wanted() -> Iterator[pa.RecordBatch]:
             for shard in shards:
@@ -111,7 +111,7 @@ class ShardMaker:
         self.progress(answered)
         return _Task(shard, folder, found, rows, known)
 
-    def _parts(self, task: _Task, computed: Iterator[Answer]) -> list[TarPart]:
+    def _parts(self, task: _Task, computed: Iterator[ParentAnswer]) -> list[TarPart]:
         """The parts that are missing, written.
 
         Args:
@@ -171,6 +171,6 @@ def _missing(task: _Task) -> Iterator[pa.RecordBatch]:
             yield batch.filter(pa.array(mask))
 
 
-def _drained(answers: deque[Answer]) -> Iterator[Answer]:
+def _drained(answers: deque[ParentAnswer]) -> Iterator[ParentAnswer]:
     while answers:
         yield answers.popleft()
