@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from factory_lib import C, DatasetQuery
-from factory_lib.catalog import lineage
+from factory_lib.catalog import lineage, reproduce
 from factory_lib.curation.clusters import centroids, cluster_of, semantic_duplicates
 from factory_lib.curation.clusters.kmeans import kmeans
 from factory_lib.curation.clusters.nearest import Metric, nearest
@@ -148,6 +148,7 @@ def test_centroids_are_rows_and_the_same_for_the_same_rows(engine: None) -> None
     again = centroids(DatasetQuery.from_arrow(shuffled, shard="shard"), "emb", 4, seed=5)
     assert matrix_of(again).tolist() == matrix_of(DatasetQuery(version)).tolist()
     assert lineage("middles").links
+    assert reproduce("middles").is_equal
 
 
 def test_of_more_vectors_than_asked_for_a_sample_is_looked_at(engine: None) -> None:

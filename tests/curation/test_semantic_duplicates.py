@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from factory_lib import C, DatasetQuery, fn
+from factory_lib.catalog import reproduce
 from factory_lib.curation import Without, keep
 from factory_lib.curation.clusters import centroids, cluster_of, semantic, semantic_duplicates
 from factory_lib.errors import QueryError
@@ -143,6 +144,8 @@ def test_other_clusters_single_ones_and_samples_without_a_vector_have_no_duplica
 
 def test_equally_far_copies_stay_by_shard_and_position(engine: None) -> None:
     samples = clustered(angles(0, 0, 0, 0), [3] * 4, [0.1] * 4)
+    semantic_duplicates(samples, "emb", eps=0.001).save("copies")
+    assert reproduce("copies").is_equal
     assert list(gone(semantic_duplicates(samples, "emb", eps=0.001))) == ["k1", "k2", "k3"]
 
 
