@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
-from factory_lib.curation.duplicates.grouping import MEMBER, PARTNER
+from factory_lib.curation.duplicates.grouping import MEMBER, PARTNER, group_columns
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
 from factory_lib.plan.operators import Expr
 from factory_lib.plan.select import Select
-from factory_lib.plan.storing import SYSTEM
 from factory_lib.progress import done, track
 from factory_lib.query import DatasetQuery
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
@@ -34,17 +33,6 @@ AT_ONCE = 1 << 17
 
 BLOCK = 1 << 11
 """Samples of a cluster that are compared at once with all before them."""
-
-_COLUMNS = {
-    **SYSTEM,
-    "cluster": "UInt32",
-    "group": "UInt64",
-    "kept": "Bool",
-    "duplicate_of": "Nullable(UInt64)",
-    "matched": "UInt64",
-    "score": "Float32",
-    "by": "LowCardinality(String)",
-}
 
 
 def semantic_duplicates(
@@ -100,7 +88,7 @@ def semantic_duplicates(
         rank=_ORDERS[keep](C[cluster].distance, int(seed)),
         vector=C[vector].cast("Array(Float32)"),
     )  # fmt: skip
-    columns = {**_COLUMNS, **(dict.fromkeys((MEMBER, PARTNER), POINTER_TYPE) if shown else {})}
+    columns = {**group_columns(samples), "cluster": "UInt32"}
     options = {"eps": float(eps), "by": vector}
     return DatasetQuery.of(Derived(given.plan, SEMANTIC_DUPLICATE_ROWS, options, columns=columns))
 
