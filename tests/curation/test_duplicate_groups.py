@@ -181,9 +181,9 @@ def test_ranks_are_those_of_the_engine(engine: None) -> None:
         {
             "shard": ["b", "a", "a", "b", "a"],
             "position": pa.array([0, 1, 0, 1, 2], pa.uint32()),
-            "keep_0": [2.0, None, float("nan"), 2.0, 1.0],
+            "keep_0_down": [2.0, None, float("nan"), 2.0, 1.0],
         }
     )
-    assert ranks(table, [True]).tolist() == [0, 4, 3, 1, 2]
-    assert ranks(table, [False]).tolist() == [1, 4, 3, 2, 0]
-    assert ranks(table.drop_columns(["keep_0"]), []).tolist() == [3, 1, 0, 4, 2]
+    assert ranks(table).tolist() == [0, 4, 3, 1, 2]
+    assert ranks(table.rename_columns(["shard", "position", "keep_0_up"])).tolist() == [1, 4, 3, 2, 0]
+    assert ranks(table.drop_columns(["keep_0_down"])).tolist() == [3, 1, 0, 4, 2]

@@ -39,7 +39,7 @@ GROUP_COLUMNS = {
 `sample_id` of the one that is; the sample that it is most like, how much (0 to 1), and what found that."""
 
 OrderKey = str | Expr | Ordering
-_RULE = "keep_"
+_RULE, _UP, _DOWN = "keep_", "up", "down"
 
 
 def shown_pixels(samples: DatasetQuery) -> Expr:
@@ -70,23 +70,16 @@ class KeepRule:
     def given(self, samples: DatasetQuery, *names: str) -> DatasetQuery:
         """Samples with what it takes to make groups of them, and some more of their columns."""
         shown = [MEMBER] if samples.columns.get(MEMBER) == POINTER_TYPE else []
-        keys = {f"{_RULE}{number}": key.expr for number, key in enumerate(self.keys)}
+        keys = {f"{_RULE}{n}_{_DOWN if key.descending else _UP}": key.expr for n, key in enumerate(self.keys)}
         return samples.select(*SYSTEM, *shown, *(name for name in names if name not in shown), **keys)
 
-    @property
-    def order(self) -> list[Ordering]:
-        """The keys as columns of what `given` gives."""
-        return [Ordering(C[f"{_RULE}{number}"], key.descending) for number, key in enumerate(self.keys)]
 
-    @property
-    def options(self) -> dict[str, list[bool]]:
-        """What `ranks` has to know besides the columns."""
-        return {"descending": [key.descending for key in self.keys]}
-
-
-def ranks(samples: pa.Table, descending: Sequence[bool]) -> NDArray[np.int64]:
+def ranks(samples: pa.Table) -> NDArray[np.int64]:
     """The rank of each sample by the rule whose keys stand in its columns, 0 the best; NULL and NaN come last."""
-    ascending = [(f"{_RULE}{number}", "descending" if down else "ascending") for number, down in enumerate(descending)]
+    ordered = sorted(
+        (name for name in samples.schema.names if name.startswith(_RULE)), key=lambda n: int(n.split("_")[1])
+    )
+    ascending = [(name, "descending" if name.endswith(_DOWN) else "ascending") for name in ordered]
     names = ["shard", "position", *(name for name, _ in ascending)]
     keys = pa.table({name: _sortable(samples.column(name)) for name in names})
     # nulls are at the end unless asked otherwise

@@ -62,7 +62,7 @@ def linked_groups(samples: DatasetQuery, links: DatasetQuery, keep: Sequence[Ord
     other_way = links.select("score", "by", sample_id="other", other="sample_id")
     both = links.union(other_way).select("sample_id", "other", link_score="score", link_by="by")
     given = rule.given(samples).join(both, on="sample_id")
-    return DatasetQuery.of(Derived(given.plan, LINKED_GROUPS, rule.options, columns=group_columns(samples)))
+    return DatasetQuery.of(Derived(given.plan, LINKED_GROUPS, {}, columns=group_columns(samples)))
 
 
 def _links(finding: DatasetQuery) -> list[DatasetQuery]:
@@ -86,7 +86,7 @@ def _id(expr: Expr) -> Expr:
     return fn.assumeNotNull(expr)
 
 
-def _linked_groups(query: Select, *, descending: Sequence[bool]) -> pa.Table:
+def _linked_groups(query: Select) -> pa.Table:
     """Rows with `GROUP_COLUMNS`, of samples that stand there once for each pair that they are in."""
     rendering = Rendering()
     rows = warehouse().query(rendering.select(query.in_row_order()), rendering.params, rendering.settings)
@@ -97,7 +97,7 @@ def _linked_groups(query: Select, *, descending: Sequence[bool]) -> pa.Table:
     other = np.minimum(np.searchsorted(distinct, others), max(0, len(distinct) - 1))
     there = np.flatnonzero((distinct[other] == others) & (others != ids)) if len(distinct) else np.zeros(0, np.int64)
     links = Links(of[there], other[there], rows.column("link_score").to_numpy()[there])
-    found = grouped(links, ranks(samples, descending), distinct)
+    found = grouped(links, ranks(samples), distinct)
     link = there[found.link]
     return group_table(samples, found, rows.column("link_score").take(link), rows.column("link_by").take(link))
 

@@ -101,7 +101,7 @@ def near_duplicates(
         raise QueryError(f"near_duplicates(distance={bits}): hashes of 63 bits are compared at 0 to 32 bits.")
     check_thumbnails(samples, "near_duplicates")
     rule = KeepRule.of(samples, keep)
-    options = {"score": float(score), "distance": int(bits), **rule.options}
+    options = {"score": float(score), "distance": int(bits)}
     columns = {**group_columns(samples), "alignment": "LowCardinality(String)", MATCHES: _MATCHES}
     given = rule.given(samples, "thumbnail")
     return DatasetQuery.of(Derived(given.plan, NEAR_DUPLICATE_GROUPS, options, columns=columns))
@@ -125,16 +125,14 @@ def check_thumbnails(samples: DatasetQuery, verb: str) -> None:
 _MATCHES = "Array(Tuple(sample_id UInt64, score Float32, alignment String))"
 
 
-def _near_duplicate_groups(
-    query: Select, earlier: EarlierRows | None, *, score: float, distance: int, descending: Sequence[bool]
-) -> pa.Table:
+def _near_duplicate_groups(query: Select, earlier: EarlierRows | None, *, score: float, distance: int) -> pa.Table:
     """The rows of `near_duplicates`, found among all rows of a query."""
     from factory_lib.curation.duplicates.copies import copies
 
     samples, given = read_thumbnails(query)
     pairs = copies(given, score, distance, None if earlier is None else _compared(earlier))
     ids = samples.column("sample_id").to_numpy()
-    found = grouped(Links(pairs.one, pairs.other, pairs.score), ranks(samples, descending), ids)
+    found = grouped(Links(pairs.one, pairs.other, pairs.score), ranks(samples), ids)
     table = group_table(samples, found, pa.array(pairs.score[found.link]), pa.array(["pixels"] * len(found.rows)))
     names = alignment_names()
     table = table.append_column("alignment", pa.array(names[pairs.alignment[found.link]], pa.string()))
