@@ -1,6 +1,6 @@
 """How fast signals by models are computed, beside the bare model: the packages' own loops, and nothing around them.
 
-`python -m bench.models [--samples 512] [--rounds 3] [--photos FOLDER] [--only punsafe …]` writes a tar of photo-like
+`python -m bench.models [--samples 512] [--rounds 3] [--photos FOLDER] [--only open_nsfw …]` writes a tar of photo-like
 pictures (384 pixels), or of the JPEGs of a folder, and computes each signal in one process: by a bare loop (`pread` at
 known offsets, Pillow, the package's own preparation and model, batches of four, one thread) and by the signal engine, in
 turns, both warm. Where a package has no such loop (faces) the model is called as the signal calls it, without the engine
@@ -78,9 +78,9 @@ def signal_of(name: str) -> Signal:
     from factory_lib.signals.models.faces import faces
     from factory_lib.signals.models.photos import photo_embedding
     from factory_lib.signals.models.text_area import text_area
-    from factory_lib.signals.models.unsafe import punsafe
+    from factory_lib.signals.models.unsafe import open_nsfw
 
-    known = {one.name: one for one in (punsafe, photo_embedding, faces, text_area)}
+    known = {one.name: one for one in (open_nsfw, photo_embedding, faces, text_area)}
     return known.get(name, faces)
 
 
@@ -159,7 +159,7 @@ def reference_face_loop() -> Loop:
 
 
 LOOPS: dict[str, Callable[[], Loop]] = {
-    "punsafe": unsafe_loop,
+    "open_nsfw": unsafe_loop,
     "photo_embedding": photo_loop,
     "text_area": text_loop,
     "faces": face_loop,

@@ -1,14 +1,19 @@
 """The models that the graph asks about photos, by the names that `FACTORY_MODELS` has for them."""
 
+from collections.abc import Collection, Sequence
+
+from factory_lib.curation.basic import UNSAFE
 from factory_lib.errors import SettingsError, nearest
 from factory_lib.settings import models
 from factory_lib.signals.models.faces import faces
 from factory_lib.signals.models.photos import photo_embedding
 from factory_lib.signals.models.text_area import text_area
-from factory_lib.signals.models.unsafe import punsafe
+from factory_lib.signals.models.unsafe import open_nsfw
 from factory_lib.signals.signal import Signal
 
-MODELS = {"unsafe": punsafe, "photo": photo_embedding, "text": text_area, "faces": faces}
+MODELS = {"unsafe": open_nsfw, "photo": photo_embedding, "text": text_area, "faces": faces}
+SAID_BY = {open_nsfw.name: UNSAFE}
+"""Column of a model -> column of a source that says the same."""
 
 
 def is_asked(name: str) -> bool:
@@ -26,3 +31,8 @@ def chosen_models() -> tuple[Signal, ...]:
         if name not in MODELS:
             raise SettingsError(f"FACTORY_MODELS names {name!r}: there is no such model.", nearest(name, list(MODELS)))
     return tuple(MODELS[name] for name in models())
+
+
+def not_said(signals: Sequence[Signal], columns: Collection[str]) -> list[Signal]:
+    """Those signals that samples do not have from their source, under their own name or another."""
+    return [one for one in signals if not {one.name, SAID_BY.get(one.name)} & set(columns)]

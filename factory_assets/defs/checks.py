@@ -2,8 +2,11 @@
 
 import dagster as dg
 
+from factory_assets.defs.signals import MODELS
+from factory_assets.models import not_said
 from factory_lib.orchestration.checks import datasets, sources
 from factory_lib.orchestration.source.vanishing import check_all_there
+from factory_lib.query import DatasetQuery
 
 
 @dg.asset_check(asset="samples")
@@ -28,6 +31,13 @@ def all_there(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 def images_decode() -> dg.AssetCheckResult:
     """Nearly all images decode; the reasons why some do not."""
     return datasets.check_decoding("image_signals")
+
+
+@dg.asset_check(asset="photo_signals")
+def models_answer() -> dg.AssetCheckResult:
+    """Every model of `FACTORY_MODELS` can be asked about these samples, or why it cannot."""
+    columns = DatasetQuery("clip_embeddings").columns
+    return datasets.check_computable(not_said(MODELS, columns), columns)
 
 
 @dg.asset_check(asset="deduplicated")

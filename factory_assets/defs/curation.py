@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 
 from factory_assets.models import is_asked
-from factory_assets.photos import EPS, PHOTO, clusters_for, has_vectors, no_centroids, nothing_found
+from factory_assets.photos import EPS, PHOTO, no_centroids, nothing_found
 from factory_lib.curation.alignment import AlignmentFilter, with_score
+from factory_lib.curation.basic import UNSAFE as UNSAFE_BY_SOURCE
 from factory_lib.curation.basic import BasicFilter
 from factory_lib.curation.clusters import centroids, cluster_of
 from factory_lib.curation.clusters import semantic_duplicates as find_semantic_duplicates
 from factory_lib.curation.duplicates.exact import exact_duplicates
 from factory_lib.curation.duplicates.linking import duplicate_groups
 from factory_lib.curation.duplicates.pixels import near_duplicates as find_near_duplicates
+from factory_lib.curation.heads import HeadFilter
 from factory_lib.curation.photos import TextFilter
 from factory_lib.curation.quality import QualityFilter
 from factory_lib.curation.rules import Filter, Kept, Without, keep
@@ -22,6 +24,7 @@ from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
 
 BASIC = BasicFilter()
+UNSAFE = HeadFilter("open_nsfw", most=0.8)  # from there on its authors are sure; clothes on plain ground reach .67
 # what cleanvision calls blurry are soft grounds and plain clothes as often as blurred pictures
 QUALITY: tuple[Filter, ...] = (
     QualityFilter(blurry=None),
@@ -42,7 +45,8 @@ MAY_BE_EMPTY = Volume(may_be_empty=True)
 @stage(group="curation")
 def basic_filter(photo_signals: DatasetQuery) -> Kept:
     """Samples whose image decodes, is large enough, not too narrow and not unsafe, and whose caption says something."""
-    return keep(photo_signals, BASIC)
+    asked = is_asked("unsafe") and UNSAFE_BY_SOURCE not in photo_signals.columns
+    return keep(photo_signals, BASIC, *([UNSAFE] if asked else []))
 
 
 @stage(group="curation")
@@ -61,15 +65,14 @@ def near_duplicates(quality_filter: DatasetQuery) -> DatasetQuery:
 @stage(group="duplicates", volume=MAY_BE_EMPTY, stays=True)
 def photo_centroids(quality_filter: DatasetQuery) -> DatasetQuery:
     """Middles of clusters of photos. Once made they stay, so that later samples come into the same clusters."""
-    if not has_vectors(quality_filter):
-        return no_centroids(quality_filter)
-    return centroids(quality_filter, PHOTO, clusters_for(quality_filter))
+    there = PHOTO in quality_filter.columns
+    return centroids(quality_filter, PHOTO) if there else no_centroids(quality_filter)
 
 
 @stage(group="duplicates")
 def photo_clusters(quality_filter: DatasetQuery, photo_centroids: DatasetQuery) -> DatasetQuery:
     """The cluster of each photo, that of the nearest centroid; computed for new samples alone."""
-    there = photo_centroids.limit(1).count()
+    there = PHOTO in quality_filter.columns
     return quality_filter.add_signals(*([cluster_of(photo_centroids, PHOTO)] if there else []))
 
 

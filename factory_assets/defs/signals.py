@@ -1,6 +1,6 @@
 """Signals: columns computed from the bytes of samples, shard by shard."""
 
-from factory_assets.models import chosen_models
+from factory_assets.models import chosen_models, not_said
 from factory_assets.partitions import SHARDS
 from factory_lib.orchestration.stage import stage
 from factory_lib.query import DatasetQuery
@@ -32,6 +32,5 @@ def clip_embeddings(image_signals: DatasetQuery) -> DatasetQuery:
 
 @stage(group="signals", partitions=SHARDS, kinds=["pytorch"])
 def photo_signals(clip_embeddings: DatasetQuery) -> DatasetQuery:
-    """What models of `FACTORY_MODELS` say of photos; a score that the source brings stays."""
-    wanted = [one for one in MODELS if one.name not in clip_embeddings.columns]
-    return clip_embeddings.add_signals(*computable(wanted, clip_embeddings.columns))
+    """What models of `FACTORY_MODELS` say of photos; what the source says itself is not asked."""
+    return clip_embeddings.add_signals(*computable(not_said(MODELS, clip_embeddings.columns), clip_embeddings.columns))

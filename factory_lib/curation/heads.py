@@ -56,7 +56,9 @@ class HeadFilter:
         return Verdict(True, f"{found.found} All are within bounds.", samples=found.samples)
 
     def judged(self, pool: DatasetQuery) -> JudgedRules:
-        """Its rules; there are none where the head cannot judge the pool: then all are kept."""
+        """Its rules; there are none where the head cannot judge the pool, or did not score it: then all are kept."""
+        if self.score not in pool.columns:
+            return JudgedRules({}, f"No column {self.score!r}: rules on it removed nothing.")
         return self.verdict(pool).judged(self.predicates)
 
     def predicates(self) -> dict[str, Expr]:

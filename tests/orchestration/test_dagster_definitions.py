@@ -87,6 +87,7 @@ def test_sensors_schedules_checks_and_executor(definitions: dg.Definitions) -> N
         ("samples", "accounted"),
         ("image_signals", "images_decode"),
         ("basic_filter", "rejected"),
+        ("photo_signals", "models_answer"),
         ("quality_filter", "rejected"),
         ("deduplicated", "no_duplicates_left"),
         ("deduplicated", "rejected"),

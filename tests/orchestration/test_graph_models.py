@@ -66,7 +66,7 @@ def test_a_shard_more_is_all_that_models_look_at(photos: Path, tmp_path: Path) -
         first = factory(home, "demo", "--source", str(photos), "--json")
         (tmp_path / "3.tar").rename(photos / "3.tar")
         second = factory(home, "demo", "--source", str(photos), "--json")
-        counted = factory(home, "sql", "--json", "SELECT count() AS n, min(punsafe) AS low, max(punsafe) AS high,"
+        counted = factory(home, "sql", "--json", "SELECT count() AS n, min(open_nsfw) AS low, max(open_nsfw) AS high,"
                           " countIf(length(photo_embedding) = 1280) AS seen FROM photo_signals.v2")  # fmt: skip
         made = {
             name: factory(home, "show", name, "--json") for name in ("photo_signals.v2", "photo_clusters", "duplicates")

@@ -20,7 +20,7 @@ from factory_lib.compute.run import compute
 from factory_lib.signals.models.faces import faces
 from factory_lib.signals.models.photos import EFFICIENTNET, photo_embedding
 from factory_lib.signals.models.text_area import LONGEST, PP_OCR, text_area
-from factory_lib.signals.models.unsafe import punsafe
+from factory_lib.signals.models.unsafe import open_nsfw
 from tests.signal_rows import no_workers_left, packed, small_tasks, table
 
 __all__ = ["no_workers_left", "small_tasks"]
@@ -38,8 +38,8 @@ def test_unsafe_scores_are_those_of_the_package(photos: list[Image.Image]) -> No
 
     small = [*photos, Image.new("RGB", (1, 1), "red"), Image.new("L", (300, 20), 128).convert("RGB")]
     expected = [one.nsfw for one in NSFWClassifier(intra_op_num_threads=1).classify_batch(small)]
-    assert [punsafe.one(picture) for picture in small] == pytest.approx(expected, abs=1e-6)
-    classifier = punsafe.instance()
+    assert [open_nsfw.one(picture) for picture in small] == pytest.approx(expected, abs=1e-6)
+    classifier = open_nsfw.instance()
     assert classifier([classifier.prepare(picture) for picture in small]) == pytest.approx(expected, abs=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_text_that_was_written_on_photos_is_found(shared_data: Path) -> None:
 def test_pictures_of_any_shape_have_values(size: tuple[int, int]) -> None:
     plain = Image.new("RGB", size, (200, 180, 160))
     assert text_area.one(plain) == (0.0, 0)
-    assert 0 <= punsafe.one(plain) <= 1
+    assert 0 <= open_nsfw.one(plain) <= 1
     assert photo_embedding.one(plain).shape == (1280,)
 
 
@@ -128,8 +128,8 @@ def test_neighbours_of_clothes_are_of_their_kind_far_above_chance(shared_data: P
             for member in tar
             if member.name.endswith(".json")
         }
-    query = DatasetQuery.from_source(str(shard)).limit(64).add_signals(photo_embedding, punsafe)
-    rows = query.select("key", "photo_embedding", "punsafe").to_arrow()
+    query = DatasetQuery.from_source(str(shard)).limit(64).add_signals(photo_embedding, open_nsfw)
+    rows = query.select("key", "photo_embedding", "open_nsfw").to_arrow()
     vectors = np.array(rows["photo_embedding"].to_pylist(), np.float32)
     kinds = np.array([labels[key] for key in rows["key"].to_pylist()])
     alike = vectors @ vectors.T
@@ -137,14 +137,14 @@ def test_neighbours_of_clothes_are_of_their_kind_far_above_chance(shared_data: P
     nearest = kinds[alike.argmax(axis=1)]
     by_chance = sum((kinds == kind).mean() ** 2 for kind in set(kinds))
     assert (nearest == kinds).mean() > 3 * by_chance
-    assert np.median(rows["punsafe"].to_numpy()) < 0.05
-    assert max(rows["punsafe"].to_pylist()) < 0.5
+    assert np.median(rows["open_nsfw"].to_numpy()) < 0.05
+    assert max(rows["open_nsfw"].to_pylist()) < 0.5
 
 
 def test_worker_processes_give_the_same_and_broken_pictures_a_reason(
     tmp_path: Path, photos: list[Image.Image], small_tasks: None
 ) -> None:
-    signals = [punsafe, photo_embedding, faces, text_area]
+    signals = [open_nsfw, photo_embedding, faces, text_area]
     data = [_png(picture.resize((200, 150))) for picture in photos]
     rows = packed(tmp_path / "photos", [data[0], b"no picture", data[1], data[2], None])
     found = table(compute(signals, [rows], workers=1))
@@ -156,9 +156,9 @@ def test_worker_processes_give_the_same_and_broken_pictures_a_reason(
     here = [text_area.one(one) for one in data]
     assert [found["text_area"][row]["number"].as_py() for row in (0, 2, 3)] == [one.number for one in here]
     assert found["faces"][1]["number"].as_py() is None
-    assert found["punsafe"].to_pylist()[1] is None
-    scores = [found["punsafe"][row].as_py() for row in (0, 2, 3)]
-    assert scores == pytest.approx([punsafe.one(one) for one in data], abs=1e-5)
+    assert found["open_nsfw"].to_pylist()[1] is None
+    scores = [found["open_nsfw"][row].as_py() for row in (0, 2, 3)]
+    assert scores == pytest.approx([open_nsfw.one(one) for one in data], abs=1e-5)
     for row, one in zip((0, 2, 3), data, strict=True):
         assert np.array(found["photo_embedding"][row].as_py()) @ photo_embedding.one(one) == pytest.approx(1, abs=1e-4)
 

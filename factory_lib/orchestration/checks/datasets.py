@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,6 +10,8 @@ import dagster as dg
 from factory_lib.curation.duplicates import near_duplicates
 from factory_lib.plan.expressions import C, fn
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.inputs import not_computable
+from factory_lib.signals.signal import Signal
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import NOT_MADE, read_losses
 from factory_lib.warehouse.versions import resolve
@@ -83,3 +85,10 @@ def check_duplicates(dataset: str) -> dg.AssetCheckResult:
     if rows and not compared:
         said = f"None of {rows:,} samples has a thumbnail: there are no pictures to compare, and nothing was removed."
     return _result(left == 0 and compared >= min(rows, 1), said, {"left": left, "compared": compared})
+
+
+def check_computable(signals: Sequence[Signal], columns: Mapping[str, str]) -> dg.AssetCheckResult:
+    """Whether signals can be computed of samples with these columns; why those cannot that were left out."""
+    without = not_computable(signals, columns)
+    said = " ".join(without.values()) or f"{len(signals)} signals were computed."
+    return _result(not without, said, {"left_out": ", ".join(without)})

@@ -60,4 +60,4 @@ class UnsafeClassifier:
         return found
 
 
-punsafe = signal(UnsafeClassifier(), name="punsafe", output=float, batch=16)
+open_nsfw = signal(UnsafeClassifier(), name="open_nsfw", output=float, batch=16)
