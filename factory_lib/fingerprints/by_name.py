@@ -84,7 +84,7 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
         texts: any texts.
         package: that relative names start from.
     """
-    named = {_absolute(text.partition(":")[0], package) for text in set(texts)}
+    named = {_absolute(_module_in(text), package) for text in set(texts)}
     tops = may_be_modules({name.partition(".")[0] for name in named})
     for name in sorted(name for name in named if name.partition(".")[0] in tops):
         whole = name.rstrip(".")
@@ -94,6 +94,12 @@ def modules(texts: Iterable[str], package: str) -> Iterator[str]:
                 yield from submodules(whole)
         elif "." in whole and is_module(whole.rpartition(".")[0]):
             yield whole.rpartition(".")[0]
+
+
+def _module_in(text: str) -> str:
+    """The module of `module:attribute`; a sentence that goes on behind a colon is none."""
+    module, _, attribute = text.partition(":")
+    return module if not attribute or _MODULE.fullmatch(attribute) else ""
 
 
 @lru_cache(maxsize=8192)
