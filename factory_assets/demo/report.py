@@ -14,7 +14,6 @@ from rich.table import Table
 from factory_assets.demo.rendered.truth import FilterScore, score_duplicates, score_filter
 from factory_lib.curation.funnel import FunnelStep, funnel
 from factory_lib.errors import DatasetNotFound
-from factory_lib.plan.expressions import C, cosine_distance
 from factory_lib.query import DatasetQuery
 from factory_lib.sources.account import lines
 from factory_lib.warehouse.client import warehouse
@@ -168,21 +167,21 @@ def print_nearest(training_set: Version, source: DemoSource, console: Console) -
         return
     embedded = DatasetQuery("clip_embeddings").join(DatasetQuery(training_set), on="sample_id", how="semi")
     named = [name for name in ("caption", "key") if name in embedded.columns]  # a caption may be NULL
+    first = embedded.limit(1).select("sample_id", *named).to_arrow().to_pylist()
     if source.truth is not None:
-        target, what = clip.encode_text.one(EXEMPLAR), repr(EXEMPLAR)
+        near, what = embedded.search(text=EXEMPLAR, encoder=clip.encode_text, k=5), repr(EXEMPLAR)
+    elif first:
+        near = embedded.search(sample=first[0]["sample_id"], k=5)
+        what = f"the first image ({_name(first[0])!r})"
     else:
-        first = embedded.limit(1).select("clip", *named).to_arrow().to_pylist()
-        if not first:
-            return
-        target, what = first[0]["clip"], f"the first image ({_name(first[0])!r})"
-    near = embedded.mutate(dist=cosine_distance(C.clip, target)).order_by(C.dist).limit(5)
+        return
     table = Table(title=f"Five images nearest to {what}", title_justify="left")
     for name in ("distance", named[0], "where its bytes are"):
         table.add_column(name, justify="right" if name == "distance" else "left")
-    for row in near.select("dist", "image", *named).to_arrow().to_pylist():
+    for row in near.select("distance", "image", *named).to_arrow().to_pylist():
         pointer = row["image"]
         place = f"{pointer['uri'].rsplit('/', 1)[-1]} [{pointer['offset']:,} + {pointer['size']:,}]"
-        table.add_row(f"{row['dist']:.3f}", _name(row), place)
+        table.add_row(f"{row['distance']:.3f}", _name(row), place)
     console.print()
     console.print(table)
 
