@@ -29,7 +29,7 @@ UNSAFE = HeadFilter("open_nsfw", most=0.8)  # from there on its authors are sure
 QUALITY: tuple[Filter, ...] = (
     QualityFilter(blurry=None),
     CaptionFilter(),
-    *([TextFilter()] if is_asked("text") else []),
+    *([TextFilter(most=0.3)] if is_asked("text") else []),
 )
 FOUND_BY = [
     ("sha256", "sha256", "the bytes of a better sample"),

@@ -9,7 +9,9 @@ file that all workers map.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import datetime
 import enum
 import functools
 import hashlib
@@ -330,12 +332,25 @@ def _inner(ufunc: Any) -> list[types.FunctionType]:
     return [one for one in gc.get_referents(ufunc) if isinstance(one, types.FunctionType)]
 
 
+def _capsule(value: Any) -> tuple[Any, ...]:
+    """What a library put among Python's own names, as those made with pybind11 do for each other, by its name there."""
+    for name, held in vars(builtins).items():
+        if held is value:
+            return _of_builtins, (name,)
+    raise TypeError("cannot pickle 'PyCapsule' object")
+
+
+def _of_builtins(name: str) -> Any:
+    return vars(builtins).get(name)
+
+
 _CACHED: Any = type(functools.lru_cache(len))
 _REBUILT: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
     _CACHED: lambda value: (
         _cached,
         (value.__wrapped__, value.cache_parameters(), {k: v for k, v in vars(value).items() if k not in _OF_CACHED}),
     ),
+    type(datetime.datetime_CAPI): _capsule,
     functools.cached_property: lambda value: (_cached_property, (value.func, value.attrname)),
     weakref.WeakKeyDictionary: lambda value: (_weak, (weakref.WeakKeyDictionary, dict(value))),
     weakref.WeakValueDictionary: lambda value: (_weak, (weakref.WeakValueDictionary, dict(value))),

@@ -6,6 +6,7 @@ over a few rows in this process and over many in workers.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import importlib
 import linecache
@@ -249,3 +250,15 @@ def test_code_that_draws_from_the_state_of_the_process_is_told_so(notebook: type
         own = signal(Called(vars(notebook)["g"]), name="own")
         rounded = {vars(notebook)["np"].float32(vars(notebook)["g"](f"k{place}")) for place in range(10)}
         assert values(own, 600, 2) == set(map(float, rounded))
+
+
+def test_what_a_library_put_among_the_builtins_does_no_harm(
+    notebook: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries made with pybind11 put a capsule there, and the names of `exec` hold all that is there."""
+    import datetime
+
+    monkeypatch.setattr(builtins, "__capsule_of_a_library__", datetime.datetime_CAPI, raising=False)
+    run_cell(SITUATIONS["exec in a namespace of its own"][0], notebook)
+    one = signal(Called(vars(notebook)["f"]), name="nb")
+    assert values(one, 600, 2) == {1.0}
