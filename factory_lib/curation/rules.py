@@ -109,11 +109,16 @@ class Without:
     def _nothing_to_find_by(self, pool: DatasetQuery) -> str:
         if self.by is None:
             return ""
-        kind = pool.columns.get(self.by, "")
-        known = fn.notEmpty(C[self.by]) if kind.startswith("Array") else C[self.by].not_null()
-        if kind and pool.filter(known).limit(1).count():
+        if has_values(pool, self.by):
             return ""
         return f"No sample has a {self.by!r} to be found by: nothing was removed."
+
+
+def has_values(pool: DatasetQuery, column: str) -> bool:
+    """Whether some sample of a pool has a value in a column: it is there, and not NULL or an empty array."""
+    kind = pool.columns.get(column, "")
+    known = fn.notEmpty(C[column]) if kind.startswith("Array") else C[column].not_null()
+    return bool(kind and pool.filter(known).limit(1).count())
 
 
 def keep(pool: DatasetQuery, *filters: Filter) -> Kept:

@@ -14,9 +14,16 @@ import pytest
 from factory_lib import DatasetQuery
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.components import CurationStage
-from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, SIGNALS, named
+from factory_lib.orchestration.components.registry import (
+    FILTERS,
+    FUNCTIONS,
+    OPERATIONS,
+    SIGNALS,
+    named,
+)
 from factory_lib.orchestration.runs.running import run_graph
 from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.signals import Signal
 from tests.dagster_graph import write_tar
 
 PYTHON = """
@@ -204,9 +211,13 @@ def test_dagsters_own_tools_know_it(project: Path) -> None:
     assert CurationStage.get_model_cls().model_json_schema()["properties"]["dataset"]["type"] == "string"
 
 
-@pytest.mark.parametrize("registry", [FILTERS, FUNCTIONS, SIGNALS], ids=["filters", "functions", "signals"])
+REGISTRIES = {"filters": FILTERS, "functions": FUNCTIONS, "signals": SIGNALS, "operations": OPERATIONS}
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=REGISTRIES)
 def test_every_short_name_means_something(registry: dict[str, str]) -> None:
     for name in registry:
-        assert named(name, registry) is not None
-        if registry is SIGNALS:
-            assert named(name, registry).name == name
+        found = named(name, registry)
+        assert callable(found)
+        if isinstance(found, Signal):
+            assert found.name == name

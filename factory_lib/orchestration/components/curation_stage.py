@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.components.known import assets_in_python
 from factory_lib.orchestration.components.names import Named
 from factory_lib.orchestration.components.places import located, refuse_unmade
-from factory_lib.orchestration.components.steps import YamlStep, run_steps
+from factory_lib.orchestration.components.steps import YamlStep, keep_is_last, run_steps
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.given import GivenFile
 
 if TYPE_CHECKING:
     from dagster_shared.yaml_utils.source_position import SourcePositionTree
@@ -43,18 +45,21 @@ class StageAttributes(Named):
 
     Attributes:
         dataset: the dataset that it makes, which is the name of its asset.
-        of: the dataset that its samples are; or `source`.
+        of: the dataset that its samples are; or `source`, or `file`.
         source: the asset that stands for the source of shards, whose samples are ingested; instead of `of`.
+        file: path or URI of one file, whose rows are read again when it changes; instead of `of`.
         steps: what is done with them, in order.
         by_shard: whether a row depends on rows of its own shard alone: the stage then runs for the shards that changed.
         description: what the UI and the docs show.
-        group, kinds, owners, automatic, volume, stale_hours: as in `stage`.
+        group, kinds, owners, automatic, stays, volume, stale_hours: as in `stage`.
         elsewhere: datasets that another code location makes.
+        only_with: variables of the environment: while one is not set, the graph is without the stage.
     """
 
     dataset: str
     of: str | None = None
     source: str | None = None
+    file: str | None = None
     steps: list[YamlStep] = []
     by_shard: bool = False
     description: str = ""
@@ -62,9 +67,11 @@ class StageAttributes(Named):
     kinds: list[str] = []
     owners: list[str] = ["team:curation"]
     automatic: bool = True
+    stays: bool = False
     volume: VolumeBounds = VolumeBounds()
     stale_hours: float = Field(default=DEFAULT_STALE_HOURS, gt=0)
     elsewhere: list[str] = []
+    only_with: list[str] = []
 
     @field_validator("dataset")
     @classmethod
@@ -78,16 +85,17 @@ class StageAttributes(Named):
     @field_validator("steps")
     @classmethod
     def _keep_is_last(cls, steps: list[YamlStep]) -> list[YamlStep]:
-        if any(step.keep is not None for step in steps[:-1]):
-            raise ValueError("keep is the last step of a stage: what goes on with what is kept is the next stage.")
-        return steps
+        return keep_is_last(steps)
 
     @model_validator(mode="after")
     def _has_samples(self) -> StageAttributes:
-        if (self.of is None) == (self.source is None):
+        if [self.of, self.source, self.file].count(None) != 2:
             raise ValueError(
-                "a stage has the samples of one dataset (of: …), or ingests those of a source (source: …)."
+                "a stage has the samples of one dataset (of: …), or ingests those of a source (source: …) or of a file"
+                " (file: …)."
             )
+        if self.by_shard and (self.file or any(step.needs for step in self.steps)):
+            raise ValueError("a file, and what samples have (needs: …), is known of the whole: no by_shard.")
         if self.source and not self.by_shard:
             raise ValueError("a source is ingested shard by shard: by_shard: true.")
         if self.by_shard and self.steps and self.steps[-1].keep is not None:
@@ -121,7 +129,7 @@ class Unchecked(BaseModel):
 class CurationStage(dg.Component):
     """A stage of the graph without Python: dataset in; signals, expressions, functions, filters; dataset out."""
 
-    def __init__(self, attributes: StageAttributes, position: SourcePositionTree | None = None) -> None:
+    def __init__(self, attributes: StageAttributes | None, position: SourcePositionTree | None = None) -> None:
         self.attributes, self._position = attributes, position
 
     @classmethod
@@ -139,6 +147,8 @@ class CurationStage(dg.Component):
         written = context.resolution_context.at_path("attributes")
         position = written.source_position_tree
         given = written.resolve_value(attributes.model_dump() if attributes else {})
+        if any(not os.environ.get(str(name)) for name in given.get("only_with") or ()):
+            return cls(None, position)
         try:
             return cls(StageAttributes.model_validate(given), position)
         except ValidationError as error:
@@ -151,11 +161,14 @@ class CurationStage(dg.Component):
             QueryError: it reads a dataset that nothing makes.
         """
         tree, given = context.component_tree, self.attributes
-        every = tree.get_all_components(of_type=CurationStage)
-        made = {one.attributes.dataset for one in every} | assets_in_python(tree)
+        if given is None:
+            return dg.Definitions()
+        others = {one: one.attributes for one in tree.get_all_components(of_type=CurationStage)}
+        every = {one: found for one, found in others.items() if found is not None}
+        made = {found.dataset for found in every.values()} | assets_in_python(tree)
         refuse_unmade(given.read, {*made, *given.elsewhere}, self._position)
         # what several stages say that it is elsewhere is declared by the first of them
-        first = {name: one for one in reversed(every) for name in one.attributes.elsewhere}
+        first = {name: one for one, found in reversed(every.items()) for name in found.elsewhere}
         outside = [dg.AssetSpec(name) for name in given.elsewhere if first[name] is self and name not in made]
         return dg.Definitions(assets=[asset_of(given), *outside])
 
@@ -169,6 +182,7 @@ def asset_of(given: StageAttributes) -> dg.AssetsDefinition:
         kinds=given.kinds,
         owners=given.owners,
         automatic=given.automatic,
+        stays=given.stays,
         volume=Volume(**given.volume.model_dump(exclude_unset=True)),
         stale_hours=given.stale_hours,
     )
@@ -177,7 +191,7 @@ def asset_of(given: StageAttributes) -> dg.AssetsDefinition:
 
 def _body(given: StageAttributes) -> Callable[..., DatasetQuery | Kept]:
     """The function of a stage: its parameters are the datasets that the steps read, or the source."""
-    steps = [(step.verb, getattr(step, step.verb)) for step in given.steps]
+    steps = [step.plain for step in given.steps]
     parameters: dict[str, Any]
     body: Callable[..., DatasetQuery | Kept]
     if given.source:
@@ -186,6 +200,13 @@ def _body(given: StageAttributes) -> Callable[..., DatasetQuery | Kept]:
             return run_steps(source.query(context.partition_keys), steps, inputs)
 
         body, parameters = ingest, {"context": dg.AssetExecutionContext, "source": ShardSource}
+    elif given.file:
+        file = GivenFile(given.file)  # its fingerprint is part of the code version
+
+        def read(**inputs: DatasetQuery) -> DatasetQuery | Kept:
+            return run_steps(DatasetQuery.from_source(file.uri), steps, inputs)
+
+        body, parameters = read, {}
     else:
         samples = given.of or ""
 

@@ -53,20 +53,26 @@ def at_places(where: str, said: Mapping[tuple[str | int, ...], str]) -> Validati
 
 
 def imported(name: str) -> Any:
-    """What a dotted name means: `package.module.attribute`.
+    """What a dotted name means: `package.module.attribute`, or `package.module.Class.method`.
 
     Raises:
         ValueError: it means nothing; the nearest name in its module is told.
         SignalError: the module only lies in the current folder.
     """
-    module, _, attribute = name.rpartition(".")
-    check_declared(module.partition(".")[0], f"YAML names {name!r}")
+    above, _, attribute = name.rpartition(".")
+    if above.rpartition(".")[2][:1].isupper():
+        return _attribute(imported(above), attribute)
+    check_declared(above.partition(".")[0], f"YAML names {name!r}")
     try:
-        found = importlib.import_module(module)
+        found = importlib.import_module(above)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        if error.name is None or not f"{above}.".startswith(f"{error.name}."):
             raise  # the module is there, and lacks another
         raise ValueError(f"there is no module {error.name!r}.") from None
-    if not hasattr(found, attribute):
-        raise ValueError(unknown(attribute, [one for one in vars(found) if not one.startswith("_")]))
-    return getattr(found, attribute)
+    return _attribute(found, attribute)
+
+
+def _attribute(found: Any, name: str) -> Any:
+    if not hasattr(found, name):
+        raise ValueError(unknown(name, [one for one in vars(found) if not one.startswith("_")]))
+    return getattr(found, name)

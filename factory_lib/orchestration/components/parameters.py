@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,61 +15,113 @@ from pydantic import BaseModel, Field, create_model
 
 from factory_lib.orchestration.components.names import Named
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.clip import Clip
+from factory_lib.signals.signal import Signal
+
+Forms = Mapping[Any, Any]
+"""Type of a parameter -> the type that YAML writes in its place."""
+
+
+class Later(ABC):
+    """What YAML names and what is there only when the stage runs: a dataset, what is given one."""
+
+    @property
+    @abstractmethod
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets that it reads."""
+
+    @abstractmethod
+    def made(self, inputs: Mapping[str, DatasetQuery]) -> Any:
+        """The thing itself.
+
+        Args:
+            inputs: the datasets, by their names.
+        """
 
 
 @dataclass(frozen=True)
-class YamlUse:
-    """A filter or function with what it is given; what names a dataset becomes that dataset when the stage runs.
+class YamlUse(Later):
+    """A filter or function with what it is given.
 
     Attributes:
         target: the class of the filter, or the function.
         values: parameter -> value.
-        datasets: parameter -> name of a dataset.
+        several: the parameter whose values are given one after the other, `*findings`.
     """
 
     target: Callable[..., Any]
     values: Mapping[str, Any] = field(default_factory=dict)
-    datasets: Mapping[str, str] = field(default_factory=dict)
+    several: str = ""
 
-    def __call__(self, inputs: Mapping[str, DatasetQuery], *samples: DatasetQuery) -> Any:
-        """Call it, the samples first where it is a function."""
-        given = {name: inputs[dataset] for name, dataset in self.datasets.items()}
-        return self.target(*samples, **self.values, **given)
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Of all its values."""
+        return datasets_in(list(self.values.values()))
+
+    def made(self, inputs: Mapping[str, DatasetQuery], *samples: DatasetQuery) -> Any:
+        """What the call returns, with the samples first where it is a function of samples."""
+        given = {name: _made(value, inputs) for name, value in self.values.items()}
+        return self.target(*samples, *given.pop(self.several, ()), **given)
 
 
-@functools.cache
-def parameters_of(target: Callable[..., Any], of_samples: bool) -> type[BaseModel]:
+def datasets_in(value: Any) -> tuple[str, ...]:
+    """The datasets that a value reads, or those in a list."""
+    if isinstance(value, Later):
+        return value.datasets
+    return tuple(name for one in value for name in datasets_in(one)) if isinstance(value, list | tuple) else ()
+
+
+def _made(value: Any, inputs: Mapping[str, DatasetQuery]) -> Any:
+    if isinstance(value, Later):
+        return value.made(inputs)
+    return [_made(one, inputs) for one in value] if isinstance(value, list | tuple) else value
+
+
+def parameters_of(target: Callable[..., Any], of_samples: bool, forms: Forms) -> type[BaseModel]:
     """The schema of what a target takes.
 
     Args:
         of_samples: its first parameter is the samples, which YAML does not give.
+        forms: how YAML writes what it has no word for.
     """
     name = getattr(target, "__name__", "parameters")
     fields: dict[str, Any] = {}
     for one in _parameters(target)[1 if of_samples else 0 :]:
-        kind = str if _is_dataset(one.annotation) else one.annotation
-        fields[one.name] = (kind, Field(... if one.default is inspect.Parameter.empty else one.default))
+        kind, default = _written(one.annotation, forms), one.default
+        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+            kind = list[kind]  # type: ignore[valid-type]
+        fields[one.name] = (kind, Field(... if default is inspect.Parameter.empty else default))
     return create_model(name, __base__=Named, __doc__=inspect.getdoc(target), **fields)
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Its parameters, types evaluated; modules that import the query for type checkers alone have it, too."""
-    signature = inspect.signature(target, eval_str=True, locals={"DatasetQuery": DatasetQuery})
-    return list(signature.parameters.values())
+    """Its parameters, types evaluated; modules that import some for type checkers alone have them, too."""
+    known = {"DatasetQuery": DatasetQuery, "Signal": Signal, "Clip": Clip}
+    return list(inspect.signature(target, eval_str=True, locals=known).parameters.values())
 
 
-def use_of(target: Callable[..., Any], given: Mapping[str, Any], of_samples: bool = False) -> YamlUse:
+def _written(kind: Any, forms: Forms) -> Any:
+    """A type as YAML writes it."""
+    if kind in forms:
+        return forms[kind]
+    inner, of = typing.get_args(kind), typing.get_origin(kind)
+    if not inner or of in (typing.Literal, typing.Annotated):
+        return kind
+    changed = tuple(_written(one, forms) for one in inner)
+    if changed == inner:
+        return kind
+    return functools.reduce(lambda one, other: one | other, changed) if of in _UNIONS else of[changed]
+
+
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def use_of(target: Callable[..., Any], given: Mapping[str, Any], of_samples: bool, forms: Forms) -> YamlUse:
     """A target with what YAML gives it.
 
     Raises:
         ValidationError: a name or a value is wrong.
     """
-    checked = parameters_of(target, of_samples).model_validate(dict(given))
-    kinds = {one.name: one.annotation for one in _parameters(target)}
-    values = {name: getattr(checked, name) for name in checked.model_fields_set}
-    datasets = {name: value for name, value in values.items() if _is_dataset(kinds[name]) and value is not None}
-    return YamlUse(target, {name: value for name, value in values.items() if name not in datasets}, datasets)
-
-
-def _is_dataset(kind: Any) -> bool:
-    return kind is DatasetQuery or DatasetQuery in typing.get_args(kind)
+    checked = parameters_of(target, of_samples, forms).model_validate(dict(given))
+    several = [one.name for one in _parameters(target) if one.kind is inspect.Parameter.VAR_POSITIONAL]
+    return YamlUse(target, {name: getattr(checked, name) for name in checked.model_fields_set}, *several)

@@ -3,160 +3,216 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PydanticInvalidForJsonSchema, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from factory_lib.curation.rules import Kept, keep
-from factory_lib.orchestration.components.names import Named, at_places, refuse_unknown
-from factory_lib.orchestration.components.parameters import YamlUse, parameters_of, use_of
-from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, SIGNALS, named
+from factory_lib.augmentation.operation import Operation
+from factory_lib.curation.duplicates.grouping import OrderKey
+from factory_lib.curation.rules import Kept, has_values, keep
+from factory_lib.orchestration.components.names import Named, imported
+from factory_lib.orchestration.components.parameters import Forms, Later, YamlUse, datasets_in
+from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, OPERATIONS, SIGNALS
+from factory_lib.orchestration.components.uses import OneOf
 from factory_lib.plan.expressions import sql_text
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.inputs import computable
 from factory_lib.signals.signal import Signal
 
 
-def _use(given: Any, registry: Mapping[str, str], of_samples: bool) -> YamlUse:
-    """One of a registry, as YAML writes it: `name`, or `name: {parameter: value}`."""
-    if isinstance(given, YamlUse):
-        return given
+@dataclass(frozen=True)
+class Step:
+    """A step as it runs.
+
+    Attributes:
+        verb: which one.
+        given: what it is given.
+        needs: columns in which some sample has to have a value.
+        otherwise: what is done where none has.
+    """
+
+    verb: str
+    given: Any
+    needs: tuple[str, ...] = ()
+    otherwise: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Steps(Later):
+    """A dataset, with steps behind it.
+
+    Attributes:
+        of: its name.
+        steps: in order.
+    """
+
+    of: str
+    steps: tuple[Step, ...] = ()
+    read: tuple[str, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """It and those that the steps read."""
+        return (self.of, *self.read)
+
+    def made(self, inputs: Mapping[str, DatasetQuery]) -> DatasetQuery:
+        """The query."""
+        found = run_steps(inputs[self.of], self.steps, inputs)
+        return found.samples if isinstance(found, Kept) else found
+
+
+def _dataset(given: Any) -> Steps:
+    """A dataset as YAML gives it: its name, or where it begins and the steps behind it."""
     if isinstance(given, str):
-        given = {given: {}}
-    if not isinstance(given, Mapping) or len(given) != 1:
-        raise ValueError("this is one name, or one name with its parameters below it.")
-    [(name, parameters)] = given.items()
-    if "." not in str(name):
-        refuse_unknown(given, registry, "name")
-    target = named(str(name), registry)
-    try:
-        return use_of(target, parameters or {}, of_samples)
-    except ValueError as error:
-        raise _below(str(name), error) from None
+        return Steps(given)
+    checked = YamlSteps.model_validate(given)
+    read = tuple(name for step in checked.steps for name in step.datasets)
+    return Steps(checked.of, tuple(step.plain for step in checked.steps), read)
 
 
-def _below(name: str, error: ValueError) -> ValueError:
-    """An error of parameters, at its place below a name."""
-    found = getattr(error, "errors", None)
-    if found is None:
-        return error
-    return at_places(name, {(name, *one["loc"]): one["msg"].removeprefix("Value error, ") for one in found()})
+_INNER_STEPS = {"type": "array", "items": {"type": "object"}}
+"""Steps within a step are checked when the graph loads: Dagster follows schemas, and theirs has no end."""
+_STEPS_OF_ONE = {
+    "type": "object",
+    "properties": {"of": {"type": "string"}, "steps": _INNER_STEPS},
+    "required": ["of"],
+    "additionalProperties": False,
+}
 
+DatasetUse = Annotated[Any, BeforeValidator(_dataset), WithJsonSchema({"anyOf": [{"type": "string"}, _STEPS_OF_ONE]})]
+FilterUse = Annotated[Any, OneOf(FILTERS, lambda: FORMS)]
+FunctionUse = Annotated[Any, OneOf(FUNCTIONS, lambda: FORMS, of_samples=True)]
+SignalUse = Annotated[Any, OneOf(SIGNALS, lambda: FORMS)]
+OperationUse = Annotated[Any, OneOf(OPERATIONS, lambda: FORMS)]
+DottedName = Annotated[Any, BeforeValidator(imported), WithJsonSchema({"type": "string"})]
 
-def _signal(given: Any) -> Signal | YamlUse:
-    """A signal by its name, or a function that makes one with what it is given."""
-    if isinstance(given, str) and isinstance(found := named(given, SIGNALS), Signal):
-        return found
-    return _use(given, SIGNALS, False)
-
-
-class _One:
-    """One of a registry in the schema of YAML: checked when the graph loads, and described for editors."""
-
-    def __init__(self, registry: Mapping[str, str], check: Callable[[Any], Any], of_samples: bool = False) -> None:
-        self._registry, self._check, self._of_samples = registry, check, of_samples
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._check)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        name = {"type": "string", "anyOf": [{"enum": sorted(self._registry)}, {"pattern": _DOTTED}]}
-        shapes = {n: _shape(named(n, self._registry), self._of_samples) for n in self._registry}
-        one = {
-            "type": "object",
-            "properties": {n: {"anyOf": [shape, {"type": "null"}]} for n, shape in shapes.items()},
-            "patternProperties": {_DOTTED: {"type": ["object", "null"]}},
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        }
-        return {"anyOf": [name, one]}
-
-
-_DOTTED = r"^[A-Za-z_]\w*(\.\w+)+$"
-
-
-def _shape(target: Callable[..., Any], of_samples: bool) -> dict[str, Any]:
-    if isinstance(target, Signal):
-        return {"type": "null"}
-    try:
-        return parameters_of(target, of_samples).model_json_schema()
-    except PydanticInvalidForJsonSchema:  # a parameter is nothing that JSON has
-        return {"type": "object"}
-
-
-FilterUse = Annotated[Any, _One(FILTERS, lambda given: _use(given, FILTERS, False), False)]
-FunctionUse = Annotated[Any, _One(FUNCTIONS, lambda given: _use(given, FUNCTIONS, True), True)]
-SignalUse = Annotated[Any, _One(SIGNALS, _signal)]
+FORMS: Forms = {
+    DatasetQuery: DatasetUse,
+    Operation: OperationUse,
+    Signal: SignalUse,
+    OrderKey: str,
+    Callable[..., Any]: DottedName,
+}
 
 
 class YamlStep(Named):
     """One step of a stage: exactly one of these.
 
     Attributes:
-        signals: signals to compute, by the names of their columns or by dotted names; those that the samples have
-            nothing for are left out.
+        signals: signals to compute, by the names of their columns or by dotted names; those whose column is there, and
+            those that the samples have nothing for, are left out.
         columns: column -> SQL expression.
         select: the columns to keep; those that are not there are left out.
         apply: a function from samples to samples, such as `near_duplicates`.
         union: datasets whose rows are added.
         filter: SQL conditions, without a reason of their own.
         keep: filters with reasons; the last step of a stage.
+        needs: columns in which some sample has to have a value, or the step is not done;
+        otherwise: the steps that are done then.
     """
 
     signals: list[SignalUse] | None = None
     columns: dict[str, str] | None = None
     select: list[str] | None = None
     apply: FunctionUse | None = None
-    union: list[str] | None = None
+    union: list[DatasetUse] | None = None
     filter: list[str] | None = None
     keep: list[FilterUse] | None = Field(default=None, min_length=1)
+    needs: list[str] = Field(default=[], min_length=1)
+    otherwise: Annotated[list[YamlStep], WithJsonSchema(_INNER_STEPS)] = Field(default=[], min_length=1)
 
     @model_validator(mode="after")
     def _is_one(self) -> YamlStep:
-        if len(self.model_fields_set) != 1:
-            verbs = ", ".join(type(self).model_fields)
-            raise ValueError(f"a step is one of {verbs}; this has {len(self.model_fields_set)}.")
+        if len(self._verbs) != 1:
+            raise ValueError(f"a step is one of {', '.join(_VERBS)}; this has {len(self._verbs)}.")
+        if self.otherwise and not self.needs:
+            raise ValueError("otherwise is for a step that needs columns: needs: […].")
+        if (self.keep is not None and self.needs) or any(step.keep is not None for step in self.otherwise):
+            raise ValueError("keep is no step that may be left out: filters that cannot judge keep everything.")
         return self
+
+    @property
+    def _verbs(self) -> list[str]:
+        return [name for name in _VERBS if name in self.model_fields_set]
 
     @property
     def verb(self) -> str:
         """Which of them it is."""
-        return next(iter(self.model_fields_set))
+        return self._verbs[0]
 
     @property
     def datasets(self) -> list[str]:
         """The datasets that it reads besides the stage's own samples."""
-        every = (self.apply, *(self.keep or []), *(self.signals or []))
-        uses = [one for one in every if isinstance(one, YamlUse)]
-        return [*(self.union or []), *(name for use in uses for name in use.datasets.values())]
+        otherwise = (name for step in self.otherwise for name in step.datasets)
+        return [*datasets_in(getattr(self, self.verb)), *otherwise]
+
+    @property
+    def plain(self) -> Step:
+        """The step as it runs."""
+        otherwise = tuple(step.plain for step in self.otherwise)
+        return Step(self.verb, getattr(self, self.verb), tuple(self.needs), otherwise)
 
 
-def run_steps(
-    samples: DatasetQuery, steps: Iterable[tuple[str, Any]], inputs: Mapping[str, DatasetQuery]
-) -> DatasetQuery | Kept:
-    """What the steps make of samples.
+class YamlSteps(Named):
+    """A dataset that is read within a stage, with steps of its own.
+
+    Attributes:
+        of: the dataset that they begin with.
+        steps: what is done with it, in order.
+    """
+
+    of: str
+    steps: list[YamlStep] = []
+
+    @field_validator("steps")
+    @classmethod
+    def _keep_is_last(cls, steps: list[YamlStep]) -> list[YamlStep]:
+        return keep_is_last(steps)
+
+
+def keep_is_last(steps: list[YamlStep]) -> list[YamlStep]:
+    """Steps, of which only the last may filter with reasons.
+
+    Raises:
+        ValueError: another one does.
+    """
+    if any(step.keep is not None for step in steps[:-1]):
+        raise ValueError("keep is the last step of a stage: what goes on with what is kept is the next stage.")
+    return steps
+
+
+def run_steps(samples: DatasetQuery, steps: Iterable[Step], inputs: Mapping[str, DatasetQuery]) -> DatasetQuery | Kept:
+    """What steps make of samples.
 
     Args:
-        steps: verb and what it is given, in order.
+        steps: in order.
         inputs: the datasets that they name.
     """
     found: DatasetQuery | Kept = samples
-    for verb, given in steps:
+    for step in steps:
         assert isinstance(found, DatasetQuery)
-        found = _VERBS[verb](found, given, inputs)
+        if all(has_values(found, column) for column in step.needs):
+            found = _VERBS[step.verb](found, step.given, inputs)
+        else:
+            found = run_steps(found, step.otherwise, inputs)
     return found
 
 
+def _with_signals(
+    samples: DatasetQuery, given: Iterable[Signal | YamlUse], inputs: Mapping[str, DatasetQuery]
+) -> DatasetQuery:
+    signals = [one.made(inputs) if isinstance(one, YamlUse) else one for one in given]
+    lacking = [one for one in signals if one.name not in samples.columns]
+    return samples.add_signals(*computable(lacking, samples.columns))
+
+
 _VERBS: Mapping[str, Callable[[DatasetQuery, Any, Mapping[str, DatasetQuery]], DatasetQuery | Kept]] = {
-    "signals": lambda samples, given, inputs: samples.add_signals(
-        *computable([one(inputs) if isinstance(one, YamlUse) else one for one in given], samples.columns)
-    ),
+    "signals": _with_signals,
     "columns": lambda samples, given, inputs: samples.mutate(**{name: sql_text(sql) for name, sql in given.items()}),
     "select": lambda samples, given, inputs: samples.select(*[name for name in given if name in samples.columns]),
-    "apply": lambda samples, given, inputs: given(inputs, samples),
-    "union": lambda samples, given, inputs: samples.union(*(inputs[name] for name in given)),
+    "apply": lambda samples, given, inputs: given.made(inputs, samples),
+    "union": lambda samples, given, inputs: samples.union(*(one.made(inputs) for one in given)),
     "filter": lambda samples, given, inputs: samples.filter(*given),
-    "keep": lambda samples, given, inputs: keep(samples, *(use(inputs) for use in given)),
+    "keep": lambda samples, given, inputs: keep(samples, *(use.made(inputs) for use in given)),
 }
