@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from factory_lib.augmentation.operation import Operation
 from factory_lib.curation.duplicates.grouping import OrderKey
@@ -111,6 +111,8 @@ class YamlStep(Named):
         needs: columns in which some sample has to have a value, or the step is not done;
         otherwise: the steps that are done then.
     """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # `columns: {one: 1}` is SQL, too
 
     signals: list[SignalUse] | None = None
     columns: dict[str, str] | None = None
