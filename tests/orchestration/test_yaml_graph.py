@@ -23,32 +23,33 @@ PHOTOS = 20
 @pytest.fixture
 def source(shared_data: Path, tmp_path: Path) -> Path:
     """Two shards of real photos; among those of the second copies of some of the first, and some that nobody wants."""
-    members: dict[str, bytes] = {}
+    photos: list[bytes] = []
     with tarfile.open(shared_data / "clothing" / "train96" / "00000000.tar") as tar:
         for member in tar:
-            if member.name.endswith((".jpg", ".txt")) and len(members) < 2 * PHOTOS:
-                members[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
-    keys = sorted({name.partition(".")[0] for name in members})
-    caption, photo = members[f"{keys[0]}.txt"], Image.open(io.BytesIO(members[f"{keys[1]}.jpg"]))
+            if member.name.endswith(".jpg") and len(photos) < PHOTOS:
+                photo = tar.extractfile(member).read()  # type: ignore[union-attr]
+                photos += [photo] if min(Image.open(io.BytesIO(photo)).size) >= 80 else []
+    picture, caption = Image.open(io.BytesIO(photos[1])), b"a photo that was taken twice"
     grey = np.random.default_rng(0).integers(0, 9, (96, 96, 3), np.uint8)
     more = {
-        "copy": (members[f"{keys[0]}.jpg"], caption),
-        "recoded": (jpeg_of(photo, 60), caption),
+        "copy": (photos[0], caption),
+        "recoded": (jpeg_of(picture, 60), caption),
         "dark": (jpeg_of(Image.fromarray(grey), 90), caption),
-        "wordless": (jpeg_of(photo.rotate(7), 90), b"x"),
+        "wordless": (jpeg_of(picture.rotate(7), 90), b"x"),
     }
     folder = tmp_path / "shards"
     folder.mkdir()
-    first = {name: data for name, data in members.items() if name.partition(".")[0] in keys[: PHOTOS // 2]}
-    second = {name: data for name, data in members.items() if name not in first}
-    second |= {f"{key}.jpg": data for key, (data, _) in more.items()}
-    second |= {f"{key}.txt": text for key, (_, text) in more.items()}
+    words = {f"{n:02d}": (photo, f"photo number {n} of some clothes".encode()) for n, photo in enumerate(photos)}
+    half = PHOTOS // 2
+    first = dict(list(words.items())[:half])
+    second = {**dict(list(words.items())[half:]), **more}
     for shard, files in enumerate((first, second)):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for name in sorted(files):
-                member = tarfile.TarInfo(name)
-                member.size = len(files[name])
-                tar.addfile(member, io.BytesIO(files[name]))
+            for key, members in files.items():
+                for extension, data in zip(("jpg", "txt"), members, strict=True):
+                    member = tarfile.TarInfo(f"{key}.{extension}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
     return folder
 
 

@@ -17,7 +17,7 @@ from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
 from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.components.known import assets_in_python
 from factory_lib.orchestration.components.names import Named
-from factory_lib.orchestration.components.places import located, refuse_unmade
+from factory_lib.orchestration.components.places import Place, located, refuse_unmade
 from factory_lib.orchestration.components.steps import YamlStep, keep_is_last, run_steps
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
@@ -103,16 +103,16 @@ class StageAttributes(Named):
         return self
 
     @property
-    def read(self) -> dict[tuple[str | int, ...], str]:
-        """Place in the attributes -> the dataset that is read there, that of the samples first."""
-        found: dict[tuple[str | int, ...], str] = {("of",): self.of} if self.of else {}
-        found |= {("source",): self.source} if self.source else {}
-        return found | {("steps", n, s.verb): name for n, s in enumerate(self.steps) for name in s.datasets}
+    def read(self) -> list[tuple[Place, str]]:
+        """Places in the attributes and the datasets that are read there, that of the samples first."""
+        begin: list[tuple[Place, str | None]] = [(("of",), self.of), (("source",), self.source)]
+        named = [(place, name) for place, name in begin if name]
+        return named + [(("steps", n, s.verb), name) for n, s in enumerate(self.steps) for name in s.datasets]
 
     @property
     def datasets(self) -> list[str]:
         """The datasets that it reads, that of its samples first."""
-        return list(dict.fromkeys(name for place, name in self.read.items() if place != ("source",)))
+        return list(dict.fromkeys(name for place, name in self.read if place != ("source",)))
 
 
 class Unchecked(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import ValidationError
@@ -20,18 +20,18 @@ def located(error: ValidationError, position: SourcePositionTree | None) -> Quer
     return QueryError("\n".join(_line(place, text, position) for place, text in said))
 
 
-def refuse_unmade(asked: Mapping[Place, str], made: set[str], position: SourcePositionTree | None) -> None:
+def refuse_unmade(asked: Iterable[tuple[Place, str]], made: set[str], position: SourcePositionTree | None) -> None:
     """Raise where a stage reads a dataset that nothing makes.
 
     Args:
-        asked: where in its attributes -> the dataset.
+        asked: where in its attributes, and the dataset.
         made: the datasets that there are.
         position: of the YAML, where it is known.
 
     Raises:
         QueryError: there is no such dataset; the nearest is told.
     """
-    for place, name in asked.items():
+    for place, name in asked:
         if name not in made:
             raise QueryError(
                 _line(place, unknown(name, made), position), f"If another code location makes it: elsewhere: [{name}]."
