@@ -77,18 +77,21 @@ def project(tmp_path: Path) -> Path:
     return package
 
 
-@pytest.mark.parametrize("models", ["unsafe,photo", "none"])
+@pytest.mark.parametrize("models", ["unsafe,photo,text,faces", "none"])
 def test_it_makes_the_rows_of_the_graph_in_python(source: Path, project: Path, tmp_path: Path, models: str) -> None:
     text = project / "defs" / "graph" / "defs.yaml"
     if models == "none":
-        text.write_text(text.read_text().replace("signals: [punsafe, photo_embedding]", "signals: []"))
+        text.write_text(
+            text.read_text().replace("signals: [open_nsfw, photo_embedding, text_area, faces]", "signals: []")
+        )
     path = os.pathsep.join([str(ROOT), str(project.parent)])
-    environment = {**os.environ, "FACTORY_MODELS": models, "PYTHONPATH": path}
+    derived = {} if models == "none" else {"FACTORY_DERIVED": str(tmp_path / "derived")}
+    environment = {**os.environ, **derived, "FACTORY_MODELS": models, "PYTHONPATH": path}
     command = [sys.executable, "-m", "tests.orchestration.yaml_graph_process", str(tmp_path / "home"), str(source)]
     done = subprocess.run([*command, str(project)], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert list(found) == list(STAGES)
+    assert list(found) == [*STAGES, *(["private_set"] if derived else [])]
     rows = {name: one["rows"][0] for name, one in found.items()}
     assert {name: one["rows"][1] for name, one in found.items()} == rows
     assert {name: one["differ"] for name, one in found.items() if one["differ"]} == {}
@@ -98,3 +101,4 @@ def test_it_makes_the_rows_of_the_graph_in_python(source: Path, project: Path, t
     assert rows["near_duplicates"] >= 4
     assert rows["deduplicated"] == rows["quality_filter"] - 2
     assert rows["photo_centroids"] == (models != "none")
+    assert rows.get("private_set") == (rows["clip_score_filter"] if derived else None)

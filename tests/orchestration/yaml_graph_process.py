@@ -16,12 +16,13 @@ from factory_assets.definitions import defs
 from factory_lib import DatasetQuery
 from factory_lib.orchestration.runs.running import run_graph
 from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.settings import settings
 from factory_lib.testing import engine_folder
 
 STAGES = (
     "samples", "image_signals", "clip_embeddings", "photo_signals", "basic_filter", "quality_filter", "near_duplicates",
     "photo_centroids", "photo_clusters", "semantic_duplicates", "duplicates", "deduplicated", "clip_score_filter",
-    "training_set",
+    "training_set", *(["private_set"] if settings().derived else []),
 )  # fmt: skip
 
 
