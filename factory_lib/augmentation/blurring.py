@@ -37,6 +37,7 @@ class BlurFaces(Operation):
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", float(self.strength))  # 3 and 3.0 blur alike: they are one operation
         if not 0 < self.strength <= MOST_STRENGTH:
             raise QueryError(f"{self}: the strength is above 0 and at most {MOST_STRENGTH:g}.", "1 is img2dataset's.")
 

@@ -85,6 +85,7 @@ def test_a_stronger_blur_leaves_less_detail() -> None:
     for wrong in (0, -1, 11, float("nan")):
         with pytest.raises(QueryError, match="strength"):
             BlurFaces(strength=wrong)
+    assert str(BlurFaces(strength=3)) == str(BlurFaces(strength=3.0))
 
 
 @pytest.mark.parametrize(
