@@ -1,0 +1,193 @@
+"""Steps written in YAML: what they make of samples, what they take, and their schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from factory_lib import DatasetQuery
+from factory_lib.augmentation import BlurFaces, Recaption, Resize
+from factory_lib.curation import Kept, duplicate_groups, exact_duplicates
+from factory_lib.orchestration.components.curation_stage import CurationStage, StageAttributes, asset_of
+from factory_lib.orchestration.components.steps import run_steps
+from factory_lib.signals.heads import AESTHETIC_V2_L14, Head
+
+ROOT = Path(__file__).parents[2]
+
+
+def stage_of(*steps: dict[str, Any], **attributes: Any) -> StageAttributes:
+    return StageAttributes.model_validate({"dataset": "made", "of": "given", "steps": list(steps), **attributes})
+
+
+def made(inputs: dict[str, DatasetQuery], *steps: dict[str, Any]) -> DatasetQuery:
+    found = run_steps(inputs["given"], [step.plain for step in stage_of(*steps).steps], inputs)
+    return found.samples if isinstance(found, Kept) else found
+
+
+@pytest.fixture(scope="module")
+def given(engine_for_all: None) -> dict[str, DatasetQuery]:
+    table = {
+        "n": [0, 1, 2, 3, 4],
+        "same": ["a", "b", "a", "b", "c"],
+        "near": [1, 1, 2, 3, 4],
+        "nothing": pa.array([None] * 5, pa.int64()),
+        "vector": pa.array([[1.0, 0], [0, 1], [1, 1], [0.1, 1], [-1, 0]], pa.list_(pa.float32())),
+        "caption": ["a dog", "a cat", "a dog", "two", ""],
+    }
+    return {"given": DatasetQuery(DatasetQuery.from_arrow(pa.table(table)).save("given"))}
+
+
+def numbers(query: DatasetQuery, column: str = "n") -> list[int]:
+    return sorted(query.select(column).to_arrow()[column].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("needs", "done"),
+    [(["same"], True), (["vector", "n"], True), (["same", "nothing"], False), (["not_there"], False)],
+)
+def test_a_step_is_done_where_there_is_what_it_needs(
+    given: dict[str, DatasetQuery], needs: list[str], done: bool
+) -> None:
+    step = {"filter": ["n > 1"], "needs": needs}
+    assert numbers(made(given, step)) == ([2, 3, 4] if done else [0, 1, 2, 3, 4])
+    step["otherwise"] = [{"filter": ["n < 3"]}, {"columns": {"n": "n + 10"}}]
+    assert numbers(made(given, step)) == ([2, 3, 4] if done else [10, 11, 12])
+
+
+def test_datasets_have_steps_of_their_own(given: dict[str, DatasetQuery]) -> None:
+    few = {"of": "given", "steps": [{"filter": ["n < 2"]}, {"columns": {"n": "n + 10"}}]}
+    assert numbers(made(given, {"union": ["given", few]})) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 10, 11]
+    without = {"finding": few["of"], "reason": "there"}
+    assert numbers(made(given, {"keep": [{"without": without}]})) == []
+    without = {"finding": {"of": "given", "steps": [{"keep": [{"where": {"condition": "n > 2", "reason": "small"}}]}]}}
+    assert numbers(made(given, {"keep": [{"without": {**without, "reason": "large"}}]})) == [0, 1, 2]
+
+
+def test_several_findings_are_a_list(given: dict[str, DatasetQuery]) -> None:
+    by_near = {"of": "given", "steps": [{"apply": {"exact_duplicates": {"by": ["near"]}}}]}
+    given = {**given, "by_same": exact_duplicates(given["given"], ["same"])}
+    step = {"apply": {"duplicate_groups": {"findings": ["by_same", by_near], "keep": ["-n"]}}}
+    found = made(given, step).order_by("sample_id").to_arrow()
+    near = exact_duplicates(given["given"], ["near"])
+    expected = duplicate_groups(given["given"], given["by_same"], near, keep=["-n"])
+    assert found.equals(expected.order_by("sample_id").to_arrow())
+    kept = DatasetQuery.from_arrow(found).filter("kept").select("sample_id").to_arrow()["sample_id"].to_pylist()
+    assert kept == given["given"].filter("n = 3").to_arrow()["sample_id"].to_pylist()
+    assert stage_of(step).datasets == ["given", "by_same"]
+
+
+def test_a_signal_that_the_samples_have_is_not_asked(given: dict[str, DatasetQuery]) -> None:
+    brought = {"given": given["given"].mutate(caption_stats=1)}
+    assert numbers(made(brought, {"signals": ["caption_stats"]}), "caption_stats") == [1] * 5
+    assert "caption_stats" in made(given, {"signals": ["caption_stats", "phash"]}).columns
+
+
+def test_centroids_their_clusters_and_a_search(given: dict[str, DatasetQuery]) -> None:
+    middles = pa.array([[1.0, 0], [0, 1]], pa.list_(pa.float32()))
+    given = {**given, "middles": DatasetQuery.from_arrow(pa.table({"cluster": [0, 1], "centroid": middles}))}
+    step = {"signals": [{"cluster_of": {"centroids": "middles", "vector": "vector", "metric": "inner_product"}}]}
+    found = made(given, step, {"columns": {"c": "vector_cluster.cluster"}}).order_by("n").to_arrow()
+    vectors = np.stack(found["vector"].to_numpy(zero_copy_only=False))
+    assert found["c"].to_pylist() == np.argmax(vectors @ np.eye(2), axis=1).tolist()
+    near = made(given, {"apply": {"search": {"column": "vector", "vector": [0.0, 2.0], "k": 2}}})
+    assert numbers(near) == [1, 3]
+
+
+def longer(caption: str) -> str:
+    return f"{caption}, again"
+
+
+def test_operations_are_those_of_python() -> None:
+    written = ["strip_exif", {"blur_faces": {"boxes": "faces", "strength": 3}}, {"resize": {"size": 64}}]
+    recaption = {"recaption": {"function": f"{__name__}.longer"}}
+    step = stage_of({"apply": {"make_samples": {"operations": [*written, recaption], "encoding": {"quality": 80}}}})
+    [use] = [one.given for one in (s.plain for s in step.steps)]
+    operations = [one.made({}) for one in use.values["operations"]]
+    assert operations[1:] == [BlurFaces("faces", 3), Resize(64), operations[3]]
+    assert str(operations[3]) == str(Recaption(longer))
+    assert use.values["encoding"].quality == 80
+
+
+def test_the_head_of_a_name() -> None:
+    given = {"name": "beauty", "weights": "no.safetensors", "head": "aesthetic_v2_l14", "vectors": "l14"}
+    [use] = stage_of({"signals": [{"head_score": given}]}).steps[0].signals or []
+    signal = use.made({})
+    expected = Head("no.safetensors", AESTHETIC_V2_L14).signal("beauty", "l14")
+    assert (signal.name, signal.inputs, vars(signal.target)["architecture"]) == (
+        "beauty", expected.inputs, AESTHETIC_V2_L14,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "place", "said"),
+    [
+        ({"apply": {"make_samples": {"operations": ["blur_face"]}}}, "steps.0.apply.make_samples.operations.0",
+         "there is no 'blur_face'. Did you mean 'blur_faces'?"),
+        ({"apply": {"make_samples": {"operations": [{"resize": {"size": "large"}}]}}},
+         "steps.0.apply.make_samples.operations.0.resize.size", "valid integer"),
+        ({"apply": {"make_samples": {"operations": [{"resize": {"size": 0}}]}}},
+         "steps.0.apply.make_samples.operations.0", "a side has a pixel at least"),
+        ({"keep": ["datacomp_clip_score"]}, "steps.0.keep.0", "takes a threshold, or a fraction"),
+        ({"keep": [{"without": {"finding": {"off": "x"}, "reason": "y"}}]},
+         "steps.0.keep.0.without.finding.off", "Did you mean 'of'?"),
+        ({"union": [{"of": "x", "steps": [{"filters": ["n"]}]}]}, "steps.0.union.0.steps.0.filters",
+         "Did you mean 'filter'?"),
+        ({"filter": ["n"], "needs": ["n"], "otherwise": [{"colums": {}}]}, "steps.0.otherwise.0.colums",
+         "Did you mean 'columns'?"),
+        ({"filter": ["n"], "otherwise": [{"filter": ["m"]}]}, "steps.0", "needs: […]"),
+        ({"keep": ["basic"], "needs": ["n"]}, "steps.0", "no step that may be left out"),
+        ({"signals": [{"phash": {"bits": 64}}]}, "steps.0.signals.0", "takes no parameters"),
+        ({"apply": "factory_lib.query.DatasetQuery.serch"}, "steps.0.apply", "Did you mean 'search'?"),
+        ({"needs": ["n"]}, "steps.0", "this has 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_have_a_place(step: dict[str, Any], place: str, said: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        stage_of(step)
+    [found] = raised.value.errors()
+    assert ".".join(map(str, found["loc"])) == place
+    assert said in found["msg"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"file": "a.npy"}, "a stage has the samples of one dataset"),
+        ({"of": None, "file": "a.npy", "by_shard": True}, "no by_shard"),
+        ({"by_shard": True, "steps": [{"filter": ["n"], "needs": ["n"]}]}, "no by_shard"),
+    ],
+)
+def test_attributes_that_exclude_each_other(attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        stage_of(**attributes)
+
+
+def test_a_file_that_changes_is_other_code(tmp_path: Path) -> None:
+    file, versions = tmp_path / "rows.npy", []
+    for rows in (3, 4, 4):
+        np.save(file, np.zeros((rows, 2)))
+        asset = asset_of(stage_of(of=None, file=str(file), stays=True))
+        versions.append(asset.code_versions_by_key[asset.key])
+    assert versions[0] != versions[1] == versions[2]
+
+
+TRACK = sorted((ROOT / "docs" / "datacomp_track").rglob("defs.yaml"))
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "tests" / "fixtures" / "default_graph.yaml", *TRACK], ids=lambda p: p.parent.name
+)
+def test_the_schema_takes_what_loads(path: Path) -> None:
+    """Every document: `dg check yaml` looks at the last one of a file."""
+    schema = jsonschema.Draft202012Validator(CurationStage.get_model_cls().model_json_schema())
+    documents = list(yaml.safe_load_all(path.read_text()))
+    assert [error.message for one in documents for error in schema.iter_errors(one["attributes"])] == []
+    documents[-1]["attributes"]["steps"] = [{"keep": [{"basic": {"min_sides": 3}}]}]
+    assert not schema.is_valid(documents[-1]["attributes"])
