@@ -169,12 +169,27 @@ def test_attributes_that_exclude_each_other(attributes: dict[str, Any], said: st
         stage_of(**attributes)
 
 
+def code_of(*steps: dict[str, Any], **attributes: Any) -> str | None:
+    asset = asset_of(stage_of(*steps, **attributes))
+    return asset.code_versions_by_key[asset.key]
+
+
+def test_what_a_step_is_given_is_code() -> None:
+    def code(side: int, condition: str = "n > 1", needs: str = "n", **attributes: Any) -> str | None:
+        few = {"of": "other", "steps": [{"filter": [condition], "needs": [needs]}]}
+        without = {"finding": few, "reason": "there"}
+        return code_of({"keep": [{"basic": {"min_side": side}}, {"without": without}]}, **attributes)
+
+    assert code(200) == code(200, description="Large ones.", stale_hours=3)
+    assert len({code(200), code(300), code(200, "n > 2"), code(200, needs="m"), code(200, of="another")}) == 5
+    assert code_of({"signals": ["phash"]}) != code_of({"signals": ["dhash"]})
+
+
 def test_a_file_that_changes_is_other_code(tmp_path: Path) -> None:
     file, versions = tmp_path / "rows.npy", []
     for rows in (3, 4, 4):
         np.save(file, np.zeros((rows, 2)))
-        asset = asset_of(stage_of(of=None, file=str(file), stays=True))
-        versions.append(asset.code_versions_by_key[asset.key])
+        versions.append(code_of(of=None, file=str(file), stays=True))
     assert versions[0] != versions[1] == versions[2]
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from factory_lib.curation.rules import Kept
 from factory_lib.errors import InvalidName
 from factory_lib.names import check_dataset_name
 from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
 from factory_lib.orchestration.checks.volume import USUAL, Volume
+from factory_lib.orchestration.components.body import YamlBody
 from factory_lib.orchestration.components.known import assets_in_python
 from factory_lib.orchestration.components.names import Named
 from factory_lib.orchestration.components.places import Place, located, refuse_unmade
-from factory_lib.orchestration.components.steps import YamlStep, keep_is_last, run_steps
-from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.orchestration.components.steps import YamlStep, keep_is_last
 from factory_lib.orchestration.stage import stage
-from factory_lib.query import DatasetQuery
 from factory_lib.signals.given import GivenFile
 
 if TYPE_CHECKING:
@@ -186,38 +182,6 @@ def asset_of(given: StageAttributes) -> dg.AssetsDefinition:
         volume=Volume(**given.volume.model_dump(exclude_unset=True)),
         stale_hours=given.stale_hours,
     )
-    return decorate(_body(given))
-
-
-def _body(given: StageAttributes) -> Callable[..., DatasetQuery | Kept]:
-    """The function of a stage: its parameters are the datasets that the steps read, or the source."""
+    begin = GivenFile(given.file) if given.file else given.of
     steps = [step.plain for step in given.steps]
-    parameters: dict[str, Any]
-    body: Callable[..., DatasetQuery | Kept]
-    if given.source:
-
-        def ingest(context: dg.AssetExecutionContext, source: ShardSource, **inputs: Any) -> DatasetQuery | Kept:
-            return run_steps(source.query(context.partition_keys), steps, inputs)
-
-        body, parameters = ingest, {"context": dg.AssetExecutionContext, "source": ShardSource}
-    elif given.file:
-        file = GivenFile(given.file)  # its fingerprint is part of the code version
-
-        def read(**inputs: DatasetQuery) -> DatasetQuery | Kept:
-            return run_steps(DatasetQuery.from_source(file.uri), steps, inputs)
-
-        body, parameters = read, {}
-    else:
-        samples = given.of or ""
-
-        def curate(**inputs: DatasetQuery) -> DatasetQuery | Kept:
-            return run_steps(inputs[samples], steps, inputs)
-
-        body, parameters = curate, {}
-    parameters |= dict.fromkeys(given.datasets, DatasetQuery)
-    made = Kept if given.steps and given.steps[-1].keep is not None else DatasetQuery
-    body.__name__, body.__doc__ = given.dataset, given.description or None
-    body.__annotations__ = {**parameters, "return": made}
-    shown = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for n, kind in parameters.items()]
-    vars(body)["__signature__"] = inspect.Signature(shown)
-    return body
+    return decorate(YamlBody(given.dataset, begin, steps, given.datasets, given.description))
