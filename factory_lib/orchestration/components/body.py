@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from factory_lib.curation.rules import Kept
-from factory_lib.orchestration.components.steps import Step, run_steps
+from factory_lib.orchestration.components.steps import GraphStep, run_steps
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.given import GivenFile
@@ -33,7 +33,7 @@ class YamlBody:
         self,
         name: str,
         begin: str | GivenFile | None,
-        steps: Sequence[Step],
+        steps: Sequence[GraphStep],
         datasets: Sequence[str],
         description: str = "",
     ) -> None:

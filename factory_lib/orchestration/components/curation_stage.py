@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,6 +17,7 @@ from factory_lib.orchestration.components.names import Named
 from factory_lib.orchestration.components.places import Place, located, refuse_unmade
 from factory_lib.orchestration.components.steps import YamlStep, keep_is_last
 from factory_lib.orchestration.stage import stage
+from factory_lib.settings import environment
 from factory_lib.signals.given import GivenFile
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class CurationStage(dg.Component):
         written = context.resolution_context.at_path("attributes")
         position = written.source_position_tree
         given = written.resolve_value(attributes.model_dump() if attributes else {})
-        if any(not os.environ.get(str(name)) for name in given.get("only_with") or ()):
+        if any(not environment().get(str(name)) for name in given.get("only_with") or ()):
             return cls(None, position)
         try:
             return cls(StageAttributes.model_validate(given), position)

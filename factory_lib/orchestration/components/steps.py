@@ -14,7 +14,7 @@ from factory_lib.curation.rules import Kept, has_values, keep
 from factory_lib.orchestration.components.names import Named, imported
 from factory_lib.orchestration.components.parameters import Forms, Later, YamlUse, datasets_in
 from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, OPERATIONS, SIGNALS
-from factory_lib.orchestration.components.uses import OneOf
+from factory_lib.orchestration.components.uses import RegisteredUse
 from factory_lib.plan.expressions import sql_text
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.inputs import computable
@@ -22,7 +22,7 @@ from factory_lib.signals.signal import Signal
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphStep:
     """A step as it runs.
 
     Attributes:
@@ -35,20 +35,21 @@ class Step:
     verb: str
     given: Any
     needs: tuple[str, ...] = ()
-    otherwise: tuple[Step, ...] = ()
+    otherwise: tuple[GraphStep, ...] = ()
 
 
 @dataclass(frozen=True)
-class Steps(Later):
-    """A dataset, with steps behind it.
+class QueriedDataset(Later):
+    """A dataset that is read, with steps behind it.
 
     Attributes:
         of: its name.
         steps: in order.
+        read: the datasets that these read.
     """
 
     of: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[GraphStep, ...] = ()
     read: tuple[str, ...] = ()
 
     @property
@@ -62,13 +63,13 @@ class Steps(Later):
         return found.samples if isinstance(found, Kept) else found
 
 
-def _dataset(given: Any) -> Steps:
+def _dataset(given: Any) -> QueriedDataset:
     """A dataset as YAML gives it: its name, or where it begins and the steps behind it."""
     if isinstance(given, str):
-        return Steps(given)
+        return QueriedDataset(given)
     checked = YamlSteps.model_validate(given)
     read = tuple(name for step in checked.steps for name in step.datasets)
-    return Steps(checked.of, tuple(step.plain for step in checked.steps), read)
+    return QueriedDataset(checked.of, tuple(step.plain for step in checked.steps), read)
 
 
 _INNER_STEPS = {"type": "array", "items": {"type": "object"}}
@@ -81,10 +82,10 @@ _STEPS_OF_ONE = {
 }
 
 DatasetUse = Annotated[Any, BeforeValidator(_dataset), WithJsonSchema({"anyOf": [{"type": "string"}, _STEPS_OF_ONE]})]
-FilterUse = Annotated[Any, OneOf(FILTERS, lambda: FORMS)]
-FunctionUse = Annotated[Any, OneOf(FUNCTIONS, lambda: FORMS, of_samples=True)]
-SignalUse = Annotated[Any, OneOf(SIGNALS, lambda: FORMS)]
-OperationUse = Annotated[Any, OneOf(OPERATIONS, lambda: FORMS)]
+FilterUse = Annotated[Any, RegisteredUse(FILTERS, lambda: FORMS)]
+FunctionUse = Annotated[Any, RegisteredUse(FUNCTIONS, lambda: FORMS, of_samples=True)]
+SignalUse = Annotated[Any, RegisteredUse(SIGNALS, lambda: FORMS)]
+OperationUse = Annotated[Any, RegisteredUse(OPERATIONS, lambda: FORMS)]
 DottedName = Annotated[Any, BeforeValidator(imported), WithJsonSchema({"type": "string"})]
 
 FORMS: Forms = {
@@ -150,10 +151,10 @@ class YamlStep(Named):
         return [*datasets_in(getattr(self, self.verb)), *otherwise]
 
     @property
-    def plain(self) -> Step:
+    def plain(self) -> GraphStep:
         """The step as it runs."""
         otherwise = tuple(step.plain for step in self.otherwise)
-        return Step(self.verb, getattr(self, self.verb), tuple(self.needs), otherwise)
+        return GraphStep(self.verb, getattr(self, self.verb), tuple(self.needs), otherwise)
 
 
 class YamlSteps(Named):
@@ -184,7 +185,9 @@ def keep_is_last(steps: list[YamlStep]) -> list[YamlStep]:
     return steps
 
 
-def run_steps(samples: DatasetQuery, steps: Iterable[Step], inputs: Mapping[str, DatasetQuery]) -> DatasetQuery | Kept:
+def run_steps(
+    samples: DatasetQuery, steps: Iterable[GraphStep], inputs: Mapping[str, DatasetQuery]
+) -> DatasetQuery | Kept:
     """What steps make of samples.
 
     Args:

@@ -16,7 +16,7 @@ from factory_lib.orchestration.components.registry import named
 from factory_lib.signals.signal import Signal
 
 
-class OneOf:
+class RegisteredUse:
     """One of a registry in the schema of YAML: checked when the graph loads, and described for editors.
 
     Args:
