@@ -33,11 +33,15 @@ def test_every_package_is_pinned_and_has_hashes(lock: str) -> None:
         assert re.match(r"[a-z0-9.-]+==[\w.+!]+( ; .*)?( \\\n    --hash=sha256:[0-9a-f]{64})+$", entry), name
 
 
+ELSEWHERE = re.compile(r"sys_platform == |python_full_version >= ")
+"""Marks what another system, or a Python later than the oldest, needs."""
+
+
 def test_locks_take_the_versions_of_the_constraints() -> None:
     pinned = constraints()
     for lock in LOCKS[:2]:
         held = {name: re.split(r"[ ;]", one.partition("==")[2])[0] for name, one in entries(lock).items()}
-        elsewhere = {name for name, one in entries(lock).items() if "sys_platform == " in one.partition("\\")[0]}
+        elsewhere = {name for name, one in entries(lock).items() if ELSEWHERE.search(one.partition("\\")[0])}
         assert {n: v for n, v in held.items() if n not in elsewhere} == {n: pinned[n] for n in held.keys() - elsewhere}
     assert set(entries("torch-cpu.lock")) == {"torch"}
     assert entries("torch-cpu.lock")["torch"].startswith(f"torch=={pinned['torch']}+cpu ")

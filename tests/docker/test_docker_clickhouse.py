@@ -122,7 +122,7 @@ def test_grants_are_what_the_library_needs() -> None:
             engines |= set(re.findall(r"\bENGINE = (\w+)", text))
             tables |= set(re.findall(r"\b(?:FROM|JOIN) system\.(\w+)", text))
     assert {"ALTER TABLE", "RENAME TABLE"} <= kinds
-    kinds -= {"ATTACH PARTITION", "DROP PARTITION", "DROP COLUMN", "RENAME COLUMN"}  # of ALTER TABLE
+    kinds -= {"ATTACH PARTITION", "DROP PARTITION", "DROP COLUMN", "DROP INDEX", "RENAME COLUMN"}  # of ALTER TABLE
     assert kinds <= needs.keys(), "a new kind of statement: say what it needs"
     queries = _grants_in_xml()["factory_writer"]
     everywhere = next(q for q in queries if q.endswith(" ON *.*")).removeprefix("GRANT ").removesuffix(" ON *.*")

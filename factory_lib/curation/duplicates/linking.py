@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from factory_lib.curation.duplicates.grouping import (
     GROUP_COLUMNS,
@@ -90,6 +91,10 @@ def _linked_groups(query: Select) -> pa.Table:
     """Rows with `GROUP_COLUMNS`, of samples that stand there once for each pair that they are in."""
     rendering = Rendering()
     rows = warehouse().query(rendering.select(query.in_row_order()), rendering.params, rendering.settings)
+    # what joins gives rows of one sample in any order: of findings that are equally sure it is always the same one
+    by_name = rows.append_column("name", rows.column("link_by").cast(pa.string()))
+    order = pc.sort_indices(by_name, [("sample_id", "ascending"), ("other", "ascending"), ("name", "descending")])
+    rows = rows.take(order)
     ids = rows.column("sample_id").to_numpy()
     distinct, first, of = np.unique(ids, return_index=True, return_inverse=True)
     samples = rows.drop_columns(["other", "link_score", "link_by"]).take(first)
