@@ -87,12 +87,15 @@ class Where:
 class Without:
     """Keeps the samples that a finding does not name, such as duplicates that some finder found.
 
+    A group of duplicates keeps one sample of those that it was found among. Where a pool lacks that one, the others go
+    all the same: `duplicate_groups(pool, finding)` has the groups keep one of the pool.
+
     Attributes:
         finding: the samples that go; where it has a column `kept`, as groups of duplicates have, those that are not.
         reason: why they go.
         by: the column that it was found by: where no sample of a pool has a value in it, nothing was looked for, and
             that is said.
-        on: the column that both have.
+        on: the column that both have; a sample without a value in it is named by nothing, and stays.
     """
 
     finding: DatasetQuery
@@ -104,7 +107,8 @@ class Without:
         """One rule, which can be judged on any pool."""
         gone = self.finding.filter(~C.kept) if "kept" in self.finding.columns else self.finding
         named = InQuery(Column(self.on), gone.select(self.on).plan, negated=True)
-        return JudgedRules({self.reason: named}, remark=self._nothing_to_find_by(pool))
+        # nothing is known of a NULL: no finding names it
+        return JudgedRules({self.reason: named.fill_null(True)}, remark=self._nothing_to_find_by(pool))
 
     def _nothing_to_find_by(self, pool: DatasetQuery) -> str:
         if self.by is None:

@@ -63,8 +63,8 @@ def stage(
         kinds: icons in the graph, besides the warehouse's.
         owners: as Dagster wants them, `team:name` or an e-mail address.
         automatic: run when something upstream or the code changed; otherwise only when asked to.
-        stays: once made it is behind its code alone, and stays as it is while its input changes, until somebody runs
-            it: for what others are measured by, such as centroids.
+        stays: once it has rows it is behind its code alone, and stays as it is while its input changes, until somebody
+            runs it: for what others are measured by, such as centroids.
         volume: how far the size of a version may be from that of those before; past its bounds the check `volume` is
             yellow, or red, and what comes after the stage does not run. The first parameter that is a dataset is what
             its rows are compared with.

@@ -278,3 +278,11 @@ def test_a_finding_by_what_no_sample_has_says_so(engine: None, by: str | None, s
     kept = keep(pool, Without(pool.filter("0"), "copy", by=by))
     assert kept.samples.count() == 2
     assert bool(kept.judged.remark) == said
+
+
+def test_what_has_no_value_is_named_by_no_finding(engine: None) -> None:
+    table = pa.table({"key": list("abcd"), "url": pa.array(["u", None, "v", "u"])})
+    pool = DatasetQuery(DatasetQuery.from_arrow(table).save("pool"))
+    kept = keep(pool, Without(pool.filter(C.key.isin(["a", "b"])), "copy", on="url"))
+    assert kept.samples.to_arrow()["key"].to_pylist() == ["b", "c"]
+    assert kept.removed() == {"copy": 2}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from factory_lib import C, DatasetQuery, case
 from factory_lib.curation import Without, duplicate_groups, exact_duplicates, keep, of_equal_size
 from factory_lib.curation.duplicates.grouping import GROUP_COLUMNS, Links, grouped, ranks
+from factory_lib.curation.duplicates.perceptual import near_by_hashes
 from factory_lib.errors import ColumnNotFound, QueryError
 from factory_lib.history.tracing import trace
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
@@ -98,6 +99,34 @@ def test_findings_together_are_one_set_of_groups(engine: None) -> None:
         pa.table({"sample_id": pa.array([ids["5"]], pa.uint64()), "duplicate_of": pa.array([ids["4"]], pa.uint64())})
     )
     assert kept_of(samples, duplicate_groups(samples, own)) == {"5": "4"}
+
+
+def test_columns_may_have_any_name(engine: None) -> None:
+    names = ["equal_samples", "other", "value_1", "value_0", "group", "score", "by", "sample", "shard"]
+    values = [1, 1, 2, 2, 3]
+    samples = pool(**{name: values for name in names if name != "shard"})
+    for name in names[:-1]:
+        assert kept_of(samples, exact_duplicates(samples, [name])) == {"1": "0", "3": "2"}, name
+    assert kept_of(samples, exact_duplicates(samples, names)) == {"1": "0", "3": "2"}
+    turned = pool(value_0=[1, 1, 1, 2], value_1=[1, 2, 1, 2])
+    assert kept_of(turned, exact_duplicates(turned, ["value_1", "value_0"])) == {"2": "0"}
+
+
+def test_what_is_left_of_a_group_is_one(engine: None) -> None:
+    samples = pool(sha256=["x", "x", "x", "y", "y", "y", "z"])
+    found = DatasetQuery(exact_duplicates(samples, ["sha256"]).save("found"))
+    without_kept = samples.filter(~C.key.isin(["0", "3", "4"]))
+    assert kept_of(without_kept, duplicate_groups(without_kept, found)) == {"2": "1"}
+    assert kept_of(without_kept, duplicate_groups(without_kept, found, keep=["-key"])) == {"1": "2"}
+    assert kept_of(samples, duplicate_groups(samples, found)) == {"1": "0", "2": "0", "4": "3", "5": "3"}
+
+
+def test_near_by_two_hashes_is_near_by_the_nearer_one(engine: None) -> None:
+    hashes = {"phash": [0, 0b111], "dhash": [0, 0b1]}
+    samples = pool(**{name: pa.array(bits, pa.uint64()) for name, bits in hashes.items()})
+    for names in (["phash", "dhash"], ["dhash", "phash"]):
+        rows = near_by_hashes(samples, names).to_arrow()
+        assert set(zip(rows["score"].to_pylist(), rows["by"].to_pylist(), strict=True)) == {(63 / 64, "dhash")}
 
 
 def test_groups_of_findings_that_are_groups_of_findings_are_the_same(engine: None) -> None:

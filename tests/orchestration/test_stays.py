@@ -12,6 +12,7 @@ from factory_lib.catalog import version
 from factory_lib.curation import centroids, cluster_of, semantic_duplicates
 from factory_lib.orchestration.behind.staleness import why_stale
 from factory_lib.orchestration.behind.unsynced import unsynced
+from factory_lib.orchestration.checks.volume import Volume
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import sql_text
 from tests.dagster_graph import SHARDS, Daemon, look, over_samples, run, write_tar
@@ -86,3 +87,30 @@ def test_centroids_stay_until_they_are_asked_for(tmp_path: Path) -> None:
         daemon.settle(changed)
         assert DatasetQuery("middles").count() == 3
         assert DatasetQuery("clustered").select(c=C.emb_cluster.cluster).distinct("c").count() == 3
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_has_no_rows_yet_follows_its_input(tmp_path: Path) -> None:
+    """The first shard has no vectors, as where the model is off; later ones bring some, and from there on it stays."""
+
+    @stage(group="test", partitions=SHARDS)
+    def embedded(samples: DatasetQuery) -> DatasetQuery:
+        return samples.mutate(emb=sql_text("if(caption = '', [], [toFloat32(1), toFloat32(2)])"))
+
+    @stage(group="test", stays=True, volume=Volume(may_be_empty=True))
+    def middles(embedded: DatasetQuery) -> DatasetQuery:
+        return centroids(embedded, "emb")
+
+    definitions = over_samples(tmp_path, embedded, middles)
+    assets = definitions.resolve_asset_graph()
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = Daemon(instance)
+        found = []
+        for name, captions in (("a", ["", ""]), ("b", ["x", "y"]), ("c", ["z"])):
+            write_tar(tmp_path / f"{name}.tar", captions)
+            look(instance, tmp_path)
+            daemon.settle(definitions)
+            found.append((str(version("middles")), DatasetQuery("middles").count()))
+            assert unsynced(instance, assets) == []
+            assert not why_stale(instance, assets, dg.AssetKey("middles")).is_stale
+    assert found == [("middles.v1", 0), ("middles.v2", 1), ("middles.v2", 1)]

@@ -33,12 +33,14 @@ def exact_duplicates(samples: DatasetQuery, by: Sequence[str], *, keep: Sequence
                 f"exact_duplicates() compares by the column {name!r}, which the samples do not have.",
                 nearest(name, samples.columns),
             )
-    known = samples.filter(*(C[name].not_null() for name in by)).select("shard", "position", "sample_id", *by)
+    # named by place, so that no column of the samples is taken for one of ours
+    values = {f"value_{place}": C[name] for place, name in enumerate(by)}
+    known = samples.filter(*(C[name].not_null() for name in by)).select("shard", "position", "sample_id", **values)
     # the first one stands for all: links that connect a group need not be all pairs
-    equal = known.group_by(*by).agg(
+    equal = known.group_by(*values).agg(
         equal_samples=fn.count(), other=fn.argMin(C.sample_id, fn.tuple(C.shard.cast("String"), C.position))
     )
-    links = known.join(equal.filter(C.equal_samples > 1), on=list(by)).filter(C.sample_id != C.other)
+    links = known.join(equal.filter(C.equal_samples > 1), on=list(values)).filter(C.sample_id != C.other)
     found = links.select("sample_id", "other", score=lit(1.0).cast("Float32"), by=lit("+".join(by)))
     return linked_groups(samples, found, keep)
 

@@ -34,21 +34,22 @@ def duplicate_groups(samples: DatasetQuery, *findings: DatasetQuery, keep: Seque
     What one finding connects with a sample, and another one that sample with a third, is one group.
 
     Args:
-        samples: those among which one of each group is kept; others that the findings tell of are left aside.
+        samples: those among which one of each group is kept; others that the findings tell of are left aside, and what
+            is left of a group of a finding is still one.
         findings: what `exact_duplicates`, `near_duplicates` or this gave, or rows of your own with `sample_id` and
-            `duplicate_of`, and if there are such `matched`, `score` and `by`.
+            `duplicate_of`, and if there are such `group`, `matched`, `score` and `by`.
         keep: as `near_duplicates` takes it.
 
     Returns:
         One row for each sample of a group, see `GROUP_COLUMNS`; `matched`, `score` and `by` are of the strongest
-        finding.
+        finding; the score is 0 where what a sample is most like is not among the samples.
 
     Raises:
         QueryError: there is no finding, or one lacks a column.
     """
     if not findings:
         raise QueryError("duplicate_groups() is given no finding.", "Such as near_duplicates(samples).")
-    links = [link for finding in findings for link in _links(finding)]
+    links = [link for finding in findings for link in _links(samples, finding)]
     return linked_groups(samples, links[0].union(*links[1:]), keep)
 
 
@@ -66,7 +67,7 @@ def linked_groups(samples: DatasetQuery, links: DatasetQuery, keep: Sequence[Ord
     return DatasetQuery.of(Derived(given.plan, LINKED_GROUPS, {}, columns=group_columns(samples)))
 
 
-def _links(finding: DatasetQuery) -> list[DatasetQuery]:
+def _links(samples: DatasetQuery, finding: DatasetQuery) -> list[DatasetQuery]:
     """What belongs together, and what is most like what."""
     columns = finding.columns
     for name in ("sample_id", "duplicate_of"):
@@ -76,11 +77,23 @@ def _links(finding: DatasetQuery) -> list[DatasetQuery]:
             )
     by = C.by.cast("String") if "by" in columns else lit("").cast("String")
     score = (C.score if "score" in columns else lit(1.0)).cast("Float32")
+    together = lit(0.0).cast("Float32")
     gone = finding.filter(C.duplicate_of.not_null())
-    together = gone.select("sample_id", other=_id(C.duplicate_of), score=lit(0.0).cast("Float32"), by=by)
-    if "matched" not in columns:
-        return [together.mutate(score=score)]
-    return [together, finding.select("sample_id", other=_id(C.matched), score=score, by=by)]
+    matched = "matched" in columns
+    links = [gone.select("sample_id", other=_id(C.duplicate_of), score=together if matched else score, by=by)]
+    if "group" in columns:
+        links.append(_of_groups(samples, finding.select("sample_id", "group", score=together, by=by)))
+    if matched:
+        links.append(finding.select("sample_id", other=_id(C.matched), score=score, by=by))
+    return links
+
+
+def _of_groups(samples: DatasetQuery, members: DatasetQuery) -> DatasetQuery:
+    """Each member of a group with the first one that is among the samples: others may be gone, also the one kept."""
+    there = members.join(samples.select("sample_id"), on="sample_id", how="semi")
+    first = there.group_by("group").agg(other=fn.min(C.sample_id))
+    pairs = there.join(first, on="group").filter(C.sample_id != C.other)
+    return pairs.select("sample_id", "other", "score", "by")
 
 
 def _id(expr: Expr) -> Expr:

@@ -61,11 +61,15 @@ def near_by_hashes(
     ranked = samples.select("shard", "position", "sample_id", *hashes, rank=_rank(samples))
     first, *others = [_links_by(ranked, name, distance) for name in hashes]
     rows = first.union(*others) if others else first
-    # near by both hashes: the better of the two
-    chosen = rows.group_by("sample_id").agg(
-        best=fn.min(C.best), score=fn.argMin(C.score, C.best), by=fn.argMin(C.by, C.best)
+    # near by both hashes: the better one of the two; near the same one by both: by the one with more equal bits
+    best = fn.min(fn.tuple(C.best, -C.score, C.by))
+    chosen = rows.group_by("sample_id").agg(found=best)
+    links = chosen.select(
+        "sample_id",
+        other=fn.tupleElement(fn.tupleElement(C.found, 1), 4),
+        score=-fn.tupleElement(C.found, 2),
+        by=fn.tupleElement(C.found, 3),
     )
-    links = chosen.select("sample_id", "score", "by", other=fn.tupleElement(C.best, 4))
     return linked_groups(samples, links, keep)
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from factory_lib.fingerprints.components import WAY, other_way, words
 from factory_lib.orchestration.behind.looked_up import States
-from factory_lib.orchestration.behind.unsynced import STAYS, input_versions, latest_tags
+from factory_lib.orchestration.behind.unsynced import input_versions, is_settled, latest_tags
 from factory_lib.orchestration.code import components_in
 from factory_lib.orchestration.dagster_internals import (
     CODE_VERSION_TAG,
@@ -102,7 +102,7 @@ def why_stale(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.
         keys = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
     made = {k: tags[k] for k in keys if k in tags}
-    stays = STAYS in node.metadata
+    stays = is_settled(node)
     parents = [] if stays else sorted(node.parent_keys)
     inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in parents}
     missing = [k for k in keys if k not in made and REMOVED not in {now.get(k) for now in inputs.values()}]

@@ -23,12 +23,14 @@ from factory_lib.orchestration.dagster_internals import (
     get_input_data_version_tag,
 )
 from factory_lib.orchestration.events.partition_events import REMOVED, combined_data_version, latest_data_versions
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.versions import latest
 
 if TYPE_CHECKING:
     from factory_lib.orchestration.dagster_internals import BaseAssetGraph, BaseAssetNode
 
 STAYS = "factory/stays"
-"""In the metadata of an asset: once made, it is behind its code alone, whatever becomes of its input."""
+"""In the metadata of an asset: once it has rows, it is behind its code alone, whatever becomes of its input."""
 
 MISSING, CODE, INPUT = "never made", "made by other code", "input changed"
 
@@ -79,10 +81,11 @@ def behind(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.Ass
     tags = latest_tags(instance, key, partitioned=node.partitions_def is not None)
     if not keys and not tags:
         yield BehindPartitions(node.key, MISSING, ())
-    parents = [] if STAYS in node.metadata else sorted(node.parent_keys)
+    stays = is_settled(node)
+    parents = [] if stays else sorted(node.parent_keys)
     inputs = {parent: input_versions(instance, graph.get(parent), keys) for parent in parents}
     reasons: dict[str, list[str | None]] = {MISSING: [], CODE: [], INPUT: []}
-    states = States()
+    states = None if stays else States()
     for partition in keys:
         if (reason := _reason(node, tags.get(partition), inputs, partition, states)) is not None:
             reasons[reason].append(partition)
@@ -96,7 +99,7 @@ def _reason(
     tags: Mapping[str, str] | None,
     inputs: Mapping[dg.AssetKey, Mapping[str | None, str]],
     key: str | None,
-    states: States,
+    states: States | None,
 ) -> str | None:
     if tags is None:
         # a shard that went before this stage ever saw it has nothing to be made of
@@ -107,7 +110,18 @@ def _reason(
     for parent, versions in inputs.items():
         if tags.get(get_input_data_version_tag(parent)) != versions.get(key, DEFAULT_DATA_VERSION.value):
             return INPUT
-    return INPUT if STAYS not in node.metadata and states.changed(tags) else None
+    return INPUT if states is not None and states.changed(tags) else None
+
+
+def is_settled(node: BaseAssetNode) -> bool:
+    """Whether a stage is behind its code alone: it says that it stays, and has rows.
+
+    A version without rows is what a stage makes that found nothing to begin with: it has nothing that could stay.
+    """
+    if STAYS not in node.metadata:
+        return False
+    made = latest(warehouse(), "_".join(node.key.path))
+    return made is None or made.rows > 0
 
 
 def latest_tags(
