@@ -9,7 +9,7 @@ Format: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
@@ -41,6 +41,10 @@ class CocoExport(ExportFormat):
     def chosen_members(self, kinds: Mapping[str, str]) -> list[str]:
         """The pictures."""
         return [name for name in super().chosen_members(kinds) if name == "image" and self.images]
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """What stands in two folders."""
+        return ["images/", "annotations/"]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """The pictures of a part."""

@@ -6,7 +6,7 @@ Format: https://github.com/mlfoundations/datacomp, `resharder.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +48,10 @@ class SubsetExport(ExportFormat):
     def parts(self, rows: ExportRows) -> list[ExportPart]:
         """One: the file is sorted."""
         return [ExportPart("subset", 0, rows.count)]
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """One."""
+        return ["subset.npy"]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """The file."""
@@ -104,6 +108,11 @@ class ReshardedExport(WebDatasetExport):
         """`{uid}-{copy}`."""
         copies = rows.copy_numbers(block.positions).tolist()
         return [f"{key}-{copy}" for key, copy in zip(block.keys, copies, strict=True)]
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Two for each tar, and two of all."""
+        names = [f"{part.name}{end}" for part in parts for end in (".tar", "_stats.json")]
+        return [*names, "sample_ids.npy", "meta.json"]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """A tar, and how many samples it has."""

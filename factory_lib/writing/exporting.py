@@ -161,6 +161,7 @@ def _exported(
     if there is not None:
         return _export_of(place, there, made=False)
     parts = format.parts(rows)
+    place.announce(format.files(parts))
     done = place.done(part.name for part in parts)
     left = [part for part in parts if part.name not in done]
     done |= _made(left, rows, format, place, len(parts), workers or min(os.cpu_count() or 1, _MOST_WORKERS))

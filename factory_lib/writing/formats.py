@@ -81,6 +81,10 @@ class ExportFormat(ABC):
         return parts_of(cuts(sizes, self.bytes_per_file, self.samples_per_file))
 
     @abstractmethod
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Names of the files that may be written, those of `finish` among them; one that ends with `/` is a folder."""
+
+    @abstractmethod
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """Write a part.
 

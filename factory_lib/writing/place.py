@@ -1,14 +1,15 @@
 """Where an export goes: a folder that is whole, or was begun, and is never taken for the other.
 
 An export is whole when it has its `provenance.json`, which is written last. Until then there is an `_unfinished.json`,
-which says what is being made and by whom, and each part that is done has an `_unfinished.PART.json` with its report, so
-that the same export can go on where it was killed.
+which says what is being made and by whom, and names files before they come or go: those of another export that are
+removed first, then those that will be written. So whatever is there after a kill is known to be an export's. Each part
+that is done has an `_unfinished.PART.json` with its report, so that the same export can go on where it was killed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +37,7 @@ class ExportPlace:
         self.uri = store().resolve(uri)
         self.identity = identity
         self._there: dict[str, int] = {}
+        self._mine: dict[str, Any] = {}
 
     def begin(self, what: str, *, overwrite: bool) -> dict[str, Any] | None:
         """Make sure that the export may be written here.
@@ -51,23 +53,26 @@ class ExportPlace:
             ExportError: something else is here, or another process is writing here.
         """
         self._there = self._listed()
-        if PROVENANCE in self._there:
-            whole = self._json(PROVENANCE)
-            what = f"an export of {whole.get('what', 'something else')}"
-            if whole.get("export") == self.identity:
-                if not self._changed(whole["files"]):
-                    return whole
-                what = f"this export, and its files are not what {PROVENANCE} says"
-            self._refuse(what, overwrite)
-            self._remove([PROVENANCE, *whole.get("files", {})])
-        elif _BEGUN in self._there:
-            self._check_begun(overwrite)
-        elif self._there:
-            first = min(self._there)
-            raise ExportError(f"{redact(self.uri)} is no export and holds {first}.", "Name a folder that is empty.")
-        mine = {"export": self.identity, "what": what, "owner": Owner.here().as_dict()}
-        self._put(_BEGUN, mine)
+        begun, whole = self._json(_BEGUN), self._json(PROVENANCE)
+        self._check_owner(begun)
+        if whole.get("export") == self.identity and not self._changed(whole["files"]):
+            self._remove(self._unfinished())
+            return whole
+        self._mine = {"export": self.identity, "what": what, "owner": Owner.here().as_dict()}
+        goes_on = begun.get("export") == self.identity
+        if old := self._old(begun, whole, goes_on=goes_on, overwrite=overwrite):
+            self._put(_BEGUN, {**self._mine, "old": old})
+            self._remove(self._named(old))
+        self.announce(begun.get("files", ()) if goes_on else ())
         return None
+
+    def announce(self, files: Iterable[str]) -> None:
+        """Say which files will be written, before the first is.
+
+        Args:
+            files: their names; one that ends with `/` is a folder, of whose files all are the export's.
+        """
+        self._put(_BEGUN, {**self._mine, "files": list(files)})
 
     def done(self, names: Iterable[str]) -> dict[str, PartReport]:
         """The parts, of those with these names, that are whole already, with their reports."""
@@ -86,19 +91,32 @@ class ExportPlace:
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Say that the export is whole."""
         self._put(PROVENANCE, provenance)
-        self._remove([name for name in self._listed() if name.startswith(_UNFINISHED)])
+        self._there = self._listed()
+        self._remove(self._unfinished())
 
-    def _check_begun(self, overwrite: bool) -> None:
-        begun = self._json(_BEGUN)
+    def _check_owner(self, begun: Mapping[str, Any]) -> None:
         owner = Owner.read(begun.get("owner"))
         if owner is not None and owner.is_here and owner.is_alive and owner != Owner.here():
             raise ExportError(f"{owner} is writing to {redact(self.uri)}.", "Wait for its end, or name another folder.")
-        if begun.get("export") == self.identity:
-            return
-        self._refuse(f"an unfinished export of {begun.get('what', 'something else')}", overwrite)
-        records = [name for name in self._there if name.startswith(_UNFINISHED) and name != _BEGUN]
-        written = [file for name in records for file in self._json(name)["files"]]
-        self._remove([*written, *records, _BEGUN])
+
+    def _old(self, begun: Mapping[str, Any], whole: Mapping[str, Any], *, goes_on: bool, overwrite: bool) -> list[str]:
+        """Files of other exports that have to go, `provenance.json` before those that it speaks for."""
+        old = list(begun.get("old", ()))
+        if PROVENANCE in self._there:
+            found = f"an export of {whole.get('what', 'something else')}"
+            if whole.get("export") == self.identity:
+                found = f"this export, and its files are not what {PROVENANCE} says"
+            self._refuse(found, overwrite)
+            return [*old, PROVENANCE, *whole.get("files", ()), *self._unfinished()]
+        if _BEGUN in self._there:
+            if goes_on:
+                return old
+            self._refuse(f"an unfinished export of {begun.get('what', 'something else')}", overwrite)
+            return [*old, *begun.get("files", ()), *self._unfinished()]
+        if self._there:
+            first = min(self._there)
+            raise ExportError(f"{redact(self.uri)} is no export and holds {first}.", "Name a folder that is empty.")
+        return []
 
     def _refuse(self, what: str, overwrite: bool) -> None:
         if not overwrite:
@@ -106,6 +124,16 @@ class ExportPlace:
                 f"{redact(self.uri)} holds {what}.",
                 "Name another folder, or overwrite it: overwrite=True, --overwrite.",
             )
+
+    def _unfinished(self) -> list[str]:
+        """Records that are there, that of the export itself last: without it the others would be nobody's."""
+        return sorted((name for name in self._there if name.startswith(_UNFINISHED)), key=lambda name: name == _BEGUN)
+
+    def _named(self, files: Sequence[str]) -> list[str]:
+        """Those of the files that are there but for the record of the export; of folders, all that is below them."""
+        folders = [name for name in files if name.endswith("/")]
+        below = [name for name in self._there if any(name.startswith(folder) for folder in folders)]
+        return [name for name in (*files, *below) if name in self._there and name != _BEGUN]
 
     def _changed(self, files: Mapping[str, int]) -> bool:
         return any(self._there.get(name) != size for name, size in files.items())
@@ -120,6 +148,9 @@ class ExportPlace:
         return {name: size for name, size in names.items() if not is_unfinished(name)}
 
     def _json(self, name: str) -> dict[str, Any]:
+        """What a file says; nothing where it is not there."""
+        if name not in self._there:
+            return {}
         try:
             found: dict[str, Any] = json.loads(store().read(f"{self.uri}/{name}"))
         except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +45,10 @@ class ParquetExport(ExportFormat):
     samples_per_file: int = 100_000
     images: bool = False
     compression: str = "snappy"
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Tables."""
+        return [self.file(part, len(parts)) for part in parts]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One file, a row group for each block."""
@@ -103,6 +107,10 @@ class HuggingFaceExport(ParquetExport):
     images: bool = True
     split: str = "train"
 
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Tables and the card."""
+        return [*super().files(parts), "README.md"]
+
     def file(self, part: ExportPart, parts: int) -> str:
         """What a part is called."""
         return f"data/{self.split}-{part.name}-of-{parts:05d}.parquet"
@@ -139,6 +147,10 @@ class CsvExport(ExportFormat):
     name: ClassVar[str] = "csv"
     keys_are_paths: ClassVar[bool] = False
     samples_per_file: int = 1_000_000
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Tables."""
+        return [f"{part.name}.csv" for part in parts]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +28,10 @@ class WebDatasetExport(ExportFormat):
     """
 
     name: ClassVar[str] = "webdataset"
+
+    def files(self, parts: Sequence[ExportPart]) -> list[str]:
+        """Tars and `sizes.json`."""
+        return [*(f"{part.name}.tar" for part in parts), "sizes.json"]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One tar."""

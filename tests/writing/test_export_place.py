@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,19 @@ from factory_lib import C, DatasetQuery, export, fn
 from factory_lib.errors import ExportError, FileMissing, StoreError
 from factory_lib.owners import Owner
 from factory_lib.progress import reporting
-from factory_lib.writing import WebDatasetExport
-from factory_lib.writing.parts import ExportPart
+from factory_lib.storage.local import LocalFiles
+from factory_lib.storage.store import Store, store
+from factory_lib.writing import (
+    CocoExport,
+    CsvExport,
+    ExportFormat,
+    HuggingFaceExport,
+    ParquetExport,
+    SubsetExport,
+    WebDatasetExport,
+)
+from factory_lib.writing.parts import ExportPart, PartReport
+from factory_lib.writing.place import ExportPlace
 from factory_lib.writing.rows import ExportRows
 from tests.s3 import Bucket
 from tests.writing.exports import contents, pool, said, tar_samples
@@ -98,6 +110,111 @@ def test_what_is_left_of_another_export_goes_when_asked(pool: Path, tmp_path: Pa
         export("pool", str(out), WebDatasetExport(samples_per_file=30))
     export("pool", str(out), WebDatasetExport(samples_per_file=60), overwrite=True)
     assert contents(out).keys() == {"00000.tar", "sizes.json", "provenance.json"}
+
+
+class _Kill(BaseException):
+    pass
+
+
+def _place_files(folder: Path, identity: str, names: list[str]) -> None:
+    """An export of files with the identity as content, one of them in no part."""
+    place = ExportPlace(str(folder), identity)
+    if place.begin(identity, overwrite=True) is not None:
+        return
+    place.announce(names)
+    done = place.done(names[:-1])
+    for name in names:
+        if name not in done:
+            store().write(f"{folder}/{name}", identity.encode())
+        if name != names[-1]:
+            place.record(name, PartReport(files={name: len(identity)}))
+    place.finish({"export": identity, "what": identity, "files": dict.fromkeys(names, len(identity))})
+
+
+def test_whatever_is_killed_the_next_export_is_whole_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exports = {"old": ["0.tar", "1.tar", "2.tar", "sizes.json"], "another": ["1.tar", "sizes.json"]}
+    left = 0
+
+    def counted(of: Any) -> Any:
+        def step(*args: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise _Kill
+            return of(*args)
+
+        return step
+
+    for cls, name in ((Store, "remove"), (LocalFiles, "publish"), (LocalFiles, "write")):
+        monkeypatch.setattr(cls, name, counted(getattr(cls, name)))
+    ends = 0
+    for at in range(1, 100):
+        for first, then in (("old", "another"), ("another", "old"), ("old", "old"), ("another", "another")):
+            out = tmp_path / f"{at}-{first}-{then}"
+            left = 0
+            _place_files(out, "old", exports["old"])
+            left = at
+            with contextlib.suppress(_Kill):
+                _place_files(out, first, exports[first])
+                _place_files(out, "another", exports["another"])
+                ends += 1
+            left = 0
+            (out / "thesis.tex").write_text("of somebody else")
+            _place_files(out, then, exports[then])
+            found = contents(out)
+            assert found.pop("thesis.tex") == b"of somebody else"
+            assert json.loads(found.pop("provenance.json"))["export"] == then
+            assert found == dict.fromkeys(exports[then], then.encode())
+        if ends == 4:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_file_that_was_made_and_not_recorded_goes_with_its_export(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    record = ExportPlace.record
+
+    def killed(self: ExportPlace, name: str, report: PartReport) -> None:
+        if name == "00003":
+            raise _Kill
+        record(self, name, report)
+
+    monkeypatch.setattr(ExportPlace, "record", killed)
+    with pytest.raises(_Kill):
+        export("pool", str(out), SMALL, workers=1)
+    monkeypatch.setattr(ExportPlace, "record", record)
+    assert (out / "00003.tar").exists()
+    export(DatasetQuery("pool").filter(C.width == 16).limit(5), str(out), SMALL, overwrite=True)
+    assert contents(out).keys() == {"00000.tar", "sizes.json", "provenance.json"}
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        WebDatasetExport(samples_per_file=25),
+        ParquetExport(samples_per_file=25),
+        HuggingFaceExport(samples_per_file=25),
+        CsvExport(samples_per_file=25),
+        CocoExport(samples_per_file=25),
+        SubsetExport(),
+    ],
+    ids=lambda one: one.name,
+)
+def test_a_format_names_its_files_before_it_writes_them(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: ExportFormat
+) -> None:
+    named: list[str] = []
+    announce = ExportPlace.announce
+
+    def noted(self: ExportPlace, files: Any) -> None:
+        named[:] = list(files)
+        announce(self, named)
+
+    monkeypatch.setattr(ExportPlace, "announce", noted)
+    made = export("pool", str(tmp_path / "out"), format)
+    assert [file for file in made.files if file not in named and f"{file.partition('/')[0]}/" not in named] == []
 
 
 def test_files_of_others_are_never_touched(pool: Path, tmp_path: Path) -> None:
