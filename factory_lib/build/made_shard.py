@@ -100,9 +100,7 @@ class ShardMaker:
             yield task.shard, [*task.found, *self._parts(task, chain(_drained(answers), computed))]
 
     def _task(self, shard: ParentShard) -> _Task:
-        folder = self.tars.folder(shard.name, shard.state)
-        folder.take_up()
-        found = list(folder.parts())
+        folder, found = self.tars.taken_up(shard.name, shard.state)
         answered = sum(part.record.num_rows for part in found)
         known = {} if answered == shard.rows.num_rows else self._known(shard, folder, answered)
         rows = shard.rows.slice(answered)

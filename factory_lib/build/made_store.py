@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 
 from factory_lib.errors import FileMissing, QueryError
 from factory_lib.names import CATALOG
@@ -39,11 +40,7 @@ def claim_store(wh: Warehouse, into: str, parents: StagingTable) -> None:
     owner = f"{into}/{OWNERS}/{warehouse_id(wh)}.json"
     if store().exists(owner):
         return
-    try:
-        foreign = next((file.uri for file in store().list(into) if f"/{OWNERS}/" not in file.uri), None)
-    except FileMissing:
-        foreign = None
-    if foreign is not None and not owners_of(into):
+    if not owners_of(into) and (foreign := _any_file(into)):
         raise QueryError(
             f"New samples cannot be kept in {redact(into)}: something else is there, such as {redact(foreign)}.", _HINT
         )
@@ -67,23 +64,26 @@ def warehouse_id(wh: Warehouse) -> str:
     )
 
 
+def _any_file(into: str) -> str | None:
+    try:
+        return next((file.uri for file in store().list(into)), None)
+    except FileMissing:
+        return None
+
+
 def _sources(wh: Warehouse) -> list[str]:
-    """Folders of everything that was ever ingested; of files and patterns, those that they lie in."""
+    """Everything that was ever ingested: folders, and files, in which nothing lies; of patterns the folder."""
     ensure_tables(wh)
     rows = wh.rows(
         "SELECT DISTINCT JSONExtractString(arrayJoin(JSONExtractArrayRaw(record, 'sources')), 'uri') AS uri"
         f" FROM {CATALOG}.versions"
     )
-    return sorted({folder for row in rows if (folder := _folder_of(store().resolve(row["uri"])))})
+    return sorted({folder for row in rows if (folder := _without_pattern(store().resolve(row["uri"])))})
 
 
-def _folder_of(uri: str) -> str:
-    """The folder that a source is, or lies in: up to the first part of a pattern, without the name of a file."""
-    parts = uri.rstrip("/").split("/")
-    whole = next((i for i, part in enumerate(parts) if any(c in part for c in _PATTERN)), len(parts))
-    if whole == len(parts) and "." in parts[-1]:
-        whole -= 1
-    return "/".join(parts[:whole])
+def _without_pattern(uri: str) -> str:
+    """A URI up to the first part of a pattern."""
+    return "/".join(takewhile(lambda part: not any(c in part for c in _PATTERN), uri.split("/")))
 
 
 def _folders(parents: StagingTable) -> list[str]:

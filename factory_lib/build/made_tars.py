@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory_lib.augmentation.applying import IMAGE
 from factory_lib.errors import FileMissing
 from factory_lib.storage.store import FileInfo, store
 
@@ -32,6 +33,8 @@ UNUSED = "unused.json"
 _DIGITS = 16
 _PASSING = ("WorkerDied:", "SignalTimeout:", "MemoryError")
 """Beginnings of reasons that may be gone at the next try, as all are of a picture that could not be read."""
+_NO_PICTURE = f"no {IMAGE}"
+"""Reason of a parent without a picture: it could not be read, and will not be while the parent is the same."""
 
 RECORD = pa.schema(
     [
@@ -65,7 +68,8 @@ class TarPart:
     def lasts(self) -> pa.ChunkedArray:
         """Which answers will be the same at the next try."""
         error = self.record.column("error")
-        passes = pc.and_(pc.is_valid(error), pc.is_null(self.record.column("inputs")))
+        unread = pc.and_(pc.is_valid(error), pc.is_null(self.record.column("inputs")))
+        passes = pc.and_(unread, pc.fill_null(pc.not_equal(error, _NO_PICTURE), False))
         for beginning in _PASSING:
             passes = pc.or_(passes, pc.fill_null(pc.starts_with(error, beginning), False))
         return pc.invert(passes)
@@ -87,11 +91,6 @@ class ShardFolder:
     def is_whole(self) -> bool:
         """Whether all parents have been answered."""
         return DONE in self.files
-
-    def take_up(self) -> None:
-        """Have it count as used from now on."""
-        if UNUSED in self.files:
-            store().remove(f"{self.uri}/{UNUSED}")
 
     def parts(self) -> Iterator[TarPart]:
         """What is recorded, in order, up to the first tar that is not as it was recorded."""
@@ -168,17 +167,24 @@ class MadeTars:
             found.setdefault(folder.rpartition("/")[2], {})[name] = file
         return found
 
-    def folder(self, shard: str, state: str) -> ShardFolder:
-        """The folder of a shard: one in which no parent is without a new sample for a reason that may be gone.
+    def taken_up(self, shard: str, state: str) -> tuple[ShardFolder, list[TarPart]]:
+        """The folder of a shard, in use from now on, and its parts.
+
+        It is one in which no parent is without a new sample for a reason that may be gone.
 
         Args:
             state: hash of what its samples give to read, and of its name.
         """
         folder = self._folder(shard, state)
-        while any(not pc.all(part.lasts).as_py() for part in folder.parts()):
+        parts = list(folder.parts())
+        while not all(pc.all(part.lasts).as_py() for part in parts):
             state = hashlib.sha256(f"{state}\nagain".encode()).hexdigest()
             folder = self._folder(shard, state)
-        return folder
+            parts = list(folder.parts())
+        if UNUSED in folder.files:
+            store().remove(f"{folder.uri}/{UNUSED}")
+            parts = list(folder.parts())  # until now they could go
+        return folder, parts
 
     def earlier(self, shard: str, now: ShardFolder) -> Iterator[ShardFolder]:
         """Folders of other states of a shard, or of one whose name looks like it."""

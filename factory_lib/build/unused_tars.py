@@ -1,20 +1,25 @@
 """Tars of new samples that no version points into, and their removal.
 
 A run that is under way has tars that no version points into yet. So what is unused is marked first, and goes when it is
-still unused a week later; a run that takes it up takes the mark away.
+still unused a week later; a run that takes it up takes the mark away. Nothing is touched that is not ours: a store in
+which this warehouse never made new samples, a folder that holds anything else.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
-from factory_lib.build.made_store import OWNERS, owners_of, warehouse_id
+from factory_lib.build.made_store import owners_of, warehouse_id
 from factory_lib.build.made_tars import DONE, UNUSED
-from factory_lib.errors import FileMissing
+from factory_lib.errors import FileMissing, StoreError
 from factory_lib.names import CATALOG
+from factory_lib.owners import is_unfinished
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import track
 from factory_lib.settings import settings
@@ -22,6 +27,11 @@ from factory_lib.storage.store import FileInfo, store
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.retention import STAGED_VALUES_DAYS
 from factory_lib.warehouse.schema import ensure_tables
+
+logger = logging.getLogger(__name__)
+_FOLDER = re.compile(r"[^/]+-[0-9a-f]{16}/[^/]+-[0-9a-f]{16}")
+_FILE = re.compile(rf"\d{{5,}}\.(tar|arrow)|{re.escape(DONE)}|{re.escape(UNUSED)}")
+"""How the folders of shards and their files are named, see `made_tars`."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +55,52 @@ class UnusedTars:
     is_marked: bool
 
 
-def find_unused_tars(warehouse: Warehouse) -> list[UnusedTars]:
-    """Folders of tars that no version points into, in the store that is set and in those that versions were made in."""
+def find_unused_tars(warehouse: Warehouse, tell: Callable[[str], None] = logger.warning) -> list[UnusedTars]:
+    """Folders of tars that no version points into, in the store that is set and in those that versions were made in.
+
+    Args:
+        tell: told of stores that cannot be read, which are passed by.
+    """
     found: list[UnusedTars] = []
     with track("looking for tars that no version points into") as progress:
         for into in _stores(warehouse):
-            folders = _folders(into)
-            used = _used(warehouse, into) if folders else set()
-            owners = set(owners_of(into)) if folders else set()
-            is_shared = bool(owners - {warehouse_id(warehouse)})
-            for folder, files in sorted(folders.items()):
-                progress.advance()
-                if folder not in used:
-                    found.append(_unused(folder, files, is_shared=is_shared))
+            try:
+                for one in _unused_in(warehouse, into):
+                    progress.advance()
+                    found.append(one)
+            except StoreError as error:
+                tell(f"{error.message} Tars of new samples there are passed by.")
     return found
 
 
-def remove_unused_tars(found: Iterable[UnusedTars]) -> list[UnusedTars]:
-    """Remove what may go, mark the rest; returns what was removed."""
+def remove_unused_tars(warehouse: Warehouse, found: Iterable[UnusedTars]) -> list[UnusedTars]:
+    """Remove what may go, mark the rest; returns what was removed.
+
+    What was taken up since it was found stays.
+    """
     gone = []
-    for one in found:
-        if one.goes:
-            for uri in one.files:
-                store().remove(uri)
-            gone.append(one)
-        elif not one.is_marked:
-            store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
+    for into, some in groupby(found, key=lambda one: one.folder.rsplit("/", 2)[0]):
+        used = _used(warehouse, into)
+        for one in some:
+            if one.folder in used:
+                continue
+            if not one.is_marked:
+                store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
+            elif one.goes and store().exists(f"{one.folder}/{UNUSED}"):
+                for uri in one.files:
+                    store().remove(uri)
+                gone.append(one)
     return gone
+
+
+def _unused_in(warehouse: Warehouse, into: str) -> Iterator[UnusedTars]:
+    """The unused folders of a store; none of one in which this warehouse has no new samples."""
+    owners, me = set(owners_of(into)), warehouse_id(warehouse)
+    folders = _folders(into) if me in owners else {}
+    used = _used(warehouse, into) if folders else set()
+    for folder, files in sorted(folders.items()):
+        if folder not in used:
+            yield _unused(folder, files, is_shared=owners != {me})
 
 
 def _unused(folder: str, files: list[FileInfo], *, is_shared: bool) -> UnusedTars:
@@ -95,7 +124,7 @@ def _unused(folder: str, files: list[FileInfo], *, is_shared: bool) -> UnusedTar
 
 
 def _folders(into: str) -> dict[str, list[FileInfo]]:
-    """Folder of a shard -> its files."""
+    """Folder of a shard -> its files; of folders that hold nothing else."""
     found: dict[str, list[FileInfo]] = {}
     try:
         files = store().list(into)
@@ -103,9 +132,14 @@ def _folders(into: str) -> dict[str, list[FileInfo]]:
         return {}
     for file in files:
         folder = file.uri.rpartition("/")[0]
-        if folder.count("/") == into.count("/") + 2 and f"/{OWNERS}/" not in f"{folder}/":
+        if _FOLDER.fullmatch(folder.removeprefix(f"{into}/")):
             found.setdefault(folder, []).append(file)
-    return found
+    return {folder: files for folder, files in found.items() if all(_is_ours(file) for file in files)}
+
+
+def _is_ours(file: FileInfo) -> bool:
+    name = file.uri.rpartition("/")[2]
+    return _FILE.fullmatch(name) is not None or is_unfinished(name)
 
 
 def _stores(warehouse: Warehouse) -> list[str]:

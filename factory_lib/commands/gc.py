@@ -34,16 +34,16 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
     """
     wh = warehouse()
     left = find_sweepable(wh)
-    tars = find_unused_tars(wh)
+    tars = find_unused_tars(wh, say)
     versions: list[Expired] = []
     policy = KeepPolicy(keep_last or 1, keep_days)
     if keep_last is not None or keep_days is not None:
         versions = expired(wh, policy)
     if yes:
         drop_tables(wh, left)
-        versions = drop_versions(wh, versions, policy, lambda text: click.echo(text, err=True))
+        versions = drop_versions(wh, versions, policy, say)
         sweep(wh, [])
-        tars = remove_unused_tars(tars)
+        tars = remove_unused_tars(wh, tars)
     if as_json:
         print_json({"deleted": yes, "leftovers": left, "versions": versions, "tars": tars})
         return

@@ -237,6 +237,20 @@ def test_parents_of_which_none_can_be_made_are_counted(tmp_path: Path) -> None:
     assert check_made("pool").passed
 
 
+def test_a_parent_without_a_picture_is_answered_once(tmp_path: Path) -> None:
+    shard(tmp_path / "source", "a", range(3))
+    write_tar(tmp_path / "source" / "b.tar", [("b0.txt", "no picture"), ("b1.png", png(1)), ("b2.png", png(2))])
+    ingest(tmp_path)
+    tars: set[Path] = set()
+    for expected in ((6, 0), (0, 6), (0, 6)):
+        version = mirrored(tmp_path).save("mirrored")
+        assert counts(version) == expected
+        assert read_losses(warehouse(), version.uuid)[0].problems == ("b0: no image",)
+        tars = tars or set((tmp_path / "made").rglob("*.tar"))
+        assert set((tmp_path / "made").rglob("*.tar")) == tars
+    assert len(tars) == 2
+
+
 def _boxes(of_keys: dict[str, str], otherwise: str) -> Any:
     cases = "".join(f"key = '{key}', {boxes}, " for key, boxes in of_keys.items())
     boxes = f"multiIf({cases}{otherwise})" if cases else otherwise
@@ -258,6 +272,17 @@ def test_nothing_is_written_where_it_would_do_harm(pool: Version, tmp_path: Path
         make_samples(DatasetQuery("pool"), HorizontalFlip())
     with pytest.raises(ColumnNotFound, match=r"keep=.*labels.*label"):
         mirrored(tmp_path, keep=["labels"])
+
+
+def test_a_folder_beside_a_source_with_a_dot_in_its_name_may_hold_them(tmp_path: Path) -> None:
+    shard(tmp_path / "photos.v2", "a", range(2))
+    shard(tmp_path / "one", "b", range(2))
+    for name, uri in (("pool", "photos.v2"), ("one", "one/b.tar"), ("some", "photos.v2/a*.tar")):
+        DatasetQuery.from_source(str(tmp_path / uri)).save(name)
+    assert mirrored(tmp_path).count() == 2
+    for name, inside in (("pool", "photos.v2"), ("one", "one"), ("one", "photos.v2")):
+        with pytest.raises(QueryError, match=r"lies inside of"):
+            make_samples(DatasetQuery(name), HorizontalFlip(), into=str(tmp_path / inside / "made")).count()
 
 
 def test_the_place_may_be_a_setting(pool: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +445,7 @@ def test_a_bucket_is_a_store_as_well(pool: Version, s3: Any) -> None:
 
 def test_shards_whose_names_look_alike_are_kept_apart(tmp_path: Path) -> None:
     tars = MadeTars(str(tmp_path), "x", "f" * 32)
-    folders = {tars.folder(name, state).uri for name, state in (("a/b", "1" * 64), ("a b", "2" * 64), ("…", "3" * 64))}
+    states = {"a/b": "1" * 64, "a b": "2" * 64, "…": "3" * 64}
+    folders = {tars.taken_up(name, state)[0].uri for name, state in states.items()}
     assert len(folders) == 3
     assert all(folder.startswith(f"{tmp_path}/x-ffff") and "…" not in folder for folder in folders)

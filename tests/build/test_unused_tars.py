@@ -14,6 +14,7 @@ from factory_lib import DatasetQuery
 from factory_lib.augmentation import CenterCrop, HorizontalFlip
 from factory_lib.build import unused_tars
 from factory_lib.build.made_store import OWNERS
+from factory_lib.build.unused_tars import find_unused_tars, remove_unused_tars
 from factory_lib.curation.new_samples import make_samples
 from factory_lib.warehouse.client import warehouse
 from tests.command_line import data, run
@@ -92,3 +93,61 @@ def test_what_other_warehouses_may_use_is_listed_alone(made: Path, monkeypatch: 
     assert data("gc", "--yes")["tars"] == []
     assert "other warehouses" in " ".join(run("gc").stdout.split())
     assert folders(made) == {"horizontal_flip", "center_crop"}
+
+
+def test_files_that_are_not_ours_stay(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that was never claimed, and beside and among tars of new samples in one that was."""
+    (folder,) = made.glob("center_crop-*/a-*")
+    digits = "0123456789abcdef"
+    unclaimed = tmp_path / "foreign"
+    foreign = [
+        unclaimed / "a" / "b" / "photo.jpg",
+        unclaimed / f"center_crop-{digits}" / f"a-{digits}" / "00000.tar",
+        made / "a" / "b" / "photo.jpg",
+        made / "laion" / "part" / "00000.tar",
+        made / f"trip-{digits}" / f"paris-{digits}" / "notes.txt",
+        folder / "cover.jpg",
+    ]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for place in (unclaimed, made):
+        monkeypatch.setenv("FACTORY_DERIVED", str(place))
+        data("gc", "--yes")
+        later(monkeypatch, 8)
+        data("gc", "--yes")
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert {path.name for path in folder.iterdir()} == {"00000.tar", "00000.arrow", "made.json", "cover.jpg"}
+    assert not list(made.glob("center_crop-*/b-*/*.tar"))
+    assert not list(unclaimed.rglob("unused.json"))
+
+
+def test_what_is_taken_up_while_it_is_decided_stays(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data("gc", "--yes")
+    later(monkeypatch, 8)
+    found = find_unused_tars(warehouse())
+    assert [one.goes for one in found] == [True, True]
+    (mark,) = made.glob("center_crop-*/a-*/unused.json")
+    mark.unlink()  # by a run that is under way
+    assert [one.folder for one in remove_unused_tars(warehouse(), found)] == [found[1].folder]
+    assert folders(made) == {"horizontal_flip", "center_crop"}
+
+
+def test_what_a_version_has_by_now_stays(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data("gc", "--yes")
+    later(monkeypatch, 8)
+    found = find_unused_tars(warehouse())
+    marks = [*made.rglob("unused.json")]
+    kept = [mark.read_text() for mark in marks]
+    make_samples(DatasetQuery("pool"), CenterCrop(4, 4), into=str(made)).save("parts")
+    for mark, text in zip(marks, kept, strict=True):
+        mark.write_text(text)  # it was marked while the run went on
+    assert remove_unused_tars(warehouse(), found) == []
+    assert len(list(made.glob("center_crop-*/*/*.tar"))) == 2
+
+
+def test_a_store_that_is_away_is_passed_by(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_DERIVED", "nonesuch://away/made")
+    shown = run("gc")
+    assert "nonesuch://away/made" in shown.stderr
+    assert "2 folders" in shown.stderr
