@@ -102,9 +102,10 @@ def settings() -> Settings:
 
 
 def models() -> tuple[str, ...]:
-    """`FACTORY_MODELS`, the models that the graph asks about photos, comma-separated (default: `unsafe,photo`), or
-    `none`."""
-    named = os.environ.get("FACTORY_MODELS") or "unsafe,photo"
+    """`FACTORY_MODELS`, the models that the graph asks about photos, comma-separated, or `none`. Unset, those that the
+    source was used with last, or `unsafe,photo`."""
+    named = os.environ.get("FACTORY_MODELS") or _remembered(_folder("FACTORY_HOME", Path(".factory")))[2]
+    named = named or "unsafe,photo"
     return () if named == "none" else tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
 
 
@@ -344,7 +345,7 @@ def use_environment(variables: dict[str, str]) -> None:
 
 
 def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
-    """Keep the source of the asset graph for later processes that are not told one.
+    """Keep the source of the asset graph, and the models that look at its photos, for later processes not told any.
 
     Args:
         mapping: what of it becomes which column, as in `Settings`.
@@ -355,20 +356,26 @@ def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
         os.environ["FACTORY_SOURCE"] = uri
     home = settings().home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / "source").write_text(f"{uri}\n{json.dumps(dict(mapping or {}))}")
+    before, _, asked = _remembered(home)
+    asked = os.environ.get("FACTORY_MODELS") or (asked if before == uri else "")
+    (home / "source").write_text(f"{uri}\n{json.dumps(dict(mapping or {}))}\n{asked}")
 
 
 def _source(home: Path) -> tuple[str | None, dict[str, str]]:
     """The source and its mapping, of the environment or as they were used last."""
+    source, kept, _ = _remembered(home)
+    words = os.environ.get("FACTORY_MAPPING")
+    return source or None, kept if words is None else _words(words)
+
+
+def _remembered(home: Path) -> tuple[str, dict[str, str], str]:
+    """The source that is meant, and how it was used last if it is that one: its mapping, and models."""
     try:
-        uri, _, kept = (home / "source").read_text().strip().partition("\n")
+        uri, kept, models, *_ = [*(home / "source").read_text().split("\n"), "", ""]
     except OSError:
-        uri, kept = "", ""
-    given, words = os.environ.get("FACTORY_SOURCE"), os.environ.get("FACTORY_MAPPING")
-    source = given or uri or None
-    if words is None and source == uri:
-        return source, dict(json.loads(kept or "{}"))
-    return source, _words(words or "")
+        uri, kept, models = "", "", ""
+    given = os.environ.get("FACTORY_SOURCE") or uri
+    return (uri, dict(json.loads(kept or "{}")), models) if given == uri else (given, {}, "")
 
 
 def _words(text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from factory_lib import DatasetQuery, open_source
 from factory_lib.errors import SettingsError, SourceError
-from factory_lib.settings import remember_source, settings
+from factory_lib.settings import models, remember_source, settings
 from factory_lib.sources.mapping import from_words
 from tests.samples import read_all, rows, write_tar
 
@@ -106,3 +106,25 @@ def test_settings_say_what_becomes_what(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("FACTORY_MAPPING", "image")
     with pytest.raises(SettingsError, match="FACTORY_MAPPING has 'image'"):
         settings()
+
+
+def test_the_models_that_a_source_was_used_with_are_kept_with_it(
+    factory_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        remember_source("s3://a/b")
+        monkeypatch.delenv("FACTORY_MODELS")
+        assert models() == ()
+        remember_source("s3://a/b", {"caption": "txt"})
+        assert models() == ()
+        monkeypatch.setenv("FACTORY_SOURCE", "s3://others/c")
+        assert models() == ("unsafe", "photo")
+        monkeypatch.delenv("FACTORY_SOURCE")
+        monkeypatch.setenv("FACTORY_MODELS", "faces, text")
+        assert models() == ("faces", "text")
+        monkeypatch.delenv("FACTORY_MODELS")
+        remember_source("s3://others/c", {"caption": "txt"})
+        assert models() == ("unsafe", "photo")
+        assert settings().mapping == {"caption": "txt"}
+    finally:
+        (factory_home / "source").unlink()
