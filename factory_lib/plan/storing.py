@@ -14,6 +14,7 @@ from factory_lib.plan.expressions import is_deterministic, spans_rows
 from factory_lib.plan.nodes import Join, Table, Union
 from factory_lib.plan.operators import Column, Expr
 from factory_lib.plan.select import Select
+from factory_lib.plan.supertypes import supertype
 
 SYSTEM = {
     "shard": "LowCardinality(String)",
@@ -124,23 +125,25 @@ def _changed_columns(query: Select) -> tuple[dict[str, Expr], dict[str, str]]:
 
 
 def union_columns(sources: Sequence[Table]) -> tuple[dict[str, str], frozenset[str]]:
-    """Columns that hold the rows of all these tables; what one of them lacks can be NULL.
+    """Columns that hold the rows of all these tables, numbers of both as they are; what one of them lacks can be NULL.
 
     Raises:
-        QueryError: two of them have a column of the same name with different types.
+        QueryError: two of them have a column of the same name with types that no one type holds.
     """
     columns: dict[str, str] = {}
     for source in sources:
         for name, ch_type in source.columns.items():
             known = columns.setdefault(name, ch_type)
-            if known != ch_type and nullable(known) != nullable(ch_type):
+            if known == ch_type:
+                continue
+            both = supertype(nullable(known), nullable(ch_type))
+            if both is None:
                 where = next(s.name for s in sources if s.columns.get(name) == known)
                 raise QueryError(
                     f"Column {name!r} is {known} in {where} and {ch_type} in {source.name}.",
                     f"Cast one of them: mutate({name}=C.{name}.cast({known!r})).",
                 )
-            if known != ch_type:
-                columns[name] = nullable(known)
+            columns[name] = both
     for name, ch_type in columns.items():
         if any(name not in s.columns for s in sources):
             columns[name] = nullable(ch_type)

@@ -7,6 +7,7 @@ and their rows say it in the column `source`.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from factory_lib.sources.uniting import LICENSE, SOURCE, own_names, places, unit
 FORMAT = "several"
 Opener = Callable[[DeclaredSource], OpenedSource]
 """Opens one of several sources."""
+SECONDS_AWAY = 10.0
+"""A source that is away is not looked for again by each of its shards: only after as long."""
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class NamedSource:
         """URIs of the first file of each shard. Other files may be tables that other sources are joined to, too."""
         return frozenset(shard.files[0].uri for shard in self.own.values() if shard.files)
 
+    def words(self) -> dict[str, Any]:
+        """What opens the same again, wherever else something is said otherwise: as found, over what was declared."""
+        found = {option: value for option, value in self.source.options.items() if value}
+        return {**found, **self.declared.words()}
+
     def summary(self) -> dict[str, str]:
         """Which source it is, for provenance."""
         return {"name": self.declared.name, "uri": self.source.uri, "format": self.source.format}
@@ -87,6 +96,7 @@ class UnitedSource:
         members: those that are there.
         away: those that are not, and why.
         opener: opens one.
+        seconds: how long one may take; None for as long as it takes.
         asked: shards that are read although their sources are away: they fail, or are there after all.
     """
 
@@ -94,14 +104,14 @@ class UnitedSource:
     members: tuple[NamedSource, ...]
     away: Mapping[str, tuple[DeclaredSource, FactoryError]]
     opener: Opener = field(repr=False)
+    seconds: float | None = None
     asked: tuple[str, ...] = ()
     format: str = FORMAT
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of every batch of every shard."""
-        licensed = [one.declared.name for one in self.members if one.declared.license]
-        return united(_schemas(self.members), licensed, self.uri)
+        return _united(self.members, self.uri)
 
     @property
     def places(self) -> list[str]:
@@ -116,7 +126,7 @@ class UnitedSource:
     @property
     def options(self) -> dict[str, Any]:
         """With which `open_source` opens the same sources again."""
-        return {"sources": {one.declared.name: one.declared.words() for one in self.members}}
+        return {"sources": {one.declared.name: one.words() for one in self.members}}
 
     def shards(self) -> list[SourceShard]:
         """All shards of the sources that are there, by name, and those asked for."""
@@ -135,10 +145,14 @@ class UnitedSource:
 
     def listing(self) -> SourceListing:
         """What the sources list, and which of them are away."""
-        every = [*(one.declared for one in self.members), *(declared for declared, _ in self.away.values())]
         why = {name: error.message for name, (_, error) in self.away.items()}
         there = tuple(replace(self, asked=()).shards())
-        return SourceListing(there, {one.name: one.prefix for one in every}, why)
+        return SourceListing(there, self._prefixes, why)
+
+    @property
+    def _prefixes(self) -> dict[str, str]:
+        every = [*(one.declared for one in self.members), *(declared for declared, _ in self.away.values())]
+        return {one.name: one.prefix for one in every}
 
     def asking_for(self, shards: Sequence[str]) -> UnitedSource:
         """The same, with those of these shards whose sources are away: others are made without them."""
@@ -157,24 +171,45 @@ class UnitedSource:
         Raises:
             StoreError: its source is away.
         """
-        member = next((one for one in self.members if shard.name in one.own), None) or self._opened_again(shard.name)
+        member = next((one for one in self.members if shard.name in one.own), None) or self._back(shard.name)
         for batch in member.source.read(member.own[shard.name], report):
             yield widened(batch, member.names, member.given, self.schema)
 
-    def _opened_again(self, shard: str) -> NamedSource:
-        """A source that was away, once more."""
-        name = self.listing().source_of(shard)
+    def _back(self, shard: str) -> NamedSource:
+        """The source of a shard, which was away and is there after all.
+
+        Raises:
+            StoreError, SourceError: it is still away, or what it has does not go with the others: the next run sees it.
+        """
+        name = SourceListing((), self._prefixes).source_of(shard)
         assert name is not None
+        with _OPENING:
+            found, until = self._again.get(name, (None, 0.0))
+            if found is None or time.monotonic() > until:
+                found, until = self._opened_again(name), time.monotonic() + SECONDS_AWAY
+                self._again[name] = found, until if isinstance(found, FactoryError) else math.inf
+        if isinstance(found, FactoryError):
+            raise _away(name, found) from found
+        if shard not in found.own:
+            raise _away(name, self.away[name][1])
+        return found
+
+    def _opened_again(self, name: str) -> NamedSource | FactoryError:
+        """A source that was away, once more; or why that cannot be, or it does not go with the others."""
         declared, before = self.away[name]
         if not isinstance(before, StoreError):
-            raise _away(name, before)
+            return before
         try:
-            member = NamedSource(declared, self.opener(declared))
+            member = _member(declared, _opened([declared], self.opener, self.seconds), self.seconds)
+            _check_fits(self.uri, member, self.members)
         except FactoryError as now:
-            raise _away(name, now) from now
-        if shard not in member.own or not set(member.schema.names) <= set(self.schema.names):
-            raise _away(name, before)  # the next run sees what it has now
-        return member
+            return now
+        return member if set(member.schema.names) <= set(self.schema.names) else before
+
+    @cached_property
+    def _again(self) -> dict[str, tuple[NamedSource | FactoryError, float]]:
+        """Name of a source that was away -> what opening it once more came to, and how long that holds."""
+        return {}
 
 
 def open_several(
@@ -196,18 +231,29 @@ def open_several(
     members: list[NamedSource] = []
     away: dict[str, tuple[DeclaredSource, FactoryError]] = {}
     for one in declared:
-        outcome = outcomes.get(one.name) or StorageAway(f"It has not answered for {seconds:g} s.")
         try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            member = NamedSource(one, outcome)
+            member = _member(one, outcomes, seconds)
             _check_fits(uri, member, members)
             members.append(member)
         except FactoryError as error:
             away[one.name] = (one, error)
     if not members:
         raise next(iter(away.values()))[1]
-    return UnitedSource(uri, tuple(members), away, opener)
+    return UnitedSource(uri, tuple(members), away, opener, seconds)
+
+
+def _member(
+    one: DeclaredSource, outcomes: Mapping[str, OpenedSource | Exception], seconds: float | None
+) -> NamedSource:
+    """A source that was opened.
+
+    Raises:
+        Exception: that it could not be, or has not answered.
+    """
+    outcome = outcomes.get(one.name) or StorageAway(f"It has not answered for {seconds:g} s.")
+    if isinstance(outcome, Exception):
+        raise outcome
+    return NamedSource(one, outcome)
 
 
 def _opened(
@@ -243,7 +289,7 @@ def _check_fits(where: str, member: NamedSource, others: Sequence[NamedSource]) 
     Raises:
         SourceError: names both sources.
     """
-    united(_schemas([*others, member]), (), where)
+    _united([*others, member], where)
     for other in others:
         if both := member.firsts & other.files | other.firsts & member.files:
             more = f" and {len(both) - 1:,} more files" if len(both) > 1 else ""
@@ -254,5 +300,6 @@ def _check_fits(where: str, member: NamedSource, others: Sequence[NamedSource]) 
             )
 
 
-def _schemas(members: Sequence[NamedSource]) -> dict[str, pa.Schema]:
-    return {one.declared.name: one.schema for one in members}
+def _united(members: Sequence[NamedSource], where: str) -> pa.Schema:
+    licensed = [one.declared.name for one in members if one.declared.license]
+    return united({one.declared.name: one.schema for one in members}, licensed, where)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from factory_lib.errors import SourceError
+from factory_lib.plan.supertypes import supertype
 from factory_lib.redaction import redact
 from factory_lib.sources.columns import shown_type
 from factory_lib.sources.shards import POINTER
@@ -89,8 +90,8 @@ def widened(
 
 
 def _holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
-    """Whether a type holds all values of another."""
-    if wide.equals(narrow):
+    """Whether a type holds all values of another, to the digit."""
+    if wide.equals(narrow) or pa.types.is_null(narrow):
         return True
     if pa.types.is_fixed_size_list(wide) or pa.types.is_fixed_size_list(narrow):
         sizes = {kind.list_size for kind in (wide, narrow) if pa.types.is_fixed_size_list(kind)}
@@ -100,4 +101,6 @@ def _holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
         both = pa.unify_schemas([pa.schema([("", wide)]), pa.schema([("", narrow)])], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return False
-    return bool(both.field(0).type.equals(wide))
+    # Arrow would have whole numbers of 64 bits become floats
+    kinds = [clickhouse_type(pa.field("", kind)) for kind in (wide, narrow)]
+    return bool(both.field(0).type.equals(wide)) and supertype(kinds[0], kinds[1]) == kinds[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -191,6 +192,37 @@ def test_a_source_that_does_not_go_with_the_others_is_left_aside_until_that_is_m
     sources.declare("tars", "odd", "coco", odd='drop_columns = ["image"]')
     assert sources.run().errors == []
     assert by_source("hashed") == {"coco": COUNT, "odd": 1, "tars": COUNT}
+
+
+@pytest.mark.parametrize("late", ["coarse", "fine"])
+def test_the_types_of_columns_do_not_hang_on_which_source_was_away_first(
+    engine: None, tmp_path: Path, late: str
+) -> None:
+    kinds = {"coarse": pa.float32(), "fine": pa.float64()}
+
+    def write(name: str, file: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        rows = {"key": [f"{name}{file}"], "score": pa.array([0.1], kinds[name])}
+        pq.write_table(pa.table(rows), tmp_path / name / f"{file}.parquet")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        found, there = Sources(tmp_path, instance), "fine" if late == "coarse" else "coarse"
+        write("fine", "0")
+        write("coarse", "0")
+        found.declare("fine", "coarse")
+        graph = over_samples(found.file)
+        (tmp_path / late).rename(tmp_path / "_away")
+        assert run_graph(instance, graph).errors == []
+        (tmp_path / "_away").rename(tmp_path / late)
+        assert run_graph(instance, graph).errors == []
+        (tmp_path / late).rename(tmp_path / "_away")
+        write(there, "1")
+        assert run_graph(instance, graph).errors == []
+    rows = DatasetQuery("samples").to_arrow()
+    assert rows.schema.field("score").type == pa.float64()
+    scores = dict(zip(rows["key"].to_pylist(), rows["score"].to_pylist(), strict=True))
+    single = float(np.float32(0.1))
+    assert scores == {"fine0": 0.1, "coarse0": single, f"{there}1": 0.1 if there == "fine" else single}
 
 
 def test_status_names_the_sources(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,101 @@ def test_what_stands_in_no_batch_of_a_source_is_null_or_empty_in_the_table(three
         " GROUP BY source ORDER BY source"
     )
     assert [tuple(row.values()) for row in rows] == [("masks", 1, 1), ("photos", 0, 0), ("table", 2, 1)]
+
+
+def numbers(folder: Path, name: str, kind: pa.DataType, *values: Any) -> str:
+    """A folder of a table of numbers."""
+    (folder / name).mkdir(exist_ok=True)
+    rows = {"key": [f"{name}{at}" for at in range(len(values))], "n": pa.array(values, kind)}
+    pq.write_table(pa.table(rows), folder / name / "0.parquet")
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "value"),
+    [(pa.float64(), pa.int64(), 2**60 + 1), (pa.float64(), pa.uint64(), 7), (pa.int64(), pa.uint64(), 2**63 + 1)],
+)
+def test_whole_numbers_that_would_be_rounded_are_an_error_of_both_sources(
+    tmp_path: Path, wide: pa.DataType, narrow: pa.DataType, value: int
+) -> None:
+    uris = {"a": numbers(tmp_path, "a", wide, 1), "b": numbers(tmp_path, "b", narrow, value)}
+    with pytest.raises(SourceError, match=f"'n' is {wide} in 'a' and {narrow} in 'b'"):
+        DatasetQuery.from_source(open_source("both", sources=uris))
+
+
+def test_whole_numbers_that_a_float_holds_become_floats(tmp_path: Path) -> None:
+    uris = {"a": numbers(tmp_path, "a", pa.float64(), 0.5), "b": numbers(tmp_path, "b", pa.int32(), 2**31 - 1)}
+    table, _ = read_all(open_source("both", sources=uris))
+    assert table["n"].to_pylist() == [0.5, 2.0**31 - 1]
+
+
+@pytest.mark.parametrize(("first", "second"), [(pa.float32(), pa.float64()), (pa.float64(), pa.float32())])
+def test_a_source_that_is_back_with_wider_numbers_is_not_squeezed_into_those_that_are_there(
+    tmp_path: Path, first: pa.DataType, second: pa.DataType
+) -> None:
+    """Of doubles and floats the floats alone are there at first, whichever stands first in the file."""
+    uris = {"a": numbers(tmp_path, "a", first, 0.1), "b": numbers(tmp_path, "b", second, 0.1)}
+    wide = "a" if first == pa.float64() else "b"
+    (tmp_path / wide).rename(tmp_path / "elsewhere")
+    source = open_source("both", sources=uris).asking_for([f"{wide}:0"])
+    (tmp_path / "elsewhere").rename(tmp_path / wide)
+    shard = next(shard for shard in source.shards() if shard.name == f"{wide}:0")
+    with pytest.raises(SourceError, match=f"source '{wide}' cannot be read.*'n' is float in"):
+        list(source.read(shard, ShardReport(shard.name)))
+
+
+def test_a_source_that_is_away_is_looked_for_once_not_by_each_of_its_shards(tmp_path: Path) -> None:
+    photos(tmp_path / "photos", "0")
+    photos(tmp_path / "more", *map(str, range(5)))
+    there, opened = {"photos"}, []
+
+    def opener(one: Any) -> Any:
+        opened.append(one.name)
+        if one.name not in there:
+            raise StoreError(f"{one.name} does not answer.")
+        return open_source(one.uri)
+
+    def read(source: UnitedSource, name: str) -> list[Any]:
+        shard = next(shard for shard in source.shards() if shard.name == name)
+        return list(source.read(shard, ShardReport(name)))
+
+    names = [f"more:{n}" for n in range(5)]
+    found = declared({name: str(tmp_path / name) for name in ("photos", "more")}, "both")
+    source = open_several("both", found, opener).asking_for(names)
+    for name in names:
+        with pytest.raises(SourceError, match="more does not answer"):
+            read(source, name)
+    assert opened.count("more") == 2
+    there.add("more")
+    source, opened[:] = open_several("both", found[:1], opener), []
+    source = UnitedSource("both", source.members, {"more": (found[1], StoreError("away"))}, opener, None, tuple(names))
+    assert [sum(len(batch) for batch in read(source, name)) for name in names] == [2] * 5
+    assert opened == ["more"]
+
+
+def test_a_source_that_hangs_when_its_shard_is_read_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
+    photos(tmp_path / "photos", "0")
+    found, never = declared({"photos": str(tmp_path / "photos"), "slow": "/slow"}, "both"), threading.Event()
+
+    def opener(one: Any) -> Any:
+        if one.name == "slow":
+            never.wait(60)
+        return open_source(one.uri)
+
+    source = open_several("both", found, opener, seconds=0.1).asking_for(["slow:0"])
+    with pytest.raises(StoreError, match=r"'slow' cannot be read: It has not answered for 0\.1 s"):
+        list(source.read(source.shards()[-1], ShardReport("slow:0")))
+    never.set()
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_said_of_all_sources_together_is_recorded_for_making_them_again(tmp_path: Path) -> None:
+    from factory_lib import reproduce
+
+    for name in ("a", "b"):
+        photos(tmp_path / name, "0", "1")
+    path = file_of(tmp_path, '[a]\nuri = "a"\n[b]\nuri = "b"\ntars_per_shard = 1\n')
+    source = open_source(path, tars_per_shard=2, schema_tars=1)
+    version = DatasetQuery.from_source(source).save("several")
+    assert list(version.shards) == ["a:0.x2", "b:0", "b:1"]
+    assert {one.shard: one.verdict for one in reproduce(str(version)).shards} == dict.fromkeys(version.shards, "equal")

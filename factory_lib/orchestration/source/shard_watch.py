@@ -19,9 +19,6 @@ from factory_lib.sources.shards import SourceShard
 SHARDS_A_TICK = 5000
 """How many shards of a kind one tick of the sensor announces at most: a tick has to end within Dagster's 60 seconds."""
 
-SECONDS_OF_A_LOOK = 30.0
-"""Of several sources, one that takes longer to list its files counts as away for this tick, and holds up no other."""
-
 LONGEST_WAITS = 10
 """A source that never comes to rest is taken as it is after so many times the settling time."""
 
@@ -93,7 +90,7 @@ def shard_sensor(
         graph = context.repository_def.asset_graph
         stages = sorted(key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions)
         try:
-            listing = source.open(SECONDS_OF_A_LOOK).listing()
+            listing = source.open().listing()
             changes = shard_changes(context.instance, listing, asset=asset, partitions=name, stages=stages)
         except SettingsError as error:
             return dg.SkipReason(str(error))

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
     from factory_lib.sources import OpenedSource, UnitedSource
 
+SECONDS_OF_A_LOOK = 30.0
+"""Of several sources, one that takes longer to list its files counts as away for this time, and holds up no other."""
+
 
 class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where the shards are.
@@ -43,11 +46,12 @@ class ShardSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     drop_columns: list[str] = []
     rename: dict[str, str] = {}
 
-    def open(self, seconds: float | None = None) -> OpenedSource | UnitedSource:
+    def open(self, seconds: float | None = SECONDS_OF_A_LOOK) -> OpenedSource | UnitedSource:
         """The source.
 
         Args:
             seconds: how long each of several sources may take to answer; one that takes longer counts as away.
+                None for as long as it takes.
 
         Raises:
             SettingsError: no source is configured.
