@@ -25,8 +25,8 @@ MOST_STRENGTH = 10.0
 class BlurFaces(Operation):
     """Blurs what is in boxes; a picture without boxes keeps its bytes.
 
-    A sample whose boxes are not known for sure (NaN, none in the picture, a detector's error in `<boxes>_error`) is not
-    made: its faces would go unblurred.
+    A sample whose boxes are not known for sure (NaN, empty, less than a pixel, none in the picture, a detector's error
+    in `<boxes>_error`) is not made: its faces would go unblurred.
 
     Attributes:
         boxes: column of the boxes, as `boxes.boxes_of` reads them: DataComp's `face_bboxes`, or those of a detector.
@@ -58,6 +58,10 @@ class BlurFaces(Operation):
         boxes = boxes_of(values[self.boxes], self.boxes)
         if not len(boxes):
             return sample
+        grown, _ = _grown(boxes, *sample.picture.size)
+        if (grown[:, :2] >= grown[:, 2:]).any():
+            width, height = sample.picture.size
+            raise ValueError(f"{self.boxes} has a box without a pixel of the {width} x {height} in it")
         return sample.with_picture(Image.fromarray(blurred(np.asarray(sample.picture), boxes, self.strength)))
 
 
@@ -79,11 +83,8 @@ def blurred(pixels: NDArray[np.uint8], boxes: NDArray[np.floating], strength: fl
     import cv2
 
     height, width = pixels.shape[:2]
-    corners = np.trunc(boxes * np.array([width, height] * 2, boxes.dtype))
-    longest = (corners[:, 2:] - corners[:, :2]).max(axis=1)
-    grown = np.trunc(corners + GROWTH * longest[:, None] * [-1, -1, 1, 1])
-    grown = grown.clip(0, [width - 1, height - 1] * 2).astype(np.int64)
-    radius = ceil(RADIUS * longest.max() * strength)
+    grown, longest = _grown(boxes, width, height)
+    radius = ceil(RADIUS * longest * strength)
     # The mask reaches one radius beyond the boxes, and what is filtered there looks one further.
     left, top = (grown[:, :2].min(axis=0) - 2 * radius).clip(0)
     right, bottom = (grown[:, 2:].max(axis=0) + 2 * radius).clip(max=[width, height])
@@ -98,3 +99,11 @@ def blurred(pixels: NDArray[np.uint8], boxes: NDArray[np.floating], strength: fl
     found = pixels.copy()
     found[top:bottom, left:right] = ((part * (1 - soft) + filtered * soft) * 255).astype(np.uint8)
     return found
+
+
+def _grown(boxes: NDArray[np.floating], width: int, height: int) -> tuple[NDArray[np.int64], Any]:
+    """What is blurred of a picture: left, top, right, bottom in pixels, int64 (n, 4); and the longest side of a box."""
+    corners = np.trunc(boxes * np.array([width, height] * 2, boxes.dtype))
+    longest = (corners[:, 2:] - corners[:, :2]).max(axis=1)
+    grown = np.trunc(corners + GROWTH * longest[:, None] * [-1, -1, 1, 1])
+    return grown.clip(0, [width - 1, height - 1] * 2).astype(np.int64), longest.max()

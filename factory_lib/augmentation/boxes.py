@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDES = ("x0", "y0", "x1", "y1")
+_FAR = 1
+"""Shares that a detector's box does not reach out of the picture: numbers beyond are pixels."""
 
 
 def boxes_of(value: Any, column: str) -> NDArray[np.float64]:
@@ -22,7 +24,8 @@ def boxes_of(value: Any, column: str) -> NDArray[np.float64]:
         float64 (n, 4). A part of a box may lie outside of the picture.
 
     Raises:
-        ValueError: something is no box, or no part of a box is in the picture.
+        ValueError: something is no box, holds nothing, or is not in shares: no part of it is in the picture, or it
+            reaches as far out of it as the picture is wide or high.
     """
     if isinstance(value, dict):
         if value.get("number", 0) is None:
@@ -38,8 +41,12 @@ def boxes_of(value: Any, column: str) -> NDArray[np.float64]:
         raise ValueError(f"{column} has a box with numbers that are not finite")
     if (boxes[:, :2] > boxes[:, 2:]).any():
         raise ValueError(f"{column} has a box whose right or bottom side comes before its left or top side")
-    if ((boxes[:, :2] >= 1) | (boxes[:, 2:] <= 0)).any():
-        raise ValueError(f"{column} has a box outside of the picture: boxes are shares of its sides, from 0 to 1")
+    if (boxes[:, :2] == boxes[:, 2:]).any():
+        raise ValueError(f"{column} has an empty box: its sides are at the same place")
+    if ((boxes[:, :2] >= 1) | (boxes[:, 2:] <= 0)).any() or (boxes <= -_FAR).any() or (boxes >= 1 + _FAR).any():
+        raise ValueError(
+            f"{column} has a box outside of the picture, or far out of it: boxes are shares of its sides, from 0 to 1"
+        )
     return boxes
 
 

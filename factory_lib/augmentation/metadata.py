@@ -1,7 +1,8 @@
 """Metadata cut out of the bytes of a picture: cameras, places, authors, thumbnails. Pixels are not encoded anew.
 
-Of all metadata what it takes to see the same picture is kept: the colour profile, and the orientation in an EXIF block
-that holds nothing else. Formats: ITU-T T.81 and T.86 (JPEG), W3C PNG, third edition, RFC 9649 (WebP), Exif 2.32.
+What it takes to see the same picture is kept, and nothing that is not known to be that: the colour profile, and the
+orientation in an EXIF block that holds nothing else. Formats: ITU-T T.81, T.86 and T.871 (JPEG), W3C PNG, third
+edition, RFC 9649 (WebP), Exif 2.32.
 """
 
 from __future__ import annotations
@@ -16,20 +17,29 @@ from factory_lib.augmentation.operation import Operation, SampleInMaking
 from factory_lib.pictures import ORIENTATION_TAG
 
 _EXIF = b"Exif\0\0"
-_KEPT_SEGMENTS = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
-"""Application segments of a JPEG that decoding needs, and how each begins."""
-_COMMENT, _SCAN, _END, _APP0, _APP15 = 0xFE, 0xDA, 0xD9, 0xE0, 0xEF
+_SCAN, _END = 0xDA, 0xD9
+_PICTURE_SEGMENTS = {*range(0xC0, 0xD0), *range(_END, 0xE0)} - {0xC8}
+"""Markers of segments that a JPEG is decoded from: frames, tables, scans, its end."""
+_JFIF, _PROFILE, _ADOBE = 0xE0, 0xE2, 0xEE
 _BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_DROPPED_CHUNKS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
-_WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
-"""Flags of a VP8X chunk."""
+_PICTURE_CHUNKS = {
+    *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"),
+    *(b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs"),
+    *(b"acTL", b"fcTL", b"fdAT"),
+}
+"""Chunks of a PNG that its pixels, their colours and their motion come from."""
+_PICTURE_RIFF_CHUNKS = {b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"}
+_FRAME_HEADER = 16
+"""Bytes before the chunks of a frame, in an ANMF chunk."""
+_WEBP_PICTURE, _WEBP_EXIF = 0x20 | 0x10 | 0x02, 0x08
+"""Flags of a VP8X chunk: profile, alpha and animation; EXIF."""
 
 
 @dataclass(frozen=True)
 class StripExif(Operation):
-    """Cuts EXIF, XMP, IPTC, comments, embedded thumbnails and what stands behind the end out of JPEG, PNG and WebP.
+    """Cuts whatever is not the picture out of JPEG, PNG and WebP: EXIF, XMP, IPTC, texts, thumbnails, credentials.
 
     Their pixels stay as they are, bit by bit, and so does how they are turned; pictures of other formats are encoded
     anew. After an operation that changed the pixels there is nothing left to cut.
@@ -67,12 +77,20 @@ def without_segments(data: bytes, exif: bytes) -> bytes:
     if exif:
         body = _EXIF + exif
         found.append(b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body)
-    for marker, segment in _segments(data):
-        begins = _KEPT_SEGMENTS.get(marker)
-        is_metadata = marker == _COMMENT or _APP0 <= marker <= _APP15
-        if not is_metadata or (begins and segment[4:].startswith(begins)):
-            found.append(segment)
+    found += [_kept(marker, segment) for marker, segment in _segments(data)]
     return b"".join(found)
+
+
+def _kept(marker: int, segment: bytes) -> bytes:
+    """What is kept of a segment: all, its fields that decoding asks for, or nothing."""
+    body = segment[4:]
+    if marker in _PICTURE_SEGMENTS or (marker == _PROFILE and body.startswith(b"ICC_PROFILE\0")):
+        return segment
+    if marker == _JFIF and body.startswith(b"JFIF\0") and len(body) >= 14:
+        return b"\xff\xe0\0\x10" + body[:12] + b"\0\0"  # a thumbnail of 0 x 0 pixels
+    if marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
+        return b"\xff\xee\0\x0e" + body[:12]
+    return b""
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -125,7 +143,7 @@ def without_chunks(data: bytes, exif: bytes) -> bytes:
             checksum = zlib.crc32(b"eXIf" + exif)
             found.append(struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", checksum))
             exif = b""
-        if name not in _DROPPED_CHUNKS:
+        if name in _PICTURE_CHUNKS:
             found.append(data[at:end])
         at = end
     return b"".join(found)
@@ -135,23 +153,31 @@ def without_riff_chunks(data: bytes, exif: bytes) -> bytes:
     """A WebP without its metadata; as for `without_segments`."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError("it does not begin as a WebP")
-    found: list[bytes] = []
-    at, last = 12, min(8 + int.from_bytes(data[4:8], "little"), len(data))
-    while at + 8 <= last:
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        chunk = data[at : at + 8 + size + size % 2]
-        if len(chunk) < 8 + size:
-            raise ValueError("the WebP ends before its picture does")
-        if name == b"VP8X":
-            flags = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if exif else 0)
-            chunk = chunk[:8] + bytes([flags]) + chunk[9:]
-        if name not in (b"EXIF", b"XMP "):
-            found.append(chunk + b"\0" * (len(chunk) % 2))
-        at += 8 + size + size % 2
+    found = list(_riff_chunks(data, 12, min(8 + int.from_bytes(data[4:8], "little"), len(data)), bool(exif)))
     if exif:
-        found.append(b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2))
+        found.append(_riff_chunk(b"EXIF", exif))
     body = b"WEBP" + b"".join(found)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _riff_chunks(data: bytes, at: int, last: int, has_exif: bool) -> Iterator[bytes]:
+    """The chunks from `at` to `last` that are the picture; of frames, theirs."""
+    while at + 8 <= last:
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = data[at + 8 : at + 8 + size]
+        if len(body) < size:
+            raise ValueError("the WebP ends before its picture does")
+        if name == b"VP8X":
+            body = bytes([body[0] & _WEBP_PICTURE | (_WEBP_EXIF if has_exif else 0)]) + body[1:10]
+        elif name == b"ANMF":
+            body = body[:_FRAME_HEADER] + b"".join(_riff_chunks(body, _FRAME_HEADER, size, has_exif))
+        if name in _PICTURE_RIFF_CHUNKS:
+            yield _riff_chunk(name, body)
+        at += 8 + size + size % 2
+
+
+def _riff_chunk(name: bytes, body: bytes) -> bytes:
+    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
 _STRIPPED: Mapping[str, Callable[[bytes, bytes], bytes]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from factory_lib.augmentation import (
 from factory_lib.augmentation.applying import Augmentation, MadeSample
 from factory_lib.augmentation.blurring import blurred
 from factory_lib.augmentation.boxes import boxes_of
+from factory_lib.augmentation.metadata import without_chunks, without_riff_chunks, without_segments
 from factory_lib.errors import ColumnNotFound, QueryError
 from factory_lib.signals import signal
 from factory_lib.signals.member import Member
@@ -98,6 +100,12 @@ def test_a_stronger_blur_leaves_less_detail() -> None:
         ([[1.2, 0.1, 1.5, 0.5]], "outside of the picture"),
         ([[-0.4, 0.1, -0.1, 0.5]], "outside of the picture"),
         ([[0.5, 0.1, 0.2, 0.5]], "comes before"),
+        ([[0.0, 0.0, 30.0, 20.0]], "outside of the picture"),
+        ([[0.0, 0.0, 0.9, 2.0]], "outside of the picture"),
+        ([[-20.0, 0.1, 0.5, 0.9]], "outside of the picture"),
+        ([[0.5, 0.5, 0.5, 0.5]], "empty box"),
+        ([[0.1, 0.1, 0.4, 0.4], [0.5, 0.2, 0.8, 0.2]], "empty box"),
+        ([[0.1, 0.1, 0.4, 0.4], [0.501, 0.502, 0.502, 0.503]], "without a pixel of the 60 x 40"),
         ([[0.1, 0.2, 0.3]], "3 numbers"),
         ({"number": None, "boxes": []}, "no answer"),
     ],
@@ -134,7 +142,7 @@ _BOX = st.tuples(_SHARE, _SHARE, _SHARE, _SHARE)
 @settings(max_examples=200)
 def test_any_boxes_are_refused_or_blur_what_is_in_reach_alone(boxes: list[Any], width: int, height: int) -> None:
     pixels = np.random.default_rng(2).integers(0, 255, (height, width, 3), np.uint8)
-    outside = any(x0 > x1 or y0 > y1 or x0 >= 1 or y0 >= 1 or x1 <= 0 or y1 <= 0 for x0, y0, x1, y1 in boxes)
+    outside = any(x0 >= x1 or y0 >= y1 or x0 >= 1 or y0 >= 1 or x1 <= 0 or y1 <= 0 for x0, y0, x1, y1 in boxes)
     if outside:
         with pytest.raises(ValueError, match="box"):
             boxes_of([list(box) for box in boxes], "b")
@@ -303,6 +311,68 @@ def test_metadata_is_cut_out_and_pixels_stay(format: str, how: dict[str, Any], o
     assert made(found.data, StripExif()).data == found.data
 
 
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+
+
+def riff_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a WebP."""
+    return name + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2)
+
+
+def same_pixels(one: bytes, other: bytes) -> None:
+    np.testing.assert_array_equal(decoded(one), decoded(other))
+
+
+@pytest.mark.parametrize("name", [b"caBX", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"sPLT", b"hIST", b"prVt"])
+def test_chunks_of_a_png_that_are_no_picture_go(name: bytes) -> None:
+    clean = encoded(picture(), "PNG")
+    gamma = chunk(b"gAMA", (45455).to_bytes(4))
+    found = made(clean[:33] + gamma + chunk(name, b"SECRET") + clean[33:], StripExif())
+    assert found.data == clean[:33] + gamma + clean[33:]
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xE2, 0xE3, 0xEB, 0xED, 0xEE, 0xEF, 0xFE, 0xF0, 0xC8, 0x02])
+def test_segments_of_a_jpeg_that_are_no_picture_go(marker: int) -> None:
+    clean = encoded(picture(), "JPEG")
+    for begins in (b"", b"JFXX\0", b"MPF\0", b"JP\0\1", b"Photoshop 3.0\0", b"http://ns.adobe.com/xap/1.0/\0"):
+        body = begins + b"SECRET"
+        segment = bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2) + body
+        assert without_segments(clean[:20] + segment + clean[20:], b"") == clean
+
+
+def test_the_thumbnail_of_a_jpeg_s_jfif_goes() -> None:
+    clean = encoded(picture(), "JPEG")
+    assert (clean[4:6], clean[6:11], clean[18:20]) == (b"\0\x10", b"JFIF\0", b"\0\0")
+    thumbnail = b"SECRET" * 2
+    data = clean[:4] + (16 + len(thumbnail)).to_bytes(2) + clean[6:18] + b"\2\2" + thumbnail + clean[20:]
+    same_pixels(data, clean)
+    assert made(data, StripExif()).data == clean
+
+
+def test_what_is_more_than_a_jpeg_s_colour_space_goes() -> None:
+    cmyk = encoded(picture().convert("CMYK"), "JPEG")
+    at = cmyk.index(b"\xff\xee\0\x0eAdobe")
+    data = cmyk[: at + 3] + b"\x14" + cmyk[at + 4 : at + 16] + b"SECRET" + cmyk[at + 16 :]
+    found = made(data, StripExif()).data
+    assert found == cmyk
+    same_pixels(found, data)
+
+
+@pytest.mark.parametrize("name", [b"C2PA", b"EXIF", b"XMP ", b"JUNK", b"LIST"])
+def test_chunks_of_a_webp_that_are_no_picture_go(name: bytes) -> None:
+    frames = [picture(seed=seed) for seed in (1, 2)]
+    clean = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=100)
+    secret = riff_chunk(name, b"SECRET!")
+    at = clean.index(b"ANMF")
+    size = int.from_bytes(clean[at + 4 : at + 8], "little")
+    frame = riff_chunk(b"ANMF", clean[at + 8 : at + 8 + size] + secret)
+    body = clean[8:at] + secret + frame + clean[at + 8 + size :] + secret
+    data = b"RIFF" + len(body).to_bytes(4, "little") + body
+    assert made(data, StripExif()).data == clean
+
+
 def test_pictures_of_phones_lose_what_stands_behind_the_first() -> None:
     frames = [picture(seed=seed) for seed in (1, 2)]
     data = encoded(frames[0], "MPO", save_all=True, append_images=[frames[1]])
@@ -329,8 +399,6 @@ def test_bytes_that_changed_have_no_metadata_either() -> None:
 @given(st.binary(max_size=200), st.integers(0, 3000), st.integers(0, 255))
 @settings(max_examples=150)
 def test_damaged_pictures_are_an_error_or_keep_their_pixels(junk: bytes, at: int, value: int) -> None:
-    from factory_lib.augmentation.metadata import without_chunks, without_riff_chunks, without_segments
-
     for format, strip in (("JPEG", without_segments), ("PNG", without_chunks), ("WEBP", without_riff_chunks)):
         whole = _WHOLE[format]
         damaged = bytearray(whole + junk)
