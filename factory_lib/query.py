@@ -21,7 +21,7 @@ from factory_lib.build.storage_rows import storage_rows
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.loading.terminal import to_torch
 from factory_lib.names import is_version_name
-from factory_lib.plan.expressions import C, SqlText, cosine_distance, fn
+from factory_lib.plan.expressions import C, SqlText, cosine_distance, fn, has_direction
 from factory_lib.plan.joins import joined, key_pairs
 from factory_lib.plan.nodes import Plan, Rows, Table, Union, leaves, tables
 from factory_lib.plan.operators import Call, Column, Expr, InQuery, Ordering, column_name, column_of, lift, ordering
@@ -162,7 +162,7 @@ class DatasetQuery:
         """The k rows whose vectors are nearest to one, the nearest first, with the column `distance`: 1 - cosine.
 
         Args:
-            column: of vectors; rows without one are none of the k.
+            column: of vectors; rows without one, or with one of zeros or that is not finite, are none of the k.
             text: is encoded by the model that made the column, as is
             image: a path, a URI, bytes or a PIL picture.
             sample: the key or `sample_id` of a sample of the query, whose vector is taken; it is the first of the k.
@@ -179,7 +179,9 @@ class DatasetQuery:
         wanted = target_vector(self.plan, self.columns, column, Target(text, image, sample, vector), encoder)
         if approximate:
             return self.of(nearest_by_index(self.plan, column, wanted, _count(k, "search")))
-        near = self.filter(fn.length(C[column]) > 0).mutate(distance=cosine_distance(C[column], wanted))
+        # what signals stored as unit vectors has a direction where it is there
+        there = fn.length(C[column]) > 0 if self.plan.is_unit(column) else has_direction(C[column])
+        near = self.filter(there).mutate(distance=cosine_distance(C[column], wanted))
         return near.order_by("distance").limit(k)
 
     def group_by(self, *keys: str | Expr, **named: Any) -> Grouped:

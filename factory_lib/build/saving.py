@@ -56,6 +56,7 @@ def save(request: SaveRequest) -> Version:
     if request.index is not None:
         with rows.dropped_on_error():
             rows = indexed(rows, request.index)
+        added = rows.bytes()  # it is a copy
         ledger.storage.append("index")
     try:
         made = rows.shard_rows() if derivation.rows is None else derivation.rows

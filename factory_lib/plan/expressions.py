@@ -117,6 +117,12 @@ def cosine_distance(left: Any, right: Any) -> Expr:
     return CosineDistance(column_of(left), column_of(right))
 
 
+def has_direction(vector: Expr) -> Expr:
+    """Whether a vector can be compared by cosine: its length is a number that the engine can hold, and not 0."""
+    length = Call("L2Norm", (vector,))
+    return (length > 0) & Call("isFinite", (length,))
+
+
 def spans_rows(expr: Expr) -> bool:
     """Whether a value depends on other rows than its own, or makes several rows of one."""
     return any(

@@ -244,7 +244,8 @@ def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] 
 def indexes(warehouse: Warehouse, database: str, table: str) -> list[str]:
     """The names of a table's indexes of vectors."""
     declared = str(warehouse.scalar(f"SHOW CREATE TABLE {quote(database)}.{quote(table)}"))
-    return re.findall(rf"INDEX `?({INDEX_PREFIX}\w+)", declared)
+    quoted = re.findall(rf"^ *INDEX (?:`({INDEX_PREFIX}(?:[^`\\]|\\.)+)`|({INDEX_PREFIX}\w+)) ", declared, re.MULTILINE)
+    return [plain or re.sub(r"\\(.)", r"\1", escaped) for escaped, plain in quoted]
 
 
 def table_columns(warehouse: Warehouse, database: str, table: str) -> tuple[dict[str, str], frozenset[str]]:

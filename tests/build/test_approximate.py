@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from factory_lib import C, DatasetQuery
+from factory_lib import C, DatasetQuery, fn
 from factory_lib.curation import index_recall
 from factory_lib.errors import QueryError
 from factory_lib.warehouse.client import warehouse
@@ -72,6 +72,39 @@ def test_masked_rows_without_a_vector_are_not_indexed() -> None:
     version = plain.filter(C.emb.length() > 0).save("with_index", index="emb")
     assert version.rows == 180
     assert DatasetQuery(version).search("emb", vector=[1.0] * 8, k=180, approximate=True).count() == 180
+
+
+@pytest.mark.parametrize("odd", [[0.0] * 8, [float("nan")] + [1.0] * 7, [float("inf")] + [0.0] * 7])
+def test_vectors_without_a_direction_are_not_indexed(odd: list[float]) -> None:
+    table = vectors(50)
+    rows = table["emb"].to_pylist()
+    rows[3] = rows[40] = odd
+    plain = saved(table.set_column(2, "emb", pa.array(rows, pa.list_(pa.float32()))), index=None)
+    with pytest.raises(QueryError, match=r"2 of 50 vectors have no direction.*filter\(fn.L2Norm\(C.emb\) > 0"):
+        plain.save("with_index", index="emb")
+    there = plain.filter(fn.L2Norm(C.emb) > 0, fn.isFinite(fn.L2Norm(C.emb)))
+    assert there.save("with_index", index="emb").rows == 48
+
+
+@pytest.mark.parametrize("name", ["clip-b32", "a`b", "back\\slash", "two words", "INDEX"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    indexed = saved(vectors(50).rename_columns(["part", "key", name]), index=name)
+    assert indexed.search(name, vector=[1.0] * 8, k=3, approximate=True).count() == 3
+    few = DatasetQuery(indexed.filter(C.position < 3).save("few"))
+    with pytest.raises(QueryError, match="few.v1 has no index"):
+        few.search(name, vector=[1.0] * 8, approximate=True)
+
+
+def test_the_copy_with_its_index_counts_as_added() -> None:
+    plain = saved(vectors(200), index=None)
+    for index in (None, "emb"):
+        version = plain.save("counted", index=index)
+        size = warehouse().scalar(
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'counted' AND table = {t:String}",
+            {"t": f"v{version.number}"},
+        )
+        told = version.provenance.bytes_added if version.provenance else None
+        assert told == (size if index else 0)
 
 
 def test_what_is_asked_wrongly() -> None:

@@ -144,3 +144,64 @@ def test_another_model_than_the_one_of_the_column_is_told(
         seen.search("colours", image=b"x")
     assert seen.search("colours", image=b"x", encoder=Colours, k=2).count() == 2
     assert pictures.search(text="a red star", encoder=clip.Clip("tinyclip", name="other"), k=2).count() == 2
+
+
+class Lengths:
+    """An encoder of texts."""
+
+    def __call__(self, caption: list[str]) -> Any:
+        return np.array([[1.0, len(one)] for one in caption], np.float32)
+
+
+class Negated:
+    """Another one, whose vectors mean something else."""
+
+    def __call__(self, caption: list[str]) -> Any:
+        return np.array([[-1.0, len(one)] for one in caption], np.float32)
+
+
+lengths = signal(Lengths(), name="emb", output=Vector(2), batch=8)
+negated = signal(Negated(), name="emb", output=Vector(2), batch=8)
+
+
+def test_shards_of_several_encoders_are_not_compared(engine_for_all: None) -> None:
+    for part, encoder in (("s0", lengths), ("s1", negated)):
+        table = pa.table({"part": [part] * 3, "key": ["a", "b", "c"], "caption": ["x", "yy", "zzz"]})
+        plain = DatasetQuery(DatasetQuery.from_arrow(table, shard="part").save(f"plain_{part}"))
+        plain.add_signals(encoder).save("mixed", mode="overwrite_shards")
+    mixed = DatasetQuery("mixed")
+    fewer = DatasetQuery(mixed.filter(C.position < 2).save("fewer_mixed"))
+    both = rf"(?s)(?=.*{lengths.fingerprint[:16]})(?=.*{negated.fingerprint[:16]}).*encoder="
+    for query in (mixed, fewer, mixed.join(fewer.select("shard", "position"), on=["shard", "position"])):
+        with pytest.raises(SignalError, match=both):
+            query.search("emb", text="x")
+    assert mixed.search("emb", text="x", encoder=lengths, k=6).count() == 6
+    for query in (DatasetQuery("mixed", shards=["s1"]), DatasetQuery("fewer_mixed", shards=["s1"])):
+        assert signal_behind(query.plan, "emb").fingerprint == negated.fingerprint
+    with pytest.raises(SignalError, match=both):
+        DatasetQuery("mixed", shards=["s0"]).union(DatasetQuery("fewer_mixed", shards=["s1"])).search("emb", text="x")
+    vectors = pa.table({"key": ["a"], "emb": pa.array([[1.0, 0.0]], pa.list_(pa.float32()))})
+    with pytest.raises(QueryError, match=r"not recorded which signal made the column 'emb' of some rows.*encoder="):
+        DatasetQuery("mixed", shards=["s0"]).union(DatasetQuery.from_arrow(vectors)).search("emb", text="x")
+
+
+def test_shards_that_were_given_other_columns_keep_their_encoder(engine_for_all: None) -> None:
+    table = pa.table({"part": ["s0", "s1"], "key": ["a", "b"], "caption": ["x", "yy"]})
+    plain = DatasetQuery(DatasetQuery.from_arrow(table, shard="part").save("plain_captions"))
+    plain.add_signals(lengths).save("widened")
+    more = DatasetQuery("plain_captions", shards=["s1"]).mutate(more=C.position)
+    for encoder in (lengths, negated):
+        added = more.add_signals(encoder).mutate(**{f"by_{encoder.fingerprint[:4]}": C.position})
+        added.save("widened", mode="overwrite_shards", schema_evolution=True)
+        if encoder is lengths:
+            assert signal_behind(DatasetQuery("widened").plan, "emb").fingerprint == lengths.fingerprint
+    with pytest.raises(SignalError, match="several signals"):
+        signal_behind(DatasetQuery("widened").plan, "emb")
+
+
+def test_rows_whose_vectors_have_no_direction_are_none_of_the_nearest(engine_for_all: None) -> None:
+    vectors = [[3.0, 4.0], [0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0], [], [0.0, -2.0], [1e30, 1e30]]
+    table = pa.table({"key": list("abcdefg"), "emb": pa.array(vectors, pa.list_(pa.float32()))})
+    found = DatasetQuery.from_arrow(table).search("emb", vector=[0, 2], k=7).to_arrow()
+    assert found["key"].to_pylist() == ["a", "f"]
+    np.testing.assert_allclose(found["distance"].to_numpy(), [0.2, 2], atol=1e-6)
