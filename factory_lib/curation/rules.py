@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from factory_lib.curation.funnel import rejections
 from factory_lib.plan.expressions import C, fn, sql_text
@@ -32,6 +32,7 @@ class JudgedRules:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Filter(Protocol):
     """Keeps samples one by one. Whether it can judge is a matter of the pool: what cannot judge keeps everything."""
 

@@ -12,8 +12,11 @@ import dagster as dg
 import pytest
 
 from factory_lib import DatasetQuery
+from factory_lib.augmentation.operation import Operation
+from factory_lib.curation.rules import Filter
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.components import CurationStage
+from factory_lib.orchestration.components.parameters import result_of
 from factory_lib.orchestration.components.registry import (
     FILTERS,
     FUNCTIONS,
@@ -185,6 +188,13 @@ def changed(folder: Path, old: str, new: str) -> str:
         ("dataset: both", "dataset: Both", "'Both' cannot name a dataset"),
         ("    - filter: [words > 2]", "    - {filter: [words > 2], select: [key]}", "this has 2"),
         ("    - union: [long_ones]", "    - keep: [basic]", "keep is the last step of a stage"),
+        ("of: short_ones", "of: both", "39:3: of: a stage cannot read what it makes."),
+        ("of: short_ones", "of: short_ones\n  owners: [me]", "40:3: owners: Invalid owner 'me'."),
+        (
+            "of: short_ones",
+            "of: short_ones\n  only_with: UNSET_BY_ALL",
+            "40:3: only_with: Input should be a valid list",
+        ),
     ],
 )
 def test_mistakes_are_told_where_they_stand(project: Path, old: str, new: str, said: str) -> None:
@@ -200,6 +210,29 @@ def test_what_another_code_location_makes_is_named(project: Path) -> None:
     path = project / "defs" / "graph" / "defs.yaml"
     path.write_text(path.read_text().replace("of: short_ones", "of: theirs\n  elsewhere: [theirs]"))
     path.write_text(path.read_text().replace("of: told\n  volume", "of: theirs\n  elsewhere: [theirs]\n  volume"))
+    assert dg.AssetKey("both") in loaded(project).resolve_asset_graph().get_all_asset_keys()
+
+
+def test_what_other_components_make_can_be_read(project: Path) -> None:
+    (project / "other.py").write_text(
+        "import dagster as dg\n\n\nclass Other(dg.Component, dg.Model, dg.Resolvable):\n"
+        "    key: str\n\n    def build_defs(self, context):\n"
+        "        return dg.Definitions(assets=[dg.AssetSpec(self.key)])\n"
+    )
+    path = project / "defs" / "graph" / "defs.yaml"
+    path.write_text(path.read_text().replace("of: short_ones", "of: theirs"))
+    (project / "defs" / "another").mkdir()
+    document = f"type: {project.name}.other.Other\nattributes: {{key: theirs}}\n"
+    (project / "defs" / "another" / "defs.yaml").write_text(f"{document}---\n{document.replace('theirs', 'more')}")
+    known = loaded(project).resolve_asset_graph().get_all_asset_keys()
+    assert {dg.AssetKey("both"), dg.AssetKey("theirs"), dg.AssetKey("more")} <= known
+
+
+def test_a_stage_is_left_out_while_a_variable_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project / "defs" / "graph" / "defs.yaml"
+    path.write_text(path.read_text().replace("of: short_ones", "of: short_ones\n  only_with: [YAML_BOTH]"))
+    assert dg.AssetKey("both") not in loaded(project).resolve_asset_graph().get_all_asset_keys()
+    monkeypatch.setenv("YAML_BOTH", "1")
     assert dg.AssetKey("both") in loaded(project).resolve_asset_graph().get_all_asset_keys()
 
 
@@ -221,3 +254,11 @@ def test_every_short_name_means_something(registry: dict[str, str]) -> None:
         assert callable(found)
         if isinstance(found, Signal):
             assert found.name == name
+
+
+@pytest.mark.parametrize(
+    ("registry", "kind"), zip(REGISTRIES.values(), (Filter, DatasetQuery, Signal, Operation), strict=True)
+)
+def test_every_short_name_is_of_its_kind(registry: dict[str, str], kind: type) -> None:
+    found = {name: result_of(named(name, registry)) for name in registry}
+    assert [name for name, made in found.items() if made is None or not issubclass(made, kind)] == []

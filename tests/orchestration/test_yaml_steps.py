@@ -100,6 +100,13 @@ def test_centroids_their_clusters_and_a_search(given: dict[str, DatasetQuery]) -
     assert numbers(near) == [1, 3]
 
 
+class Undeclared:
+    """A class of a signal without its decorator."""
+
+    def __call__(self, caption: str) -> int:
+        return len(caption)
+
+
 def longer(caption: str) -> str:
     return f"{caption}, again"
 
@@ -146,6 +153,17 @@ def test_the_head_of_a_name() -> None:
         ({"signals": [{"phash": {"bits": 64}}]}, "steps.0.signals.0", "takes no parameters"),
         ({"apply": "factory_lib.query.DatasetQuery.serch"}, "steps.0.apply", "Did you mean 'search'?"),
         ({"needs": ["n"]}, "steps.0", "this has 0"),
+        ({"signals": None}, "steps.0.signals", "valid list"),
+        ({"keep": None}, "steps.0.keep", "valid list"),
+        ({"apply": None}, "steps.0.apply", "one name"),
+        ({"apply": "factory_lib.signals.hashes.phash"}, "steps.0.apply", "phash is a signal: it stands below signals."),
+        ({"keep": ["factory_lib.signals.hashes.phash"]}, "steps.0.keep.0", "is a signal: it stands below signals."),
+        ({"keep": [{"factory_lib.curation.clusters.cluster_of": {"vector": "v"}}]}, "steps.0.keep.0", "is a signal"),
+        ({"signals": ["factory_lib.curation.basic.BasicFilter"]}, "steps.0.signals.0", "is a filter: it stands below keep."),
+        ({"signals": [f"{__name__}.Undeclared"]}, "steps.0.signals.0", "is Undeclared, and no signal."),
+        ({"apply": "factory_lib.augmentation.StripExif"}, "steps.0.apply", "an operation: it stands among"),
+        ({"apply": "factory_lib.curation.basic.UNSAFE"}, "steps.0.apply", "is str, and no function"),
+        ({"keep": [{"head": {"score": "n", "most": float("nan")}}]}, "steps.0.keep.0.head.most", "nan is no number"),
     ],
 )  # fmt: skip
 def test_mistakes_have_a_place(step: dict[str, Any], place: str, said: str) -> None:
@@ -167,6 +185,27 @@ def test_mistakes_have_a_place(step: dict[str, Any], place: str, said: str) -> N
 def test_attributes_that_exclude_each_other(attributes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         stage_of(**attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "place", "said"),
+    [
+        ({"owners": ["some body"]}, "owners", "Invalid owner 'some body'. Owner must be an email address"),
+        ({"group": "a b"}, "group", "not a valid asset group name"),
+        ({"kinds": ["a b"]}, "kinds", "invalid tag keys"),
+        ({"of": "made"}, "of", "a stage cannot read what it makes."),
+        ({"steps": [{"union": ["other", "made"]}]}, "steps.0.union", "a stage cannot read what it makes."),
+        ({"volume": {"red": float("nan")}}, "volume.red", "nan is no number"),
+        ({"only_with": "FACTORY_DERIVED"}, "only_with", "valid list"),
+        ({"only_with": None}, "only_with", "valid list"),
+    ],
+)
+def test_mistakes_of_attributes_have_a_place(attributes: dict[str, Any], place: str, said: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        StageAttributes.model_validate({"dataset": "made", "of": "given", **attributes})
+    [found] = raised.value.errors()
+    assert ".".join(map(str, found["loc"])) == place
+    assert said in found["msg"]
 
 
 def code_of(*steps: dict[str, Any], **attributes: Any) -> str | None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from factory_lib.errors import InvalidName
 from factory_lib.names import check_dataset_name
 from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
 from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.components.body import YamlBody
-from factory_lib.orchestration.components.known import assets_in_python
-from factory_lib.orchestration.components.names import Named
+from factory_lib.orchestration.components.known import assets_of_others
+from factory_lib.orchestration.components.names import Named, at_places
 from factory_lib.orchestration.components.places import Place, located, refuse_unmade
 from factory_lib.orchestration.components.steps import YamlStep, keep_is_last
 from factory_lib.orchestration.stage import stage
@@ -36,7 +36,22 @@ class VolumeBounds(Named):
     may_be_empty: bool = USUAL.may_be_empty
 
 
-class StageAttributes(Named):
+class Condition(BaseModel):
+    """Whether the graph has a stage, which is asked first: what is not set may be named in its other attributes.
+
+    Attributes:
+        only_with: variables of the environment: while one is not set, the graph is without the stage.
+    """
+
+    only_with: list[str] = []
+
+    @property
+    def is_met(self) -> bool:
+        """Whether all are set."""
+        return all(environment().get(name) for name in self.only_with)
+
+
+class StageAttributes(Named, Condition):
     """A stage: dataset in, steps, dataset out.
 
     Attributes:
@@ -49,7 +64,6 @@ class StageAttributes(Named):
         description: what the UI and the docs show.
         group, kinds, owners, automatic, stays, volume, stale_hours: as in `stage`.
         elsewhere: datasets that another code location makes.
-        only_with: variables of the environment: while one is not set, the graph is without the stage.
     """
 
     dataset: str
@@ -67,7 +81,6 @@ class StageAttributes(Named):
     volume: VolumeBounds = VolumeBounds()
     stale_hours: float = Field(default=DEFAULT_STALE_HOURS, gt=0)
     elsewhere: list[str] = []
-    only_with: list[str] = []
 
     @field_validator("dataset")
     @classmethod
@@ -78,10 +91,27 @@ class StageAttributes(Named):
             raise ValueError(str(error)) from None
         return name
 
+    @field_validator("group", "kinds", "owners")
+    @classmethod
+    def _dagster_takes_it(cls, value: Any, field: ValidationInfo) -> Any:
+        argument = {"group": "group_name"}.get(str(field.field_name), str(field.field_name))
+        try:
+            dg.asset(name="stage", **{argument: value})(lambda: None)
+        except dg.DagsterInvalidDefinitionError as error:
+            raise ValueError(str(error).replace(" for asset 'AssetKey(['stage'])'", "")) from None
+        return value
+
     @field_validator("steps")
     @classmethod
     def _keep_is_last(cls, steps: list[YamlStep]) -> list[YamlStep]:
         return keep_is_last(steps)
+
+    @model_validator(mode="after")
+    def _reads_others(self) -> StageAttributes:
+        own = {place: "a stage cannot read what it makes." for place, name in self.read if name == self.dataset}
+        if own:
+            raise at_places("StageAttributes", own)
+        return self
 
     @model_validator(mode="after")
     def _has_samples(self) -> StageAttributes:
@@ -94,7 +124,7 @@ class StageAttributes(Named):
             raise ValueError("a file, and what samples have (needs: …), is known of the whole: no by_shard.")
         if self.source and not self.by_shard:
             raise ValueError("a source is ingested shard by shard: by_shard: true.")
-        if self.by_shard and self.steps and self.steps[-1].keep is not None:
+        if self.by_shard and self.steps and self.steps[-1].keep:
             raise ValueError("what a filter can judge depends on the whole pool: a stage with keep is not by_shard.")
         return self
 
@@ -143,12 +173,12 @@ class CurationStage(dg.Component):
         written = context.resolution_context.at_path("attributes")
         position = written.source_position_tree
         given = written.resolve_value(attributes.model_dump() if attributes else {})
-        if any(not environment().get(str(name)) for name in given.get("only_with") or ()):
-            return cls(None, position)
         try:
-            return cls(StageAttributes.model_validate(given), position)
+            if Condition.model_validate(given).is_met:
+                return cls(StageAttributes.model_validate(given), position)
         except ValidationError as error:
             raise located(error, position) from None
+        return cls(None, position)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset of the stage.
@@ -161,7 +191,7 @@ class CurationStage(dg.Component):
             return dg.Definitions()
         others = {one: one.attributes for one in tree.get_all_components(of_type=CurationStage)}
         every = {one: found for one, found in others.items() if found is not None}
-        made = {found.dataset for found in every.values()} | assets_in_python(tree)
+        made = {found.dataset for found in every.values()} | assets_of_others(tree, CurationStage)
         refuse_unmade(given.read, {*made, *given.elsewhere}, self._position)
         # what several stages say that it is elsewhere is declared by the first of them
         first = {name: one for one, found in reversed(every.items()) for name in found.elsewhere}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,10 @@ from factory_lib.signals.declared import check_declared
 
 
 class Named(BaseModel):
-    """A mapping in YAML whose keys are names: an unknown one is told where it stands, with the nearest known one."""
+    """A mapping in YAML whose keys are names: an unknown one is told where it stands, with the nearest known one.
+
+    Nothing is compared with NaN: no value is below or above it.
+    """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -23,6 +27,8 @@ class Named(BaseModel):
     def _known_names(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
             refuse_unknown(given, cls.model_fields, cls.__name__)
+            if wrong := [name for name, value in given.items() if isinstance(value, float) and math.isnan(value)]:
+                raise at_places(cls.__name__, {(name,): "nan is no number to go by." for name in wrong})
         return given
 
 

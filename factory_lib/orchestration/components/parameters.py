@@ -95,9 +95,23 @@ def parameters_of(target: Callable[..., Any], of_samples: bool, forms: Forms) ->
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Its parameters, types evaluated; modules that import some for type checkers alone have them, too."""
+    return list(_signature(target).parameters.values())
+
+
+def _signature(target: Callable[..., Any]) -> inspect.Signature:
+    """Its signature, types evaluated; modules that import some for type checkers alone have them, too."""
     known = {"DatasetQuery": DatasetQuery, "Signal": Signal, "Clip": Clip}
-    return list(inspect.signature(target, eval_str=True, locals=known).parameters.values())
+    return inspect.signature(target, eval_str=True, locals=known)
+
+
+def result_of(target: Any) -> type | None:
+    """The class of what a name in YAML comes to: what it is, or what calling it gives; None where nothing says it."""
+    if inspect.isclass(target):
+        return target
+    if isinstance(target, Signal) or not callable(target):
+        return type(target)
+    made = _signature(target).return_annotation
+    return made if inspect.isclass(made) and made is not inspect.Signature.empty else None
 
 
 def _written(kind: Any, forms: Forms) -> Any:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_v
 
 from factory_lib.augmentation.operation import Operation
 from factory_lib.curation.duplicates.grouping import OrderKey
-from factory_lib.curation.rules import Kept, has_values, keep
+from factory_lib.curation.rules import Filter, Kept, has_values, keep
 from factory_lib.orchestration.components.names import Named, imported
 from factory_lib.orchestration.components.parameters import Forms, Later, YamlUse, datasets_in
 from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, OPERATIONS, SIGNALS
@@ -82,10 +82,10 @@ _STEPS_OF_ONE = {
 }
 
 DatasetUse = Annotated[Any, BeforeValidator(_dataset), WithJsonSchema({"anyOf": [{"type": "string"}, _STEPS_OF_ONE]})]
-FilterUse = Annotated[Any, RegisteredUse(FILTERS, lambda: FORMS)]
-FunctionUse = Annotated[Any, RegisteredUse(FUNCTIONS, lambda: FORMS, of_samples=True)]
-SignalUse = Annotated[Any, RegisteredUse(SIGNALS, lambda: FORMS)]
-OperationUse = Annotated[Any, RegisteredUse(OPERATIONS, lambda: FORMS)]
+FilterUse = Annotated[Any, RegisteredUse(FILTERS, lambda: FORMS, Filter)]
+FunctionUse = Annotated[Any, RegisteredUse(FUNCTIONS, lambda: FORMS, DatasetQuery)]
+SignalUse = Annotated[Any, RegisteredUse(SIGNALS, lambda: FORMS, Signal)]
+OperationUse = Annotated[Any, RegisteredUse(OPERATIONS, lambda: FORMS, Operation)]
 DottedName = Annotated[Any, BeforeValidator(imported), WithJsonSchema({"type": "string"})]
 
 FORMS: Forms = {
@@ -115,13 +115,13 @@ class YamlStep(Named):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # `columns: {one: 1}` is SQL, too
 
-    signals: list[SignalUse] | None = None
-    columns: dict[str, str] | None = None
-    select: list[str] | None = None
-    apply: FunctionUse | None = None
-    union: list[DatasetUse] | None = None
-    filter: list[str] | None = None
-    keep: list[FilterUse] | None = Field(default=None, min_length=1)
+    signals: list[SignalUse] = []
+    columns: dict[str, str] = {}
+    select: list[str] = []
+    apply: FunctionUse = None
+    union: list[DatasetUse] = []
+    filter: list[str] = []
+    keep: list[FilterUse] = Field(default=[], min_length=1)
     needs: list[str] = Field(default=[], min_length=1)
     otherwise: Annotated[list[YamlStep], WithJsonSchema(_INNER_STEPS)] = Field(default=[], min_length=1)
 
@@ -131,7 +131,7 @@ class YamlStep(Named):
             raise ValueError(f"a step is one of {', '.join(_VERBS)}; this has {len(self._verbs)}.")
         if self.otherwise and not self.needs:
             raise ValueError("otherwise is for a step that needs columns: needs: […].")
-        if (self.keep is not None and self.needs) or any(step.keep is not None for step in self.otherwise):
+        if (self.keep and self.needs) or any(step.keep for step in self.otherwise):
             raise ValueError("keep is no step that may be left out: filters that cannot judge keep everything.")
         return self
 
@@ -180,7 +180,7 @@ def keep_is_last(steps: list[YamlStep]) -> list[YamlStep]:
     Raises:
         ValueError: another one does.
     """
-    if any(step.keep is not None for step in steps[:-1]):
+    if any(step.keep for step in steps[:-1]):
         raise ValueError("keep is the last step of a stage: what goes on with what is kept is the next stage.")
     return steps
 

@@ -9,11 +9,22 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PydanticInvalidForJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from factory_lib.augmentation.operation import Operation
+from factory_lib.curation.rules import Filter
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.components.names import at_places, refuse_unknown
-from factory_lib.orchestration.components.parameters import Forms, YamlUse, parameters_of, use_of
+from factory_lib.orchestration.components.parameters import Forms, YamlUse, parameters_of, result_of, use_of
 from factory_lib.orchestration.components.registry import named
+from factory_lib.query import DatasetQuery
 from factory_lib.signals.signal import Signal
+
+KINDS: Mapping[type, tuple[str, str]] = {
+    Signal: ("a signal", "below signals"),
+    DatasetQuery: ("a function from samples to samples", "below apply"),
+    Filter: ("a filter", "below keep"),
+    Operation: ("an operation", "among the operations of make_samples"),
+}
+"""What names in YAML come to: in words, and where it stands."""
 
 
 class RegisteredUse:
@@ -22,11 +33,12 @@ class RegisteredUse:
     Args:
         registry: short name -> dotted name; other dotted names are taken, too.
         forms: how YAML writes what parameters are.
-        of_samples: they are functions of samples, which YAML does not give.
+        kind: what they come to, one of `KINDS`. Functions from samples to samples are not given these by YAML.
     """
 
-    def __init__(self, registry: Mapping[str, str], forms: Callable[[], Forms], of_samples: bool = False) -> None:
-        self._registry, self._forms, self._of_samples = registry, forms, of_samples
+    def __init__(self, registry: Mapping[str, str], forms: Callable[[], Forms], kind: type) -> None:
+        self._registry, self._forms, self._kind = registry, forms, kind
+        self._of_samples = kind is DatasetQuery
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.used)
@@ -48,7 +60,7 @@ class RegisteredUse:
         """What YAML names; a signal as it is, everything else with what it is given.
 
         Raises:
-            ValueError: there is no such name, or what it is given is wrong.
+            ValueError: there is no such name, it is of another kind, or what it is given is wrong.
         """
         if isinstance(given, Signal | YamlUse):
             return given
@@ -59,6 +71,7 @@ class RegisteredUse:
         if isinstance(given, Mapping) and "." not in str(name):
             refuse_unknown(given, self._registry, "name")
         target = named(str(name), self._registry)
+        self._check_kind(str(name), target)
         if isinstance(target, Signal):
             if parameters:
                 raise ValueError(f"{name} is a signal, and takes no parameters.")
@@ -67,6 +80,20 @@ class RegisteredUse:
             return self._possible(use_of(target, parameters or {}, self._of_samples, self._forms()))
         except ValueError as error:
             raise _below(str(name), error) from None
+
+    def _check_kind(self, name: str, target: Any) -> None:
+        """Raise where a name comes to something else, and say where that stands.
+
+        Raises:
+            ValueError: it does.
+        """
+        made = result_of(target)
+        if made is None or issubclass(made, self._kind):
+            return
+        found = [words for kind, words in KINDS.items() if issubclass(made, kind)]
+        if found:
+            raise ValueError(f"{name} is {found[0][0]}: it stands {found[0][1]}.")
+        raise ValueError(f"{name} is {made.__name__}, and no {KINDS[self._kind][0].partition(' ')[2]}.")
 
     @staticmethod
     def _possible(use: YamlUse) -> YamlUse:
