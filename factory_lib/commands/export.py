@@ -109,6 +109,8 @@ def _print(made: ExportReport) -> None:
     click.echo(f"{redact(made.uri)}: {made.samples:,} samples in {len(made.files):,} files, {size(made.size)}.")
     for member, samples in made.without.items():
         click.echo(f"{samples:,} of them have no {member}.")
+    for what, count in made.left_out.items():
+        click.echo(f"{count:,} {what} were left out.")
     if made.unreadable:
         click.echo(f"{made.unreadable:,} samples could not be read and were left out:")
         print_rows(("key", "reason"), list(made.named.items())[:_NAMED])

@@ -73,6 +73,12 @@ def in_subset(samples: DatasetQuery, uri: str, uid: str = "uid", *, copies: str 
     return joined.drop("_uid")
 
 
+def missing_uids(samples: DatasetQuery, uri: str, uid: str = "uid") -> int:
+    """How many different uids of a subset file no sample has; arguments and errors as those of `in_subset`."""
+    found = in_subset(samples, uri, uid).agg(uids=fn.uniqExact(_padded(uid))).to_arrow()
+    return len(read_subset(uri)) - int(found["uids"][0].as_py())
+
+
 def write_subset(samples: DatasetQuery, uri: str, uid: str = "uid", *, copies: str | None = None) -> int:
     """Write the uids of samples as a subset file, to be used by DataComp's resharder.
 

@@ -2,13 +2,14 @@
 
 Columns are those that COCO becomes when it is read (see `sources.coco`): `bboxes` (x, y, width, height, in pixels),
 `categories`, `category_ids`, `supercategories`, `segmentations`, `areas`, `iscrowd`, `captions` or `caption`. Boxes in
-shares of the sides, `relative_bboxes`, are scaled by `width` and `height`.
+shares of the sides, `relative_bboxes`, are scaled by `width` and `height` where a sample has no others.
 Format: https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from factory_lib.storage.store import store
+from factory_lib.writing.categories import Categories
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
 from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows
@@ -58,22 +60,29 @@ class CocoExport(ExportFormat):
                     report.files |= put(to, f"images/{key}.{extension_of('image', content)}", bytes(content))
         return report
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
-        """The JSON."""
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
+        """The JSON, and how many boxes are not in it."""
         document = _Document(rows, parts)
         boxes, captions = document.boxes, document.captions
         kinds = {"instances": boxes, "captions": captions} if boxes or captions else {"images": True}
-        files: dict[str, int] = {}
+        report = PartReport()
         for kind in (kind for kind, wanted in kinds.items() if wanted):
             name = f"annotations/{kind}.json"
             with store().writing(f"{to}/{name}") as out:
                 document.write(out, kind)
-                files[name] = out.tell()
-        return files
+                report.files[name] = out.tell()
+        report.leaves_out("boxes", document.lost)
+        return report
 
 
 class _Document:
-    """What the files of COCO are made of, read block by block as often as they need it."""
+    """What the files of COCO are made of, read block by block as often as they need it.
+
+    Attributes:
+        boxes: columns of boxes.
+        captions: the column of captions; empty where there is none.
+        lost: boxes that could not be written.
+    """
 
     def __init__(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport]) -> None:
         self._rows, self._parts = rows, parts
@@ -81,10 +90,11 @@ class _Document:
             name.removeprefix("images/").rpartition(".")[0]: name for report in parts.values() for name in report.files
         }
         names = set(rows.names)
-        self.boxes = next((name for name in _BOXES if name in names), "")
+        self.boxes = [name for name in _BOXES if name in names]
+        self.lost = 0
         self.captions = next((name for name in ("captions", "caption") if name in names), "")
         self._ids = self._image_ids() if "image_id" in names else None
-        self._categories = self._all_categories() if self.boxes else {}
+        self._categories = Categories(self._said_categories())
         licenses = sorted({row["license"] for _, row in self._samples() if row.get("license")})
         self._licenses = {name: number for number, name in enumerate(licenses, 1)}
 
@@ -94,7 +104,7 @@ class _Document:
         out.write(b'{"info": {}, "licenses": ' + json_bytes(listed) + b', "images": ')
         _put_list(out, (self._image(number, row) for number, row in self._samples()))
         if kind == "instances":
-            out.write(b', "categories": ' + json_bytes(list(self._categories.values())))
+            out.write(b', "categories": ' + json_bytes(self._categories.listed))
         out.write(b', "annotations": ')
         found = {"instances": self._instances, "captions": self._said}.get(kind, lambda: iter(()))()
         _put_list(out, ({"id": n, **one} for n, one in enumerate(found, 1)))
@@ -118,21 +128,14 @@ class _Document:
         whole = all(isinstance(one, int) for one in found) and len(set(found)) == len(found)
         return list(found) if whole else None
 
-    def _all_categories(self) -> dict[Any, Row]:
-        """Number or name of each category -> its entry."""
-        found: dict[Any, Row] = {}
-        for _, row in self._samples():
-            for n in range(len(row[self.boxes] or ())):
-                number, name = (_at(row, column, n) for column in ("category_ids", "categories"))
-                key = name if number is None else number
-                if key not in found and key is not None:
-                    above = _at(row, "supercategories", n)
-                    found[key] = {"id": number, "name": str(key if name is None else name)}
-                    found[key] |= {"supercategory": above} if above else {}
-        first = max((one["id"] for one in found.values() if one["id"] is not None), default=0) + 1
-        for number, key in enumerate(sorted((k for k, one in found.items() if one["id"] is None), key=str), first):
-            found[key]["id"] = number
-        return dict(sorted(found.items(), key=lambda item: item[1]["id"]))
+    def _said_categories(self) -> Iterator[tuple[int | None, str | None, str | None]]:
+        for _, row in self._samples() if self.boxes else ():
+            for n in range(len(row[self._boxes_of(row)] or ())):
+                yield *_category(row, n), _at(row, "supercategories", n)
+
+    def _boxes_of(self, row: Row) -> str:
+        """The column with the boxes of a sample."""
+        return next((name for name in self.boxes if row[name]), self.boxes[0])
 
     def _image(self, number: int, row: Row) -> Row:
         key = row["key"]
@@ -142,17 +145,21 @@ class _Document:
 
     def _instances(self) -> Iterator[Row]:
         for number, row in self._samples():
-            for n, box in enumerate(row[self.boxes] or ()):
-                category = _at(row, "category_ids", n)
-                key = _at(row, "categories", n) if category is None else category
-                if (scaled := _scaled(box, row) if self.boxes == "relative_bboxes" else box) is None:
+            column = self._boxes_of(row)
+            for n, box in enumerate(row[column] or ()):
+                pixels = _in_pixels(box, row, relative=column == "relative_bboxes")
+                if pixels is None:
+                    self.lost += 1
                     continue
-                found = {"image_id": number, "category_id": self._categories.get(key, {"id": 0})["id"], "bbox": scaled}
-                area = _at(row, "areas", n)
-                found |= {"area": scaled[2] * scaled[3] if area is None else area}
-                found |= {"iscrowd": _at(row, "iscrowd", n) or 0}
-                outline = _at(row, "segmentations", n)
-                yield found | ({"segmentation": json.loads(outline)} if outline else {})
+                area, outline = _at(row, "areas", n), _at(row, "segmentations", n)
+                yield {
+                    "image_id": number,
+                    "category_id": self._categories.number(*_category(row, n)),
+                    "bbox": pixels,
+                    "area": pixels[2] * pixels[3] if area is None or not math.isfinite(area) else area,
+                    "iscrowd": _at(row, "iscrowd", n) or 0,
+                    **({"segmentation": json.loads(outline)} if outline else {}),
+                }
 
     def _said(self) -> Iterator[Row]:
         for number, row in self._samples():
@@ -168,12 +175,16 @@ def _at(row: Row, column: str, n: int) -> Any:
     return values[n] if n < len(values) else None
 
 
-def _scaled(box: list[float], row: Row) -> list[float] | None:
-    """A box in pixels; None where the sides of the picture are not known."""
-    width, height = row.get("width"), row.get("height")
-    if not width or not height:
-        return None
-    return [share * side for share, side in zip(box, (width, height, width, height), strict=True)]
+def _category(row: Row, n: int) -> tuple[int | None, str | None]:
+    """Number and name of the category of annotation n of a sample."""
+    return _at(row, "category_ids", n), _at(row, "categories", n)
+
+
+def _in_pixels(box: list[float | None] | None, row: Row, *, relative: bool) -> list[float] | None:
+    """A box in pixels; None where it is none, or is in shares of sides that are not known."""
+    sides = (row.get("width"), row.get("height")) * 2 if relative else (1, 1, 1, 1)
+    scaled = [part * side for part, side in zip(box or (), sides, strict=False) if part is not None and side]
+    return scaled if len(scaled) == 4 and all(map(math.isfinite, scaled)) else None
 
 
 def _put_list(out: BinaryIO, items: Iterator[Row]) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from factory_lib.curation.subset import in_subset, write_subset
+from factory_lib.curation.subset import in_subset, missing_uids, write_subset
 from factory_lib.errors import ColumnNotFound, ExportError, nearest
 from factory_lib.query import DatasetQuery
 from factory_lib.redaction import without_credentials
@@ -120,17 +120,20 @@ class ReshardedExport(WebDatasetExport):
         report.files |= put(to, f"{part.name}_stats.json", json_bytes({"successes": report.samples}))
         return report
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
-        """`sample_ids.npy` and `meta.json`."""
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
+        """`sample_ids.npy` and `meta.json`, and how many uids of the subset no sample has."""
         meta = {
             "subset_file": without_credentials(self.subset),
             "output_dir": without_credentials(to),
             "shard_size": str(self.samples_per_file),
             "output_shard_format": "{:08d}.tar",
             "output_shard_stats_format": "{:08d}_stats.json",
-            "processed_count": rows.index.rows,
+            "processed_count": rows.asked.count(),
             "output_count": sum(report.samples for report in parts.values()),
             "output_shard_count": len(parts),
             "blur_count": 0,
         }
-        return put(to, "sample_ids.npy", store().read(self.subset)) | put(to, "meta.json", json_bytes(meta))
+        report = PartReport(files=put(to, "sample_ids.npy", store().read(self.subset)))
+        report.files |= put(to, "meta.json", json_bytes(meta))
+        report.leaves_out("uids", missing_uids(rows.asked, self.subset, self.key))
+        return report

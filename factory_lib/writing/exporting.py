@@ -48,6 +48,8 @@ class ExportReport:
         unreadable: samples that were left out, as their bytes could not be read.
         named: key -> why, of the first of them.
         without: member -> samples that do not have it.
+        left_out: what else could not be written -> how many: `boxes` of COCO that are no boxes, `uids` of a subset that
+            no sample has.
         files: name -> bytes.
         provenance: what `provenance.json` says.
     """
@@ -58,6 +60,7 @@ class ExportReport:
     unreadable: int
     named: Mapping[str, str]
     without: Mapping[str, int]
+    left_out: Mapping[str, int]
     files: Mapping[str, int]
     provenance: Mapping[str, Any] = field(repr=False)
 
@@ -127,7 +130,7 @@ def export(
         must_exist=False,
     )
     order = order_of(index, of_query, shuffle=shuffle, seed=seed, epoch=epoch)
-    rows = ExportRows(index, order, columns, _copies(index, copies))
+    rows = ExportRows(index, order, columns, _copies(index, copies), query)
     how: dict[str, Any] = {"format": format.name, **stripped(asdict(format)), "members": members, "columns": columns}
     how |= {"shuffle": shuffle, "seed": seed, "epoch": epoch} if shuffle else {"shuffle": False}
     place = ExportPlace(uri, _hash(of_query, format.depends_on(), how))
@@ -169,12 +172,12 @@ def _exported(
     total = PartReport()
     for report in reports.values():
         total.add(report)
-    total.files |= format.finish(rows, reports, place.uri)
+    total.add(format.finish(rows, reports, place.uri))
     record = {
         "export": place.identity,
         **facts,
         "samples": total.samples,
-        "left_out": {"unreadable": total.unreadable} if total.unreadable else {},
+        "left_out": ({"unreadable": total.unreadable} if total.unreadable else {}) | total.left_out,
         "unreadable": total.named,
         "without": total.without,
         "files": total.files,
@@ -221,6 +224,7 @@ def _export_of(place: ExportPlace, record: Mapping[str, Any], *, made: bool) -> 
         unreadable=record["left_out"].get("unreadable", 0),
         named=record["unreadable"],
         without=record["without"],
+        left_out={what: count for what, count in record["left_out"].items() if what != "unreadable"},
         files=record["files"],
         provenance=record,
     )

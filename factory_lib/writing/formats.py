@@ -93,9 +93,9 @@ class ExportFormat(ABC):
             parts: how many there are.
         """
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
-        """Write what belongs to all parts; name -> bytes."""
-        return {}
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
+        """Write what belongs to all parts, and report that alone."""
+        return PartReport()
 
 
 def _chosen(asked: Sequence[str] | None, known: Sequence[str], usual: Sequence[str], what: str) -> list[str]:

@@ -38,6 +38,7 @@ class PartReport:
         named: key -> why, of the first of them.
         without: member -> samples that do not have it, and were written without.
         left: positions, in the order, of samples that were left out.
+        left_out: what else could not be written, such as boxes -> how many.
     """
 
     samples: int = 0
@@ -46,6 +47,7 @@ class PartReport:
     named: dict[str, str] = field(default_factory=dict)
     without: dict[str, int] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: PartReport) -> None:
         """Add what became of another part."""
@@ -56,11 +58,18 @@ class PartReport:
         for member, samples in other.without.items():
             self.lacks(member, samples)
         self.left += other.left
+        for what, count in other.left_out.items():
+            self.leaves_out(what, count)
 
     def lacks(self, member: str, samples: int) -> None:
         """Count samples that do not have a member."""
         if samples:
             self.without[member] = self.without.get(member, 0) + samples
+
+    def leaves_out(self, what: str, count: int) -> None:
+        """Count what is no sample and could not be written."""
+        if count:
+            self.left_out[what] = self.left_out.get(what, 0) + count
 
 
 def cuts(sizes: NDArray[np.int64] | range, most_bytes: int | None, most_rows: int) -> list[int]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from factory_lib.compute.reading import Read, read_members
 from factory_lib.loading.index import Index
 from factory_lib.loading.order import Order, OrderKey, Rows, default_lanes, default_units
+from factory_lib.query import DatasetQuery
 from factory_lib.redaction import redact, without_credentials
 from factory_lib.warehouse.arrow_types import POINTER
 from factory_lib.writing.parts import NAMED, ExportPart, PartReport, cuts
@@ -61,6 +62,7 @@ class ExportRows:
         order: of the index's rows.
         names: the columns that are exported.
         copies: how often each row comes, int64; None for once.
+        asked: what was asked to be exported, of which a format may take only some.
 
     Attributes:
         count: samples in all.
@@ -68,8 +70,15 @@ class ExportRows:
         stopped: set to give up what is being made.
     """
 
-    def __init__(self, index: Index, order: Order, names: Sequence[str], copies: NDArray[np.int64] | None) -> None:
-        self.index, self.names = index, tuple(names)
+    def __init__(
+        self,
+        index: Index,
+        order: Order,
+        names: Sequence[str],
+        copies: NDArray[np.int64] | None,
+        asked: DatasetQuery,
+    ) -> None:
+        self.index, self.names, self.asked = index, tuple(names), asked
         self.stopped = threading.Event()
         self._order, self._lock = order, threading.Lock()
         self._uris = pa.array([file.uri for file in index.files], pa.string())

@@ -134,10 +134,11 @@ class HuggingFaceExport(ParquetExport):
         features = {name: {"_type": "Image"} for name in media if name == "image"}
         return batch.replace_schema_metadata({"huggingface": json_bytes({"info": {"features": features}})})
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
         """The card."""
         samples = sum(report.samples for report in parts.values())
-        return put(to, "README.md", _CARD.format(split=self.split, samples=f"{samples:,}").encode())
+        card = _CARD.format(split=self.split, samples=f"{samples:,}")
+        return PartReport(files=put(to, "README.md", card.encode()))
 
 
 @dataclass(frozen=True, kw_only=True)

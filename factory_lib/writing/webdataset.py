@@ -48,10 +48,10 @@ class WebDatasetExport(ExportFormat):
         """What the samples of a block are called in their tar."""
         return block.keys
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> dict[str, int]:
+    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
         """`sizes.json`."""
         sizes = {f"{part.name}.tar": report.samples for part, report in parts.items()}
-        return put(to, "sizes.json", json_bytes(sizes))
+        return PartReport(files=put(to, "sizes.json", json_bytes(sizes)))
 
 
 def samples_of(block: SampleBlock, rows: ExportRows) -> Iterator[Members]:

@@ -53,7 +53,9 @@ def test_the_resharder_s_output(pool: Path, tmp_path: Path, raw: bool) -> None:
         kind = "png" if "png" in original else "jpg"
         assert members[kind] == original[kind]
     assert (out / "sample_ids.npy").read_bytes() == subset.read_bytes()
-    assert json.loads((out / "meta.json").read_text())["output_count"] == 7
+    meta = json.loads((out / "meta.json").read_text())
+    assert (meta["processed_count"], meta["output_count"], meta["output_shard_count"]) == (60, 7, 3)
+    assert made.left_out == made.provenance["left_out"] == {"uids": 1}
     assert (made.samples, made.made) == (7, True)
     assert not export("pool", str(out), ReshardedExport(subset=str(subset), samples_per_file=3)).made
     with pytest.raises(ExportError, match="holds an export"):

@@ -189,3 +189,60 @@ def test_coco_of_boxes_without_numbers(engine: None, tmp_path: Path) -> None:
         (1, 2, [10, 10, 50, 25], 1250),
         (1, 1, [0, 0, 100, 50], 5000),
     ]
+
+
+def annotated(tmp_path: Path, **columns: list[Any]) -> dict[str, Any]:
+    """What COCO's JSON says of samples with these columns, and of the export."""
+    keys = [f"k{n}" for n in range(len(next(iter(columns.values()))))]
+    write_tar(tmp_path / "in" / "a.tar", [(f"{key}.jpg", b"\xff\xd8\xff") for key in keys])
+    DatasetQuery.from_source(str(tmp_path / "in")).save("plain")
+    DatasetQuery("plain").add_columns(pa.table({"key": keys, **columns}), on="key").save("annotated")
+    made = export("annotated", str(tmp_path / "out"), CocoExport(images=False))
+    found: dict[str, Any] = json.loads((tmp_path / "out" / "annotations" / "instances.json").read_text())
+    return found | {"left_out": made.left_out, "said": made.provenance["left_out"]}
+
+
+def test_a_number_of_two_names_is_no_category(engine: None, tmp_path: Path) -> None:
+    found = annotated(
+        tmp_path,
+        bboxes=[[[0.0, 0.0, 4.0, 4.0], [1.0, 1.0, 2.0, 2.0]], [[0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 1.0, 1.0]]],
+        category_ids=[[1, 2], [1, 7]],
+        categories=[["person", "dog"], ["aeroplane", None]],
+        supercategories=[["being", "being"], [None, None]],
+    )
+    assert found["categories"] == [
+        {"id": 1, "name": "7"},
+        {"id": 2, "name": "aeroplane"},
+        {"id": 3, "name": "dog", "supercategory": "being"},
+        {"id": 4, "name": "person", "supercategory": "being"},
+    ]
+    assert [one["category_id"] for one in found["annotations"]] == [4, 3, 2, 1]
+
+
+def test_what_says_no_category_is_of_none(engine: None, tmp_path: Path) -> None:
+    box = [0.0, 0.0, 1.0, 1.0]
+    found = annotated(
+        tmp_path, bboxes=[[box, box, box]], category_ids=[[0, None, None]], categories=[["cat", "ant", None]]
+    )
+    assert found["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "ant"}]
+    first, second, none = (one["category_id"] for one in found["annotations"])
+    assert (first, second) == (0, 1)
+    assert none not in (0, 1)
+
+
+def test_boxes_that_are_none_are_counted(engine: None, tmp_path: Path) -> None:
+    whole = [0.0, 0.0, 2.0, 3.0]
+    found = annotated(
+        tmp_path,
+        bboxes=[[whole, [0.0, float("nan"), 1.0, 1.0], [0.0, 0.0, float("inf"), 1.0], [1.0, 2.0]], None, []],
+        areas=[[float("nan"), 1.0, 1.0, 1.0], None, None],
+        relative_bboxes=[None, [[0.0, 0.0, 0.5, 0.5]], [[0.0, 0.5, 0.5, 0.5]]],
+        width=[10, 20, None],
+        height=[10, 40, 10],
+    )
+    # Three boxes of the first sample are none; the second's are in shares, and the third's sides are not known.
+    assert [(one["image_id"], one["bbox"], one["area"]) for one in found["annotations"]] == [
+        (1, whole, 6.0),
+        (2, [0.0, 0.0, 10.0, 20.0], 200.0),
+    ]
+    assert found["left_out"] == found["said"] == {"boxes": 4}
