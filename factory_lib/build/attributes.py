@@ -20,32 +20,45 @@ if TYPE_CHECKING:
 
 OWN = (*SYSTEM, "image", "caption", "width", "height", PARENT, OPERATION, OPERATION_FINGERPRINT)
 """Columns that new samples have themselves."""
-_OF_BYTES = ("sha256", "md5", "exif", "hash", "phash", "status", "error_message")
+_OF_THE_PARENT = ("uid",)
+_OF_BYTES = ("sha256", "md5", "exif", "hash", "phash", "image_phash", "status", "error_message")
 _SCORES = (
-    "similarity", "clip_b32_similarity_score", "clip_l14_similarity_score", "clip_score", "punsafe", "pwatermark",
-    "aesthetic", "aesthetic_score",
+    "similarity", "clip_b32_similarity_score", "clip_l14_similarity_score", "clip_similarity_vitb32",
+    "clip_similarity_vitl14", "clip_score", "punsafe", "pwatermark", "watermark_score", "nsfw",
+    "nsfw_score_opennsfw2", "nsfw_score_gantman", "aesthetic", "aesthetic_score", "aesthetic_score_laion_v2",
+    "ase_scores",
 )  # fmt: skip
+"""As DataComp, LAION and COYO call them, in whatever case."""
+_OF_CAPTIONS = ("language", "lang", "text_length", "word_count", "num_tokens_bert", "num_tokens_gpt")
 _IN_PIXELS = ("bboxes", "segmentations", "areas", "keypoints", "objects")
 _IN_SHARES = ("face_bboxes", "relative_bboxes", "relative_segmentations", "relative_keypoints")
 
 
-def true_of_new_samples(wh: Warehouse, plan: Plan, types: Mapping[str, str], keeps: Keeps) -> list[str]:
-    """The columns that the source brought and that say nothing of bytes, scores or places that an operation changes.
+def true_of_new_samples(
+    wh: Warehouse, plan: Plan, types: Mapping[str, str], keeps: Keeps, *, recaptioned: bool
+) -> list[str]:
+    """The columns that the source brought and that say nothing of what operations change: bytes, places, texts.
 
     What was computed of a sample, by signals or expressions, is computed of its new samples, too, or not known of them.
 
     Args:
         types: column -> ClickHouse type of the samples.
         keeps: what the operations leave true of boxes and outlines.
+        recaptioned: whether they give other captions.
     """
-    untrue = {*OWN, *_OF_BYTES, *_SCORES}
+    untrue = {*OWN, *_OF_THE_PARENT, *_OF_BYTES, *_SCORES}
     if keeps != "places":
         untrue |= {*_IN_PIXELS, *(_IN_SHARES if keeps == "nothing" else ())}
+    if recaptioned:
+        untrue |= {*_OF_CAPTIONS}
     brought = _brought(wh, plan)
     return [
         name
         for name, kind in types.items()
-        if name not in untrue and name in brought and not is_pointer(kind) and not kind.startswith("Array(BFloat16")
+        if name.lower() not in untrue
+        and name in brought
+        and not is_pointer(kind)
+        and not kind.startswith("Array(BFloat16")
     ]
 
 

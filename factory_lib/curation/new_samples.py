@@ -38,8 +38,8 @@ def make_samples(
         operations: see `factory_lib.augmentation`.
         into: folder or bucket of the tars; default `FACTORY_DERIVED`.
         suffix: what goes behind the key of a parent; default `-` and the names of the operations.
-        keep: columns of the parents that new samples have; default: those that the source brought, without scores,
-            hashes and boxes that are not true any more.
+        keep: columns of the parents that new samples have; default: those that the source brought, without
+            uids, scores, hashes, boxes and languages that are not true any more.
         encoding: of pictures whose pixels change; default: the parent's format, JPEG and WebP at quality 95.
 
     Returns:
@@ -61,8 +61,13 @@ def make_samples(
     if not is_pointer(types[IMAGE]):
         raise QueryError(f"make_samples() reads the bytes that {IMAGE!r} points at, but it is {types[IMAGE]}.")
     query = with_system_columns(samples.plan)
-    kept = true_of_new_samples(warehouse(), query, types, augmentation.keeps) if keep is None else chosen(keep, types)
-    captions = CAPTION in types or any(isinstance(one, Recaption) for one in operations)
+    recaptioned = any(isinstance(one, Recaption) for one in operations)
+    kept = (
+        true_of_new_samples(warehouse(), query, types, augmentation.keeps, recaptioned=recaptioned)
+        if keep is None
+        else chosen(keep, types)
+    )
+    captions = CAPTION in types or recaptioned
     columns = {
         **SYSTEM,
         IMAGE: POINTER_TYPE,

@@ -155,18 +155,26 @@ class Select(Plan):
         Where nothing else was said it is the order of the source's rows, and what an order leaves equal comes in it,
         too: which rows a limit keeps, which of several is the first, and where each is stored is always the same.
         """
-        return self._ordered_by(self._tie_breakers())
+        return self._ordered_by(self._tie_breakers(whole=True))
 
     def exposed(self) -> Select:
-        """The SELECT as a terminal reads it: in row order, but for rows of joins and unions that share a place."""
-        return self._ordered_by([k for k in self._tie_breakers() if not (isinstance(k, Call) and k.name == WHOLE_ROW)])
+        """The SELECT as a terminal reads it: in row order.
+
+        Rows of unions that share a place, as samples and what was made of them do, come by `sample_id`; the order of
+        those that share that, too, is open.
+        """
+        return self._ordered_by(self._tie_breakers(whole=False))
 
     def _ordered_by(self, keys: Iterable[Expr]) -> Select:
         said = {repr(o.expr) for o in self.order_by}
         return replace(self, order_by=(*self.order_by, *(Ordering(k) for k in keys if repr(k) not in said)))
 
-    def _tie_breakers(self) -> Sequence[Expr]:
-        """What tells any two rows apart that are not the same in all that the query sees of them."""
+    def _tie_breakers(self, *, whole: bool) -> Sequence[Expr]:
+        """What tells rows apart.
+
+        Args:
+            whole: any two that are not the same in all that the query sees of them, at the price of a hash of each row.
+        """
         if self.group_by is not None:
             return self.group_by
         if self.distinct:
@@ -175,6 +183,8 @@ class Select(Plan):
         place = [Column(n) for n in ROW_ID if n in names]
         if self.source.has_places:
             return place
+        if not whole:
+            return (*place, *(Column(n) for n in ("sample_id",) if n in names))
         # A NULL would make the whole hash NULL, but for inside a tuple.
         return (*place, Call(WHOLE_ROW, tuple(Call("tuple", (Column(n),)) for n in names if n not in ROW_ID)))
 

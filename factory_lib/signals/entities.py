@@ -73,7 +73,7 @@ def offsets_in(file: GivenFile) -> frozenset[int]:
         SignalError: a line is no WordNet id, or there is none at all.
         StoreError: the file is not there, or cannot be read.
     """
-    lines = {number: line.strip() for number, line in enumerate(file.read().decode().splitlines(), start=1)}
+    lines = {number: line.strip() for number, line in enumerate(file.text().splitlines(), start=1)}
     ids = {number: line for number, line in lines.items() if line}
     wrong = next((number for number, line in ids.items() if not _WNID.fullmatch(line)), None)
     if wrong is not None or not ids:

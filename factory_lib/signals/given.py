@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from factory_lib.errors import SignalError
 from factory_lib.signals.checkpoint import file_digest
 from factory_lib.storage.store import is_local, store
 
@@ -28,6 +29,23 @@ class GivenFile:
             StoreError: it is not there, or cannot be read.
         """
         return store().read(self.uri)
+
+    def text(self) -> str:
+        """What it holds, as text.
+
+        Raises:
+            SignalError: it is not UTF-8.
+            StoreError: it is not there, or cannot be read.
+        """
+        data = self.read()
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise SignalError(
+                f"{self.uri}, line {line}: {data[error.start : error.end]!r} is no UTF-8.",
+                "Save the file as UTF-8, or give another one.",
+            ) from None
 
     def __fingerprint__(self) -> dict[str, str]:
         """SHA-256 of what it holds, the same wherever the file lies; taken again when its etag changes.

@@ -133,7 +133,7 @@ class WordNetFiles:
 def _senses(file: GivenFile) -> dict[str, int]:
     """Lemma -> its first offset: `lemma pos synsets pointers [pointer …] senses ranked offset …`."""
     found = {}
-    for number, line in enumerate(file.read().decode().splitlines(), start=1):
+    for number, line in enumerate(file.text().splitlines(), start=1):
         if line.startswith(" "):  # the licence
             continue
         try:
@@ -148,5 +148,5 @@ def _senses(file: GivenFile) -> dict[str, int]:
 
 
 def _irregular(file: GivenFile) -> dict[str, list[str]]:
-    lines = (line.split() for line in file.read().decode().splitlines())
+    lines = (line.split() for line in file.text().splitlines())
     return {form: lemmas for form, *lemmas in filter(None, lines)}

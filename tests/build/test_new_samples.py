@@ -311,9 +311,30 @@ def test_columns_that_stay(pool: Version, tmp_path: Path) -> None:
         assert ("face_bboxes" in make_samples(DatasetQuery("boxed"), operation, into=into).columns) is stays
 
 
+def shorter(caption: str) -> str:
+    return caption[:3]
+
+
+def test_what_a_source_says_of_its_samples_is_not_said_of_new_ones(tmp_path: Path) -> None:
+    """Names as DataComp, LAION and COYO have them."""
+    of_the_sample = {"uid": "f" * 32, "nsfw": "UNLIKELY", "aesthetic": 5.0, "image_phash": "ff", "watermark_score": 0.5}
+    of_the_caption = {"language": "de", "word_count": 2}
+    shard(tmp_path / "source", "a", range(2), url="http://x", **of_the_sample, **of_the_caption)
+    assert {*of_the_sample, *of_the_caption, "url", "label"} <= ingest(tmp_path).columns.keys()
+    mirrored_columns = set(mirrored(tmp_path).columns)
+    assert not mirrored_columns & of_the_sample.keys()
+    assert {*of_the_caption, "url", "label"} <= mirrored_columns
+    told_anew = make_samples(DatasetQuery("pool"), StripExif(), Recaption(shorter), into=str(tmp_path / "made"))
+    assert set(told_anew.columns) == mirrored_columns - of_the_caption.keys()
+    assert DatasetQuery(told_anew.save("told_anew")).to_arrow()["caption"].to_pylist() == ["cap", "cap"]
+
+
 def test_originals_and_new_samples_are_one_dataset(pool: Version, tmp_path: Path) -> None:
     mirrored(tmp_path).save("mirrored")
     both = superset(DatasetQuery("pool"), DatasetQuery("mirrored"))
+    everything = both.to_arrow().to_pylist()
+    in_order = sorted(everything, key=lambda row: (row["shard"], row["position"], row["sample_id"]))
+    assert both.select("key").to_arrow()["key"].to_pylist() == [row["key"] for row in in_order]
     version = both.add_signals(phash).save("both")
     table = DatasetQuery(version).to_arrow()
     assert (table.num_rows, table["parent_sample_id"].null_count, table["phash_error"].null_count) == (16, 8, 16)

@@ -199,6 +199,22 @@ def test_vectors_that_cannot_be_scored_are_counted_with_a_reason(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("unit", [True, False])
+def test_numbers_at_the_ends_of_float32(unit: bool, tmp_path: Path) -> None:
+    """The signal and the expression agree; what no float32 can hold is no score."""
+    uri = saved(tmp_path / "one.safetensors", {"weight": [[2.0, 1.0]], "bias": [0.5]})
+    head = Head(uri, Architecture("one", (2, 1), unit=unit))
+    rows = [[1e30, 1e30], [1e-30, 1e-30], [3e38, 3e38], [-1e-44, 0.0], [3.0, -4.0]]
+    found = pool(rows).add_signals(head.signal("score")).mutate(linear=head.expression())
+    given = np.array(rows, np.float32).astype(np.float64)
+    exact = given @ [2, 1] / (np.hypot(*given.T) if unit else 1) + 0.5
+    expected = [pytest.approx(one, rel=1e-6) if abs(one) < 3.4e38 else None for one in exact]
+    assert values(found, "score") == values(found, "linear") == expected
+    reason = None if unit else "ValueError: the score is too large for float32"
+    assert values(found, "score_error") == [None, None, reason, None, None]
+
+
+@pytest.mark.usefixtures("engine")
 def test_weights_of_any_floating_type_and_of_a_larger_model(tmp_path: Path) -> None:
     for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         tensors = {f"classifier.{name}": value.to(kind) for name, value in tiny().items()}

@@ -84,6 +84,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(SignalError, match="it lists no WordNet id"):
         wordnet_entity(str(tmp_path / "classes.txt"), wordnet=str(EXTRACT)).one("dog")
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfen02084071")
+    with pytest.raises(SignalError, match=r"classes.txt, line 1: b'\\xff' is no UTF-8"):
+        wordnet_entity(str(tmp_path / "classes.txt"), wordnet=str(EXTRACT)).one("dog")
     (tmp_path / "classes.txt").write_text("n02084071\n")
     with pytest.raises(SignalError, match=r"has no index.noun. Debian has it \(apt install wordnet-base\)"):
         _ = wordnet_entity(str(tmp_path / "classes.txt"), wordnet=str(tmp_path / "nowhere")).fingerprint
@@ -92,4 +95,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     shutil.copytree(EXTRACT, tmp_path / "wordnet")
     (tmp_path / "wordnet" / "index.verb").write_text("bark v 1 1\n")
     with pytest.raises(SignalError, match="index.verb, line 1: 'bark v 1 1' is no line of WordNet's index"):
+        WordNetFiles(str(tmp_path / "wordnet")).load()
+    (tmp_path / "wordnet" / "noun.exc").write_bytes("men man\ncafés café\n".encode("latin-1"))
+    with pytest.raises(SignalError, match=r"noun.exc, line 2: b'\\xe9' is no UTF-8.*Save the file as UTF-8"):
         WordNetFiles(str(tmp_path / "wordnet")).load()

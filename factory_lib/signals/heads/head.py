@@ -11,6 +11,7 @@ query.mutate(aesthetic=head.expression("l14"))               # a linear one, in 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,8 @@ class Head:
     def signal(self, name: str, vectors: str = "clip") -> Signal:
         """Signal: a column of vectors -> float32 score.
 
-        A sample without a vector, with one of another length, of zeros or of numbers that are not finite has no score,
-        and the reason in `<name>_error`.
+        A sample without a vector, with one of another length, of zeros or of numbers that are not finite, or whose
+        score is too large for float32, has no score, and the reason in `<name>_error`.
 
         Args:
             name: of the column.
@@ -68,6 +69,8 @@ class Head:
 
     def expression(self, vectors: str = "clip") -> Expr:
         """The score of a linear head in the database: one dot product; NULL where the signal would have an error.
+
+        It is what the signal computes, in double precision, too.
 
         Args:
             vectors: column of the vectors.
@@ -81,11 +84,11 @@ class Head:
         weights, bias = self.folded()
         size = len(weights)
         # `if` may evaluate both branches, and a dot product of different lengths is an error
-        sized = fn.arrayResize(C[vectors], size)
+        sized = fn.arrayResize(C[vectors], size).cast("Array(Float32)").cast("Array(Float64)")
         length = fn.L2Norm(sized)
-        score = fn.dotProduct(sized, Literal(weights))
-        score = (score / length if self.architecture.unit else score) + bias
-        return case(((fn.length(C[vectors]) == size) & (length > 0) & fn.isFinite(length), fn.toFloat32(score)))
+        number = fn.dotProduct(sized, Literal(weights.astype(np.float64)))
+        score = fn.toFloat32((number / length if self.architecture.unit else number) + bias)
+        return case(((fn.length(C[vectors]) == size) & (length > 0) & fn.isFinite(length) & fn.isFinite(score), score))
 
     def folded(self) -> tuple[NDArray[np.float32], float]:
         """The one vector, float32 (in,), and the number added to a dot product with it, that a linear head is.
@@ -140,15 +143,19 @@ class Scoring:
     def __call__(self, vectors: pa.Array) -> list[float | Exception]:
         """A score of each vector, or why it has none."""
         matrix, found = comparable(vectors, self.architecture.widths[0])
+        given = matrix.astype(np.float64)  # float32 would hold no large numbers, and no small lengths
         if self.architecture.unit:
-            lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
-            matrix = (matrix / lengths).astype(np.float32)
-        scores = iter(scored(matrix, self.weights, self.architecture).tolist())
+            given /= np.linalg.norm(given, axis=1, keepdims=True)
+        scores = map(_finite, scored(given, self.weights, self.architecture).tolist())
         return [next(scores) if one is None else one for one in found]
 
 
-def scored(vectors: NDArray[np.float32], weights: Weights, architecture: Architecture) -> NDArray[np.float32]:
-    """Scores, float32 (n,), of vectors, float32 (n, in), that are scaled already where they have to be."""
+def _finite(score: float) -> float | Exception:
+    return score if math.isfinite(score) else ValueError("the score is too large for float32")
+
+
+def scored(vectors: NDArray[np.float64], weights: Weights, architecture: Architecture) -> NDArray[np.float32]:
+    """Scores, float32 (n,), of vectors, float64 (n, in), that are scaled already where they have to be."""
     if weights.scale is not None and weights.shift is not None:
         vectors = vectors * weights.scale + weights.shift
     for number, (matrix, added) in enumerate(weights.layers):
@@ -163,4 +170,5 @@ def scored(vectors: NDArray[np.float32], weights: Weights, architecture: Archite
         from scipy.special import expit
 
         score = expit(score)
-    return np.asarray(score, np.float32)
+    with np.errstate(over="ignore"):
+        return score.astype(np.float32)
