@@ -27,6 +27,7 @@ from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.code import code_metadata
 from factory_lib.orchestration.events.partition_events import RECORDED_BY_IO_MANAGER
 from factory_lib.orchestration.first_line import explained, partitions_of
+from factory_lib.orchestration.omissions import LEFT_OUT, omissions
 from factory_lib.orchestration.retrying import tried
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.fingerprint import code_components, digest
@@ -130,7 +131,9 @@ def _compute(
             made = Part(None, ())
         else:
             with explained(context.asset_key.to_user_string(), partitions_of(context)):
-                query, told = tried(lambda: _made(body.__name__, body(**given)), context.log.warning)
+                query, told = tried(lambda: _made(body, given), context.log.warning)
+            if LEFT_OUT in told:
+                context.log.info(told[LEFT_OUT])
             made = replace(Part(query) if wanted is None else part_of(query, wanted), told=told)
         yield dg.Output(made, metadata={RECORDED_BY_IO_MANAGER: True})
         # the IO manager has saved it by now
@@ -150,13 +153,16 @@ def _compute(
     return compute
 
 
-def _made(name: str, result: object) -> tuple[DatasetQuery, Mapping[str, Any]]:
-    """The query that a stage returned, and what a filter has to tell of it."""
+def _made(body: Callable[..., object], given: Mapping[str, Any]) -> tuple[DatasetQuery, Mapping[str, Any]]:
+    """The query that a stage returns, and what there is to tell of it: of a filter, and of what is left out."""
+    with omissions() as left_out:
+        result = body(**given)
+    told = {LEFT_OUT: " ".join(left_out)} if left_out else {}
     if isinstance(result, Kept):
-        return result.samples, told_of(result)
+        return result.samples, {**told_of(result), **told}
     if not isinstance(result, DatasetQuery):
         raise TypeError(
-            f"Stage {name!r} returned {type(result).__name__}, not a DatasetQuery. "
+            f"Stage {body.__name__!r} returned {type(result).__name__}, not a DatasetQuery. "
             "Return the query itself: it is saved for you."
         )
-    return result, {}
+    return result, told

@@ -140,6 +140,12 @@ def test_a_graph_of_yaml_makes_what_it_says(engine: None, project: Path, tmp_pat
             "words",
             "length",
         ]
+        event = instance.get_latest_materialization_event(dg.AssetKey("told"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        left_out = "No 'not_there' is selected: the samples have no such column."
+        assert event.asset_materialization.metadata["left_out"].value == left_out
+        assert left_out in [one.user_message for one in instance.all_logs(event.run_id)]
         check = dg.AssetCheckKey(dg.AssetKey("short_ones"), "rejected")
         [record] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
         assert record.evaluation is not None

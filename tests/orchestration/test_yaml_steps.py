@@ -12,12 +12,20 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from factory_assets.defs.curation import BASIC, UNSAFE
+from factory_assets.models import not_said
 from factory_lib import DatasetQuery
 from factory_lib.augmentation import BlurFaces, Recaption, Resize
-from factory_lib.curation import Kept, duplicate_groups, exact_duplicates
+from factory_lib.curation import Kept, duplicate_groups, exact_duplicates, keep
 from factory_lib.orchestration.components.curation_stage import CurationStage, StageAttributes, asset_of
 from factory_lib.orchestration.components.steps import run_steps
+from factory_lib.orchestration.omissions import omissions
 from factory_lib.signals.heads import AESTHETIC_V2_L14, Head
+from factory_lib.signals.models.faces import faces
+from factory_lib.signals.models.photos import photo_embedding
+from factory_lib.signals.models.text_area import text_area
+from factory_lib.signals.models.unsafe import open_nsfw
+from factory_lib.sources.shards import POINTER
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +67,65 @@ def test_a_step_is_done_where_there_is_what_it_needs(
     assert numbers(made(given, step)) == ([2, 3, 4] if done else [0, 1, 2, 3, 4])
     step["otherwise"] = [{"filter": ["n < 3"]}, {"columns": {"n": "n + 10"}}]
     assert numbers(made(given, step)) == ([2, 3, 4] if done else [10, 11, 12])
+
+
+def test_a_step_is_not_done_where_columns_make_it_superfluous(given: dict[str, DatasetQuery]) -> None:
+    step = {"filter": ["n > 1"], "unless": ["same"]}
+    assert numbers(made(given, step)) == [0, 1, 2, 3, 4]
+    assert numbers(made(given, {**step, "unless": ["nothing"]})) == [0, 1, 2, 3, 4]  # it is there, if empty
+    assert numbers(made(given, {**step, "unless": ["not_there"], "needs": ["same"]})) == [2, 3, 4]
+    assert numbers(made(given, {**step, "otherwise": [{"filter": ["n = 3"]}]})) == [3]
+    large = {"keep": [{"where": {"condition": "n > 1", "reason": "small"}}], "unless": ["same"]}
+    small = {"keep": [{"where": {"condition": "n < 1", "reason": "large"}}]}
+    assert numbers(made(given, {**large, "otherwise": [small]})) == [0]
+    assert stage_of(step, by_shard=True).by_shard
+
+
+@pytest.mark.parametrize("said", [[], ["punsafe"], ["open_nsfw"], ["punsafe", "open_nsfw"]])
+def test_the_graph_in_yaml_asks_no_model_what_the_source_says(given: dict[str, DatasetQuery], said: list[str]) -> None:
+    """The models and filters are those of the graph in Python."""
+    pointer = pa.array([{"uri": "file:///no", "offset": n, "size": 1} for n in range(5)], POINTER)
+    scores = {name: pa.array([0.1, 0.2, 0.3, 0.4, 0.9], pa.float32()) for name in said}
+    samples = DatasetQuery.from_arrow(pa.table({"image": pointer, **scores}))
+    documents = yaml.safe_load_all((ROOT / "tests" / "fixtures" / "default_graph.yaml").read_text())
+    stages = {
+        one["attributes"]["dataset"]: one["attributes"]["steps"] for one in documents if "steps" in one["attributes"]
+    }
+    asked = made({"given": samples}, *stages["photo_signals"])
+    chosen = (open_nsfw, photo_embedding, text_area, faces)
+    assert asked.columns == samples.add_signals(*not_said(chosen, samples.columns)).columns
+    scored = samples if said else samples.mutate(open_nsfw=0.5)
+    steps = [step.plain for step in stage_of(*stages["basic_filter"]).steps]
+    kept = run_steps(scored, steps, {})
+    filters = [BASIC] if "punsafe" in said else [BASIC, UNSAFE]
+    expected = keep(scored, *filters).judged
+    assert isinstance(kept, Kept)
+    assert (list(kept.judged.rules), kept.judged.remark) == (list(expected.rules), expected.remark)
+
+
+def test_what_is_left_out_is_told(given: dict[str, DatasetQuery]) -> None:
+    few = {"of": "given", "steps": [{"filter": ["n < 2"], "needs": ["nothing"]}]}
+    steps = [
+        {"signals": ["phash", "caption_stats"]},
+        {"signals": ["caption_stats"]},
+        {"apply": "near_duplicates", "needs": ["thumbnail"], "otherwise": [{"filter": ["n > 0"]}]},
+        {"columns": {"n": "n + 1"}, "unless": ["same", "near"]},
+        {"union": [few]},
+        {"select": ["n", "caption", "width"]},
+    ]
+    with omissions() as told:
+        made(given, *steps)
+    assert told == [
+        "No 'phash': the samples have no column 'image'.",
+        "No 'caption_stats' is computed: the samples have it.",
+        "The step apply is not done: no sample has a value in 'thumbnail'; filter in its place.",
+        "The step columns is not done: the samples have 'same'.",
+        "The step filter is not done: no sample has a value in 'nothing'.",
+        "No 'width' is selected: the samples have no such column.",
+    ]
+    with omissions() as told:
+        made(given, {"signals": ["caption_stats"]}, {"select": ["n"]})
+    assert told == []
 
 
 def test_datasets_have_steps_of_their_own(given: dict[str, DatasetQuery]) -> None:
@@ -150,6 +217,8 @@ def test_the_head_of_a_name() -> None:
          "Did you mean 'columns'?"),
         ({"filter": ["n"], "otherwise": [{"filter": ["m"]}]}, "steps.0", "needs: […]"),
         ({"keep": ["basic"], "needs": ["n"]}, "steps.0", "no step that may be left out"),
+        ({"keep": ["basic"], "unless": ["n"], "otherwise": [{"filter": ["n"]}]}, "steps.0", "stands another keep"),
+        ({"filter": ["n"], "unless": ["n"], "otherwise": [{"keep": ["basic"]}]}, "steps.0", "no step that may"),
         ({"signals": [{"phash": {"bits": 64}}]}, "steps.0.signals.0", "takes no parameters"),
         ({"apply": "factory_lib.query.DatasetQuery.serch"}, "steps.0.apply", "Did you mean 'search'?"),
         ({"needs": ["n"]}, "steps.0", "this has 0"),

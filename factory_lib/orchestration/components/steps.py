@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,9 +15,10 @@ from factory_lib.orchestration.components.names import Named, imported
 from factory_lib.orchestration.components.parameters import Forms, Later, YamlUse, datasets_in
 from factory_lib.orchestration.components.registry import FILTERS, FUNCTIONS, OPERATIONS, SIGNALS
 from factory_lib.orchestration.components.uses import RegisteredUse
+from factory_lib.orchestration.omissions import note_omission
 from factory_lib.plan.expressions import sql_text
 from factory_lib.query import DatasetQuery
-from factory_lib.signals.inputs import computable
+from factory_lib.signals.inputs import not_computable
 from factory_lib.signals.signal import Signal
 
 
@@ -29,13 +30,22 @@ class GraphStep:
         verb: which one.
         given: what it is given.
         needs: columns in which some sample has to have a value.
-        otherwise: what is done where none has.
+        unless: columns that the samples must not have.
+        otherwise: what is done in its place.
     """
 
     verb: str
     given: Any
     needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
     otherwise: tuple[GraphStep, ...] = ()
+
+    def obstacle(self, samples: DatasetQuery) -> str:
+        """Why it is not done with these samples; empty where it is."""
+        if there := [column for column in self.unless if column in samples.columns]:
+            return f"the samples have {there[0]!r}"
+        lacking = next((column for column in self.needs if not has_values(samples, column)), None)
+        return f"no sample has a value in {lacking!r}" if lacking else ""
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,9 @@ class YamlStep(Named):
         union: datasets whose rows are added.
         filter: SQL conditions, without a reason of their own.
         keep: filters with reasons; the last step of a stage.
-        needs: columns in which some sample has to have a value, or the step is not done;
-        otherwise: the steps that are done then.
+        needs: columns in which some sample has to have a value, or the step is not done.
+        unless: columns that make the step superfluous: where the samples have one of them, it is not done.
+        otherwise: the steps that are done in its place.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # `columns: {one: 1}` is SQL, too
@@ -123,16 +134,22 @@ class YamlStep(Named):
     filter: list[str] = []
     keep: list[FilterUse] = Field(default=[], min_length=1)
     needs: list[str] = Field(default=[], min_length=1)
+    unless: list[str] = Field(default=[], min_length=1)
     otherwise: Annotated[list[YamlStep], WithJsonSchema(_INNER_STEPS)] = Field(default=[], min_length=1)
 
     @model_validator(mode="after")
     def _is_one(self) -> YamlStep:
         if len(self._verbs) != 1:
             raise ValueError(f"a step is one of {', '.join(_VERBS)}; this has {len(self._verbs)}.")
-        if self.otherwise and not self.needs:
-            raise ValueError("otherwise is for a step that needs columns: needs: […].")
-        if (self.keep and self.needs) or any(step.keep for step in self.otherwise):
-            raise ValueError("keep is no step that may be left out: filters that cannot judge keep everything.")
+        conditional = bool(self.needs or self.unless)
+        if self.otherwise and not conditional:
+            raise ValueError("otherwise is for a step that is not always done: needs: […] or unless: […].")
+        if conditional and bool(self.keep) != any(step.keep for step in self.otherwise):
+            raise ValueError(
+                "keep is no step that may be left out: filters that cannot judge keep everything, and in place of keep"
+                " stands another keep."
+            )
+        keep_is_last(self.otherwise)
         return self
 
     @property
@@ -154,7 +171,7 @@ class YamlStep(Named):
     def plain(self) -> GraphStep:
         """The step as it runs."""
         otherwise = tuple(step.plain for step in self.otherwise)
-        return GraphStep(self.verb, getattr(self, self.verb), tuple(self.needs), otherwise)
+        return GraphStep(self.verb, getattr(self, self.verb), tuple(self.needs), tuple(self.unless), otherwise)
 
 
 class YamlSteps(Named):
@@ -188,7 +205,7 @@ def keep_is_last(steps: list[YamlStep]) -> list[YamlStep]:
 def run_steps(
     samples: DatasetQuery, steps: Iterable[GraphStep], inputs: Mapping[str, DatasetQuery]
 ) -> DatasetQuery | Kept:
-    """What steps make of samples.
+    """What steps make of samples; what is left out is noted (see `omissions`).
 
     Args:
         steps: in order.
@@ -197,10 +214,12 @@ def run_steps(
     found: DatasetQuery | Kept = samples
     for step in steps:
         assert isinstance(found, DatasetQuery)
-        if all(has_values(found, column) for column in step.needs):
-            found = _VERBS[step.verb](found, step.given, inputs)
-        else:
+        if why := step.obstacle(found):
+            instead = f"; {', '.join(one.verb for one in step.otherwise)} in its place" if step.otherwise else ""
+            note_omission(f"The step {step.verb} is not done: {why}{instead}.")
             found = run_steps(found, step.otherwise, inputs)
+        else:
+            found = _VERBS[step.verb](found, step.given, inputs)
     return found
 
 
@@ -209,13 +228,27 @@ def _with_signals(
 ) -> DatasetQuery:
     signals = [one.made(inputs) if isinstance(one, YamlUse) else one for one in given]
     lacking = [one for one in signals if one.name not in samples.columns]
-    return samples.add_signals(*computable(lacking, samples.columns))
+    without = not_computable(lacking, samples.columns)
+    for one in signals:
+        if one.name in samples.columns:
+            note_omission(f"No {one.name!r} is computed: the samples have it.")
+        elif one.name in without:
+            note_omission(without[one.name])
+    return samples.add_signals(*(one for one in lacking if one.name not in without))
+
+
+def _selected(samples: DatasetQuery, names: Sequence[str], inputs: Mapping[str, DatasetQuery]) -> DatasetQuery:
+    there = [name for name in names if name in samples.columns]
+    for name in names:
+        if name not in there:
+            note_omission(f"No {name!r} is selected: the samples have no such column.")
+    return samples.select(*there)
 
 
 _VERBS: Mapping[str, Callable[[DatasetQuery, Any, Mapping[str, DatasetQuery]], DatasetQuery | Kept]] = {
     "signals": _with_signals,
     "columns": lambda samples, given, inputs: samples.mutate(**{name: sql_text(sql) for name, sql in given.items()}),
-    "select": lambda samples, given, inputs: samples.select(*[name for name in given if name in samples.columns]),
+    "select": _selected,
     "apply": lambda samples, given, inputs: given.made(inputs, samples),
     "union": lambda samples, given, inputs: samples.union(*(one.made(inputs) for one in given)),
     "filter": lambda samples, given, inputs: samples.filter(*given),

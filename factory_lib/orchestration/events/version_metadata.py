@@ -12,6 +12,7 @@ from factory_lib.errors import FactoryError
 from factory_lib.orchestration.events.column_docs import SYSTEM, column_docs
 from factory_lib.orchestration.events.contact_sheet import picture_samples
 from factory_lib.orchestration.events.readable import readable
+from factory_lib.orchestration.omissions import LEFT_OUT
 from factory_lib.plan.lineage import column_lineage
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
 
@@ -109,6 +110,8 @@ def _recorded(version: Version, shards: Sequence[str]) -> Metadata:
     numbers |= counts
     if problems := [problem for source in recorded.sources for problem in source.get("problems", ())]:
         numbers["problems"] = dg.MetadataValue.json(problems)
+    if left_out := recorded.context.get(LEFT_OUT):
+        numbers[LEFT_OUT] = dg.MetadataValue.text(left_out)
     return numbers
 
 
