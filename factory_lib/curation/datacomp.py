@@ -19,7 +19,7 @@ from typing import Any
 from factory_lib.curation.rules import JudgedRules
 from factory_lib.curation.tokens import fasttext_tokens, split_words
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
-from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr, InQuery
 from factory_lib.query import DatasetQuery
 
@@ -127,8 +127,8 @@ class TextBased(Baseline):
 class ClipScore(Baseline):
     """DataComp's `clip_score`: a CLIP score from a threshold on, or from that of the pool's best fraction on.
 
-    A fraction keeps `int(n * fraction) + 1` of n samples, and those whose score equals that of the last of them. Scores
-    are compared in float32.
+    A fraction keeps `int(n * fraction) + 1` of n samples, and those whose score equals that of the last of them; where
+    fewer have a score, all that have one. Scores are compared in float32; NaN is none.
 
     Attributes:
         threshold: the smallest score that is kept; or
@@ -154,10 +154,14 @@ class ClipScore(Baseline):
     def predicates(self, pool: DatasetQuery) -> dict[str, Expr]:
         """On the score."""
         score = fn.toFloat32(column_in(pool, self.score))
+        scored = ~fn.isNaN(score)
+        known = case((scored, score))
         if self.fraction is None:
-            return {f"{self.score} below {self.threshold:g}": score >= fn.toFloat32(self.threshold)}
-        least = _best(pool, score, self.fraction)
-        return {f"{self.score} not in the best {self.fraction:g}": score >= fn.toFloat32(least)}
+            return {f"{self.score} below {self.threshold:g}": known >= fn.toFloat32(self.threshold)}
+        least = _best(pool, known, self.fraction)
+        if least is None:
+            return {f"no {self.score}, which fewer than the best {self.fraction:g} have": case((scored, True))}
+        return {f"{self.score} not in the best {self.fraction:g}": known >= fn.toFloat32(least)}
 
 
 @dataclass(frozen=True)
@@ -306,7 +310,7 @@ def _long_enough(pool: DatasetQuery, caption: str, least: int) -> dict[str, Expr
 
 def _best(pool: DatasetQuery, score: Expr, fraction: float) -> float | None:
     """The score at place `int(n * fraction)` of all n samples, the best first; None where so many have no score."""
-    known = pool.select(score=score).filter(C.score.not_null(), ~fn.isNaN(C.score))
+    known = pool.select(score=score).filter(C.score.not_null())
     scores = known.count()
     place = scores - 1 - int(pool.count() * fraction)  # from the smallest score on
     if place < 0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from factory_lib.curation.proof import MIN_KNOWN
 from factory_lib.curation.rules import JudgedRules
+from factory_lib.errors import QueryError
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr, lift
 from factory_lib.query import DatasetQuery
@@ -42,11 +43,18 @@ class FaceFilter:
         most: faces that a picture may have.
         sure: score from which on a box counts as a face; lower ones are often something else.
         min_known: share of a pool that has to have values.
+
+    Raises:
+        QueryError: no picture has so few faces.
     """
 
     most: int = 0
     sure: float = 0.95
     min_known: float = MIN_KNOWN
+
+    def __post_init__(self) -> None:
+        if self.most < 0:
+            raise QueryError(f"FaceFilter(most={self.most}): a picture has 0 faces or more.", "0 keeps those without.")
 
     def judged(self, pool: DatasetQuery) -> JudgedRules:
         """Its rule, where the signal `faces` was computed."""

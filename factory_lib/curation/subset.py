@@ -96,7 +96,8 @@ def write_subset(samples: DatasetQuery, uri: str, uid: str = "uid", *, copies: s
     """
     wrong = {"uids": ~fn.match(C[uid].fill_null(""), _UID)}
     if copies is not None:
-        wrong["copies"] = ~(C[copies] >= 0).fill_null(False)
+        times = C[copies]
+        wrong["copies"] = ~((times >= 0) & (times < 1 << 32) & (fn.floor(times) == times)).fill_null(False)
     found = samples.agg(**{name: fn.countIf(rule) for name, rule in wrong.items()}).to_arrow().to_pylist()[0]
     if found["uids"]:
         raise QueryError(
@@ -104,7 +105,7 @@ def write_subset(samples: DatasetQuery, uri: str, uid: str = "uid", *, copies: s
             "Filter them out, or name the column with uid=….",
         )
     if found.get("copies"):
-        raise QueryError(f"{found['copies']:,} samples have no number of copies in {copies!r}, which is 0 or more.")
+        raise QueryError(f"{found['copies']:,} samples have no number of copies in {copies!r}: a whole one from 0 on.")
     out = io.BytesIO()
     records = records_of(samples, uid, copies)
     np.save(out, records)
@@ -115,7 +116,7 @@ def write_subset(samples: DatasetQuery, uri: str, uid: str = "uid", *, copies: s
 def records_of(samples: DatasetQuery, uid: str, copies: str | None = None) -> Records:
     """Sorted records of samples with uids of up to 32 hex digits; the engine makes numbers of them and sorts."""
     halves = {"f0": _number(_padded(uid), 1), "f1": _number(_padded(uid), 17)}
-    times = {} if copies is None else {"copies": C[copies]}
+    times = {} if copies is None else {"copies": C[copies].cast("Nullable(UInt32)")}
     batches = samples.select(**halves, **times).order_by("f0", "f1").to_batches()
     return np.concatenate([np.empty(0, RECORD), *map(_records_of_batch, batches)])
 

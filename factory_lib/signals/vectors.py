@@ -1,8 +1,8 @@
-"""Columns of vectors as what a model takes: those that can be compared, and why the others cannot."""
+"""Columns of vectors as matrices, without those that cannot be compared: and why they cannot."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,30 +10,78 @@ from numpy.typing import NDArray
 
 from factory_lib.signals.task import MissingInputError
 
+MISSING, ODD, INFINITE, ZERO = 1, 2, 3, 4
+"""Why a vector cannot be compared."""
 
-def comparable(vectors: pa.Array, dimension: int) -> tuple[NDArray[np.float32], list[Exception | None]]:
-    """The vectors that a model can take, and for each of all None or why it cannot.
+REASONS = {
+    MISSING: "missing",
+    ODD: "of another length",
+    INFINITE: "not finite",
+    ZERO: "all zeros, without a direction",
+}
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of some rows.
+
+    Attributes:
+        matrix: float32 (usable, width), those that can be compared, in the order of the rows.
+        faults: uint8 (rows,): 0, or why the vector of the row is not in the matrix, a key of `REASONS`.
+        lengths: how many numbers the vector of each row has, int64 (rows,).
+    """
+
+    matrix: NDArray[np.float32]
+    faults: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that the matrix has, int64 (usable,)."""
+        return np.flatnonzero(self.faults == 0)
+
+    def errors(self) -> list[Exception | None]:
+        """Of each row None, or why its vector cannot be compared."""
+        said = {INFINITE: "the vector has numbers that are not finite", ZERO: "the vector is all zeros"}
+        found: list[Exception | None] = [None] * len(self.faults)
+        for row in np.flatnonzero(self.faults):
+            fault = int(self.faults[row])
+            if fault == MISSING:
+                found[row] = MissingInputError("no vector")
+            else:
+                odd = f"the vector has {self.lengths[row]} numbers, not {self.matrix.shape[1]}"
+                found[row] = ValueError(said.get(fault, odd))
+        return found
+
+
+def read_vectors(column: pa.Array, width: int, *, unit: bool, zeros: bool = False) -> Vectors:
+    """The vectors of a column.
 
     Args:
-        vectors: lists of numbers, empty where there is none.
-        dimension: how many numbers the model takes.
-
-    Returns:
-        float32 (n, dimension) of those of the right length whose numbers are finite and not all zero.
+        column: lists of numbers; one that is null or empty is missing.
+        width: how many numbers a vector has.
+        unit: they are scaled to length 1.
+        zeros: whether one of zeros is a vector, as a centroid may be; otherwise it has no direction, and none is known.
     """
-    lengths = vectors.value_lengths().to_numpy()
-    fits = lengths == dimension
-    matrix = vectors.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    matrix = matrix.reshape(-1, dimension)
-    finite, nonzero = np.isfinite(matrix).all(axis=1), matrix.any(axis=1)
-    why: NDArray[Any] = np.full(len(lengths), None, object)
-    why[~fits] = [_unfit(length, dimension) for length in lengths[~fits]]
-    why[np.flatnonzero(fits)[~nonzero]] = ValueError("the vector is all zeros")
-    why[np.flatnonzero(fits)[~finite]] = ValueError("the vector has numbers that are not finite")
-    return matrix[finite & nonzero], why.tolist()
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    faults = np.where(lengths == 0, MISSING, np.where(lengths == width, 0, ODD)).astype(np.uint8)
+    whole = column.filter(pa.array(faults == 0)) if faults.any() else column
+    numbers = whole.flatten().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.array(numbers, np.float32).reshape(-1, width)
+        # squares of float32 overflow, and vanish, in float32; divided by a float32, what is of length 1 stays as it is
+        norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+        norms = norms.astype(np.float32) if unit else norms
+    wrong = np.where(np.isfinite(norms), np.where((norms == 0) & (not zeros), ZERO, 0), INFINITE)
+    faults[faults == 0] = wrong
+    if wrong.any():
+        matrix, norms = matrix[wrong == 0], norms[wrong == 0]
+    if unit:
+        matrix /= norms[:, None]
+    return Vectors(matrix, faults, lengths)
 
 
-def _unfit(length: int, dimension: int) -> Exception:
-    if not length:
-        return MissingInputError("no vector")
-    return ValueError(f"the vector has {length} numbers, not {dimension}")
+def left_out(faults: NDArray[np.uint8]) -> str:
+    """How many vectors cannot be compared, and why, in words; empty where all can."""
+    counts = np.bincount(faults, minlength=max(REASONS) + 1)
+    return ", ".join(f"{counts[fault]:,} {reason}" for fault, reason in REASONS.items() if counts[fault])

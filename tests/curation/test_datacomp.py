@@ -122,10 +122,21 @@ def test_the_fraction_is_of_all_samples_whether_they_have_a_score_or_not(engine:
     scores = pa.array([0.9, None, 0.8, None, 0.7, float("nan"), 0.6, None, 0.5, None], pa.float32())
     DatasetQuery.from_arrow(pa.table({"uid": [f"{n}" for n in range(10)], L14: scores})).save("pool")
     assert kept_by(ClipScore(fraction=0.3)) == ["0", "2", "4", "6"]
-    # the eighth best has no score: there is no threshold
-    kept = keep(DatasetQuery("pool"), ClipScore(fraction=0.7))
-    assert (kept.samples.count(), kept.removed()) == (10, {})
-    assert kept.judged.remark.startswith(f"Of no sample it is known whether it is '{L14} not in the best 0.7'")
+    # the eighth best has no score: all that have one are kept
+    for fraction in (0.5, 0.7):
+        kept = keep(DatasetQuery("pool"), ClipScore(fraction=fraction))
+        assert kept.samples.order_by("uid").to_arrow()["uid"].to_pylist() == ["0", "2", "4", "6", "8"]
+        said = f"no {L14}, which fewer than the best {fraction:g} have"
+        assert (kept.removed(), kept.judged.remark) == ({said: 5}, "")
+
+
+@pytest.mark.parametrize("baseline", [ClipScore(fraction=0.7), ClipScore(threshold=0.5)])
+def test_where_no_sample_has_a_score_all_are_kept(engine: None, baseline: ClipScore) -> None:
+    scores = pa.array([None, float("nan"), float("nan")], pa.float32())
+    DatasetQuery.from_arrow(pa.table({"uid": list("abc"), L14: scores})).save("pool")
+    kept = keep(DatasetQuery("pool"), baseline)
+    assert (kept.samples.count(), kept.removed()) == (3, {})
+    assert kept.judged.remark.startswith("Of no sample it is known whether it is ")
 
 
 def test_what_can_be_judged_of_no_sample_removes_none(engine: None) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from factory_lib import DatasetQuery
 from factory_lib.curation import BasicFilter, FaceFilter, TextFilter, keep
+from factory_lib.errors import QueryError
 from factory_lib.signals.models.faces import faces
 from factory_lib.signals.models.text_area import text_area
 
@@ -82,3 +83,8 @@ def test_a_pool_where_nothing_is_unsafe_is_no_fault(scores: list[float | None], 
     assert judged.samples.count() == kept
     assert remark in judged.judged.remark
     assert bool(remark) == ("punsafe" in judged.judged.remark)
+
+
+def test_no_picture_has_fewer_faces_than_none() -> None:
+    with pytest.raises(QueryError, match="most=-1"):
+        FaceFilter(most=-1)

@@ -91,6 +91,14 @@ def test_vectors_that_point_nowhere_are_counted_and_match_nothing(
     assert reference_matches(empty, val, "vector", score=0.1).count() == 0
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_vectors_of_any_length_have_a_direction(engine: None, size: float) -> None:
+    """Their squares are no float32."""
+    pool, val = saved("pool", [[3 * size, 4 * size], [size, 0]]), saved("val", [[0.6, 0.8]])
+    [row] = reference_matches(pool, val, "vector", score=0.9).to_arrow().to_pylist()
+    assert (row["key"], row["score"]) == ("pool0", 1.0)
+
+
 def test_vectors_of_other_models_are_refused(engine: None) -> None:
     pool, val = saved("pool", [[0, 1]] * 3), saved("val", [[0, 1, 2]] * 3)
     with pytest.raises(

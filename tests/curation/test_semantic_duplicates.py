@@ -149,6 +149,16 @@ def test_equally_far_copies_stay_by_shard_and_position(engine: None) -> None:
     assert list(gone(semantic_duplicates(samples, "emb", eps=0.001))) == ["k1", "k2", "k3"]
 
 
+def test_what_is_equal_has_a_cosine_of_one_and_no_larger_one(engine: None) -> None:
+    """Dot products of unit vectors in float32 are a few 1e-7 off, above 1 as often as below."""
+    vectors = np.repeat(np.random.default_rng(0).normal(size=(100, 64)), 2, axis=0)
+    samples = clustered(vectors, [0] * 200, [0.1] * 200)
+    found = semantic_duplicates(samples, "emb", eps=1e-6).to_arrow()
+    assert set(found["score"].to_pylist()) == {1.0}
+    assert len(found) == 200
+    assert semantic_duplicates(samples, "emb", eps=0).count() == 0  # none is above 1
+
+
 def test_what_is_asked_wrongly(engine: None) -> None:
     samples = clustered(angles(0, 0), [0, 0], [0.1, 0.2])
     with pytest.raises(QueryError, match="eps=3"):

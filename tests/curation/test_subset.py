@@ -85,6 +85,10 @@ def test_copies_are_numbers_from_0_on(engine: None, tmp_path: Path) -> None:
         write_subset(samples, str(tmp_path / "out.npy"), copies="copies")
     assert write_subset(samples.filter("copies >= 0"), str(tmp_path / "out.npy"), copies="copies") == 2
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), reference(["0" * 31 + "1"] * 2))
+    for odd in (0.5, -1.0, float("nan"), float("inf"), 1e10):
+        with pytest.raises(QueryError, match="1 samples have no number of copies in 'times': a whole one"):
+            write_subset(samples.limit(1).mutate(times=odd), str(tmp_path / "out.npy"), copies="times")
+    assert write_subset(samples.mutate(times=2.0), str(tmp_path / "out.npy"), copies="times") == 2 * samples.count()
 
 
 @given(st.lists(st.sampled_from([*UIDS, "0" * 16 + "f" * 16, "0" * 15 + "1" + "0" * 16]), max_size=30))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from factory_lib.build.dependencies import versions_read
 from factory_lib.curation.clusters.nearest import METRICS, Metric
 from factory_lib.curation.clusters.nearest import nearest as nearest_of
-from factory_lib.curation.clusters.vectors import REASONS, read_vectors
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C
 from factory_lib.query import DatasetQuery
 from factory_lib.signals.signal import Signal, signal
+from factory_lib.signals.vectors import REASONS, read_vectors
 from factory_lib.warehouse.client import warehouse
 
 BATCH = 1 << 10
@@ -56,10 +56,8 @@ class NearestCentroid:
             return [ValueError("there are no centroids")] * len(vectors)
         given = read_vectors(vectors, self.centroids.shape[1], unit=self.metric == "cosine")
         which, far = nearest_of(given.matrix, self.centroids, self.metric)
-        found: list[Assigned | Exception] = [ValueError(f"the vector is {REASONS.get(f)}") for f in given.faults]
-        for row, cluster, distance in zip(given.rows, self.clusters[which], far, strict=True):
-            found[row] = Assigned(cluster, distance)
-        return found
+        assigned = map(Assigned, self.clusters[which], far)
+        return [next(assigned) if error is None else error for error in given.errors()]
 
 
 def cluster_of(
@@ -77,7 +75,8 @@ def cluster_of(
         name: of the column; default `<vector>_cluster`.
 
     Raises:
-        QueryError: a column is missing, or a centroid cannot be compared with.
+        QueryError: a column is missing, a centroid cannot be compared with, or the numbers of clusters are none, or
+            are not each the number of one.
     """
     for column in ("cluster", "centroid"):
         if column not in centroids.columns:
@@ -92,11 +91,33 @@ def cluster_of(
         raise QueryError(f"cluster_of(metric={chosen!r}): there is no such one.", nearest(chosen, METRICS))
     target = NearestCentroid(
         _matrix(rows.column("centroid").combine_chunks(), unit=chosen == "cosine"),
-        rows.column("cluster").to_numpy().astype(np.uint32),
+        _numbers(rows.column("cluster").combine_chunks()),
         chosen,
         tuple(map(str, versions_read(warehouse(), centroids.plan))),
     )
     return signal(target, name=name or f"{vector}_cluster", output=Assigned, inputs={"vectors": vector}, batch=BATCH)
+
+
+def _numbers(column: pa.Array) -> NDArray[np.uint32]:
+    """Numbers of clusters, uint32 (k,).
+
+    Args:
+        column: in their order.
+
+    Raises:
+        QueryError: they are not whole numbers from 0 on, one is missing, or one stands twice.
+    """
+    try:
+        numbers = column.cast(pa.uint32())
+    except pa.ArrowInvalid as error:
+        raise QueryError(f"cluster_of(): clusters have whole numbers from 0 to 2^32 - 1, and here {error}.") from error
+    if numbers.null_count:
+        raise QueryError(f"cluster_of(): {numbers.null_count:,} centroids have no number in 'cluster'.")
+    found: NDArray[np.uint32] = numbers.to_numpy()
+    again = found[1:][found[1:] == found[:-1]]
+    if len(again):
+        raise QueryError(f"cluster_of(): there are several centroids of cluster {again[0]}.", "Filter for one of each.")
+    return found
 
 
 def _matrix(column: pa.Array, *, unit: bool) -> NDArray[np.float32]:
@@ -107,7 +128,8 @@ def _matrix(column: pa.Array, *, unit: bool) -> NDArray[np.float32]:
     """
     if not len(column):
         return np.zeros((0, 0), np.float32)
-    found = read_vectors(column, column.value_lengths().fill_null(0).to_pylist()[0], unit=unit)
+    width = column.value_lengths().fill_null(0)[0].as_py()
+    found = read_vectors(column, width, unit=unit, zeros=not unit)
     wrong = np.flatnonzero(found.faults)
     if len(wrong):
         raise QueryError(f"cluster_of(): centroid {wrong[0]} is {REASONS[int(found.faults[wrong[0]])]}.")

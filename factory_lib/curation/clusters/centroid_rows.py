@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory_lib.curation.clusters.kmeans import kmeans
-from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
+from factory_lib.curation.vectors import check_vectors, width_of
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
@@ -17,6 +17,7 @@ from factory_lib.plan.select import Select
 from factory_lib.plan.storing import SINGLE_SHARD, SYSTEM
 from factory_lib.progress import done, track
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.vectors import left_out, read_vectors
 
 MOST_PER_CLUSTER = 256
 """Vectors a cluster that are looked at, at most, as in faiss: more hardly move the centroids."""

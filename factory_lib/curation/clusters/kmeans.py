@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from factory_lib.curation.clusters.nearest import BLOCK, Metric, best_scores, distances
+from factory_lib.curation.clusters.nearest import BLOCK, Metric, nearest_centers
 from factory_lib.progress import track
 
 if TYPE_CHECKING:
@@ -63,15 +63,15 @@ def kmeans(
     with torch.inference_mode(), track("k-means: passes over the vectors", iterations) as progress:
         for _ in range(iterations):
             if batch is None:
-                which, scores = step.lloyd(points)
+                which, far = step.lloyd(points)
             else:
-                which, scores = step.batches(points, random.permutation(len(vectors)), batch)
-            moved = step.begin_anew(points, which, distances(points, scores, metric))
+                which, far = step.batches(points, random.permutation(len(vectors)), batch)
+            moved = step.begin_anew(points, far)
             progress.advance()
             if batch is None and not moved and before is not None and bool(torch.equal(which, before)):
                 break
             before = which
-        which, _ = best_scores(points, step.centers, metric)
+        which, _ = nearest_centers(points, step.centers, metric)
     sizes = np.bincount(which.numpy(), minlength=k)
     order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     return Clusters(step.centers.numpy()[order], sizes[order])
@@ -93,31 +93,31 @@ class _Centers:
         self._seen = torch.zeros(len(centers), dtype=torch.float64)
 
     def lloyd(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Move every centre to the mean of the points that are nearest to it; which these are, and their scores."""
+        """Move every centre to the mean of the points that are nearest to it; which these are, and how far."""
         import torch
 
-        which, scores = best_scores(points, self.centers, self.metric)
+        which, far = nearest_centers(points, self.centers, self.metric)
         self._seen = torch.bincount(which, minlength=len(self.centers)).double()
         self._move(self._sums(points, which) / self._seen.clamp(min=1)[:, None])
-        return which, scores
+        return which, far
 
     def batches(self, points: Tensor, order: NDArray[np.int64], batch: int) -> tuple[Tensor, Tensor]:
-        """Move centres towards the means of batches; which centre was nearest to each point, and its score."""
+        """Move centres towards the means of batches; which centre was nearest to each point, and how far."""
         import torch
 
-        which, scores = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
+        which, far = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
         for start in range(0, len(order), batch):
             rows = torch.from_numpy(order[start : start + batch])
             some = points[rows]
-            which[rows], scores[rows] = best_scores(some, self.centers, self.metric)
+            which[rows], far[rows] = nearest_centers(some, self.centers, self.metric)
             count = torch.bincount(which[rows], minlength=len(self.centers)).double()
             self._seen += count
             share = (count / self._seen.clamp(min=1))[:, None]
             means = self._sums(some, which[rows]) / count.clamp(min=1)[:, None]
             self._move(self._means + share * (means - self._means))
-        return which, scores
+        return which, far
 
-    def begin_anew(self, points: Tensor, which: Tensor, far: Tensor) -> bool:
+    def begin_anew(self, points: Tensor, far: Tensor) -> bool:
         """Have empty clusters begin at the points that are farthest from their centres; whether any did."""
         import torch
 
@@ -146,7 +146,7 @@ class _Centers:
         import torch
 
         total = torch.zeros(self.centers.shape, dtype=torch.float64)
-        for start in range(0, len(points), 8 * BLOCK):
-            rows = slice(start, start + 8 * BLOCK)
-            total += torch.zeros(self.centers.shape).index_add_(0, which[rows], points[rows])
+        for start in range(0, len(points), BLOCK):
+            rows = slice(start, start + BLOCK)
+            total.index_add_(0, which[rows], points[rows].double())
         return total

@@ -39,54 +39,55 @@ def nearest(
     """
     import torch
 
-    if not len(vectors):
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    points = torch.from_numpy(vectors)
-    if len(points) < _LEAST:
-        points = torch.nn.functional.pad(points, (0, 0, 0, _LEAST - len(points)))
-    which, scores = best_scores(points, torch.from_numpy(centroids), metric)
-    which, scores = which[: len(vectors)], scores[: len(vectors)]
-    return which.numpy(), distances(torch.from_numpy(vectors), scores, metric).numpy()
+    which, far = nearest_centers(torch.from_numpy(vectors), torch.from_numpy(centroids), metric)
+    return which.numpy(), far.numpy()
 
 
-def best_scores(points: Tensor, centers: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
-    """The centre with the highest score of each point, and that score.
+def nearest_centers(points: Tensor, centers: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+    """The nearest centre of each point, and how far it is: `nearest` for tensors.
 
-    The score is the inner product; for "euclidean" less half the square of the centre's length, which orders centres
-    as their distances do.
-
-    Args:
-        points: float32 (n, width).
-        centers: float32 (k, width).
-
-    Returns:
-        int64 (n,), float32 (n,).
+    The highest score is nearest: the inner product, and for "euclidean" less half the square of the centre's length,
+    which orders centres as their distances do.
     """
     import torch
 
-    less = centers.square().sum(1) / 2 if metric == "euclidean" else None
-    which = torch.empty(len(points), dtype=torch.int64)
-    scores = torch.empty(len(points))
+    which, far = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
+    euclidean = metric == "euclidean"
+    # squares of large coordinates leave no digits for small distances: both from the middle of the centres
+    origin = centers.mean(0) if euclidean else None
+    if origin is not None:
+        centers = centers - origin
+    less = centers.square().sum(1) / 2 if euclidean else None
     for start in range(0, len(points), BLOCK):
         rows = slice(start, start + BLOCK)
-        for first in range(0, len(centers), TILE):
-            found = points[rows] @ centers[first : first + TILE].T
-            if less is not None:
-                found -= less[first : first + TILE]
-            best = found.max(1)
-            if not first:
-                scores[rows], which[rows] = best.values, best.indices
-                continue
-            better = best.values > scores[rows]
-            scores[rows] = torch.where(better, best.values, scores[rows])
-            which[rows] = torch.where(better, best.indices + first, which[rows])
-    return which, scores
+        some = points[rows] if origin is None else points[rows] - origin
+        best, scores = _best_scores(some, centers, less)
+        which[rows] = best
+        if euclidean:
+            far[rows] = (some - centers[best]).square_().sum(1).sqrt_()
+        else:
+            far[rows] = (1 - scores).clamp_(min=0) if metric == "cosine" else -scores
+    return which, far
 
 
-def distances(points: Tensor, scores: Tensor, metric: Metric) -> Tensor:
-    """How far the centres are that gave these scores, float32 (n,); see `nearest`."""
-    if metric == "cosine":
-        return 1 - scores
-    if metric == "inner_product":
-        return -scores
-    return (points.square().sum(1) - 2 * scores).clamp_(min=0).sqrt_()
+def _best_scores(points: Tensor, centers: Tensor, less: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The centre with the highest score of each point of a block, int64 (n,), and that score, float32 (n,).
+
+    Args:
+        less: what goes off the inner products with each centre, float32 (k,).
+    """
+    import torch
+
+    count = len(points)
+    if count < _LEAST:
+        points = torch.nn.functional.pad(points, (0, 0, 0, _LEAST - count))
+    which, scores = torch.zeros(len(points), dtype=torch.int64), torch.full((len(points),), -torch.inf)
+    for first in range(0, len(centers), TILE):
+        found = points @ centers[first : first + TILE].T
+        if less is not None:
+            found -= less[first : first + TILE]
+        best = found.max(1)
+        better = best.values > scores
+        scores = torch.where(better, best.values, scores)
+        which = torch.where(better, best.indices + first, which)
+    return which[:count], scores[:count]

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from factory_lib.curation.clusters.vectors import check_vectors, left_out, read_vectors, width_of
 from factory_lib.curation.duplicates.grouping import MEMBER, PARTNER, group_columns
+from factory_lib.curation.vectors import check_vectors, cosines, width_of
 from factory_lib.errors import QueryError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.nodes import Derived, RowFunction
@@ -24,6 +24,7 @@ from factory_lib.plan.operators import Expr
 from factory_lib.plan.select import Select
 from factory_lib.progress import done, track
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.vectors import left_out, read_vectors
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 
 Keep = Literal["hard", "easy", "random"]
@@ -170,7 +171,7 @@ def most_alike(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
     for start in range(0, len(vectors), BLOCK):
         some = vectors[start : start + BLOCK]
         for first in range(0, start + len(some), BLOCK):
-            scores = some @ vectors[first : first + BLOCK].T
+            scores = cosines(some, vectors[first : first + BLOCK])
             if first == start:
                 scores[np.triu_indices(len(some))] = -np.inf
             best = scores.argmax(1)

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from factory_lib.curation.duplicates.candidates import DISTANCE
 from factory_lib.curation.duplicates.grouping import MEMBER, PARTNER
 from factory_lib.curation.duplicates.pixels import SCORE, alignment_names, check_thumbnails, read_thumbnails
+from factory_lib.curation.vectors import check_vectors, cosines
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.plan.expressions import C, lit
 from factory_lib.plan.nodes import Derived, RowFunction
@@ -24,6 +26,7 @@ from factory_lib.plan.sql import Rendering
 from factory_lib.plan.storing import SYSTEM
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery
+from factory_lib.signals.vectors import ODD, Vectors, left_out, read_vectors
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 from factory_lib.warehouse.client import warehouse
 
@@ -32,13 +35,10 @@ logger = logging.getLogger(__name__)
 HELD = 1 << 28
 """Numbers of reference vectors that are held at once, 1 GiB: for a larger reference the samples are read repeatedly."""
 
-DIGITS = 6
-"""Decimals of a cosine: further ones differ with the vectors that are multiplied together."""
-
 _BLOCK = 1 << 11
 _REFERENCES = 1 << 13
 
-Vectors = NDArray[np.float32]
+Matrix = NDArray[np.float32]
 
 
 def reference_matches(
@@ -79,7 +79,7 @@ def reference_matches(
         columns["alignment"] = "LowCardinality(String)"
     else:
         for query in (samples, reference):
-            _check_vectors(query, by)
+            check_vectors(query, by, "reference_matches()")
         if score is None:
             raise QueryError(
                 f"reference_matches(by={by!r}) needs score=: which cosine says that two are the same depends on the"
@@ -98,15 +98,6 @@ def reference_matches(
 
 
 _COLUMNS = {**SYSTEM, "reference": "UInt64", "reference_key": "String", "score": "Float32"}
-
-
-def _check_vectors(query: DatasetQuery, by: str) -> None:
-    kind = query.columns[by].replace("Nullable(", "(")
-    if not kind.startswith("Array(") or not any(number in kind for number in ("Float", "Int")) or "Array(Array" in kind:
-        raise QueryError(
-            f"reference_matches() compares vectors, and {by!r} of {query.plan.label} is {query.columns[by]}.",
-            "Vectors are Array(Float32) or Array(BFloat16); 'thumbnail' compares pixels.",
-        )
 
 
 def _in_reference_by_pixels(query: Select, *, by: str, score: float) -> pa.Table:
@@ -152,8 +143,8 @@ REFERENCE_VECTORS = RowFunction(f"{__name__}:REFERENCE_VECTORS", "reference_matc
 
 
 def nearest_above(
-    vectors: Vectors, reference: Vectors, score: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Vectors]:
+    vectors: Matrix, reference: Matrix, score: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Matrix]:
     """The vectors whose largest cosine to any of a reference is above a score.
 
     Args:
@@ -162,13 +153,13 @@ def nearest_above(
     Returns:
         Rows of the vectors, rising, of each the first row of the reference with that cosine, and the cosine.
     """
-    rows, places, cosines = [], [], []
+    rows, places, most = [], [], []
     for start in range(0, len(vectors), _BLOCK):
         block = vectors[start : start + _BLOCK]
         best = np.full(len(block), -2, np.float32)
         at = np.zeros(len(block), np.int64)
         for first in range(0, len(reference), _REFERENCES):
-            products = (block @ reference[first : first + _REFERENCES].T).round(DIGITS)
+            products = cosines(block, reference[first : first + _REFERENCES])
             here = products.argmax(axis=1)
             value = products[np.arange(len(block)), here]
             better = value > best
@@ -176,72 +167,74 @@ def nearest_above(
         above = np.flatnonzero(best > np.float32(score))
         rows.append(above + start)
         places.append(at[above])
-        cosines.append(best[above])
-    return np.concatenate(rows), np.concatenate(places), np.concatenate(cosines)
+        most.append(best[above])
+    return np.concatenate(rows), np.concatenate(places), np.concatenate(most)
 
 
 class _Counted:
-    """Reads vectors, and counts those that can't be compared.
+    """Reads vectors, all of the length of the first, and counts those that can't be compared.
 
     Args:
         column: the column that they are of.
         whose: whose, in words.
+
+    Attributes:
+        width: their length, 0 until there is one.
     """
 
     def __init__(self, column: str, whose: str) -> None:
         self._column, self._whose = column, whose
-        self._rows = self._unusable = 0
+        self._faults: list[NDArray[np.uint8]] = []
+        self.width = 0
 
-    def batches(self, query: Select) -> Iterator[tuple[pa.Table, Vectors]]:
-        """Rows without their vectors, and these, of unit length; counted anew each time."""
-        self._rows = self._unusable = 0
+    def batches(self, query: Select) -> Iterator[tuple[pa.Table, Matrix]]:
+        """Rows without their vectors, and these, of unit length; counted anew each time.
+
+        Raises:
+            QueryError: they differ in length.
+        """
+        self._faults = []
         rendering = Rendering()
         stream = warehouse().stream(rendering.select(query), rendering.params, rendering.settings)
         with track(f"reading vectors of {self._whose}") as progress:
             for batch in stream:
-                rows, vectors = self._usable(batch.column("compared"))
-                self._rows += batch.num_rows
-                self._unusable += batch.num_rows - len(rows)
+                vectors = self._read(batch.column("compared"))
                 progress.advance(batch.num_rows)
-                if len(rows):
+                if len(vectors.matrix):
                     table = pa.Table.from_batches([batch.drop_columns(["compared", "is_reference"])])
-                    yield table.take(rows), vectors
+                    yield table.take(vectors.rows), vectors.matrix
 
     def tell(self) -> None:
         """Log how many could not be compared."""
-        if self._unusable:
+        faults = np.concatenate([np.zeros(0, np.uint8), *self._faults])
+        if told := left_out(faults):
             logger.warning(
-                "%s of %s in %s have no vector in %r that can be compared (empty, NaN, infinite, or of length 0): they"
-                " match nothing.",
-                f"{self._unusable:,}",
-                f"{self._rows:,}",
+                "%s of %s in %s have no vector in %r that can be compared (%s): they match nothing.",
+                f"{np.count_nonzero(faults):,}",
+                f"{len(faults):,}",
                 self._whose,
                 self._column,
+                told,
             )
 
-    def _usable(self, column: pa.ListArray) -> tuple[NDArray[np.int64], Vectors]:
-        """Rows of a batch with vectors, and these, of unit length."""
-        lengths = np.diff(column.offsets.to_numpy())
-        filled = np.flatnonzero(lengths)
-        widths = np.unique(lengths[filled])
-        if len(widths) > 1:
+    def _read(self, column: pa.Array) -> Vectors:
+        self.width = self.width or (pc.max(column.value_lengths()).as_py() or 0)
+        found = read_vectors(column, self.width, unit=True)
+        odd = found.lengths[found.faults == ODD]
+        if len(odd):
+            few, many = sorted((self.width, int(odd[0])))
             raise QueryError(
-                f"Column {self._column!r} of {self._whose} has vectors of {widths[0]:,} and of {widths[-1]:,} numbers.",
+                f"Column {self._column!r} of {self._whose} has vectors of {few:,} and of {many:,} numbers.",
                 "Compute all of them by one model.",
             )
-        if not len(filled):
-            return filled, np.zeros((0, 0), np.float32)
-        vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(filled), -1)
-        with np.errstate(invalid="ignore", over="ignore"):
-            norms = np.linalg.norm(vectors, axis=1)
-        usable = np.isfinite(norms) & (norms > 0)
-        return filled[usable], vectors[usable] / norms[usable, None]
+        self._faults.append(found.faults)
+        return found
 
 
-def _pieces(batches: Iterator[tuple[pa.Table, Vectors]]) -> Iterator[tuple[pa.Table, Vectors]]:
+def _pieces(batches: Iterator[tuple[pa.Table, Matrix]]) -> Iterator[tuple[pa.Table, Matrix]]:
     """Vectors of a reference, as many at once as are held, in the order of their ids."""
     tables: list[pa.Table] = []
-    vectors: list[Vectors] = []
+    vectors: list[Matrix] = []
     for table, some in batches:
         tables.append(table)
         vectors.append(some)
@@ -252,13 +245,7 @@ def _pieces(batches: Iterator[tuple[pa.Table, Vectors]]) -> Iterator[tuple[pa.Ta
         yield _piece(tables, vectors)
 
 
-def _piece(tables: list[pa.Table], vectors: list[Vectors]) -> tuple[pa.Table, Vectors]:
-    widths = {one.shape[1] for one in vectors}
-    if len(widths) > 1:
-        raise QueryError(
-            f"The reference has vectors of {min(widths):,} and of {max(widths):,} numbers.",
-            "Compute all of them by one model.",
-        )
+def _piece(tables: list[pa.Table], vectors: list[Matrix]) -> tuple[pa.Table, Matrix]:
     table = pa.concat_tables(tables)
     order = np.argsort(table.column("sample_id").to_numpy(), kind="stable")
     return table.take(order), np.concatenate(vectors)[order]

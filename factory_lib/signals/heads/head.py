@@ -24,7 +24,7 @@ from factory_lib.signals.given import GivenFile
 from factory_lib.signals.heads.architecture import Architecture
 from factory_lib.signals.heads.weights import Weights, fitted, folded, read_tensors
 from factory_lib.signals.signal import Signal, signal
-from factory_lib.signals.vectors import comparable
+from factory_lib.signals.vectors import read_vectors
 
 if TYPE_CHECKING:
     from factory_lib.plan.operators import Expr
@@ -142,12 +142,12 @@ class Scoring:
 
     def __call__(self, vectors: pa.Array) -> list[float | Exception]:
         """A score of each vector, or why it has none."""
-        matrix, found = comparable(vectors, self.architecture.widths[0])
-        given = matrix.astype(np.float64)  # float32 would hold no large numbers, and no small lengths
+        given = read_vectors(vectors, self.architecture.widths[0], unit=False)
+        matrix = given.matrix.astype(np.float64)  # float32 would hold no large numbers, and no small lengths
         if self.architecture.unit:
-            given /= np.linalg.norm(given, axis=1, keepdims=True)
-        scores = map(_finite, scored(given, self.weights, self.architecture).tolist())
-        return [next(scores) if one is None else one for one in found]
+            matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+        scores = map(_finite, scored(matrix, self.weights, self.architecture).tolist())
+        return [next(scores) if error is None else error for error in given.errors()]
 
 
 def _finite(score: float) -> float | Exception:
