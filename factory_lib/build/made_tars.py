@@ -156,16 +156,8 @@ class MadeTars:
 
     @cached_property
     def _folders(self) -> dict[str, dict[str, FileInfo]]:
-        """Folder -> name -> file, as they were when this was first asked for."""
-        found: dict[str, dict[str, FileInfo]] = {}
-        try:
-            files = store().list(self.uri)
-        except FileMissing:
-            return {}
-        for file in files:
-            folder, _, name = file.uri.rpartition("/")
-            found.setdefault(folder.rpartition("/")[2], {})[name] = file
-        return found
+        """Folder -> name -> file, as they were when this was first asked for, or the folder was last looked at."""
+        return _listed(self.uri)
 
     def taken_up(self, shard: str, state: str) -> tuple[ShardFolder, list[TarPart]]:
         """The folder of a shard, in use from now on, and its parts.
@@ -181,21 +173,37 @@ class MadeTars:
             state = hashlib.sha256(f"{state}\nagain".encode()).hexdigest()
             folder = self._folder(shard, state)
             parts = list(folder.parts())
-        if UNUSED in folder.files:
-            store().remove(f"{folder.uri}/{UNUSED}")
-            parts = list(folder.parts())  # until now they could go
         return folder, parts
 
     def earlier(self, shard: str, now: ShardFolder) -> Iterator[ShardFolder]:
         """Folders of other states of a shard, or of one whose name looks like it."""
-        for name, files in sorted(self._folders.items()):
-            uri = f"{self.uri}/{name}"
-            if uri != now.uri and name.rpartition("-")[0] == _readable(shard):
-                yield ShardFolder(uri, files)
+        for name in sorted(self._folders):
+            if f"{self.uri}/{name}" != now.uri and name.rpartition("-")[0] == _readable(shard):
+                yield self._in_use(name)
 
     def _folder(self, shard: str, state: str) -> ShardFolder:
-        name = f"{_readable(shard)}-{state[:_DIGITS]}"
-        return ShardFolder(f"{self.uri}/{name}", self._folders.get(name, {}))
+        return self._in_use(f"{_readable(shard)}-{state[:_DIGITS]}")
+
+    def _in_use(self, name: str) -> ShardFolder:
+        """A folder that nobody removes from now on; until now somebody may have, so that it is looked at again."""
+        uri, files = f"{self.uri}/{name}", self._folders.get(name, {})
+        if UNUSED in files:
+            store().remove(f"{uri}/{UNUSED}")
+            files = self._folders[name] = _listed(uri).get(name, {})
+        return ShardFolder(uri, files)
+
+
+def _listed(uri: str) -> dict[str, dict[str, FileInfo]]:
+    """Folder -> name -> file, of all that is below a URI."""
+    found: dict[str, dict[str, FileInfo]] = {}
+    try:
+        files = store().list(uri)
+    except FileMissing:
+        return {}
+    for file in files:
+        folder, _, name = file.uri.rpartition("/")
+        found.setdefault(folder.rpartition("/")[2], {})[name] = file
+    return found
 
 
 def _readable(shard: str) -> str:

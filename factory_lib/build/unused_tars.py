@@ -42,7 +42,7 @@ class UnusedTars:
         folder: its URI.
         reason: why it may go, or why not yet.
         bytes: of all its files.
-        files: these files, in the order in which they are removed: without the first it does not count as whole.
+        files: these files, in the order in which they are removed: `made.json`, records, tars, the mark.
         goes: whether it may go now.
         is_marked: whether it was found unused before.
     """
@@ -86,11 +86,21 @@ def remove_unused_tars(warehouse: Warehouse, found: Iterable[UnusedTars]) -> lis
                 continue
             if not one.is_marked:
                 store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
-            elif one.goes and store().exists(f"{one.folder}/{UNUSED}"):
-                for uri in one.files:
-                    store().remove(uri)
+            elif one.goes and _removed(one):
                 gone.append(one)
     return gone
+
+
+def _removed(one: UnusedTars) -> bool:
+    """Remove a folder; whether it went to the end, as long as nobody took its mark away.
+
+    Records go before the tars that they tell of: who takes it up meanwhile sees none of a tar that is about to go.
+    """
+    for uri in one.files:
+        if not store().exists(f"{one.folder}/{UNUSED}"):
+            return False
+        store().remove(uri)
+    return True
 
 
 def _unused_in(warehouse: Warehouse, into: str) -> Iterator[UnusedTars]:

@@ -6,16 +6,18 @@ import datetime as dt
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from factory_lib import DatasetQuery
 from factory_lib.augmentation import CenterCrop, HorizontalFlip
-from factory_lib.build import unused_tars
+from factory_lib.build import made_tars, unused_tars
 from factory_lib.build.made_store import OWNERS
 from factory_lib.build.unused_tars import find_unused_tars, remove_unused_tars
 from factory_lib.curation.new_samples import make_samples
+from factory_lib.storage.store import Store
 from factory_lib.warehouse.client import warehouse
 from tests.command_line import data, run
 from tests.samples import write_tar
@@ -131,6 +133,45 @@ def test_what_is_taken_up_while_it_is_decided_stays(made: Path, monkeypatch: pyt
     mark.unlink()  # by a run that is under way
     assert [one.folder for one in remove_unused_tars(warehouse(), found)] == [found[1].folder]
     assert folders(made) == {"horizontal_flip", "center_crop"}
+
+
+def test_what_is_taken_up_while_it_goes_keeps_its_tars(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data("gc", "--yes")
+    later(monkeypatch, 8)
+    found = find_unused_tars(warehouse())
+    (first, _) = (Path(one.folder) for one in found)
+    remove = Store.remove
+
+    def removed_while_it_is_taken_up(store: Store, uri: str) -> None:
+        remove(store, uri)
+        (first / "unused.json").unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "remove", removed_while_it_is_taken_up)
+        assert [one.folder for one in remove_unused_tars(warehouse(), found)] == [found[1].folder]
+    assert {path.name for path in first.iterdir()} == {"00000.tar", "00000.arrow"}
+    version = make_samples(DatasetQuery("pool"), CenterCrop(4, 4), into=str(made)).save("parts")
+    assert version.provenance is not None
+    assert (version.provenance.computed, version.provenance.reused) == (3, 3)
+
+
+def test_what_went_while_a_run_was_under_way_is_made_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had seen which folders there are, and was not yet at those that went."""
+    data("gc", "--yes")
+    later(monkeypatch, 8)
+    found = find_unused_tars(warehouse())
+    listed, gone = made_tars._listed, []
+
+    def removed_after_that(uri: str) -> Any:
+        seen = listed(uri)
+        gone.extend(remove_unused_tars(warehouse(), found))
+        return seen
+
+    monkeypatch.setattr(made_tars, "_listed", removed_after_that)
+    version = make_samples(DatasetQuery("pool"), CenterCrop(4, 4), into=str(made)).save("parts")
+    assert version.provenance is not None
+    assert (version.provenance.computed, version.provenance.reused, len(gone)) == (6, 0, 2)
+    assert all(Path(row["uri"]).exists() for row in DatasetQuery("parts").to_arrow()["image"].to_pylist())
 
 
 def test_what_a_version_has_by_now_stays(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
