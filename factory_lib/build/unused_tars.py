@@ -22,6 +22,7 @@ from factory_lib.names import CATALOG
 from factory_lib.owners import is_unfinished
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import track
+from factory_lib.redaction import redact
 from factory_lib.settings import settings
 from factory_lib.storage.store import FileInfo, store
 from factory_lib.warehouse.client import Warehouse
@@ -73,22 +74,32 @@ def find_unused_tars(warehouse: Warehouse, tell: Callable[[str], None] = logger.
     return found
 
 
-def remove_unused_tars(warehouse: Warehouse, found: Iterable[UnusedTars]) -> list[UnusedTars]:
+def remove_unused_tars(
+    warehouse: Warehouse, found: Iterable[UnusedTars], tell: Callable[[str], None] = logger.warning
+) -> list[UnusedTars]:
     """Remove what may go, mark the rest; returns what was removed.
 
     What was taken up since it was found stays.
+
+    Args:
+        tell: told of stores that cannot be written to, which are passed by.
     """
-    gone = []
+    gone: list[UnusedTars] = []
     for into, some in groupby(found, key=lambda one: one.folder.rsplit("/", 2)[0]):
         used = _used(warehouse, into)
-        for one in some:
-            if one.folder in used:
-                continue
-            if not one.is_marked:
-                store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
-            elif one.goes and _removed(one):
-                gone.append(one)
+        try:
+            gone.extend(one for one in some if one.folder not in used and _went(one))
+        except StoreError as error:
+            tell(f"{error.message} Tars of new samples in {redact(into)} are passed by.")
     return gone
+
+
+def _went(one: UnusedTars) -> bool:
+    """Mark a folder, or remove it; whether it was removed."""
+    if one.is_marked:
+        return one.goes and _removed(one)
+    store().write(f"{one.folder}/{UNUSED}", json.dumps({"since": _now().isoformat()}).encode())
+    return False
 
 
 def _removed(one: UnusedTars) -> bool:

@@ -43,7 +43,7 @@ def gc_command(yes: bool, keep_last: int | None, keep_days: float | None, as_jso
         drop_tables(wh, left)
         versions = drop_versions(wh, versions, policy, say)
         sweep(wh, [])
-        tars = remove_unused_tars(wh, tars)
+        tars = remove_unused_tars(wh, tars, say)
     if as_json:
         print_json({"deleted": yes, "leftovers": left, "versions": versions, "tars": tars})
         return

@@ -17,6 +17,7 @@ from factory_lib.build import made_tars, unused_tars
 from factory_lib.build.made_store import OWNERS
 from factory_lib.build.unused_tars import find_unused_tars, remove_unused_tars
 from factory_lib.curation.new_samples import make_samples
+from factory_lib.errors import StoreError
 from factory_lib.storage.store import Store
 from factory_lib.warehouse.client import warehouse
 from tests.command_line import data, run
@@ -185,6 +186,16 @@ def test_what_a_version_has_by_now_stays(made: Path, monkeypatch: pytest.MonkeyP
         mark.write_text(text)  # it was marked while the run went on
     assert remove_unused_tars(warehouse(), found) == []
     assert len(list(made.glob("center_crop-*/*/*.tar"))) == 2
+
+
+def test_a_store_that_cannot_be_written_to_is_passed_by(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(store: Store, uri: str, data: bytes) -> None:
+        raise StoreError(f"{uri} may not be written.")
+
+    monkeypatch.setattr(Store, "write", refused)
+    shown = run("gc", "--yes")
+    assert f"Tars of new samples in {made} are passed by" in " ".join(shown.stderr.split())
+    assert shown.exit_code == 0
 
 
 def test_a_store_that_is_away_is_passed_by(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
