@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from factory_lib.augmentation.encoding import EXTENSIONS, Encoding
+from factory_lib.augmentation.encoding import Encoding
 from factory_lib.augmentation.operation import Keeps, Operation, SampleInMaking
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
+from factory_lib.pictures import USUAL_EXTENSION
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member
 from factory_lib.signals.outputs import output_of
@@ -115,7 +116,7 @@ class Augmentation:
             sample = one.apply(sample, values)
         header = sample.member.header()
         if sample.changed is None:
-            data, extension = sample.member.data, EXTENSIONS[header.format]
+            data, extension = sample.member.data, USUAL_EXTENSION[header.format]
             width, height = header.width, header.height
         else:
             data, extension = self.encoding.encode(sample.changed, header.format)

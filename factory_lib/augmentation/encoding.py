@@ -7,14 +7,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal, get_args
 
 from factory_lib.errors import QueryError, nearest
+from factory_lib.pictures import USUAL_EXTENSION
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Format = Literal["jpg", "png", "webp"]
-_OF_PARENT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-EXTENSIONS = {**_OF_PARENT, "GIF": "gif", "BMP": "bmp", "TIFF": "tiff", "AVIF": "avif", "JPEG2000": "jp2"}
-"""Pillow's name of a format -> extension of its files."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Encoding:
             picture: RGB.
             of: Pillow's name of the format of the picture that it was made of.
         """
-        extension = self.format or _OF_PARENT.get(of, "jpg")
+        of_parent = USUAL_EXTENSION.get(of, "")
+        extension = self.format or (of_parent if of_parent in get_args(Format) else "jpg")
         plain = picture.copy()
         plain.info = {}  # what a file said of itself would be written again
         into = BytesIO()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from itertools import takewhile
 
 from factory_lib.errors import FileMissing, QueryError
 from factory_lib.names import CATALOG
 from factory_lib.plan.sqltext import quote
 from factory_lib.redaction import redact
+from factory_lib.sources.declared import folders_of
 from factory_lib.storage.store import store
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.schema import ensure_tables
@@ -17,7 +17,6 @@ from factory_lib.warehouse.staging import StagingTable
 OWNERS = "made_by_dataset_factory"
 """Folder of a store with a file for each warehouse that has new samples there."""
 _HINT = "Name another folder or bucket: into=…, or FACTORY_DERIVED."
-_PATTERN = "*?[{"
 
 
 def claim_store(wh: Warehouse, into: str, parents: StagingTable) -> None:
@@ -72,18 +71,13 @@ def _any_file(into: str) -> str | None:
 
 
 def _sources(wh: Warehouse) -> list[str]:
-    """Everything that was ever ingested: folders, and files, in which nothing lies; of patterns the folder."""
+    """Everything that was ever ingested: folders, and files, in which nothing lies."""
     ensure_tables(wh)
     rows = wh.rows(
         "SELECT DISTINCT JSONExtractString(arrayJoin(JSONExtractArrayRaw(record, 'sources')), 'uri') AS uri"
         f" FROM {CATALOG}.versions"
     )
-    return sorted({folder for row in rows if (folder := _without_pattern(store().resolve(row["uri"])))})
-
-
-def _without_pattern(uri: str) -> str:
-    """A URI up to the first part of a pattern."""
-    return "/".join(takewhile(lambda part: not any(c in part for c in _PATTERN), uri.split("/")))
+    return sorted({folder for row in rows for folder in folders_of(row["uri"]) if folder})
 
 
 def _folders(parents: StagingTable) -> list[str]:

@@ -17,10 +17,12 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
-from factory_lib.errors import SourceError, nearest
+from factory_lib.errors import FactoryError, SourceError, nearest
 from factory_lib.redaction import redact
 from factory_lib.storage.store import is_local, store
 
@@ -32,6 +34,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _TEXTS = ("format", "metadata", "on", "image", "caption", "key", "key_pattern", "unpack_to")
 _LISTS = ("vectors", "members", "columns", "drop_columns")
 _NUMBERS = ("tars_per_shard", "schema_tars")
+_PATTERN = "*{"
 _PLACES = ("metadata", "unpack_to")
 """What is a path or URI, besides `uri`."""
 OPTIONS = ("uri", *_TEXTS, *_LISTS, *_NUMBERS, "rename", "shards", "license", "weight")
@@ -75,6 +78,19 @@ class DeclaredSource:
 def is_sources_file(uri: str) -> bool:
     """Whether what is at a path or URI declares several sources."""
     return uri.lower().endswith(SUFFIX)
+
+
+def folders_of(uri: str) -> list[str]:
+    """The folders that a source reads: of a pattern the one before its first part, of a file of sources all of theirs.
+
+    A single file stands for itself: nothing lies in it.
+    """
+    uri = store().resolve(uri)
+    if not is_sources_file(uri):
+        return ["/".join(takewhile(lambda part: not any(mark in part for mark in _PATTERN), uri.split("/")))]
+    with suppress(FactoryError):  # gone, or broken since
+        return [folder for one in read_sources(uri) for folder in folders_of(one.uri)]
+    return []
 
 
 def check_unsaid(uri: str, said: Mapping[str, Any]) -> None:

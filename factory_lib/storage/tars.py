@@ -18,10 +18,10 @@ from typing import BinaryIO
 from factory_lib.errors import InvalidName
 from factory_lib.storage.store import store
 
-_KEY = re.compile(r"(?:[^/]+/)*[^/.]+")
+KEY = r"^(?:[^/.][^/]*/)*[^/.]+$"
+"""What a key of a sample is, as a regular expression of Python and of RE2; and `NO_KEY`, what none has in it."""
+NO_KEY = r"^__[^/]*__(?:/|$)|[\x00-\x1f\x7f]"
 _EXTENSION = re.compile(r"[^/.]+(?:\.[^/.]+)*")
-_HIDDEN = re.compile(r"(?:^|/)\.|^__[^/]*__(?:/|$)")
-"""Parts that lead elsewhere (`.`, `..`) or that readers pass over."""
 _CONTROL = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
 _MOST_BYTES = 8**11 - 1
 _EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
@@ -112,7 +112,7 @@ def check_key(key: str) -> None:
     Raises:
         InvalidName: it is one.
     """
-    if not _KEY.fullmatch(key) or _HIDDEN.search(key) or _CONTROL.search(key):
+    if not re.search(KEY, key) or re.search(NO_KEY, key) or _CONTROL.search(key):
         raise InvalidName(
             f"{key!r} can be no key of a sample in a tar: a key is a relative path without a dot in its last part; no "
             "part of it begins with a dot, and the first is not __of_this_kind__."

@@ -19,6 +19,7 @@ import numpy as np
 from factory_lib.storage.store import store
 from factory_lib.writing.categories import Categories
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
+from factory_lib.writing.keys import SAMPLE_NAME
 from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows
 from factory_lib.writing.webdataset import extension_of
@@ -37,6 +38,7 @@ class CocoExport(ExportFormat):
     """
 
     name: ClassVar[str] = "coco"
+    takes_names_alone: ClassVar[bool] = True
     samples_per_file: int = 1_000
     images: bool = True
 
@@ -138,7 +140,7 @@ class _Document:
         return next((name for name in self.boxes if row[name]), self.boxes[0])
 
     def _image(self, number: int, row: Row) -> Row:
-        key = row["key"]
+        key = row[SAMPLE_NAME]
         found = {"id": number, "file_name": self._files.get(key, f"{key}.jpg")}
         found |= {name: row[name] for name in _OF_IMAGES if row.get(name) is not None}
         return found | ({"license": self._licenses[row["license"]]} if row.get("license") else {})

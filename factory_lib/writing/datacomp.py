@@ -18,6 +18,7 @@ from factory_lib.query import DatasetQuery
 from factory_lib.redaction import without_credentials
 from factory_lib.storage.store import store
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
+from factory_lib.writing.keys import SAMPLE_NAME
 from factory_lib.writing.parts import ExportPart, PartReport, cuts, parts_of
 from factory_lib.writing.rows import ExportRows, SampleBlock
 from factory_lib.writing.webdataset import WebDatasetExport
@@ -35,6 +36,7 @@ class SubsetExport(ExportFormat):
 
     name: ClassVar[str] = "subset"
     keys_are_paths: ClassVar[bool] = False
+    takes_names_alone: ClassVar[bool] = True
     key: str = "uid"
 
     def chosen_members(self, kinds: Mapping[str, str]) -> list[str]:
@@ -55,9 +57,9 @@ class SubsetExport(ExportFormat):
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """The file."""
-        uids = pa.Table.from_batches([batch.select(["key"]) for _, batch in rows.columns(part)])
+        uids = pa.Table.from_batches([batch.select([SAMPLE_NAME]) for _, batch in rows.columns(part)])
         uri = f"{to}/subset.npy"
-        count = write_subset(DatasetQuery.from_arrow(uids), uri, "key")
+        count = write_subset(DatasetQuery.from_arrow(uids), uri, SAMPLE_NAME)
         store().sync(uri)
         return PartReport(samples=count, files={"subset.npy": store().info(uri).size})
 

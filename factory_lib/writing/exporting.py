@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,18 +16,22 @@ from typing import Any
 import numpy as np
 
 from factory_lib.errors import ExportError
+from factory_lib.loading.arguments import pictures_of
 from factory_lib.loading.convert import to_numpy
 from factory_lib.loading.index import Index, build_index
+from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.storing import with_system_columns
 from factory_lib.progress import track
 from factory_lib.query import DatasetQuery, identity_of
 from factory_lib.redaction import redact, stripped, without_credentials
 from factory_lib.settings import settings
+from factory_lib.sources.declared import folders_of
+from factory_lib.storage.store import store
 from factory_lib.warehouse.provenance import package_version
 from factory_lib.warehouse.versions import Version
 from factory_lib.writing.about import about
 from factory_lib.writing.formats import ExportFormat
-from factory_lib.writing.keys import check_keys, keyed
+from factory_lib.writing.keys import SAMPLE_NAME, check_keys, named_by
 from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.place import ExportPlace
 from factory_lib.writing.rows import ExportRows, Stopped, order_of
@@ -113,12 +117,15 @@ def export(
         raise ExportError(f"workers={workers} cannot be.", "It is at least 1.")
     query = samples if isinstance(samples, DatasetQuery) else DatasetQuery(samples)
     wanted, copies = format.rows(_stored(query))
-    named = keyed(wanted, format.key)
-    kinds = named.columns
-    members, columns = format.chosen_members(kinds), format.chosen_columns(kinds)
+    members, columns = format.chosen_members(wanted.columns), format.chosen_columns(wanted.columns)
+    if not (members or columns or format.takes_names_alone):
+        raise ExportError(f"Nothing of the samples is chosen for {format.name}.", "Name a member or a column.")
+    named = named_by(wanted, format.key)
     check_keys(named, paths=format.keys_are_paths)
+    facts = about(query)
+    _check_apart(uri, facts["sources"])
     of_query, etags = identity_of(query._settled())
-    taken = list(dict.fromkeys(["shard", "key", *columns, *([copies] if copies else [])]))
+    taken = list(dict.fromkeys(["shard", SAMPLE_NAME, *columns, *([copies] if copies else [])]))
     reader, identity, _ = named._pinned([*members, *taken])
     index = build_index(
         reader,
@@ -129,14 +136,36 @@ def export(
         etags=etags,
         must_exist=False,
     )
-    order = order_of(index, of_query, shuffle=shuffle, seed=seed, epoch=epoch)
+    order = order_of(index, of_query, _picture_bytes(wanted) if shuffle else 0, shuffle=shuffle, seed=seed, epoch=epoch)
     rows = ExportRows(index, order, columns, _copies(index, copies), query)
     how: dict[str, Any] = {"format": format.name, **stripped(asdict(format)), "members": members, "columns": columns}
     how |= {"shuffle": shuffle, "seed": seed, "epoch": epoch} if shuffle else {"shuffle": False}
     place = ExportPlace(uri, _hash(of_query, format.depends_on(), how))
     return _exported(
-        place, rows, format, {"what": without_credentials(repr(query)), **about(query), "how": how}, workers, overwrite
+        place, rows, format, {"what": without_credentials(repr(query)), **facts, "how": how}, workers, overwrite
     )
+
+
+def _check_apart(uri: str, sources: Iterable[str]) -> None:
+    """Refuse a target that a source of the samples would read as its own.
+
+    Raises:
+        ExportError: it lies in a source's folder.
+    """
+    target = without_credentials(store().resolve(uri))
+    for folder in (folder for source in sources for folder in folders_of(source)):
+        if f"{target}/".startswith(f"{folder.rstrip('/')}/"):
+            raise ExportError(
+                f"{redact(target)} lies in {redact(folder)}, a source of these samples, which would read the export as"
+                " its own.",
+                "Name a folder outside of it.",
+            )
+
+
+def _picture_bytes(samples: DatasetQuery) -> int:
+    """Bytes of the pictures that a loader reads."""
+    sizes = {name: fn.sum(C[name].size) for name in pictures_of(samples.columns)}
+    return sum(filter(None, samples.agg(**sizes).to_arrow().to_pylist()[0].values())) if sizes else 0
 
 
 def _stored(query: DatasetQuery) -> DatasetQuery:

@@ -42,6 +42,8 @@ class ExportFormat(ABC):
     """Whether keys become names of files, so that they must be such, and unique."""
     takes_vectors: ClassVar[bool] = False
     """Whether vectors are among the attributes that are written unless others are chosen."""
+    takes_names_alone: ClassVar[bool] = False
+    """Whether there is something to write of samples without members and attributes."""
 
     members: Sequence[str] | None = None
     columns: Sequence[str] | None = None

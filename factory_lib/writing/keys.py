@@ -1,4 +1,4 @@
-"""Keys of exported samples: each has one of its own that can be the name of a file; seen before any is written."""
+"""Names of exported samples: each has one of its own that can be the name of a file; seen before any is written."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from typing import TYPE_CHECKING
 from factory_lib.errors import ColumnNotFound, ExportError, nearest
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
+from factory_lib.storage.tars import KEY, NO_KEY
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
 
-_PATH = r"^([^/.][^/]*/)*[^/.]+$"
-_HIDDEN = r"^__[^/]*__(/|$)|[\x00-\x1f\x7f]"
+SAMPLE_NAME = "_sample_name"
+"""Column of the names: an attribute `key` stays as it is whatever the samples are named by."""
 _NEXT = 'Name a column that has one for each: key="sample_id", --key sample_id.'
 
 
-def keyed(samples: DatasetQuery, column: str) -> DatasetQuery:
-    """The samples with a column, as text, as their `key`.
+def named_by(samples: DatasetQuery, column: str) -> DatasetQuery:
+    """The samples with their names, as text, in the column `SAMPLE_NAME`.
+
+    Args:
+        column: that names them.
 
     Raises:
         ColumnNotFound: they do not have it.
     """
     if column not in samples.columns:
         raise ColumnNotFound(f"The samples have no column {column!r} to be named by.", nearest(column, samples.columns))
-    return samples if column == "key" else samples.mutate(key=fn.toString(C[column]))
+    return samples.mutate(**{SAMPLE_NAME: fn.toString(C[column])})
 
 
 def check_keys(samples: DatasetQuery, *, paths: bool) -> int:
-    """Number of samples, after a look at their keys.
+    """Number of samples, after a look at their names.
 
     Args:
-        samples: with the keys that they are to have.
+        samples: with their names.
         paths: whether keys become names of files.
 
     Raises:
@@ -40,8 +44,8 @@ def check_keys(samples: DatasetQuery, *, paths: bool) -> int:
     if not paths:
         count = samples.count()
     else:
-        key: Expr = C.key
-        wrong = ~key.matches(_PATH) | key.matches(_HIDDEN)
+        key: Expr = C[SAMPLE_NAME]
+        wrong = ~key.matches(KEY) | key.matches(NO_KEY)
         (found,) = (
             samples.agg(
                 rows=fn.count(),
@@ -63,10 +67,11 @@ def check_keys(samples: DatasetQuery, *, paths: bool) -> int:
                 _NEXT,
             )
         if count and found["keys"] < count:
-            twice = samples.group_by("key").agg(n=fn.count()).filter(C.n > 1).order_by("key").limit(1).to_arrow()
+            counts = samples.group_by(SAMPLE_NAME).agg(n=fn.count())
+            twice = counts.filter(C.n > 1).order_by(SAMPLE_NAME).limit(1).to_arrow()
             raise ExportError(
                 f"{count - found['keys']:,} samples have a key that another one has, such as "
-                f"{twice['key'][0].as_py()!r}.",
+                f"{twice[SAMPLE_NAME][0].as_py()!r}.",
                 _NEXT,
             )
     if not count:

@@ -21,6 +21,7 @@ from factory_lib.loading.order import Order, OrderKey, Rows, default_lanes, defa
 from factory_lib.query import DatasetQuery
 from factory_lib.redaction import redact, without_credentials
 from factory_lib.warehouse.arrow_types import POINTER
+from factory_lib.writing.keys import SAMPLE_NAME
 from factory_lib.writing.parts import NAMED, ExportPart, PartReport, cuts
 
 BLOCK_BYTES = 32 * 2**20
@@ -39,7 +40,7 @@ class SampleBlock:
 
     Attributes:
         positions: in the order.
-        columns: their attributes.
+        columns: their names and attributes.
         members: name -> bytes of each sample, None where it has no such member.
     """
 
@@ -50,7 +51,7 @@ class SampleBlock:
     @property
     def keys(self) -> list[str]:
         """Keys of the samples."""
-        keys: list[str] = self.columns.column("key").to_pylist()
+        keys: list[str] = self.columns.column(SAMPLE_NAME).to_pylist()
         return keys
 
 
@@ -58,7 +59,7 @@ class ExportRows:
     """The rows of an export in their order; from any thread.
 
     Args:
-        index: of the rows: members, columns (`shard` and `key` among them).
+        index: of the rows: members, columns (`shard` and `SAMPLE_NAME` among them).
         order: of the index's rows.
         names: the columns that are exported.
         copies: how often each row comes, int64; None for once.
@@ -127,7 +128,7 @@ class ExportRows:
             if bad:
                 if strict:
                     raise bad[min(bad)]
-                keys = batch.column("key").to_pylist()
+                keys = batch.column(SAMPLE_NAME).to_pylist()
                 report.unreadable += len(bad)
                 report.left += positions[sorted(bad)].tolist()
                 for n in sorted(bad):
@@ -183,7 +184,7 @@ class ExportRows:
         return sizes
 
     def _columns(self, rows: Rows) -> pa.RecordBatch:
-        names = list(dict.fromkeys(["key", *self.names]))
+        names = [SAMPLE_NAME, *self.names]
         return pa.RecordBatch.from_arrays(self.index.take(rows, names), names=names)
 
     def _pointers(self, rows: Rows) -> pa.RecordBatch:
@@ -201,17 +202,15 @@ class ExportRows:
         return pa.RecordBatch.from_pydict(columns)
 
 
-def order_of(index: Index, identity: str, *, shuffle: bool, seed: int, epoch: int) -> Order:
+def order_of(index: Index, identity: str, picture_bytes: int, *, shuffle: bool, seed: int, epoch: int) -> Order:
     """The order in which `to_torch` reads these rows, with its default members and sizes of units.
 
     Args:
         identity: of the query, as the loader has it.
+        picture_bytes: of all rows together, whether they are exported or not: the loader reads them.
     """
-    total = 0
-    for start in range(0, index.rows, _PIECE) if "image" in index.members else ():
-        total += int(index.pointers("image", np.arange(start, min(start + _PIECE, index.rows))).size.sum())
     lanes = default_lanes(index.rows)
-    unit, window = default_units(index.rows, total / index.rows, lanes)
+    unit, window = default_units(index.rows, picture_bytes / index.rows, lanes)
     return Order(OrderKey(identity, index.rows, seed, unit, window, lanes, shuffle), epoch, index.cuts)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import ClassVar
 
+from factory_lib.errors import ExportError
 from factory_lib.pictures import EXTENSIONS
 from factory_lib.sources.entries import picture_format
 from factory_lib.storage.tars import writing_tar
@@ -55,20 +57,30 @@ class WebDatasetExport(ExportFormat):
 
 
 def samples_of(block: SampleBlock, rows: ExportRows) -> Iterator[Members]:
-    """Extension -> bytes of each sample of a block."""
+    """Extension -> bytes of each sample of a block.
+
+    Raises:
+        ExportError: two members of a sample have one extension.
+    """
     columns = {name: block.columns.column(name).to_pylist() for name in rows.names}
     texts = json_texts(columns) if columns else [None] * len(block.positions)
     captions = columns.get("caption", texts and [None] * len(texts))
     for n, (text, caption) in enumerate(zip(texts, captions, strict=True)):
-        found: Members = {}
-        for name, contents in block.members.items():
-            if (content := contents[n]) is not None:
-                found[extension_of(name, content)] = content
-        if caption is not None:
-            found["txt"] = str(caption).encode()
-        if text is not None:
-            found["json"] = text
-        yield dict(sorted(found.items()))
+        found = [
+            (extension_of(name, content), content)
+            for name, contents in block.members.items()
+            if (content := contents[n]) is not None
+        ]
+        found += [("txt", str(caption).encode())] if caption is not None else []
+        found += [("json", text)] if text is not None else []
+        members = dict(sorted(found, key=itemgetter(0)))
+        if len(members) < len(found):
+            said = ", ".join(sorted(extension for extension, _ in found))
+            raise ExportError(
+                f"Members of the sample {block.keys[n]!r} would have the same name in a tar: {said}.",
+                "Choose some of them: members=…, columns=….",
+            )
+        yield members
 
 
 def extension_of(member: str, content: bytes | memoryview) -> str:

@@ -32,6 +32,7 @@ from factory_lib.augmentation.metadata import without_chunks, without_riff_chunk
 from factory_lib.errors import ColumnNotFound, QueryError
 from factory_lib.signals import signal
 from factory_lib.signals.member import Member
+from factory_lib.sources.entries import picture_format
 
 COLUMNS = ("image", "caption", "key", "boxes", "face_bboxes", "label")
 
@@ -446,6 +447,12 @@ def test_functions_that_give_no_text_are_refused() -> None:
         Recaption(number)
     with pytest.raises(ValueError, match="gave None"):
         made(encoded(picture()), Recaption(nothing))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000"])
+def test_bytes_that_stay_are_called_as_what_they_begin_with(format: str) -> None:
+    data = encoded(picture(), format)
+    assert made(data, BlurFaces(), face_bboxes=None).extension == picture_format(data[:64])
 
 
 def test_the_same_sample_makes_the_same_bytes() -> None:

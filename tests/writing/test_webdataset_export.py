@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from factory_lib import C, DatasetQuery, export, version
 from factory_lib.errors import ExportError
-from factory_lib.writing import WebDatasetExport
+from factory_lib.writing import CsvExport, ExportFormat, HuggingFaceExport, ParquetExport, WebDatasetExport
 from tests.writing.exports import contents, pool, said, sample, tar_samples
 
 __all__ = ["pool"]
@@ -84,6 +86,67 @@ def test_tars_are_cut_by_bytes(pool: Path, tmp_path: Path) -> None:
     for start, stop in zip([0, *ends[:-1]], ends, strict=True):
         assert sum(sizes[start:stop]) <= 5_000
         assert stop == 60 or sum(sizes[start : stop + 1]) > 5_000
+
+
+def test_the_order_is_that_of_training_when_pictures_stay_behind(engine: None, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(bytes(1_500_000))  # so large that a unit is one sample, and not three
+    pointer = {"uri": str(tmp_path / "one"), "offset": 0, "size": 1_500_000}
+    kind = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.uint64())])
+    rows = pa.table({"key": [f"{n:03d}" for n in range(190)], "image": pa.array([pointer] * 190, kind)})
+    DatasetQuery.from_arrow(rows).save("large")
+    export("large", str(tmp_path / "out"), WebDatasetExport(members=[]), shuffle=True, seed=5)
+    loader = DatasetQuery("large").to_torch(columns=["key"], batch_size=10, seed=5, decoders="raw", progress=False)
+    assert keys_of(tmp_path / "out") == [key for batch in loader for key in batch["key"]]
+
+
+def test_an_attribute_called_key_stays_when_another_names_the_samples(pool: Path, tmp_path: Path) -> None:
+    export("pool", str(tmp_path / "tars"), WebDatasetExport(key="uid"))
+    found = tar_samples(tmp_path / "tars" / "00000.tar")
+    assert {name: json.loads(members["json"])["key"] for name, members in found.items()} == {
+        f"{n:032x}": f"{n:06d}" for n in range(60)
+    }
+    export("pool", str(tmp_path / "tables"), ParquetExport(key="uid", members=[]))
+    table = pq.read_table(tmp_path / "tables" / "00000.parquet")
+    assert table.column_names == ["key", "caption", "uid", "width", "score", "license"]
+    assert table["key"].to_pylist() == [f"{n:06d}" for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        WebDatasetExport(members=[], columns=[]),
+        ParquetExport(members=[], columns=[]),
+        ParquetExport(images=True, members=[], columns=[]),
+        HuggingFaceExport(members=[], columns=[]),
+        CsvExport(members=[], columns=[]),
+    ],
+    ids=lambda one: one.name,
+)
+def test_a_table_without_columns_is_refused(pool: Path, tmp_path: Path, format: ExportFormat) -> None:
+    with pytest.raises(ExportError, match=f"Nothing of the samples is chosen for {format.name}"):
+        export("pool", str(tmp_path / "out"), format)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_members_of_one_extension_are_refused(pool: Path, tmp_path: Path) -> None:
+    twice = DatasetQuery("pool").mutate(json=C.seg_npy)
+    with pytest.raises(ExportError, match="'000000' would have the same name in a tar: jpg, json, json, seg.npy, txt"):
+        export(twice, str(tmp_path / "out"), WebDatasetExport())
+    few = WebDatasetExport(members=["image", "json"], columns=[])
+    export(twice, str(tmp_path / "few"), few)
+    assert tar_samples(tmp_path / "few" / "00000.tar")["000007"]["json"] == sample(7)["seg.npy"]
+
+
+def test_an_export_into_its_own_source_is_refused(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "sources.toml").write_text('pool = "pool"')
+    DatasetQuery.from_source(str(tmp_path / "sources.toml")).save("declared")
+    DatasetQuery.from_source(f"{pool}/*.tar").filter(C.score < 5).save("matched")
+    DatasetQuery("pool").filter(C.score < 5).save("derived")
+    for name in ("pool", "declared", "matched", "derived"):
+        with pytest.raises(ExportError, match=r"/pool/exports/out lies in .*/pool, a source of these samples"):
+            export(name, str(pool / "exports" / "out"), WebDatasetExport())
+    assert sorted(path.name for path in pool.iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
+    assert export("derived", f"{pool}-out", WebDatasetExport()).made
 
 
 def test_members_and_columns_are_chosen(pool: Path, tmp_path: Path) -> None:
