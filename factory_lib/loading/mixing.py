@@ -6,6 +6,7 @@ the sequence whatever the number of ranks. A version that ends starts over in it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,7 +51,7 @@ def mix(
     Raises:
         LoaderError: weights that cannot be, or datasets that don't go together.
     """
-    if not datasets or len(datasets) != len(weights) or not all(weight > 0 for weight in weights):
+    if not datasets or len(datasets) != len(weights) or not all(0 < weight < math.inf for weight in weights):
         raise LoaderError(
             f"{len(datasets)} datasets with weights {list(weights)} cannot be mixed: one positive weight each."
         )

@@ -76,7 +76,8 @@ def mix_by(
         unless a column of that name is delivered.
 
     Raises:
-        LoaderError: a value has no weight, or a weight no samples; the hint names the nearest.
+        LoaderError: a value has no weight, or a weight no samples; the hint names the nearest. There are no samples, or
+            some have no value.
         SettingsError: weights are left out and nothing declares them.
     """
     if column not in query.columns:
@@ -92,11 +93,13 @@ def _samples(query: Weighable, column: str) -> dict[str, int]:
     """Value of a column -> samples that have it."""
     counted: pa.Table = query.group_by(value=C[column]).agg(samples=fn.count()).to_arrow()
     found = dict(zip(counted["value"].to_pylist(), counted["samples"].to_pylist(), strict=True))
-    if (without := found.pop(None, 0)) or not found:
+    if without := found.pop(None, 0):
         raise LoaderError(
             f"{without:,} samples have no {column!r}, so that they have no weight.",
-            f"filter({column!r} + ' IS NOT NULL') leaves them out.",
+            f"filter(C[{column!r}].not_null()) leaves them out.",
         )
+    if not found:
+        raise LoaderError("There are no samples to be weighed.")
     return dict(sorted(found.items()))
 
 

@@ -31,7 +31,8 @@ class SourceShard:
     """The unit of work: one tar or a few, with every other file that its rows depend on.
 
     Attributes:
-        name: unique in the source, `^[A-Za-z0-9][A-Za-z0-9_.-]*$`.
+        name: unique in the source, `^[A-Za-z0-9][A-Za-z0-9_.-]*$`; of one of several sources there may stand what its
+            shards begin with before that, and a colon.
         files: as listed; the tars first, in the order of their rows.
         mapping: what the user says of the source; empty for nothing.
     """

@@ -99,6 +99,10 @@ def test_what_cannot_be_weighed_is_said(pool: DatasetQuery) -> None:
         mix_by(pool, {"photos": 1}, column="sorce")
     with pytest.raises(LoaderError, match="10 samples have no 'source'"):
         mix_by(pool.mutate(source=sql_text("nullIf(source, 'birds')")), {"photos": 1, "web": 1})
+    with pytest.raises(LoaderError, match="no samples to be weighed"):
+        mix_by(pool.filter("false"), {"photos": 1, "web": 1}, **LOADED)
+    with pytest.raises(LoaderError, match="one positive weight each"):
+        mix_by(pool, {"photos": float("inf"), "web": 1, "birds": 1}, **LOADED)
     with pytest.raises(LoaderError, match="cannot be mixed"):
         mix_by(pool, {"photos": -1, "web": 1, "birds": 1}, **LOADED)
     with pytest.raises(LoaderError, match="cannot be mixed"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory_lib import DatasetQuery
+from factory_lib import DatasetQuery, open_source
 from factory_lib.orchestration.checks.sources import check_account, check_ingest
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.runs.running import GraphOutcome, run_graph
@@ -289,6 +289,18 @@ def test_what_is_read_and_lost_is_said_of_each_source(sources: Sources) -> None:
     assert {one.data["source"] for one in account.records} == {"tars", "coco", "late"}
     shown = {one["name"]: one["samples"] for one in data("show", "samples")["sources"]}
     assert shown == {"tars": COUNT, "coco": COUNT, "late": COUNT + 1}
+
+
+def test_sources_are_told_by_their_names_whatever_their_shards_begin_with(sources: Sources) -> None:
+    write_tar(sources.folder / "late" / "plain.tar", ["x"])
+    (sources.folder / "late" / "cut.tar").write_bytes(b"no tar at all" * 100)
+    said = {"coco": 'shards = ""', "late": 'shards = "crawl"'}
+    sources.declare("tars", "coco", "late", **said)
+    DatasetQuery.from_source(open_source(str(sources.file))).save("opened")
+    table = check_ingest("opened").metadata["sources"]
+    assert isinstance(table, dg.TableMetadataValue)
+    read = {str(one.data["source"]): one.data["samples read"] for one in table.records}
+    assert read == {"tars": COUNT, "coco": COUNT, "late": COUNT + 1}
 
 
 def test_the_sensor_looks_at_all_sources_and_leaves_aside_the_one_that_is_away(

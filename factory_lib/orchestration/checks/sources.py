@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
+from factory_lib.history.origins import origins_of
 from factory_lib.orchestration.checks.evaluations import report
 from factory_lib.sources.account import losses as account_losses
 from factory_lib.sources.declared import SEPARATOR
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.losses import MEND, ShardLoss, read_losses
-from factory_lib.warehouse.versions import resolve
+from factory_lib.warehouse.versions import Version, resolve
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 _SHOWN_LOSSES = 100
@@ -41,7 +42,7 @@ def check_ingest(dataset: str, max_lost: float = 0.2) -> dg.AssetCheckResult:
     version = resolve(warehouse(), dataset)
     losses = read_losses(version.warehouse, version.uuid)
     lost = sum(number for loss in losses for number in loss.lost.values())
-    sources = _by_source(version.shard_rows(), losses)
+    sources = _by_source(version, losses)
     share = max((one.share for one in sources.values()), default=0.0)
     doubtful = [loss for loss in losses if loss.files]
     unread = [loss for loss in doubtful if loss.is_unread]
@@ -88,15 +89,30 @@ def _source_row(name: str, one: _SourceLosses) -> dg.TableRecord:
     return dg.TableRecord({"source": name, "shards": one.shards, **read})
 
 
-def _by_source(rows: Mapping[str, int], losses: Sequence[ShardLoss]) -> dict[str, _SourceLosses]:
-    """Of several sources, by what the names of their shards begin with."""
-    lost = {loss.shard: sum(loss.lost.values()) for loss in losses}
+def _by_source(version: Version, losses: Sequence[ShardLoss]) -> dict[str, _SourceLosses]:
+    """Name of each of several sources -> what was read of it; a source that is the only one has no name."""
+    rows, lost = version.shard_rows(), {loss.shard: sum(loss.lost.values()) for loss in losses}
+    names = _names(version)
     found: dict[str, _SourceLosses] = {}
     for shard in dict.fromkeys((*rows, *lost)):
-        name = shard.partition(SEPARATOR)[0] if SEPARATOR in shard else "the first"
-        one = found.setdefault(name, _SourceLosses())
+        beginning = _beginning(shard)
+        one = found.setdefault(names.get(beginning, beginning), _SourceLosses())
         one.shards, one.rows, one.lost = one.shards + 1, one.rows + rows.get(shard, 0), one.lost + lost.get(shard, 0)
     return found
+
+
+def _names(version: Version) -> dict[str, str]:
+    """What the names of shards begin with -> the source of which they were read last."""
+    names: dict[str, str] = {}
+    for origin in origins_of(version.warehouse, version):
+        for source in origin.provenance.sources if origin.provenance else []:
+            for shard in source["shards"]:
+                names.setdefault(_beginning(shard), source.get("name", ""))
+    return names
+
+
+def _beginning(shard: str) -> str:
+    return shard.partition(SEPARATOR)[0] if SEPARATOR in shard else ""
 
 
 def _summed(losses: Sequence[ShardLoss]) -> dict[str, int]:
