@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from factory_lib import C, DatasetQuery, fn
 from factory_lib.catalog import reproduce
 from factory_lib.curation import Without, keep
 from factory_lib.curation.clusters import centroids, cluster_of, semantic, semantic_duplicates
+from factory_lib.curation.clusters.semantic import whole_clusters
 from factory_lib.errors import QueryError
 from tests.curation.test_clusters import Matrix, blobs, matrix_of, saved
 
@@ -73,7 +77,6 @@ def gone(found: DatasetQuery) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("first", ["hard", "easy", "random"])
 def test_the_same_samples_go_as_in_the_paper(engine: None, first: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(semantic, "AT_ONCE", 1500)  # clusters come in several reads, and blocks within them
     monkeypatch.setattr(semantic, "BLOCK", 100)
     vectors = copied(5000, 32)
     samples = saved(vectors, shards=3)
@@ -147,6 +150,22 @@ def test_equally_far_copies_stay_by_shard_and_position(engine: None) -> None:
     semantic_duplicates(samples, "emb", eps=0.001).save("copies")
     assert reproduce("copies").is_equal
     assert list(gone(semantic_duplicates(samples, "emb", eps=0.001))) == ["k1", "k2", "k3"]
+
+
+@settings(max_examples=100)
+@given(sizes=st.lists(st.integers(1, 9), max_size=8), cuts=st.lists(st.integers(0, 9), max_size=30))
+def test_clusters_are_whole_wherever_batches_end(sizes: list[int], cuts: list[int]) -> None:
+    clusters = [number for number, size in enumerate(sizes) for _ in range(size)]
+    table = pa.table({"cluster": pa.array(clusters, pa.uint32()), "row": range(len(clusters))})
+    ends = sorted({min(end, len(clusters)) for end in np.cumsum(cuts).tolist()} | {0, len(clusters)})
+    batches = [one for a, b in pairwise(ends) for one in table.slice(a, b - a).combine_chunks().to_batches()]
+    found = list(whole_clusters(batches))
+    assert [row for one in found for row in one["row"].to_pylist()] == list(range(len(clusters)))
+    parts = [set(one["cluster"].to_pylist()) for one in found]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(sizes)
+    most = max(sizes, default=0) + max((len(one) for one in batches), default=0)
+    assert all(len(one) <= most for one in found)
 
 
 def test_what_is_equal_has_a_cosine_of_one_and_no_larger_one(engine: None) -> None:

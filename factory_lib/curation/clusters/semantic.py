@@ -7,7 +7,7 @@ it does not matter who is looked at first. What comes first thus stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -28,9 +28,6 @@ from factory_lib.signals.vectors import left_out, read_vectors
 from factory_lib.warehouse.arrow_types import POINTER_TYPE
 
 Keep = Literal["hard", "easy", "random"]
-
-AT_ONCE = 1 << 17
-"""Samples that are read at once, whole clusters: 0.25 GB of 512 numbers each. A larger cluster is read alone."""
 
 BLOCK = 1 << 11
 """Samples of a cluster that are compared at once with all before them."""
@@ -110,15 +107,18 @@ def _fields(ch_type: str) -> set[str]:
 def _semantic_duplicate_rows(query: Select, *, eps: float, by: str) -> pa.Table:
     """The rows of `semantic_duplicates`, found among all rows of a query."""
     rows = DatasetQuery.of(query.in_row_order())
-    width, _ = width_of(rows, "vector", "semantic_duplicates()")
-    sizes = rows.group_by("cluster").agg(rows=fn.count()).order_by("cluster").to_arrow()
-    numbers, counts = sizes.column("cluster").to_numpy(), sizes.column("rows").to_numpy().astype(np.int64)
+    width, count = width_of(rows, "vector", "semantic_duplicates()")
     found = [pa.table({"shard": pa.array([], pa.string()), "position": pa.array([], pa.uint32())})]
-    with track("comparing vectors within clusters", int(counts.sum())) as progress:
-        for some in _together(counts):
-            if (counts[some] > 1).any():
-                found += _duplicates(rows.filter(C.cluster.isin(numbers[some].tolist())), width, eps)
-            progress.advance(int(counts[some].sum()))
+    faults = [np.zeros(0, np.uint8)]
+    with track("comparing vectors within clusters", count) as progress:
+        for table in whole_clusters(rows.order_by("cluster", "rank").to_batches()):
+            vectors = read_vectors(table.column("vector").combine_chunks(), width, unit=True)
+            faults.append(vectors.faults)
+            found += _duplicates(table.drop_columns(["vector", "rank"]).take(vectors.rows), vectors.matrix, eps)
+            progress.advance(len(table))
+    every = np.concatenate(faults)
+    if told := left_out(every):
+        done(f"semantic duplicates: vectors left out, {told}", int(np.count_nonzero(every)), count)
     table = pa.concat_tables(found, promote_options="permissive")
     table = table.append_column("by", pa.repeat(by, len(table)))
     return table.sort_by([("shard", "ascending"), ("position", "ascending")])
@@ -129,29 +129,44 @@ SEMANTIC_DUPLICATE_ROWS = RowFunction(
 )
 
 
-def _together(counts: NDArray[np.int64]) -> Iterator[slice]:
-    """Clusters that are read together, neighbours by number."""
-    start = rows = 0
-    for place, count in enumerate(counts):
-        if rows and rows + count > AT_ONCE:
-            yield slice(start, place)
-            start, rows = place, 0
-        rows += int(count)
-    if rows:
-        yield slice(start, len(counts))
+def whole_clusters(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Rows that come in the order of their clusters, some clusters at once, each of them whole.
+
+    The rows are read once, whatever they are computed from, and no more of them are held than those of a batch and of
+    the cluster that it begins with.
+
+    Args:
+        batches: with a column `cluster`.
+    """
+    held: list[pa.RecordBatch] = []
+    last = None
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        clusters = batch.column("cluster").to_numpy()
+        begins = int(np.searchsorted(clusters, clusters[-1]))
+        if held and clusters[-1] != last:
+            yield pa.Table.from_batches([*held, batch.slice(0, begins)])
+            held = []
+        elif begins:
+            yield pa.Table.from_batches([batch.slice(0, begins)])
+        held.append(batch.slice(begins))
+        last = clusters[-1]
+    if held:
+        yield pa.Table.from_batches(held)
 
 
-def _duplicates(rows: DatasetQuery, width: int, eps: float) -> Iterator[pa.Table]:
-    """The duplicates of some clusters, a table each."""
-    table = rows.order_by("cluster", "rank").to_arrow()
-    vectors = read_vectors(table.column("vector").combine_chunks(), width, unit=True)
-    table = table.drop_columns(["vector", "rank"]).take(vectors.rows)
-    if told := left_out(vectors.faults):
-        done(f"semantic duplicates: vectors left out, {told}", len(vectors.faults) - len(table), len(vectors.faults))
+def _duplicates(table: pa.Table, vectors: NDArray[np.float32], eps: float) -> Iterator[pa.Table]:
+    """The duplicates of some clusters, a table each.
+
+    Args:
+        table: rows of whole clusters, those of each in the order of what stays first.
+        vectors: of the rows, of length 1.
+    """
     clusters = table.column("cluster").to_numpy()
     starts = np.flatnonzero(np.diff(clusters, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(clusters)], strict=True):
-        most, partner = most_alike(vectors.matrix[start:end])
+        most, partner = most_alike(vectors[start:end])
         goes = np.flatnonzero(most > 1 - eps)
         if len(goes):
             yield _groups(table.slice(start, end - start), most, partner, goes)
