@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
@@ -73,7 +74,8 @@ class CocoExport(ExportFormat):
             with store().writing(f"{to}/{name}") as out:
                 document.write(out, kind)
                 report.files[name] = out.tell()
-        report.leaves_out("boxes", document.lost)
+        for what, count in document.lost.items():
+            report.leaves_out(what, count)
         return report
 
 
@@ -83,7 +85,7 @@ class _Document:
     Attributes:
         boxes: columns of boxes.
         captions: the column of captions; empty where there is none.
-        lost: boxes that could not be written.
+        lost: `boxes` and `segmentations` that could not be written -> how many.
     """
 
     def __init__(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport]) -> None:
@@ -93,7 +95,7 @@ class _Document:
         }
         names = set(rows.names)
         self.boxes = [name for name in _BOXES if name in names]
-        self.lost = 0
+        self.lost: Counter[str] = Counter()
         self.captions = next((name for name in ("captions", "caption") if name in names), "")
         self._ids = self._image_ids() if "image_id" in names else None
         self._categories = Categories(self._said_categories())
@@ -151,17 +153,24 @@ class _Document:
             for n, box in enumerate(row[column] or ()):
                 pixels = _in_pixels(box, row, relative=column == "relative_bboxes")
                 if pixels is None:
-                    self.lost += 1
+                    self.lost["boxes"] += 1
                     continue
-                area, outline = _at(row, "areas", n), _at(row, "segmentations", n)
+                area = _at(row, "areas", n)
                 yield {
                     "image_id": number,
                     "category_id": self._categories.number(*_category(row, n)),
                     "bbox": pixels,
                     "area": pixels[2] * pixels[3] if area is None or not math.isfinite(area) else area,
                     "iscrowd": _at(row, "iscrowd", n) or 0,
-                    **({"segmentation": json.loads(outline)} if outline else {}),
+                    **self._outline(_at(row, "segmentations", n)),
                 }
+
+    def _outline(self, text: str | None) -> Row:
+        try:
+            return {"segmentation": json.loads(text)} if text else {}
+        except ValueError:
+            self.lost["segmentations"] += 1
+            return {}
 
     def _said(self) -> Iterator[Row]:
         for number, row in self._samples():
@@ -178,8 +187,11 @@ def _at(row: Row, column: str, n: int) -> Any:
 
 
 def _category(row: Row, n: int) -> tuple[int | None, str | None]:
-    """Number and name of the category of annotation n of a sample."""
-    return _at(row, "category_ids", n), _at(row, "categories", n)
+    """Number and name of the category of annotation n of a sample; what is no number is a name."""
+    number, name = _at(row, "category_ids", n), _at(row, "categories", n)
+    if number is None or isinstance(number, int):
+        return number, name
+    return None, str(number) if name is None else name
 
 
 def _in_pixels(box: list[float | None] | None, row: Row, *, relative: bool) -> list[float] | None:

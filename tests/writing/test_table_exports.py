@@ -230,6 +230,21 @@ def test_what_says_no_category_is_of_none(engine: None, tmp_path: Path) -> None:
     assert none not in (0, 1)
 
 
+def test_numbers_and_outlines_that_are_none_end_no_export(engine: None, tmp_path: Path) -> None:
+    box = [0.0, 0.0, 1.0, 1.0]
+    found = annotated(
+        tmp_path,
+        bboxes=[[box, box, box]],
+        category_ids=[["n02084071", "n02121808", "2"]],
+        categories=[["dog", None, None]],
+        segmentations=[["[[1, 2, 3, 4]]", "[[1, 2", None]],
+    )
+    names = {one["id"]: one["name"] for one in found["categories"]}
+    assert [names[one["category_id"]] for one in found["annotations"]] == ["dog", "n02121808", "2"]
+    assert [one.get("segmentation") for one in found["annotations"]] == [[[1, 2, 3, 4]], None, None]
+    assert found["left_out"] == {"segmentations": 1}
+
+
 def test_boxes_that_are_none_are_counted(engine: None, tmp_path: Path) -> None:
     whole = [0.0, 0.0, 2.0, 3.0]
     found = annotated(
