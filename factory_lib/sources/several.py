@@ -201,10 +201,22 @@ class UnitedSource:
             return before
         try:
             member = _member(declared, _opened([declared], self.opener, self.seconds), self.seconds)
-            _check_fits(self.uri, member, self.members)
         except FactoryError as now:
             return now
-        return member if set(member.schema.names) <= set(self.schema.names) else before
+        if misfit := self._misfit(member):
+            return SourceError(
+                f"It is back, and does not go with what is read now: {misfit}", "The next run looks anew."
+            )
+        return member
+
+    def _misfit(self, member: NamedSource) -> str:
+        """What of a source is not as columns were settled without it; empty where all is."""
+        try:
+            _check_fits(self.uri, member, self.members)
+        except SourceError as error:
+            return error.message
+        more = [name for name in member.schema.names if name not in self.schema.names]
+        return f"it has the column {more[0]!r}, too." if more else ""
 
     @cached_property
     def _again(self) -> dict[str, tuple[NamedSource | FactoryError, float]]:

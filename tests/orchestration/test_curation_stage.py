@@ -237,7 +237,16 @@ def test_what_other_components_make_can_be_read(project: Path) -> None:
 def test_a_stage_is_left_out_while_a_variable_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = project / "defs" / "graph" / "defs.yaml"
     path.write_text(path.read_text().replace("of: short_ones", "of: short_ones\n  only_with: [YAML_BOTH]"))
+    whole = path.read_text()
+    assert "40:3: only_wiht: there is no 'only_wiht'. Did you mean 'only_with'?" in changed(
+        project, "only_with: [YAML_BOTH]", "only_wiht: [YAML_BOTH]"
+    )
+    path.write_text(whole)
     assert dg.AssetKey("both") not in loaded(project).resolve_asset_graph().get_all_asset_keys()
+    assert "there is no 'stpes'. Did you mean 'steps'?" in changed(
+        project, "steps:\n    - union", "stpes:\n    - union"
+    )
+    path.write_text(whole)
     monkeypatch.setenv("YAML_BOTH", "1")
     assert dg.AssetKey("both") in loaded(project).resolve_asset_graph().get_all_asset_keys()
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -18,11 +19,12 @@ from factory_lib.orchestration.checks.sources import check_account, check_ingest
 from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.runs.running import GraphOutcome, run_graph
 from factory_lib.orchestration.source.shard_watch import shard_sensor
-from factory_lib.orchestration.source.shards import ShardSource
+from factory_lib.orchestration.source.shards import SECONDS_OF_A_LOOK, ShardSource
 from factory_lib.orchestration.source.vanishing import check_all_there
 from factory_lib.orchestration.stage import stage
 from factory_lib.plan.expressions import C
 from factory_lib.signals.hashes import sha256
+from factory_lib.sources import UnitedSource, detect
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import latest
 from tests.command_line import data
@@ -223,6 +225,19 @@ def test_the_types_of_columns_do_not_hang_on_which_source_was_away_first(
     scores = dict(zip(rows["key"].to_pylist(), rows["score"].to_pylist(), strict=True))
     single = float(np.float32(0.1))
     assert scores == {"fine0": 0.1, "coarse0": single, f"{there}1": 0.1 if there == "fine" else single}
+
+
+def test_a_run_waits_for_a_source_no_longer_than_a_tick_does(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    opened = detect.open_several
+
+    def spied(*arguments: Any) -> UnitedSource:
+        waited.append(arguments[-1])
+        return opened(*arguments)
+
+    monkeypatch.setattr(detect, "open_several", spied)
+    ShardSource(uri=str(sources.file)).query(["tars:nothing"])
+    assert waited == [SECONDS_OF_A_LOOK] == [30.0]
 
 
 def test_status_names_the_sources(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:

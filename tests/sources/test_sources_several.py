@@ -311,8 +311,21 @@ def test_a_source_that_is_back_with_wider_numbers_is_not_squeezed_into_those_tha
     source = open_source("both", sources=uris).asking_for([f"{wide}:0"])
     (tmp_path / "elsewhere").rename(tmp_path / wide)
     shard = next(shard for shard in source.shards() if shard.name == f"{wide}:0")
-    with pytest.raises(SourceError, match=f"source '{wide}' cannot be read.*'n' is float in"):
+    with pytest.raises(SourceError, match=f"source '{wide}' cannot be read.*'n' is float in.*The next run looks anew"):
         list(source.read(shard, ShardReport(shard.name)))
+
+
+def test_a_source_that_is_back_with_columns_that_nobody_knew_is_taken_by_the_next_run(tmp_path: Path) -> None:
+    photos(tmp_path / "photos", "0")
+    uris = {"photos": str(tmp_path / "photos"), "n": numbers(tmp_path, "n", pa.int64(), 1)}
+    (tmp_path / "n").rename(tmp_path / "elsewhere")
+    source = open_source("both", sources=uris).asking_for(["n:0"])
+    (tmp_path / "elsewhere").rename(tmp_path / "n")
+    shard = next(shard for shard in source.shards() if shard.name == "n:0")
+    with pytest.raises(SourceError, match="It is back.*it has the column 'n', too. The next run looks anew"):
+        list(source.read(shard, ShardReport("n:0")))
+    table, _ = read_all(open_source("both", sources=uris))
+    assert table["n"].to_pylist().count(1) == 1
 
 
 def test_a_source_that_is_away_is_looked_for_once_not_by_each_of_its_shards(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
 from factory_lib.orchestration.checks.volume import USUAL, Volume
 from factory_lib.orchestration.components.body import YamlBody
 from factory_lib.orchestration.components.known import assets_of_others
-from factory_lib.orchestration.components.names import Named, at_places
+from factory_lib.orchestration.components.names import Named, at_places, refuse_unknown
 from factory_lib.orchestration.components.places import Place, located, refuse_unmade
 from factory_lib.orchestration.components.steps import YamlStep, keep_is_last
 from factory_lib.orchestration.stage import stage
@@ -174,6 +174,7 @@ class CurationStage(dg.Component):
         position = written.source_position_tree
         given = written.resolve_value(attributes.model_dump() if attributes else {})
         try:
+            refuse_unknown(given, StageAttributes.model_fields, "StageAttributes")
             if Condition.model_validate(given).is_met:
                 return cls(StageAttributes.model_validate(given), position)
         except ValidationError as error:
