@@ -28,7 +28,7 @@ UNSAFE = HeadFilter("open_nsfw", most=0.8)  # from there on its authors are sure
 # what cleanvision calls blurry are soft grounds and plain clothes as often as blurred pictures
 QUALITY: tuple[Filter, ...] = (
     QualityFilter(blurry=None),
-    CaptionFilter(),
+    CaptionFilter(min_words=None, min_characters=None, file_names=True),  # of those that BASIC has kept
     *([TextFilter(most=0.3)] if is_asked("text") else []),
 )
 FOUND_BY = [

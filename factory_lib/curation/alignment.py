@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from factory_lib.curation.proof import MIN_AUC, MIN_KNOWN, Verdict, judge_clip
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.proof import MIN_AUC, Verdict, judge_clip
+from factory_lib.curation.rules import MIN_KNOWN, JudgedRules, little_known
 from factory_lib.plan.expressions import C, cosine_distance, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -57,9 +57,8 @@ class AlignmentFilter:
             lacking = "captions" if "caption" not in scored.columns else "pictures"
             hint = NO_CAPTIONS if lacking == "captions" else NO_PICTURES
             return Verdict(False, f"CLIP has nothing to compare: these samples have no {lacking}.", hint)
-        found = scored.agg(rows=fn.count(), known=fn.countIf(fn.isFinite(C.clip_score))).to_arrow().to_pylist()[0]
-        if found["known"] < self.min_known * found["rows"]:
-            said = f"{found['known']:,} of {found['rows']:,} samples have a picture and a caption that CLIP compared."
+        if few := little_known(scored, {"scores": fn.isFinite(C.clip_score)}, self.min_known):
+            said = f"{few['scores']} samples have a picture and a caption that CLIP compared."
             return Verdict(False, said, NO_CAPTIONS)
         if not self.min_auc:
             return Verdict(True, "No proof was asked for.")

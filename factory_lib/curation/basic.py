@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from factory_lib.curation.heads import HeadFilter
-from factory_lib.curation.proof import MIN_KNOWN
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.rules import MIN_KNOWN, JudgedRules, little_known
+from factory_lib.curation.text_quality import HAS_WORDS, STATS, said_at_all
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -65,16 +65,13 @@ class BasicFilter:
             pool: all of the dataset: a shard that alone has no captions is no pool without captions.
         """
         there = set(pool.columns)
-        inputs = _known(there)
-        counts = {name: fn.countIf(known) for name, known in inputs.items()}
-        found = pool.agg(rows=fn.count(), **counts).to_arrow().to_pylist()[0]
-        rows = found.pop("rows")
-        lacking = {name: number for name, number in found.items() if number < self.min_known * rows}
-        said = [self.remark(there), *(_lack(name, number, rows) for name, number in lacking.items())]
+        few = little_known(pool, _known(there), self.min_known)
+        said = [self.remark(there), *(_lack(name, number) for name, number in few.items())]
+        lacking = set(few)
         if UNSAFE in there:
             head = self._head.judged(pool)
             if head.remark:
-                lacking[UNSAFE] = 0
+                lacking.add(UNSAFE)
                 said.append(head.remark)
         every = self._rules(there)
         rules = {reason: rule for reason, rule in self.rules(there).items() if every[reason][0] not in lacking}
@@ -87,7 +84,7 @@ class BasicFilter:
     def _rules(self, there: set[str]) -> dict[str, tuple[str, Expr]]:
         """reason -> what it reads, and the predicate."""
         width, height = _sides(there)
-        stats = C.caption_stats
+        captions = said_at_all(self.min_words, self.min_characters, file_names=False)
         rules = {
             "image does not decode": ("pictures", C.image_header.decodes),
             f"shorter side below {self.min_side} px": ("sides", (width >= self.min_side) & (height >= self.min_side)),
@@ -95,12 +92,7 @@ class BasicFilter:
                 "sides",
                 (width <= height * self.max_aspect) & (height <= width * self.max_aspect),
             ),
-            f"caption has fewer than {self.min_words} words": ("captions", stats.n_words >= self.min_words),
-            f"caption has fewer than {self.min_characters} characters": (
-                "captions",
-                stats.n_chars >= self.min_characters,
-            ),
-            "caption is a file name": ("captions", ~stats.is_file_name),
+            **{reason: ("captions", rule) for reason, rule in captions.items()},
             "unsafe": (UNSAFE, next(iter(self._head.predicates().values()))),
         }
         return {reason: (reads, rule.fill_null(False)) for reason, (reads, rule) in rules.items()}
@@ -110,23 +102,23 @@ def _known(there: set[str]) -> dict[str, Expr]:
     """What rules read -> whether a sample has it; without what no column says."""
     found = {}
     if "image_header" in there:
-        found["pictures"] = C.image_header.decodes.fill_null(False)
+        found["pictures"] = C.image_header.decodes
     if "image_header" in there or {"original_width", "original_height"} <= there:
         width, height = _sides(there)
-        found["sides"] = ((width > 0) & (height > 0)).fill_null(False)
-    if "caption_stats" in there:
-        found["captions"] = (C.caption_stats.n_words > 0).fill_null(False)
+        found["sides"] = (width > 0) & (height > 0)
+    if STATS in there:
+        found["captions"] = HAS_WORDS
     return found
 
 
-def _lack(name: str, number: int, rows: int) -> str:
+def _lack(name: str, number: str) -> str:
     said = {
         "pictures": ("pictures decode", "image_signals says why the others do not."),
         "sides": ("samples have a width and a height", ""),
         "captions": ("samples have a caption", "Where captions have another name: --caption (make demo CAPTION=…)."),
     }
     what, hint = said[name]
-    return f"{number:,} of {rows:,} {what}: rules on {name} removed nothing. {hint}".rstrip()
+    return f"{number} {what}: rules on {name} removed nothing. {hint}".rstrip()
 
 
 def _sides(columns: set[str]) -> tuple[Expr, Expr]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.rules import JudgedRules, little_known
 from factory_lib.curation.tokens import fasttext_tokens, split_words
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
 from factory_lib.plan.expressions import C, case, fn
@@ -53,9 +53,7 @@ class Baseline(ABC):
         predicates = self.predicates(pool)
         if not predicates:
             return JudgedRules({})
-        counts = {f"rule_{place}": fn.countIf(rule.not_null()) for place, rule in enumerate(predicates.values())}
-        rows, *known = pool.agg(rows=fn.count(), **counts).to_arrow().to_pylist()[0].values()
-        unknown = [reason for reason, samples in zip(predicates, known, strict=True) if rows and not samples]
+        unknown = little_known(pool, {reason: rule.not_null() for reason, rule in predicates.items()}, 0)
         rules = {reason: rule.fill_null(False) for reason, rule in predicates.items() if reason not in unknown}
         said = [f"Of no sample it is known whether it is {reason!r}: removed nothing for it." for reason in unknown]
         return JudgedRules(rules, " ".join(said))

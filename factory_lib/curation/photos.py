@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from factory_lib.curation.proof import MIN_KNOWN
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.rules import MIN_KNOWN, JudgedRules, little_known
 from factory_lib.errors import QueryError
-from factory_lib.plan.expressions import C, fn
+from factory_lib.plan.expressions import C
 from factory_lib.plan.operators import Expr, lift
 from factory_lib.query import DatasetQuery
 
@@ -72,8 +71,7 @@ def _where_known(pool: DatasetQuery, signal: str, value: Expr, rules: dict[str, 
     """Rules on a signal, unless nearly no sample of a pool has a value of it."""
     if signal not in pool.columns:
         return JudgedRules({}, f"No column {signal!r}: rules on it removed nothing.")
-    row = pool.agg(rows=fn.count(), known=fn.countIf(value.not_null())).to_arrow().to_pylist()[0]
-    if row["known"] < min_known * row["rows"]:
-        said = f"{row['known']:,} of {row['rows']:,} samples have a {signal!r}: rules on it removed nothing."
+    if few := little_known(pool, {signal: value.not_null()}, min_known):
+        said = f"{few[signal]} samples have a {signal!r}: rules on it removed nothing."
         return JudgedRules({}, f"{said} {signal}_error says why.")
     return JudgedRules(rules)

@@ -30,10 +30,6 @@ of clothes."""
 MIN_SPREAD = 0.01
 """Standard deviation of a head's scores below which they say nothing."""
 
-MIN_KNOWN = 0.1
-"""Share of a pool that has to have what a rule reads, a caption or a picture that decodes: with less, the rule would
-say more about how the pool was ingested than about its samples."""
-
 WIDE = 1.96
 """Standard errors to each side of a 95 % interval."""
 

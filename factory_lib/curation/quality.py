@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from factory_lib.curation.proof import MIN_KNOWN
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.rules import MIN_KNOWN, JudgedRules, little_known
 from factory_lib.plan.expressions import C, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -44,16 +43,13 @@ class QualityFilter:
         if SCORES not in pool.columns:
             return JudgedRules({}, f"No column {SCORES!r}: no picture was judged. Add the signal of that name.")
         size = C[SCORES].size
-        first, third = (fn.quantileExactInclusive(size, parameters=[share]) for share in (0.25, 0.75))
-        found = pool.agg(rows=fn.count(), known=fn.count(size), first=first, third=third).to_arrow().to_pylist()[0]
-        if not found["known"] or found["known"] < self.min_known * found["rows"]:
-            said = f"{found['known']:,} of {found['rows']:,} pictures have scores: none was removed for its quality."
-            return JudgedRules({}, said)
+        if few := little_known(pool, {"scores": size.not_null()}, self.min_known):
+            return JudgedRules({}, f"{few['scores']} pictures have scores: none was removed for its quality.")
         rules = {name: C[SCORES][name] >= least for name in _BY_SCORE if (least := getattr(self, name)) is not None}
         if self.grayscale:
             rules["grayscale"] = ~C[SCORES].grayscale
         if self.odd_size is not None:
-            rules["odd_size"] = _usual(size, found["first"], found["third"], self.odd_size)
+            rules["odd_size"] = _usual(size, *_quartiles(pool, size), self.odd_size)
         return JudgedRules({name: rule.fill_null(True) for name, rule in rules.items()})
 
 
@@ -61,6 +57,13 @@ CLEANVISION = QualityFilter(grayscale=True, odd_size=3.0)
 """All checks of the package, as it has them: what it would show somebody, who then decides."""
 
 _BY_SCORE = ("dark", "light", "odd_aspect_ratio", "low_information", "blurry")
+
+
+def _quartiles(pool: DatasetQuery, value: Expr) -> tuple[float, float]:
+    """The first and the third quartile of what a pool has of a value."""
+    first, third = (fn.quantileExactInclusive(value, parameters=[share]) for share in (0.25, 0.75))
+    found = pool.agg(first=first, third=third).to_arrow()
+    return found["first"][0].as_py(), found["third"][0].as_py()
 
 
 def _usual(size: Expr, first: float, third: float, factor: float) -> Expr:

@@ -13,6 +13,10 @@ from factory_lib.plan.expressions import C, fn, sql_text
 from factory_lib.plan.operators import Column, Expr, InQuery, lift
 from factory_lib.query import DatasetQuery
 
+MIN_KNOWN = 0.1
+"""Share of a pool that has to have what a rule reads, a caption or a picture that decodes: with less, the rule would
+say more about how the pool was ingested than about its samples."""
+
 
 @dataclass(frozen=True)
 class JudgedRules:
@@ -124,6 +128,19 @@ def has_values(pool: DatasetQuery, column: str) -> bool:
     kind = pool.columns.get(column, "")
     known = fn.notEmpty(C[column]) if kind.startswith("Array") else C[column].not_null()
     return bool(kind and pool.filter(known).limit(1).count())
+
+
+def little_known(pool: DatasetQuery, known: Mapping[str, Expr], min_known: float = MIN_KNOWN) -> dict[str, str]:
+    """Of what so few samples of a pool have that rules on it must not judge, how many have it: "9 of 100".
+
+    Args:
+        known: by name, whether a sample has it; NULL where it does not.
+        min_known: share of the pool that has to have it; what no sample has is little known in any case.
+    """
+    counts = {f"known_{place}": fn.countIf(has) for place, has in enumerate(known.values())}
+    rows, *numbers = pool.agg(rows=fn.count(), **counts).to_arrow().to_pylist()[0].values()
+    found = dict(zip(known, numbers, strict=True))
+    return {name: f"{n:,} of {rows:,}" for name, n in found.items() if not n or n < min_known * rows}
 
 
 def keep(pool: DatasetQuery, *filters: Filter) -> Kept:

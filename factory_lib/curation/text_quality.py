@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from factory_lib.curation.proof import MIN_KNOWN
-from factory_lib.curation.rules import JudgedRules
+from factory_lib.curation.rules import MIN_KNOWN, JudgedRules, little_known
 from factory_lib.plan.expressions import C, case, fn
 from factory_lib.plan.operators import Expr
 from factory_lib.query import DatasetQuery
@@ -13,13 +12,17 @@ from factory_lib.query import DatasetQuery
 STATS = "caption_stats"
 """Column of the counts: the signal `factory_lib.signals.text.caption_stats`."""
 
+HAS_WORDS = C[STATS].n_words > 0
+"""Whether a sample has a caption; NULL where nothing was counted."""
+
 
 @dataclass(frozen=True)
 class CaptionFilter:
     """Keep samples whose caption is a text of its own.
 
     Attributes:
-        min_words, min_characters: at least so many words between white space, and code points; DataComp's.
+        min_words, min_characters: at least so many words between white space, and code points; DataComp's. None for
+            any, such as where `BasicFilter` has looked at them before.
         max_words: at most so many; that of Conceptual 12M (Changpinyo et al., 2021).
         max_digits: share of the characters that may be digits.
         max_capitals: share of the letters that may be capitals; None for any: titles of products are often all in
@@ -35,8 +38,8 @@ class CaptionFilter:
         caption: column of the texts.
     """
 
-    min_words: int = 3
-    min_characters: int = 6
+    min_words: int | None = 3
+    min_characters: int | None = 6
     max_words: int = 256
     max_digits: float = 0.5
     max_capitals: float | None = None
@@ -52,19 +55,17 @@ class CaptionFilter:
         lacking = next((name for name in (self.caption, STATS) if name not in pool.columns), "")
         if lacking:
             return JudgedRules({}, f"No column {lacking!r}: rules on captions removed nothing.")
-        known = fn.countIf((C[STATS].n_words > 0).fill_null(False))
-        found = pool.agg(rows=fn.count(), known=known).to_arrow().to_pylist()[0]
-        if not found["known"] or found["known"] < self.min_known * found["rows"]:
-            said = f"{found['known']:,} of {found['rows']:,} samples have a caption: rules on captions removed nothing."
-            return JudgedRules({}, said)
+        if few := little_known(pool, {"captions": HAS_WORDS}, self.min_known):
+            return JudgedRules({}, f"{few['captions']} samples have a caption: rules on captions removed nothing.")
         rules = self._alone()
         if self.max_samples is None:
             return JudgedRules(rules)
         shared = self._shared(pool)
         number = int(shared.agg(samples=fn.sum(C.samples)).to_arrow()["samples"][0].as_py() or 0)
-        if number > self.max_shared * found["rows"]:
+        rows = pool.count()
+        if number > self.max_shared * rows:
             said = (
-                f"{number:,} of {found['rows']:,} samples have a caption that more than {self.max_samples} samples"
+                f"{number:,} of {rows:,} samples have a caption that more than {self.max_samples} samples"
                 " have: captions are labels here, and sharing one removed nothing."
             )
             return JudgedRules(rules, said)
@@ -75,8 +76,6 @@ class CaptionFilter:
         """Rules that look at one caption at a time."""
         stats = C[STATS]
         rules = {
-            f"caption has fewer than {self.min_words} words": stats.n_words >= self.min_words,
-            f"caption has fewer than {self.min_characters} characters": stats.n_chars >= self.min_characters,
             f"caption has more than {self.max_words} words": stats.n_words <= self.max_words,
             f"caption is more than {self.max_digits:.0%} digits": stats.digit_ratio <= self.max_digits,
             f"caption repeats more than {self.max_repetition:.0%} of its pairs of words": (
@@ -85,13 +84,25 @@ class CaptionFilter:
         }
         if self.max_capitals is not None:
             rules[f"caption is more than {self.max_capitals:.0%} capitals"] = stats.upper_ratio <= self.max_capitals
-        if not self.file_names:
-            rules["caption is a file name"] = ~stats.is_file_name
-        return {reason: rule.fill_null(False) for reason, rule in rules.items()}
+        known = {reason: rule.fill_null(False) for reason, rule in rules.items()}
+        return said_at_all(self.min_words, self.min_characters, file_names=self.file_names) | known
 
     def _shared(self, pool: DatasetQuery) -> DatasetQuery:
         """The captions that too many samples have, and how many those are."""
         return pool.group_by(self.caption).agg(samples=fn.count()).filter(C.samples > self.max_samples)
+
+
+def said_at_all(min_words: int | None, min_characters: int | None, *, file_names: bool) -> dict[str, Expr]:
+    """Rules by which a caption says something at all: reason -> predicate, never NULL. See `CaptionFilter`."""
+    stats = C[STATS]
+    rules: dict[str, Expr] = {}
+    if min_words is not None:
+        rules[f"caption has fewer than {min_words} words"] = stats.n_words >= min_words
+    if min_characters is not None:
+        rules[f"caption has fewer than {min_characters} characters"] = stats.n_chars >= min_characters
+    if not file_names:
+        rules["caption is a file name"] = ~stats.is_file_name
+    return {reason: rule.fill_null(False) for reason, rule in rules.items()}
 
 
 def repetition(caption: str = "caption") -> Expr:

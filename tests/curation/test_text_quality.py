@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory_assets.defs.curation import BASIC, QUALITY
 from factory_lib import DatasetQuery
-from factory_lib.curation import CaptionFilter, keep
+from factory_lib.curation import BasicFilter, CaptionFilter, all_of, keep
 from factory_lib.curation.text_quality import repetition
 from factory_lib.signals.text import caption_stats
 
@@ -66,6 +67,19 @@ def test_each_rule_by_hand() -> None:
     kept = keep(samples, CaptionFilter())
     assert kept.judged.remark == ""
     assert kept.samples.count() == samples.count() - 7
+
+
+@pytest.mark.usefixtures("engine")
+def test_two_filters_say_the_same_of_a_caption_and_the_default_graph_asks_once() -> None:
+    samples = pool(["a dress", "a b c", "IMG_20240513.jpg", None, "", *FINE])
+    basic = BasicFilter(min_words=4, min_characters=7)
+    found = {reason: rule for reason, rule in basic.judged(samples).rules.items() if "caption" in reason}
+    texts = CaptionFilter(min_words=4, min_characters=7).judged(samples).rules
+    kept = [samples.filter(all_of(rules)).count() for rules in (found, {name: texts[name] for name in found})]
+    assert kept == [len(FINE)] * 2
+    asked = [set(keep(samples, *filters).judged.rules) for filters in ([BASIC], QUALITY)]
+    assert not asked[0] & asked[1]
+    assert "caption is more than 50% digits" in asked[1]
 
 
 @pytest.mark.usefixtures("engine")
