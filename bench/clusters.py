@@ -2,21 +2,26 @@
 
 `python -m bench.clusters [--samples 1000000] [--width 512] [--k 1000] [--iterations 20] [--batch 10000] [--peer faiss]`
 makes vectors of length 1 around 10,000 directions and finds k clusters of all of them; SemDeDup goes over the first
-200,000 in the clusters found. `--peer faiss` has faiss-cpu do the k-means instead. CPU seconds are those that matter where
-others use the machine, too.
+200,000 in the clusters found, in a process of its own, so that its peak is that of these alone. `--peer faiss` has
+faiss-cpu do the k-means instead. CPU seconds are those that matter where others use the machine, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.datacomp import peak
+
 Matrix = NDArray[np.float32]
+T = TypeVar("T")
 DIRECTIONS = 10_000
 COMPARED = 200_000
 BLOCK = 1 << 16
@@ -39,11 +44,9 @@ def main() -> None:
     vectors = vectors_of(options.samples, options.width)
     table: list[tuple[object, ...]] = []
 
-    def step(name: str, work: Callable[[], object]) -> object:
-        cpu, wall = time.process_time(), time.perf_counter()
-        found = work()
-        gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        table.append((name, time.perf_counter() - wall, time.process_time() - cpu, gigabytes))
+    def step(name: str, work: Callable[[], T]) -> T:
+        found, *cost = costs(work)
+        table.append((name, *cost))
         return found
 
     def ours() -> Matrix:
@@ -55,11 +58,11 @@ def main() -> None:
         f"{name}, {options.iterations} passes",
         (lambda: of_faiss(vectors, options.k, options.iterations)) if options.peer else ours,
     )
-    assert isinstance(middles, np.ndarray)
-    which, far = step("the cluster of each", lambda: nearest(vectors, middles, "cosine"))  # type: ignore[misc]
+    which, far = step("the cluster of each", lambda: nearest(vectors, middles, "cosine"))
     print(f"mean distance to the centroid {far.mean():.4f}")
     some = min(COMPARED, len(vectors))
-    gone = step(f"SemDeDup of {some:,}, eps .05", lambda: removed(vectors[:some], which[:some], far[:some], 0.05))
+    gone, *cost = of_its_own(vectors[:some], which[:some], far[:some], 0.05)
+    table.append((f"SemDeDup of {some:,}, eps .05", *cost))
     print(f"{gone:,} of {some:,} go")
     title = f"Clusters: {options.samples:,} vectors of {options.width}, k = {options.k:,}"
     print_report(title, ["what", "seconds", "CPU s", "peak GB"], table)
@@ -79,14 +82,35 @@ def vectors_of(samples: int, width: int) -> Matrix:
     return found
 
 
-def removed(vectors: Matrix, which: NDArray[np.int64], far: Matrix, eps: float) -> int:
-    """How many SemDeDup removes."""
+def costs(work: Callable[[], T]) -> tuple[T, float, float, float]:
+    """What some work gives, the seconds and CPU seconds that it takes, and the GB that this process has held at most."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - wall, time.process_time() - cpu, peak()
+
+
+def of_its_own(vectors: Matrix, which: NDArray[np.int64], far: Matrix, eps: float) -> tuple[int, float, float, float]:
+    """How many SemDeDup removes in a process of its own, and what that costs."""
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, vectors=vectors, which=which, far=far)
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            return process.apply(removed_from, (file.name, eps))
+
+
+def removed_from(path: str, eps: float) -> tuple[int, float, float, float]:
+    """How many SemDeDup removes of the vectors in a file, and what that costs."""
     from factory_lib.curation.clusters.semantic import most_alike
 
-    order = np.lexsort((-far, which))
-    starts = np.flatnonzero(np.diff(which[order], prepend=-1))
-    parts = np.split(order, starts[1:])
-    return sum(int((most_alike(vectors[rows])[0] > 1 - eps).sum()) for rows in parts)
+    with np.load(path) as given:
+        vectors, which, far = (given[name] for name in ("vectors", "which", "far"))
+
+    def removed() -> int:
+        order = np.lexsort((-far, which))
+        starts = np.flatnonzero(np.diff(which[order], prepend=-1))
+        parts = np.split(order, starts[1:])
+        return sum(int((most_alike(vectors[rows])[0] > 1 - eps).sum()) for rows in parts)
+
+    return costs(removed)
 
 
 def of_faiss(vectors: Matrix, k: int, iterations: int) -> Matrix:
