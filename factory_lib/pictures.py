@@ -47,8 +47,6 @@ _PLUGINS = ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K")
 FORMATS = tuple(_FORMATS)
 """What is read, by Pillow's names; JPEG includes the MPO of phones, whose first picture is one."""
 
-USUAL_EXTENSION = {format: extensions[0] for format, extensions in _FORMATS.items()} | {"MPO": "jpg"}
-"""Pillow's name of a format -> extension of its files, as they are named here."""
 EXTENSIONS = tuple(extension for extensions in _FORMATS.values() for extension in extensions)
 """Extensions of files of these formats: lower-case, without the dot."""
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from factory_lib.augmentation.encoding import Encoding
+from factory_lib.augmentation.encoding import USUAL_EXTENSION, Encoding
 from factory_lib.augmentation.operation import Keeps, Operation, SampleInMaking
 from factory_lib.errors import ColumnNotFound, QueryError, nearest
-from factory_lib.pictures import USUAL_EXTENSION
 from factory_lib.signals.inputs import Input
 from factory_lib.signals.member import Member
 from factory_lib.signals.outputs import output_of

@@ -7,12 +7,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal, get_args
 
 from factory_lib.errors import QueryError, nearest
-from factory_lib.pictures import USUAL_EXTENSION
+from factory_lib.pictures import FORMATS
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Format = Literal["jpg", "png", "webp"]
+_OF_FORMATS = ("jpg", "png", "webp", "gif", "bmp", "tif", "avif", "jp2")
+USUAL_EXTENSION = dict(zip(FORMATS, _OF_FORMATS, strict=True)) | {"MPO": "jpg"}
+"""Pillow's name of a format -> extension of its files, as they are named here."""
 
 
 @dataclass(frozen=True)

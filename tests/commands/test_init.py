@@ -26,7 +26,7 @@ def test_the_project_passes_its_tests_and_dagsters_checks(tmp_path: Path) -> Non
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(project / "src")])}
     environment.pop("FACTORY_HOME")
     commands = {
-        "pytest": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        "pytest": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")],
         "check": [str(Path(sys.executable).parent / "dg"), "check", "defs"],
     }
     running = {
