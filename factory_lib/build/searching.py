@@ -19,13 +19,12 @@ from factory_lib.plan.operators import Expr
 from factory_lib.plan.select import Select
 from factory_lib.plan.sql import Rendering
 from factory_lib.signals.signal import Signal
+from factory_lib.warehouse.arrow_types import FLOAT_VECTORS
 from factory_lib.warehouse.client import warehouse
 
 if TYPE_CHECKING:
     from factory_lib.signals.clip import Clip
     from factory_lib.signals.encoders import Sought
-
-_VECTORS = ("Array(BFloat16)", "Array(Float32)", "Array(Float64)")
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def target_vector(
             compared with those of the column.
         SignalError: no model is known that encodes what is looked for as the column was.
     """
-    if kinds.get(column) not in _VECTORS:
-        there = [name for name, kind in kinds.items() if kind in _VECTORS]
+    if kinds.get(column) not in FLOAT_VECTORS:
+        there = [name for name, kind in kinds.items() if kind in FLOAT_VECTORS]
         said = f"the column {column!r} is {kinds[column]}" if column in kinds else f"there is no column {column!r}"
         raise QueryError(
             f"search() compares vectors, and {said} in {query.label}.",

@@ -29,6 +29,7 @@ from factory_lib.orchestration.events.partition_events import (
 )
 from factory_lib.orchestration.events.version_metadata import event_metadata, version_metadata
 from factory_lib.orchestration.first_line import explained, failure, first_line
+from factory_lib.orchestration.keys import dataset_name
 from factory_lib.orchestration.retrying import tried
 from factory_lib.orchestration.shard_saving import Saved, save_shards
 from factory_lib.query import DatasetQuery
@@ -40,11 +41,6 @@ _OF_ONE_PARTITION = {"dagster/partition_row_count"}
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent
-
-
-def dataset_name(key: dg.AssetKey) -> str:
-    """The dataset that an asset makes: the parts of its key joined by `_`."""
-    return "_".join(key.path)
 
 
 class VersionedTableIOManager(dg.ConfigurableIOManager):

@@ -36,6 +36,9 @@ POINTER = pa.struct([("uri", pa.string()), ("offset", pa.uint64()), ("size", pa.
 POINTER_TYPE = "Tuple(uri LowCardinality(String), offset UInt64, size UInt64)"
 """ClickHouse type of such a column."""
 
+FLOAT_VECTORS = ("Array(BFloat16)", "Array(Float32)", "Array(Float64)")
+"""Types of columns of vectors that are searched and indexed."""
+
 
 def is_pointer(kind: str) -> bool:
     """Whether a ClickHouse type is that of a column that points at bytes."""

@@ -13,6 +13,7 @@ from factory_lib.plan.expressions import has_direction
 from factory_lib.plan.operators import Column
 from factory_lib.plan.sql import Rendering
 from factory_lib.plan.sqltext import quote
+from factory_lib.warehouse.arrow_types import FLOAT_VECTORS
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.staging import INDEX_PREFIX, StagingTable, create_stage, indexes
 
@@ -27,7 +28,7 @@ def indexed(stage: StagingTable, column: str) -> StagingTable:
         QueryError: it is no such column, or a row has no vector, one of another length, or one without a direction.
     """
     kind = stage.columns().get(column, "missing")
-    if kind not in ("Array(BFloat16)", "Array(Float32)", "Array(Float64)"):
+    if kind not in FLOAT_VECTORS:
         raise QueryError(f"index={column!r}: an index is of a column of vectors, that one is {kind}.")
     wh = stage.warehouse
     has = Rendering(inline=True).expression(has_direction(Column(column)), stage.source())

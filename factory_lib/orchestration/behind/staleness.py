@@ -19,6 +19,7 @@ from factory_lib.orchestration.dagster_internals import (
     get_input_data_version_tag,
 )
 from factory_lib.orchestration.events.partition_events import REMOVED
+from factory_lib.orchestration.keys import dataset_name
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version, versions
@@ -110,7 +111,7 @@ def why_stale(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], key: dg.
         stage=key.to_user_string(),
         code_version=node.code_version or "",
         code=_code(node, made),
-        inputs=[*_inputs("_".join(key.path), made, inputs), *([] if stays else _looked_up("_".join(key.path), made))],
+        inputs=[*_inputs(dataset_name(key), made, inputs), *([] if stays else _looked_up(dataset_name(key), made))],
         never_made=[k for k in missing if k is not None],
         is_missing=None in missing or not (keys or tags),
     )
@@ -147,7 +148,7 @@ def _inputs(
         if changed:
             partitions = [k for k in changed if k is not None]
             name = parent.to_user_string()
-            found.append(InputChange(name, partitions, _change(stage, "_".join(parent.path), list(changed.values()))))
+            found.append(InputChange(name, partitions, _change(stage, dataset_name(parent), list(changed.values()))))
     return found
 
 

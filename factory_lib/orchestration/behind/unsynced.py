@@ -23,6 +23,7 @@ from factory_lib.orchestration.dagster_internals import (
     get_input_data_version_tag,
 )
 from factory_lib.orchestration.events.partition_events import REMOVED, combined_data_version, latest_data_versions
+from factory_lib.orchestration.keys import dataset_name
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import latest
 
@@ -120,7 +121,7 @@ def is_settled(node: BaseAssetNode) -> bool:
     """
     if STAYS not in node.metadata:
         return False
-    made = latest(warehouse(), "_".join(node.key.path))
+    made = latest(warehouse(), dataset_name(node.key))
     return made is None or made.rows > 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from factory_lib.orchestration.behind.unsynced import BehindPartitions
+from factory_lib.orchestration.keys import dataset_name
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import versions
 
@@ -88,8 +89,8 @@ def _costs(
     instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, reasons: Mapping[str, set[str | None]]
 ) -> list[StageCost]:
     wh, partitioned = warehouse(), graph.get(key).is_partitioned
-    own = versions(wh, _dataset(key))
-    read = [made[-1] for parent in sorted(graph.get(key).parent_keys) if (made := versions(wh, _dataset(parent)))]
+    own = versions(wh, dataset_name(key))
+    read = [made[-1] for parent in sorted(graph.get(key).parent_keys) if (made := versions(wh, dataset_name(parent)))]
     given = max(read, key=lambda version: version.rows, default=own[-1] if own else None)
     pace = _RowCost.of(own)
     found = []
@@ -103,10 +104,6 @@ def _costs(
         count = len(asked) if partitioned else None
         found.append(StageCost(key.to_user_string(), reason, count, samples, values, seconds))
     return found
-
-
-def _dataset(key: dg.AssetKey) -> str:
-    return "_".join(key.path)
 
 
 def _rows(version: Version, asked: set[str | None]) -> int | None:
