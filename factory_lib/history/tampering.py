@@ -53,7 +53,12 @@ def compared(warehouse: Warehouse, meant: Sequence[Version]) -> dict[str, list[F
             continue
         name_then = published_as(about[uuid]["comment"])
         texts = [
-            *_of_table(name, name_then, about[uuid]["engine_full"], recorded.get(uuid)),
+            *_of_table(
+                name,
+                name_then,
+                recorded.get(uuid),
+                is_protected=warehouse.deployment.is_protected(about[uuid]["engine_full"]),
+            ),
             *_of_columns(*columns.get(uuid, ((), ()))),
             *_of_records(records.get(uuid, {})),
         ]
@@ -74,14 +79,14 @@ def _recorded(warehouse: Warehouse, uuids: Sequence[str]) -> dict[str, bool]:
     return {row["id"]: bool(row["sealed"]) for row in rows}
 
 
-def _of_table(name: str, name_then: str, engine: str, is_sealed: bool | None) -> Iterator[str]:
+def _of_table(name: str, name_then: str, is_sealed: bool | None, *, is_protected: bool) -> Iterator[str]:
     if is_sealed is None:
         yield UNRECORDED
     if name_then not in ("", name):
         yield f"it was published as {name_then}"
     if name_then and is_sealed is False:
         yield f"its seal was removed from {CATALOG}.seals"
-    if "table_readonly = 1" not in engine and is_sealed is not None:
+    if not is_protected and is_sealed is not None:
         yield "it can be written to: its protection was taken away"
 
 

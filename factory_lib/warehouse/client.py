@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,21 +28,13 @@ from factory_lib.settings import settings as read_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from factory_lib.warehouse.deployment import Deployment
     from factory_lib.warehouse.results import ConnectionLost, ResultBody
 
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_fixed_string_as_fixed_byte_array": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
-}
-_WRITES = {
-    # A version has as many partitions as shards, and an insert may bring rows of all of them.
-    "max_partitions_per_insert_block": 0,
-    # An insert has happened when it returns.
-    "async_insert": 0,
-    # Versions are dropped by retention, whatever their size: parts that others share stay.
-    "max_table_size_to_drop": 0,
-    "max_partition_size_to_drop": 0,
 }
 _NO_FILES = "information_schema"
 """Where a name without a database is looked for: the embedded engine's default takes it for a file of the folder."""
@@ -75,6 +68,21 @@ class Warehouse:
         """Whether this is the embedded engine of a data folder."""
         return self._home is not None
 
+    @cached_property
+    def deployment(self) -> Deployment:
+        """What kind of ClickHouse it is, by which statements differ; a server is asked.
+
+        Raises:
+            EngineError: it does not answer.
+        """
+        from factory_lib.warehouse.deployment import EMBEDDED, asked
+
+        def rows(sql: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self._reading(lambda: self._whole(sql, None, None, {})).to_pylist()
+            return found
+
+        return EMBEDDED if self.is_embedded else asked(rows)
+
     @property
     def is_up(self) -> bool:
         """Whether a statement would start no engine."""
@@ -103,11 +111,12 @@ class Warehouse:
             EngineError: the engine refused it, or was lost while it ran (then it may have been applied, and the message
                 says so).
         """
-        self._once(lambda: self._send("raw_query", sql, params, {**_WRITES, **(settings or {})}), sql)
+        given = {**self.deployment.writing, **(settings or {})}
+        self._once(lambda: self._send("raw_query", sql, params, given), sql)
 
     def query(self, sql: str, params: Values = None, settings: Values = None) -> pa.Table:
         """The whole result of a SELECT. Arguments and errors as for `execute`."""
-        return self._reading(lambda: self._whole(sql, params, settings))
+        return self._reading(lambda: self._whole(sql, params, settings, self.deployment.reading))
 
     def stream(self, sql: str, params: Values = None, settings: Values = None) -> pa.RecordBatchReader:
         """The result of a SELECT as it comes, in constant memory. Arguments as for `execute`.
@@ -157,11 +166,10 @@ class Warehouse:
         if upload.empty:
             return 0
 
+        given = {**self.deployment.writing, **(settings or {})}
+
         def send() -> Any:
-            client = self._client()
-            return client.raw_insert(
-                table, upload.names, iter(upload), settings={**_WRITES, **(settings or {})}, fmt="ArrowStream"
-            )
+            return self._client().raw_insert(table, upload.names, iter(upload), settings=given, fmt="ArrowStream")
 
         done = self._once(send, f"INSERT INTO {table}", lambda: upload.repeatable)
         written = (getattr(done, "summary", None) or {}).get("written_rows")
@@ -245,28 +253,24 @@ class Warehouse:
         )
         return getattr(self._client(form), method)(sql, parameters=given, settings=dict(settings or {}), **more)
 
-    def _whole(self, sql: str, params: Values, settings: Values) -> pa.Table:
+    def _whole(self, sql: str, params: Values, settings: Values, reading: Mapping[str, object]) -> pa.Table:
         from factory_lib.warehouse.results import open_result
 
-        with contextlib.closing(self._ask(sql, params, settings)) as body:
+        with contextlib.closing(self._ask(sql, params, settings, reading)) as body:
             return open_result(body).read_all()
 
     def _streamed(self, sql: str, params: Values, settings: Values) -> pa.RecordBatchReader:
         from factory_lib.warehouse.results import open_result
 
-        body = self._ask(sql, params, settings)
+        body = self._ask(sql, params, settings, self.deployment.reading)
         with self._lock:
             self._streams[body] = sql
         return open_result(body)
 
-    def _ask(self, sql: str, params: Values, settings: Values) -> ResultBody:
+    def _ask(self, sql: str, params: Values, settings: Values, reading: Mapping[str, object]) -> ResultBody:
         from factory_lib.warehouse.results import ResultBody
 
-        asked = {
-            **_ARROW,
-            "output_format_arrow_compression_method": "none" if self.is_embedded else "lz4_frame",
-            **(settings or {}),
-        }
+        asked = {**_ARROW, **reading, **(settings or {})}
         return ResultBody(self._send("raw_stream", sql, params, asked, fmt="ArrowStream"))
 
     def forget_lock(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from factory_lib.plan.sqltext import literal, quote
 from factory_lib.progress import track
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.schema import ensure_tables
+from factory_lib.warehouse.staging import uuid_of
 
 OLD_SECONDS = 300
 """A lock on a server that is so old was left by somebody who died."""
@@ -64,22 +64,23 @@ def _file(home: Path, dataset: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _table(warehouse: Warehouse, dataset: str) -> Iterator[None]:
     ensure_tables(warehouse)
-    name, mine = f"lock_{dataset}", str(uuid.uuid4())
-    if _left(warehouse, name) or not _made(warehouse, name, mine):
+    name = f"lock_{dataset}"
+    if _left(warehouse, name) or not _made(warehouse, name):
         with _place(warehouse, name) as place:
-            _wait(warehouse, dataset, name, mine, place)
+            _wait(warehouse, dataset, name, place)
+    mine = uuid_of(warehouse, CATALOG, name)
     try:
         yield
     finally:
-        if _uuid(warehouse, name) == mine:
+        if uuid_of(warehouse, CATALOG, name) == mine:
             _drop(warehouse, name)
 
 
-def _wait(warehouse: Warehouse, dataset: str, name: str, mine: str, place: int) -> None:
+def _wait(warehouse: Warehouse, dataset: str, name: str, place: int) -> None:
     """Wait until nobody is before a place in the queue, and take the lock."""
     until = time.monotonic() + _LONGEST_SECONDS
     with track(f"waiting for other writers of {dataset}") as progress:
-        while any(number < place for number in _left(warehouse, name)) or not _made(warehouse, name, mine):
+        while any(number < place for number in _left(warehouse, name)) or not _made(warehouse, name):
             if time.monotonic() > until:
                 raise CommitError(
                     f"{dataset} is locked since an hour.", f"Is somebody at it? DROP TABLE {_full(name)} if not."
@@ -92,7 +93,7 @@ def _wait(warehouse: Warehouse, dataset: str, name: str, mine: str, place: int) 
 def _place(warehouse: Warehouse, name: str) -> Iterator[int]:
     """A place at the end of the queue for a lock: who tries again and again at random could wait for ever."""
     number = max(_left(warehouse, name), default=0) + 1
-    while not _made(warehouse, _ticket(name, number), str(uuid.uuid4())):
+    while not _made(warehouse, _ticket(name, number)):
         number += 1
     try:
         yield number
@@ -104,11 +105,11 @@ def _ticket(name: str, number: int) -> str:
     return f"{name}.{number}"
 
 
-def _made(warehouse: Warehouse, name: str, mine: str) -> bool:
+def _made(warehouse: Warehouse, name: str) -> bool:
     """Whether a table of this name could be made: there was none."""
     columns = f"(held UInt8) ENGINE = Memory COMMENT {literal(owner())}"
     try:
-        warehouse.execute(f"CREATE TABLE {_full(name)} UUID {literal(mine)} {columns}")
+        warehouse.execute(f"CREATE TABLE {_full(name)} {columns}")
     except EngineError as error:
         if error.code != _TABLE_EXISTS:
             raise
@@ -139,12 +140,3 @@ def _drop(warehouse: Warehouse, name: str) -> None:
 
 def _full(name: str) -> str:
     return f"{CATALOG}.{quote(name)}"
-
-
-def _uuid(warehouse: Warehouse, name: str) -> str:
-    return str(
-        warehouse.scalar(
-            "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {n:String}",
-            {"d": CATALOG, "n": name},
-        )
-    )

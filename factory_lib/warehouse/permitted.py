@@ -21,6 +21,7 @@ from factory_lib.plan.sqltext import literal
 from factory_lib.plan.sqltokens import as_bytes, as_text, tokens
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.client import warehouse as current
+from factory_lib.warehouse.deployment import OWN_DATABASES, OWN_TABLES
 from factory_lib.warehouse.functions import permitted_functions
 
 LONGEST = 1 << 18
@@ -42,9 +43,6 @@ _SYSTEM_TABLES = frozenset(
     settings formats data_type_families aggregate_function_combinators data_skipping_indices projections""".split()
 )
 _SYSTEM = frozenset(["system", "information_schema"])
-_OWN_DATABASES = frozenset(["Atomic", "Ordinary", "Replicated", "Shared"])
-_OWN_TABLES = ("MergeTree", "Memory", "Log")
-"""What the engines of tables that hold their rows themselves end in."""
 _IN = re.compile(r"(global)?(not)?(null)?in(ignoreset)?")
 _HINT = "Read tables of datasets, such as laion.v3, with functions that compute."
 
@@ -218,6 +216,6 @@ def _check_tables(warehouse: Warehouse, names: Iterable[str]) -> None:
     )
     for row in rows:
         engine = row["engine"]
-        if not (engine.endswith(_OWN_TABLES) if row["table"] else engine in _OWN_DATABASES):
+        if not (engine.endswith(OWN_TABLES) if row["table"] else engine in OWN_DATABASES):
             shown = f"The table {row['name']}.{row['table']}" if row["table"] else f"The database {row['name']}"
             raise QueryError(f"{shown} is a {engine}: it may read more than the warehouse.", _HINT)

@@ -105,9 +105,10 @@ def ensure_tables(warehouse: Warehouse) -> None:
     found = {row["name"]: row["comment"] for row in rows}
     missing = _TABLES.keys() - found.keys()
     if missing:
-        warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {CATALOG}")
+        warehouse.execute(warehouse.deployment.create_database(CATALOG))
         for name in missing:
-            warehouse.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG}.{name} {_TABLES[name]}")
+            definition = warehouse.deployment.definition(_TABLES[name])
+            warehouse.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG}.{name} {definition}")
     if "versions" in found:
         _bring_along(warehouse, schema_of(found["versions"]))
     checked[warehouse] = time.monotonic()

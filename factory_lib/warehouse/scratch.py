@@ -34,11 +34,14 @@ def scratch_table(
         Its name in SQL, `database.table`.
     """
     name = f"{STAGING}.{quote(f'{STAGE_PREFIX}{kind}_{uuid.uuid4().hex[:16]}')}"
-    declared, rows = f"({columns})" if columns else "", f"AS {select}" if select else ""
+    declared, rows = f"({columns})" if columns else "", f"EMPTY AS {select}" if select else ""
+    definition = warehouse.deployment.definition(f"ENGINE = {engine}")
     try:
         warehouse.execute(
-            f"CREATE TABLE {name} {declared} ENGINE = {engine} COMMENT {literal(owner())} {rows}", settings=settings
+            f"CREATE TABLE {name} {declared} {definition} COMMENT {literal(owner())} {rows}", settings=settings
         )
+        if select:
+            warehouse.execute(f"INSERT INTO {name} {select}", settings=settings)
         yield name
     finally:
         warehouse.drop(name)

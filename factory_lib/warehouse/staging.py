@@ -30,7 +30,7 @@ INDEX_PREFIX = "nearest_"
 SETTINGS = "min_bytes_for_wide_part = 0, index_granularity = 8192"
 # Masks and single-column mutations need wide parts. A table created read-only never runs a mutation, so the setting
 # is given explicitly: it would be inherited from the table that this one is made like.
-_ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}, table_readonly = 0"
+_ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}"
 _READONLY = 774
 _CODECS = {"position": "CODEC(Delta, LZ4)"}
 _OTHER_INDEXES = "different secondary indices"
@@ -156,12 +156,12 @@ class StagingTable:
     def set_readonly(self, comment: str) -> None:
         """Have the engine itself refuse any further change to the table, which gets a comment at last."""
         try:
-            self._alter(f"MODIFY COMMENT {literal(comment)}", "MODIFY SETTING table_readonly = 1")
+            self._alter(*self.warehouse.deployment.sealing(comment))
         except EngineError as error:
             if error.code != _READONLY:
                 raise
             # It was to be published under another number, which somebody else took first.
-            self._alter("MODIFY SETTING table_readonly = 0")
+            self._alter(*self.warehouse.deployment.unsealing)
             self.set_readonly(comment)
 
     def shard_rows(self) -> dict[str, int]:
@@ -218,18 +218,28 @@ def create_stage(
         like: take the columns from this table instead.
         defaults: columns that inserts need not bring -> SQL text of what they are then; until `remove_defaults`.
     """
-    warehouse.execute(f"CREATE DATABASE IF NOT EXISTS {quote(dataset)}")
-    stage = StagingTable(warehouse, dataset, f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}", str(uuid.uuid4()))
+    deployment = warehouse.deployment
+    warehouse.execute(deployment.create_database(dataset))
+    table = f"{STAGE_PREFIX}{uuid.uuid4().hex[:16]}"
     comments = {name: f"COMMENT {literal(UNIT)}" for name in unit}
     computed = {name: f"DEFAULT {text}" for name, text in (defaults or {}).items()}
     declared = (
         f"{quote(n)} {t} {computed.get(n, '')} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items()
     )
     body = f"AS {like}" if like else f"({', '.join(declared)})"
-    warehouse.execute(
-        f"CREATE TABLE {stage.name} UUID {literal(stage.uuid)} {body} {_ENGINE} COMMENT {literal(owner())}"
+    engine = deployment.definition(_ENGINE) + deployment.writable
+    warehouse.execute(f"CREATE TABLE {quote(dataset)}.{quote(table)} {body} {engine} COMMENT {literal(owner())}")
+    return StagingTable(warehouse, dataset, table, uuid_of(warehouse, dataset, table))
+
+
+def uuid_of(warehouse: Warehouse, database: str, table: str) -> str:
+    """UUID of a table, which the engine gave it; empty where there is no such table."""
+    # Not the client's own: replicas of a cluster agree on one.
+    found = warehouse.scalar(
+        "SELECT toString(uuid) FROM system.tables WHERE database = {d:String} AND name = {t:String}",
+        {"d": database, "t": table},
     )
-    return stage
+    return str(found or "")
 
 
 def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> StagingTable:

@@ -264,7 +264,10 @@ def publish(
     name = f"{stage.database}.v{number}"
     comment = seal(stage.warehouse, stage.uuid, stage.database, stage.table, name, signals=signals)
     check()
+    deployment = stage.warehouse.deployment
     stage.set_readonly(comment)
+    for statement in deployment.before_publishing(stage.name):
+        stage.warehouse.execute(statement)
     stage.warehouse.sync()
     target = f"{quote(stage.database)}.v{number}"
     try:
@@ -274,12 +277,9 @@ def publish(
             if error.code == _TABLE_EXISTS:
                 raise LostRaceError(f"{name} was published by another writer.") from None
             raise
-    if stage.warehouse.is_embedded:
-        stage.warehouse.sync()
-    else:
-        # Sealed once more: a server syncs no rename, but the table's definition, which it writes anew here, and with it
-        # what the file system was told before.
-        stage.warehouse.execute(f"ALTER TABLE {target} MODIFY SETTING table_readonly = 1")
+    for statement in deployment.after_publishing(target):
+        stage.warehouse.execute(statement)
+    stage.warehouse.sync()
     return Version(stage.database, number, stage.uuid, stage.warehouse)
 
 

@@ -71,11 +71,12 @@ class Staged:
         components = signal.components
         fingerprint = digest(components)
         table = f"{STAGE_PREFIX if fresh else ''}{VALUES_PREFIX}{fingerprint[:16]}_{claims.run}_{signal.name}"
+        definition = inputs.warehouse.deployment.definition("ENGINE = MergeTree PARTITION BY shard ORDER BY position")
         inputs.warehouse.execute(
             f"CREATE TABLE {STAGING}.{quote(table)} (shard LowCardinality(String), position UInt32, identity {HASH},"
             f" value {signal.output.clickhouse}, error LowCardinality(Nullable(String)), run LowCardinality(String),"
             f" lasts Bool MATERIALIZED {_lasting(signal, 'error')})"
-            f" ENGINE = MergeTree PARTITION BY shard ORDER BY position COMMENT {literal(owner())}"
+            f" {definition} COMMENT {literal(owner())}"
         )
         reads = Reads.of(signal)
         return Staged(
