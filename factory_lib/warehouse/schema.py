@@ -103,7 +103,7 @@ def ensure_tables(warehouse: Warehouse) -> None:
         return
     rows = warehouse.rows("SELECT name, comment FROM system.tables WHERE database = {d:String}", {"d": CATALOG})
     found = {row["name"]: row["comment"] for row in rows}
-    missing = _TABLES.keys() - found.keys()
+    missing = [name for name in _TABLES if name not in found]
     if missing:
         warehouse.execute(warehouse.deployment.create_database(CATALOG))
         for name in missing:

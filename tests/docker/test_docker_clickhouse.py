@@ -15,6 +15,7 @@ import pytest
 
 from factory_lib.errors import EngineError
 from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.deployment import SERVER
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -113,9 +114,12 @@ def test_grants_are_what_the_library_needs() -> None:
     }
     other = "TRUNCATE|EXCHANGE|BACKUP|RESTORE|GRANT|REVOKE|DETACH|UNDROP|SYSTEM|CREATE|DROP|KILL|RENAME|ATTACH"
     begins = re.compile(rf"\s*({'|'.join(needs)}|(?:{other}) [A-Z]+)\b")
-    kinds, engines, tables = set(), set(), set()
+    engines, tables = set(), set()
+    kinds = {match[1] for match in [begins.match(SERVER.create_database("d"))] if match}
     for path in sorted((ROOT / "factory_lib").rglob("*.py")):
         if "engine" in path.relative_to(ROOT).parts:  # the embedded engine itself
+            continue
+        if path.name == "deployment.py":  # what other servers than this one get: see the test below
             continue
         for text in _texts(ast.parse(path.read_text())):
             kinds |= {match[1] for match in [begins.match(text)] if match}
@@ -133,6 +137,26 @@ def test_grants_are_what_the_library_needs() -> None:
     # ClickHouse shows these to everybody, those with rows of somebody row by row what they may see
     free = {"tables", "columns", "databases", "settings", "one", "functions", "table_functions"}
     assert {q.rpartition("system.")[2] for q in queries if q.startswith("GRANT SELECT ON system.")} == tables - free
+
+
+def test_grants_of_a_cluster_are_what_its_statements_need(engine_for_all: None) -> None:
+    grants = [
+        line
+        for line in (DOCKER / "clickhouse/grants-cluster.sql").read_text().splitlines()
+        if line.startswith("GRANT") and warehouse().syntax_tree(line)
+    ]
+    sent = (ROOT / "tests/fixtures/statements/cluster.sql").read_text()
+    asked = (ROOT / "factory_lib/warehouse/deployment.py").read_text()
+    engines = set(re.findall(r"ENGINE = (Replicated\w+)", sent))
+    tables = set(re.findall(r"(?:FROM|JOIN) system\.(\w+)", asked)) - {"settings", "databases"}
+    assert "ON CLUSTER" in sent
+    assert "SYSTEM SYNC REPLICA" in sent
+    assert {grant.removeprefix("GRANT ").removesuffix(" TO factory_writer;") for grant in grants} == {
+        "CLUSTER ON *.*",
+        "SYSTEM SYNC REPLICA ON *.*",
+        *(f"TABLE ENGINE ON {engine}" for engine in engines - {"Replicated"}),
+        *(f"SELECT ON system.{table}" for table in tables),
+    }
 
 
 CLIENT = """#!{python}
