@@ -18,6 +18,7 @@ from factory_lib.progress import log_lines, reporting
 from factory_lib.redaction import without_credentials
 from factory_lib.renamed import told
 from factory_lib.sources.account import lines
+from factory_lib.sources.grouping import grouping_advice
 
 if TYPE_CHECKING:
     from factory_lib.query import DatasetQuery
@@ -74,6 +75,8 @@ def ingest_command(
         say(told("--merge", "--overwrite-shards"))
     mapping = from_words({option: value for option, value in given.items() if value})
     source = open_source(uri, tars_per_shard=tars_per_shard, unpack_to=unpack_to, **mapping)
+    if not shards and (advice := grouping_advice(source.shards())):
+        say(advice)
     wanted = None if shards is None else [shard.strip() for shard in shards.split(",") if shard.strip()]
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
         query = DatasetQuery.from_source(source, shards=wanted)

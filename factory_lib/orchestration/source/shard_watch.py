@@ -14,6 +14,7 @@ from factory_lib.errors import FileMissing, SettingsError, SourceError
 from factory_lib.orchestration.source.shard_changes import ShardChanges, events_of, shard_changes, tell_catalog
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.settings import settle_seconds
+from factory_lib.sources.grouping import grouping_advice
 from factory_lib.sources.shards import SourceShard
 
 SHARDS_A_TICK = 5000
@@ -130,6 +131,8 @@ def _told(
             why = f"{changes} of {len(shards):,} shards: told when nothing more comes for {max(waits.values()):.0f} s."
         return dg.SkipReason(why)
     context.log.info(f"{tell} of {len(shards):,} shards")
+    if tell.new and (advice := grouping_advice(shards)):
+        context.log.warning(advice)
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if tell.new:
         requests.append(partitions.build_add_request([shard.name for shard in tell.new]))
