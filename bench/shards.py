@@ -4,8 +4,8 @@
 
 A dataset of so many shards of four rows and a version for each further commit, then the graph of the tests over as many
 tars. What is printed are CPU seconds, of this process and of the engine together, and, behind a slash, milliseconds a
-shard: where these grow with the number of shards, the cost grows worse than linearly. 2,000 shards take ten minutes, 5,000
-an hour; the engine writes 90 files a shard and 40 columns.
+shard: where these grow with the number of shards, the cost grows worse than linearly. Many shards take long: the engine
+writes some 90 files for a shard of 40 columns.
 """
 
 from __future__ import annotations
