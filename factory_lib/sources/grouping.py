@@ -40,5 +40,5 @@ def _rounded_up(number: int) -> int:
     """The next number with one digit, or with two where the second is a 5: 12 -> 15, 31 -> 35, 128 -> 150."""
     if number < 10:
         return number
-    step = 5 * 10 ** (len(str(number)) - 2)
+    step: int = 5 * 10 ** (len(str(number)) - 2)
     return -(-number // step) * step
