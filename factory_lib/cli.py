@@ -41,6 +41,7 @@ _MODULES = {
     "verify": "verify",
     "backup": "backup",
     "restore": "backup",
+    "move": "move",
     "tag": "tag",
     "ingest": "ingest",
     "export": "export",

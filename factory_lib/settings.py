@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ class Settings:
         home: `FACTORY_HOME`, the data folder of the embedded engine and of everything kept locally (default
             `.factory`).
         clickhouse_url: `FACTORY_CLICKHOUSE_URL`, a ClickHouse server; unset, the embedded engine of `home` is used.
+        versions: `FACTORY_VERSIONS`, `s3://bucket/prefix` that holds the parts of all versions of `home`; unset, where
+            they lie already: on the disk of `home`, or where it was told before.
+        versions_cache_bytes: `FACTORY_VERSIONS_CACHE_BYTES`, how much of what lies there is kept on that disk, too
+            (default 20 GB).
         engine_idle_seconds: `FACTORY_ENGINE_IDLE_SECONDS`, after which the embedded engine stops by itself (default
             900).
         workers: `FACTORY_WORKERS`, processes that compute signals (default: one a core, and no more than memory allows
@@ -59,6 +64,8 @@ class Settings:
 
     home: Path
     clickhouse_url: str | None
+    versions: str | None
+    versions_cache_bytes: int
     engine_idle_seconds: float
     workers: int
     source: str | None
@@ -85,6 +92,8 @@ def settings() -> Settings:
     return Settings(
         home=home,
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
+        versions=_versions(),
+        versions_cache_bytes=int(_number("FACTORY_VERSIONS_CACHE_BYTES", 20e9, minimum=1e6)),
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
         workers=_workers(),
         source=source,
@@ -288,6 +297,23 @@ _LAUNCHERS = {
 }
 
 
+def _versions() -> str | None:
+    text = os.environ.get("FACTORY_VERSIONS", "").rstrip("/")
+    if not text:
+        return None
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{2,62}/[^?#]+", text):
+        raise SettingsError(
+            f"FACTORY_VERSIONS={text!r} is no place for versions.",
+            "It is s3://bucket/prefix; other stores by their S3 API, which AWS_ENDPOINT_URL names.",
+        )
+    if os.environ.get("FACTORY_CLICKHOUSE_URL"):
+        raise SettingsError(
+            "FACTORY_VERSIONS is for the embedded engine, and FACTORY_CLICKHOUSE_URL names a server.",
+            "Unset one of them. A server keeps versions where its own storage policy `versions` says.",
+        )
+    return text
+
+
 def _whole(variable: str) -> int | None:
     text = os.environ.get(variable)
     if text and not text.strip().isdigit():
@@ -326,7 +352,7 @@ def use_env_file(folder: Path) -> None:
 @contextmanager
 def in_home(home: Path) -> Iterator[None]:
     """Within the block the settings name this data folder, and neither a server nor a source."""
-    names = ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL", "FACTORY_SOURCE", "FACTORY_MAPPING")
+    names = ("FACTORY_HOME", "FACTORY_CLICKHOUSE_URL", "FACTORY_VERSIONS", "FACTORY_SOURCE", "FACTORY_MAPPING")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ["FACTORY_HOME"] = str(home)
     try:
@@ -437,9 +463,10 @@ def _folder(variable: str, default: Path) -> Path:
 
 KNOWN = frozenset(
     f"FACTORY_{name}"
-    for name in """HOME CLICKHOUSE_URL ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES SOURCE MAPPING TARS_PER_SHARD UNPACK_TO
-    DERIVED CLIP MODELS CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS
-    SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED ALERT_URL ALERT_EMAIL SMTP_URL UI_URL""".split()
+    for name in """HOME CLICKHOUSE_URL VERSIONS VERSIONS_CACHE_BYTES ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES
+    SOURCE MAPPING TARS_PER_SHARD UNPACK_TO DERIVED CLIP MODELS CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS
+    AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED ALERT_URL ALERT_EMAIL
+    SMTP_URL UI_URL""".split()
 )
 """The variables that are settings."""
 

@@ -114,11 +114,13 @@ class Relay:
         gets: the `Range` header of each GET of an object, empty where there was none.
         faults: what happens to the next GETs of objects, in order: `ok`, a status such as `503`, or `cut`, which closes
             the connection after half of the body.
+        refused: methods that are refused (`PUT POST DELETE`), and the error that says why (`AccessDenied`).
     """
 
     url: str
     gets: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    refused: tuple[str, str] | None = None
 
 
 @pytest.fixture
@@ -126,6 +128,7 @@ def relay(s3: Bucket, relay_server: Relay, monkeypatch: pytest.MonkeyPatch) -> R
     """A relay that all requests of the store go through."""
     relay_server.gets.clear()
     relay_server.faults.clear()
+    relay_server.refused = None
     connect_store(relay_server.url, monkeypatch)
     return relay_server
 
@@ -152,6 +155,18 @@ def relay_server(s3_endpoint: str) -> Iterator[Relay]:
         do_PUT = do_POST = do_DELETE = do_HEAD  # noqa: N815
 
         def forward(self, fault: str) -> None:
+            if found.refused and self.command in found.refused[0].split():
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status = 403 if found.refused[1] == "AccessDenied" else 400
+                said = {"AccessDenied": "Access Denied", "ExpiredToken": "The provided token has expired."}
+                code = found.refused[1]
+                text = f"<Error><Code>{code}</Code><Message>{said[code]}</Message></Error>".encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/xml")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else text)
+                return
             if fault.isdigit():
                 code = {"403": "AccessDenied", "500": "InternalError"}.get(fault, "SlowDown")
                 body = f"<Error><Code>{code}</Code><Message>As asked for.</Message></Error>".encode()

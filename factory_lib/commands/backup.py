@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from factory_lib.commands.options import Folder, command
+from factory_lib.commands.options import Folder, FolderOrUri, command
 from factory_lib.commands.output import console, print_json, print_rows, say, size
 from factory_lib.progress import log_lines, reporting
 from factory_lib.settings import settings
@@ -39,20 +39,21 @@ def backup_command(folder: Path, no_verify: bool, as_json: bool) -> None:
 
 
 @command("FACTORY_HOME=restored factory restore /backups/laion")
-@click.argument("folder", metavar="DIR", type=Folder(exists=True))
-def restore_command(folder: Path, as_json: bool) -> None:
+@click.argument("source", metavar="DIR", type=FolderOrUri())
+def restore_command(source: Path | str, as_json: bool) -> None:
     """Restore a backup into the data folder, which must be missing or empty, and verify it.
 
-    DIR is a backup, or a folder of backups, of which the newest is taken. The data folder is FACTORY_HOME.
+    DIR is a backup, or a folder of backups, of which the newest is taken; or the bucket that FACTORY_VERSIONS named for
+    a data folder that is lost. The data folder is FACTORY_HOME.
 
     Exit code 0 when all is as it was published, 1 when something is not.
     """
-    from factory_lib.history.backups import restore
+    from factory_lib.history.backups import restore, restore_from_bucket
 
     home = settings().home
     with nullcontext() if sys.stderr.isatty() else reporting(log_lines(say)):
-        made = restore(folder, home)
-    _print(made, f"{home} is {made.folder.name}: {made.versions:,} versions.", as_json)
+        made = restore(source, home) if isinstance(source, Path) else restore_from_bucket(source, home)
+    _print(made, f"{home} is {Path(made.folder).name}: {made.versions:,} versions.", as_json)
 
 
 def _print(made: Backup, text: str, as_json: bool) -> None:

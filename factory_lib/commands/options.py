@@ -59,6 +59,19 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class FolderOrUri(Folder):
+    """A folder of this machine that is there, or a URI of something else."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a URI as text, without a slash at its end."""
+        if isinstance(value, str) and "://" in value:
+            return value.rstrip("/")
+        return super().convert(value, param, ctx)
+
+
 def command(example: str, *, json: bool = True) -> Callable[[Callable[..., None]], click.Command]:
     """Make a function a command.
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("factory.engine")
 
 # A mutation over 64 partitions takes 10.5 s with chDB's default of one background thread a core, 0.35 s with 64.
-_DATA = "data?background_pool_size=64"
+_OPTIONS = "background_pool_size=64"
 _STOP_SECONDS = 5.0
 _REFUSING_SECONDS = 0.3
 
@@ -78,11 +78,12 @@ def _locked() -> bool:
 def _serve(ready: int) -> None:
     from factory_lib.engine.app import Interface
     from factory_lib.engine.connection import Engine
+    from factory_lib.engine.disks import configured
 
     give_up_reserve(Path())
     set_aside_unfinished(Path("data"))
     try:
-        engine = Engine(_DATA)
+        engine = Engine(f"data?{_OPTIONS}{configured(Path())}")
     except (RuntimeError, ImportError) as error:
         # chDB has written the cause above; its exception brings forty lines of its own stack
         sys.exit(f"The tables cannot be opened: {str(error).splitlines()[0]}")

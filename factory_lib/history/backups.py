@@ -22,6 +22,8 @@ from factory_lib.history.tampering import Finding
 from factory_lib.history.verifying import verify
 from factory_lib.owners import building, remove_leftovers
 from factory_lib.progress import track
+from factory_lib.warehouse.bucket.head import Bound
+from factory_lib.warehouse.bucket.rebuilding import rebuild
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.durable import sync_disk
 from factory_lib.warehouse.embedded import stop_engine
@@ -47,14 +49,14 @@ class Backup:
     """What a backup holds.
 
     Attributes:
-        folder: where it is.
+        folder: where it is, a folder or a bucket.
         at: when it was taken, UTC.
         versions: versions in it.
         copied_bytes: bytes that were copied; all else is linked.
         findings: what differs from what was published, when it was opened and read.
     """
 
-    folder: Path
+    folder: Path | str
     at: str
     versions: int
     copied_bytes: int
@@ -69,7 +71,7 @@ def backup(warehouse: Warehouse, target: Path, *, check: bool = True) -> Backup:
         check: open what was taken with an engine of its own, and verify it by content fingerprints.
 
     Raises:
-        BackupError: the warehouse is a server, or the folder lies in the data folder.
+        BackupError: the warehouse is a server, versions lie in a bucket, or the folder lies in the data folder.
         OSError: the folder cannot be written.
     """
     home = warehouse.home
@@ -77,6 +79,11 @@ def backup(warehouse: Warehouse, target: Path, *, check: bool = True) -> Backup:
         raise BackupError(
             "The datasets are on a ClickHouse server, whose files are not here.",
             "docker/clickhouse/backup.sh backs up a server; docker/README.md says how.",
+        )
+    if (bound := Bound.of(home)) is not None:
+        raise BackupError(
+            f"The versions of {home} lie in {bound.uri}, with all that it takes to make the folder anew.",
+            f"FACTORY_HOME=EMPTY_FOLDER factory restore {bound.uri}. A copy of the bucket is its own backup.",
         )
     target = target.absolute()
     if target.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(target.resolve()):
@@ -116,13 +123,7 @@ def restore(source: Path, home: Path) -> Backup:
     found = source.absolute() if (source / MANIFEST).is_file() else _newest(source.absolute())
     if found is None:
         raise BackupError(f"{source} holds no backup.", "factory backup DIR makes one.")
-    home = home.absolute()
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise BackupError(
-            f"{home} holds something: a backup is restored into a folder of its own.",
-            "Set FACTORY_HOME to another folder, or move this one away.",
-        )
-    home.parent.mkdir(parents=True, exist_ok=True)
+    home = _free(home)
     placing = Placing()
     with building(home) as beside:
         shutil.copytree(found / "home", beside, symlinks=True, dirs_exist_ok=True)
@@ -133,6 +134,40 @@ def restore(source: Path, home: Path) -> Backup:
     manifest = _manifest(found)
     findings = _verified(home, manifest)
     return Backup(found, manifest["at"], len(manifest["versions"]), placing.copied_bytes, findings)
+
+
+def restore_from_bucket(uri: str, home: Path) -> Backup:
+    """Make a data folder anew of the bucket that holds its versions, and verify it. The bucket is its own from then on.
+
+    Args:
+        uri: what `FACTORY_VERSIONS` named for the folder that is lost.
+        home: the data folder, which must be missing or empty.
+
+    Raises:
+        BackupError: the data folder holds something.
+        BucketError: the bucket holds no versions.
+        StoreError: the bucket cannot be read or written.
+        OSError: the folder cannot be written.
+    """
+    home = _free(home)
+    with building(home) as beside:
+        head, size = rebuild(uri, beside, home)
+        sync_disk(beside)
+    sync_disk(home.parent)
+    manifest = {"versions": {name: uuid for uuid, name in head.versions.items()}, "unpublished": head.unpublished}
+    return Backup(uri, head.at, len(head.versions), size, _verified(home, manifest))
+
+
+def _free(home: Path) -> Path:
+    """The absolute path of a folder that is missing or empty, and may be made."""
+    home = home.absolute()
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise BackupError(
+            f"{home} holds something: a backup is restored into a folder of its own.",
+            "Set FACTORY_HOME to another folder, or move this one away.",
+        )
+    home.parent.mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def as_json(found: Backup) -> dict[str, Any]:

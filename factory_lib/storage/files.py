@@ -71,6 +71,11 @@ class Files(Protocol):
         told so.
         """
 
+    def replace(self, uri: str, data: bytes, etag: str) -> bool:
+        """Write one file in place of the one with that etag; whether it was that one, and is written. At most one of
+        several writers is told so.
+        """
+
     def remove(self, uri: str) -> None:
         """Remove one file; `FileNotFoundError` when there is none."""
 

@@ -101,6 +101,15 @@ class RemoteFiles:
         self.write(uri, data)
         return True
 
+    def replace(self, uri: str, data: bytes, etag: str) -> bool:
+        """Put one object where the etag is that one; storages without conditional writes may tell two writers so."""
+        try:
+            self._checked(uri, etag)
+        except (ChangedError, FileNotFoundError):
+            return False
+        self.write(uri, data)
+        return True
+
     def remove(self, uri: str) -> None:
         """Remove one object."""
         path = self._path(uri)

@@ -182,15 +182,29 @@ class S3Files(RemoteFiles):
 
     def create(self, uri: str, data: bytes) -> bool:
         """Put one object with ``If-None-Match: *``; a store that ignores it may tell two writers that they wrote."""
+        return self._put(uri, data, IfNoneMatch="*")
+
+    def replace(self, uri: str, data: bytes, etag: str) -> bool:
+        """Put one object with ``If-Match``."""
+        return self._put(uri, data, IfMatch=f'"{etag}"')
+
+    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
+        """Put one object on a condition; whether it holds."""
         bucket, key, _ = self.filesystem.split_path(uri)
-        request = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
+        request = {"Bucket": bucket, "Key": key, "Body": data, **condition}
         try:
             self._retried(lambda: self._run(self.filesystem._call_s3("put_object", **request)))
         except Exception as error:
-            if http_status(error) in {409, 412} or error_code(error) in {"412", "PreconditionFailed"}:
+            if http_status(error) in {409, 412} or error_code(error) in {"412", "PreconditionFailed", "NoSuchKey"}:
                 return False
             raise
         return True
+
+    def address(self) -> tuple[str, str]:
+        """The server's URL, and the region that requests are signed for."""
+        self._run(self.filesystem.set_session())
+        client = self.filesystem._s3
+        return str(client.meta.endpoint_url), str(client.meta.region_name or "us-east-1")
 
     def _make_folder(self, path: str) -> None:
         """Keys need no folders, and a bucket that is not there is a mistake: none is made."""

@@ -189,6 +189,26 @@ class Store:
         uri = self.resolve(uri)
         return self._guarded(uri, lambda files: files.create(uri, data))
 
+    def replace(self, uri: str, data: bytes, etag: str) -> bool:
+        """Write one file whole in place of the one that `etag` names; whether that one was there, and this written."""
+        uri = self.resolve(uri)
+        return self._guarded(uri, lambda files: files.replace(uri, data, etag))
+
+    def s3_address(self, uri: str) -> tuple[str, str]:
+        """The URL of the server behind an `s3://` URI, and the region that requests to it are signed for.
+
+        Raises:
+            StoreError: it is no such URI, or no credentials are found.
+        """
+        from factory_lib.storage.s3 import S3Files
+
+        def address(files: Files) -> tuple[str, str]:
+            if not isinstance(files, S3Files):
+                raise StoreError(f"{redact(uri)} is not in S3.", "Name it as s3://bucket/prefix.")
+            return files.address()
+
+        return self._guarded(uri, address)
+
     def remove(self, uri: str) -> None:
         """Remove one file; one that is not there is fine."""
         uri = self.resolve(uri)

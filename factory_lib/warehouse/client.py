@@ -371,6 +371,10 @@ class Warehouse:
                 from factory_lib.warehouse.space import disk_full
 
                 found = disk_full(self._home)
+            elif self._home is not None and "S3_ERROR" in found.message:
+                from factory_lib.warehouse.bucket.failing import bucket_failed
+
+                found = bucket_failed(self._home, found)
             try:
                 raise found from None
             finally:

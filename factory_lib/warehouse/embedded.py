@@ -106,6 +106,7 @@ def engine_url(home: Path) -> str:
 
     Raises:
         EngineError: it cannot be started (the end of its log says why), or runs and does not answer.
+        BucketError: its versions are not where the settings say, or their bucket belongs to another folder.
     """
     home = home.absolute()
     if bad := sorted(set(str(home)) & set("?*{")):
@@ -113,10 +114,16 @@ def engine_url(home: Path) -> str:
             f"The data folder {home} cannot be used: the engine misreads {' '.join(bad)} in a path.",
             "Set FACTORY_HOME to another folder.",
         )
+    from factory_lib.warehouse.bucket.binding import agree, bind
+
     state = _answering(home)
     if state is None:
         with _starting(home):
-            state = _answering(home) or _start(home)
+            state = _answering(home)
+            if state is None:
+                bind(home)
+                state = _start(home)
+    agree(home)
     return state.url
 
 
@@ -218,6 +225,14 @@ def _starting(home: Path) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held_still(home: Path) -> Iterator[None]:
+    """Within the block no engine runs on a data folder; the one that does is stopped, and who asks for one waits."""
+    with _starting(home):
+        stop_engine(home)
+        yield
 
 
 def _start(home: Path) -> EngineState:

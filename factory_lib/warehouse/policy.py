@@ -16,6 +16,7 @@ from typing import Any
 from factory_lib.names import CATALOG, STAGE_PREFIX, is_dataset_database
 from factory_lib.plan.sqltext import quote
 from factory_lib.progress import QUIET_SECONDS
+from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.schema import ensure_tables
@@ -99,6 +100,7 @@ def drop_versions(
     now = dt.datetime.now(dt.UTC)
     decided, may_go = "", {one.uuid for one in wanted}
     gone = []
+    keep(warehouse)  # a bucket that cannot be written, or belongs to others by now, keeps its versions
     for one in wanted:
         dataset, _, name = one.version.partition(".")
         with locked(warehouse, dataset):
@@ -116,6 +118,7 @@ def drop_versions(
             # Readers go on; it may take them long, and nobody shall wait for them but who drops.
             left = f"{quote(dataset)}.{quote(f'{STAGE_PREFIX}dropped_{one.uuid[:8]}')}"
             warehouse.execute(f"RENAME TABLE {quote(dataset)}.{name} TO {left}", settings=FREEING)
+        keep(warehouse)  # before its objects go: the bucket must not name a version that is not whole
         _drop(warehouse, left, one.version, tell)
         gone.append(one)
     return gone

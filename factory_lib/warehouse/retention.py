@@ -12,6 +12,7 @@ from factory_lib.errors import DiskFull
 from factory_lib.names import CATALOG, STAGE_PREFIX, STAGING, VALUES_PREFIX, is_dataset_database
 from factory_lib.owners import ABANDONED_HOURS, Owner
 from factory_lib.plan.sqltext import quote
+from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.computed import forget_unused
 from factory_lib.warehouse.mutations import mutate
@@ -67,6 +68,8 @@ def sweep(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
 def drop_tables(warehouse: Warehouse, tables: Iterable[Sweepable]) -> None:
     """Drop these tables: hardly anything is written, so it makes room where there is none."""
     names = [table.table for table in tables]
+    if names:
+        keep(warehouse)  # one of them may be a version whose end was begun
     held = sealed(warehouse, names)
     try:
         unseal(warehouse, list(held.values()))

@@ -18,6 +18,7 @@ from factory_lib.owners import owner
 from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import literal, quote
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
+from factory_lib.warehouse.bucket.blobs import POLICY
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.mutations import mutate
 
@@ -227,7 +228,7 @@ def create_stage(
         f"{quote(n)} {t} {computed.get(n, '')} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items()
     )
     body = f"AS {like}" if like else f"({', '.join(declared)})"
-    engine = deployment.definition(_ENGINE) + deployment.writable
+    engine = deployment.definition(_ENGINE) + deployment.writable + _policy(warehouse)
     warehouse.execute(f"CREATE TABLE {quote(dataset)}.{quote(table)} {body} {engine} COMMENT {literal(owner())}")
     return StagingTable(warehouse, dataset, table, uuid_of(warehouse, dataset, table))
 
@@ -240,6 +241,12 @@ def uuid_of(warehouse: Warehouse, database: str, table: str) -> str:
         {"d": database, "t": table},
     )
     return str(found or "")
+
+
+def _policy(warehouse: Warehouse) -> str:
+    """The setting that puts parts where the engine keeps those of versions, where that is not its default."""
+    there = "SELECT count() FROM system.storage_policies WHERE policy_name = {p:String}"
+    return f", storage_policy = {literal(POLICY)}" if warehouse.scalar(there, {"p": POLICY}) else ""
 
 
 def clone(warehouse: Warehouse, dataset: str, table: str, shards: Iterable[str] | None = None) -> StagingTable:

@@ -13,6 +13,7 @@ from typing import Any
 
 from factory_lib.errors import InvalidName, TagExists, VersionNotFound, nearest
 from factory_lib.names import CATALOG, LONGEST, TAG, shortened
+from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.locking import locked
 from factory_lib.warehouse.schema import ensure_tables
@@ -149,6 +150,7 @@ def _write(
         {"d": dataset, "t": tag, "v": version, "u": uuid, "deleted": int(deleted), "forced": int(forced)},
     )
     warehouse.sync()
+    keep(warehouse)
 
 
 def _left_by(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Tag]]:

@@ -7,23 +7,27 @@ compare-and-set that lets any number of writers publish at once without losing a
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
 
-from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, VersionNotFound, nearest
+from factory_lib.errors import DatasetNotFound, EngineError, FactoryError, StoreError, VersionNotFound, nearest
 from factory_lib.names import CATALOG, Ref, is_dataset_database, parse_ref
 from factory_lib.plan.nodes import Table
 from factory_lib.plan.sqltext import quote
 from factory_lib.warehouse import provenance as provenance_
+from factory_lib.warehouse.bucket.keeping import keep, record
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.staging import StagingTable, table_columns
 from factory_lib.warehouse.tags import tags_of
+
+logger = logging.getLogger(__name__)
 
 _TABLE_EXISTS = 57
 
@@ -260,6 +264,8 @@ def publish(
 
     Raises:
         LostRaceError: that version exists already.
+        BucketError: versions lie in a bucket that belongs to another folder by now.
+        StoreError: it cannot be written. Nothing is published.
     """
     name = f"{stage.database}.v{number}"
     comment = seal(stage.warehouse, stage.uuid, stage.database, stage.table, name, signals=signals)
@@ -269,6 +275,7 @@ def publish(
     for statement in deployment.before_publishing(stage.name):
         stage.warehouse.execute(statement)
     stage.warehouse.sync()
+    record(stage.warehouse, stage.uuid)
     target = f"{quote(stage.database)}.v{number}"
     try:
         stage.warehouse.execute(f"RENAME TABLE {stage.name} TO {target}")
@@ -280,7 +287,16 @@ def publish(
     for statement in deployment.after_publishing(target):
         stage.warehouse.execute(statement)
     stage.warehouse.sync()
+    _keep(stage, name)
     return Version(stage.database, number, stage.uuid, stage.warehouse)
+
+
+def _keep(stage: StagingTable, name: str) -> None:
+    """Note a version in its bucket's head. It is published by now: a bucket that fails now gets that with the next."""
+    try:
+        keep(stage.warehouse, stage.uuid)
+    except StoreError as error:
+        logger.warning("%s is published, and not in the head of its bucket: the next commit adds it. %s", name, error)
 
 
 def _is_published(stage: StagingTable, number: int) -> bool:

@@ -1,0 +1,90 @@
+"""Where the engine keeps parts of versions: a disk in a bucket and a bounded cache in front, as its own configuration.
+
+Credentials are neither in it nor in a table's definition: the engine takes them from its environment, from a profile or
+from the role of its machine, as the AWS clients do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
+
+from factory_lib.owners import write_whole
+from factory_lib.settings import retry_seconds, settings
+from factory_lib.storage.store import store
+from factory_lib.warehouse.bucket.blobs import DISK, PARTS, POLICY
+from factory_lib.warehouse.bucket.head import Bound
+
+CONFIG = "engine.xml"
+
+_XML = """<clickhouse>
+    <storage_configuration>
+        <disks>
+            <{disk}>
+                <type>object_storage</type>
+                <object_storage_type>s3</object_storage_type>
+                <metadata_type>local</metadata_type>
+                <endpoint>{endpoint}</endpoint>
+                <region>{region}</region>
+                <use_environment_credentials>1</use_environment_credentials>
+                <skip_access_check>1</skip_access_check>
+                <retry_attempts>{retries}</retry_attempts>
+            </{disk}>
+            <{policy}>
+                <type>cache</type>
+                <disk>{disk}</disk>
+                <path>{policy}</path>
+                <max_size>{cache_bytes}</max_size>
+                <cache_on_write_operations>1</cache_on_write_operations>
+            </{policy}>
+        </disks>
+        <policies>
+            <{policy}><volumes><main><disk>{policy}</disk></main></volumes></{policy}>
+        </policies>
+    </storage_configuration>
+</clickhouse>
+"""
+
+
+def configured(home: Path) -> str:
+    """Options for chDB, by which the engine of a data folder finds the bucket of that folder; none where it has none.
+
+    A bucket that cannot be written is no reason not to start: what is there can be read.
+    """
+    bound = Bound.of(home)
+    if bound is None:
+        return ""
+    text = disks_xml(bound.uri, *store().s3_address(bound.uri), settings().versions_cache_bytes)
+    write_whole(home / CONFIG, text.encode())
+    # What is written is soon read: as a part when it is loaded, as a parent when something is made of it.
+    return f"&config-file={CONFIG}&enable_filesystem_cache_on_write_operations=1"
+
+
+def disks_xml(uri: str, server: str, region: str, cache_bytes: int) -> str:
+    """The configuration of disks and policies.
+
+    Args:
+        uri: `s3://bucket/prefix`.
+        server: URL of the S3 API.
+        region: for which requests are signed.
+        cache_bytes: bound of the cache.
+    """
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    split = urlsplit(server)
+    # Amazon serves each bucket under a name of its own, others below their address; a dot fits no certificate.
+    own_name = str(split.hostname).endswith("amazonaws.com") and "." not in bucket
+    root = f"{split.scheme}://{bucket}.{split.netloc}" if own_name else f"{server.rstrip('/')}/{bucket}"
+    return _XML.format(
+        disk=DISK,
+        policy=POLICY,
+        endpoint=escape(f"{root}/{prefix}/{PARTS}/"),
+        region=escape(region),
+        retries=_retries(retry_seconds()),
+        cache_bytes=cache_bytes,
+    )
+
+
+def _retries(seconds: float) -> int:
+    """Tries of a request in about so many seconds: waits double from 25 ms to 5 s."""
+    return 5 + int(seconds / 5)

@@ -1,0 +1,364 @@
+"""Versions whose parts lie in a bucket: what they cost there, whose they are, and what is left when the folder is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from factory_lib import C, DatasetQuery
+from factory_lib.cli import factory
+from factory_lib.errors import EngineError, FactoryError, SettingsError, StoreError
+from factory_lib.history.backups import BackupError, backup, restore_from_bucket
+from factory_lib.history.verifying import verify
+from factory_lib.storage.store import Store, store
+from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
+from factory_lib.warehouse.bucket.head import Bound, BucketError, read_head
+from factory_lib.warehouse.bucket.moving import move_to_bucket
+from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.embedded import stop_engine
+from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
+from factory_lib.warehouse.tags import set_tag, tags_of
+from factory_lib.warehouse.versions import datasets, resolve
+from tests.s3 import Bucket, Relay
+
+URI = "s3://shards/versions"
+
+
+@pytest.fixture
+def home(relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder of its own with versions in an empty bucket."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FACTORY_HOME", str(folder))
+    monkeypatch.setenv("FACTORY_VERSIONS", URI)
+    yield folder
+    relay.refused = None
+    stop_engine(folder)
+
+
+def samples(rows: int, shards: int = 2) -> pa.Table:
+    random = np.random.default_rng(0)
+    names = np.char.add("s", (np.arange(rows) % shards).astype(str))
+    return pa.table({"part": names, "n": np.arange(rows), "x": random.random(rows), "y": random.random(rows)})
+
+
+def save(name: str = "laion", rows: int = 1000, shards: int = 2) -> None:
+    DatasetQuery.from_arrow(samples(rows, shards), shard="part").save(name)
+
+
+def objects(s3: Bucket) -> dict[str, int]:
+    """Key -> size of all objects."""
+    pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.name)
+    return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
+
+
+def parts(s3: Bucket) -> dict[str, int]:
+    return {key: size for key, size in objects(s3).items() if key.startswith("versions/parts/")}
+
+
+def named(home: Path) -> set[str]:
+    """The objects that files of the engine's disk name."""
+    return {key for path in all_files(home / "data") for key in blob_keys(path.read_text())}
+
+
+def fingerprints() -> dict[str, dict[str, str]]:
+    """Of all versions, computed from their rows."""
+    warehouse().execute("TRUNCATE TABLE factory.fingerprints")
+    return {str(one): one.fingerprints() for made in datasets(warehouse()).values() for one in made}
+
+
+def test_a_lost_folder_is_made_anew_of_its_bucket(home: Path, s3: Bucket) -> None:
+    save()
+    save()
+    DatasetQuery("laion").filter(C.n < 100).save("few")
+    DatasetQuery("few").mutate(z=C.x * 2).save("wide")
+    set_tag(warehouse(), "laion", "laion.v1", resolve(warehouse(), "laion.v1").uuid, "icml")
+    before, provenance = fingerprints(), resolve(warehouse(), "wide").provenance
+    assert set(before) == {"laion.v1", "laion.v2", "few.v1", "wide.v1"}
+    warehouse().close()
+    stop_engine(home)
+    shutil.rmtree(home)
+
+    made = restore_from_bucket(URI, home)
+    assert (made.versions, made.findings) == (4, [])
+    assert fingerprints() == before
+    assert tags_of(warehouse(), "laion")["icml"].version == "laion.v1"
+    assert resolve(warehouse(), "wide").provenance == provenance
+    assert named(home) == set(parts(s3))
+
+    # What was shared is still: the parents can go, and what was made of them stays whole.
+    save("laion", rows=10)
+    warehouse().execute("DROP TABLE few.v1 SYNC")
+    warehouse().execute("DROP TABLE laion.v1 SYNC")
+    assert fingerprints()["wide.v1"] == before["wide.v1"]
+    assert named(home) == set(parts(s3))
+
+
+def test_a_bucket_belongs_to_one_folder(
+    home: Path, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save()
+    # A second folder on the same prefix.
+    second = tmp_path / "second"
+    monkeypatch.setenv("FACTORY_HOME", str(second))
+    with pytest.raises(BucketError, match=f"holds the versions of another data folder, .*{home}"):
+        save()
+    assert not (second / "bucket.json").exists()
+    # The first is taken for lost, and is not.
+    second = tmp_path / "made anew"
+    monkeypatch.delenv("FACTORY_VERSIONS")
+    restore_from_bucket(URI, second)
+    monkeypatch.setenv("FACTORY_HOME", str(home))
+    before, held = resolve(warehouse(), "laion").uuid, parts(s3)
+    with pytest.raises(BucketError, match=f"another data folder, .*{second}.*factory restore {URI}"):
+        DatasetQuery("laion").filter(C.n < 10).save("laion", mode="overwrite_shards")
+    assert resolve(warehouse(), "laion").uuid == before  # nothing is published
+    with pytest.raises(BucketError, match="another data folder"):
+        drop_versions(warehouse(), expired(warehouse(), KeepPolicy(days=0)), KeepPolicy(days=0))
+    assert held.keys() <= parts(s3).keys()
+    stop_engine(home)
+    warehouse().close()
+    with pytest.raises(BucketError, match="another data folder"):
+        fingerprints()
+    stop_engine(second)
+
+
+def test_where_versions_lie_is_not_changed_by_a_setting(
+    home: Path, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save()
+    before = fingerprints()
+    for uri in (f"{URI}/other", URI):
+        monkeypatch.setenv("FACTORY_VERSIONS", uri)
+        warehouse().close()
+        if uri == URI:
+            assert fingerprints() == before
+        else:
+            with pytest.raises(BucketError, match=f"lie in {URI}, and FACTORY_VERSIONS names {uri}"):
+                save()
+    monkeypatch.delenv("FACTORY_VERSIONS")
+    warehouse().close()
+    assert fingerprints() == before
+    with pytest.raises(BackupError, match=f"lie in {URI}.*factory restore {URI}"):
+        backup(warehouse(), tmp_path / "backups")
+    stop_engine(home)
+
+    local = tmp_path / "local"
+    monkeypatch.setenv("FACTORY_HOME", str(local))
+    save()
+    monkeypatch.setenv("FACTORY_VERSIONS", f"{URI}-of-local")
+    warehouse().close()
+    with pytest.raises(BucketError, match="keeps versions on its disk.*factory down"):
+        save()
+    stop_engine(local)
+    with pytest.raises(BucketError, match=f"lie on its disk.*factory move {URI}-of-local"):
+        save()
+    assert not any(key.startswith("versions-of-local") for key in objects(s3))
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "s3://bucket", "/mnt/versions", "s3://BUCKET/prefix"])
+def test_a_place_that_is_none_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_VERSIONS", uri)
+    with pytest.raises(SettingsError, match="no place for versions. It is s3://bucket/prefix"):
+        warehouse()
+
+
+def test_a_server_keeps_versions_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_VERSIONS", URI)
+    monkeypatch.setenv("FACTORY_CLICKHOUSE_URL", "http://localhost:1/")
+    with pytest.raises(SettingsError, match="for the embedded engine"):
+        warehouse()
+
+
+def test_no_credentials_are_written_down(home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-looked-for")
+    save()
+    shown = warehouse().scalar("SHOW CREATE TABLE laion.v1")
+    assert "storage_policy = 'versions'" in shown
+    texts = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert not any(b"a-secret-that-is-looked-for" in text for text in [*texts, shown.encode()])
+
+
+def test_a_derived_version_costs_there_what_it_costs_on_a_disk(
+    home: Path, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def derive() -> None:
+        DatasetQuery("laion").filter(C.n % 3 > 0).save("most")
+        DatasetQuery("most").mutate(z=C.x + C.y).save("wide")
+
+    save(rows=200_000)
+    before = parts(s3)
+    derive()
+    there = {key: size for key, size in parts(s3).items() if key not in before}
+    shared = sum(size for key, size in parts(s3).items() if key in before)
+    local = tmp_path / "local"
+    monkeypatch.setenv("FACTORY_HOME", str(local))
+    monkeypatch.delenv("FACTORY_VERSIONS")
+    save(rows=200_000)
+    known = {path.stat().st_ino for path in part_files(local)}
+    derive()
+    # Tables of the datasets alone: those of the catalog lie on the disk in both cases.
+    new = {path.stat().st_ino: path.stat().st_size for path in part_files(local) if path.stat().st_ino not in known}
+    stop_engine(local)
+    assert shared > 3e6
+    assert sum(there.values()) == pytest.approx(sum(new.values()), rel=0.02)
+    # What makes a lost folder anew comes on top.
+    assert sum(objects(s3).values()) - sum(parts(s3).values()) < 0.1 * sum(new.values())
+
+
+def part_files(home: Path) -> list[Path]:
+    """Files of the parts of versions on the disk of a data folder."""
+    tables = Warehouse(home=home).rows(
+        "SELECT path FROM system.parts WHERE active AND match(table, '^v[1-9]') AND database != 'factory'"
+    )
+    return [path for row in tables for path in (home / "data" / row["path"]).rglob("*") if path.is_file()]
+
+
+def test_the_cache_is_bounded(home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_VERSIONS_CACHE_BYTES", "2e6")
+    save(rows=300_000, shards=3)
+    warehouse().query("SELECT * FROM laion.v1")
+    assert sum(parts(s3).values()) > 4e6
+    cached = sum(path.stat().st_size for path in (home / "data" / "cache").rglob("*") if path.is_file())
+    assert 1e5 < cached <= 2e6
+
+
+def test_what_is_dropped_is_removed_from_the_bucket(home: Path, s3: Bucket) -> None:
+    for rows in (1000, 2000, 3000):
+        save(rows=rows)
+    DatasetQuery("laion.v2").filter(C.n < 1500).save("part")
+    kept = fingerprints()
+    del kept["laion.v1"]
+    gone = drop_versions(warehouse(), expired(warehouse(), KeepPolicy(days=0)), KeepPolicy(days=0))
+    assert [one.version for one in gone] == ["laion.v1"]
+    assert fingerprints() == kept
+    assert named(home) == set(parts(s3))
+    head = read_head(URI)
+    assert head is not None
+    assert set(head[0].versions.values()) == kept.keys()
+    recorded = {key.split("/")[-1].partition(".")[0] for key in objects(s3) if key.startswith("versions/versions/")}
+    assert recorded == set(head[0].versions)
+
+
+def test_a_bucket_that_cannot_be_written_can_be_read(home: Path, relay: Relay, s3: Bucket) -> None:
+    save()
+    before = fingerprints()
+    stop_engine(home)
+    relay.refused = ("PUT POST DELETE", "AccessDenied")
+    warehouse().close()
+    assert fingerprints() == before
+    with pytest.raises(EngineError, match=f"AccessDenied.*{URI}.*factory down"):
+        save(rows=500)
+    relay.refused = None
+    save(rows=500)
+    assert fingerprints().keys() == {"laion.v1", "laion.v2"}
+    assert Bound.of(home) is not None
+
+
+def test_credentials_that_expire_publish_nothing(home: Path, relay: Relay, s3: Bucket) -> None:
+    save()
+    relay.refused = ("GET HEAD PUT POST DELETE", "ExpiredToken")
+    with pytest.raises(FactoryError, match=f"expired.*{URI}.*factory down"):
+        save(rows=500)
+    relay.refused = None
+    assert fingerprints().keys() == {"laion.v1"}
+    save(rows=500)
+    assert resolve(warehouse(), "laion").number == 2
+
+
+def test_a_bucket_that_is_gone_is_named(home: Path, s3: Bucket) -> None:
+    save()
+    for key in objects(s3):
+        s3.client.delete_object(Bucket=s3.name, Key=key)
+    s3.client.delete_bucket(Bucket=s3.name)
+    with pytest.raises(FactoryError, match=f"NoSuchBucket.*{URI}"):
+        save(rows=500)
+    stop_engine(home)
+    warehouse().close()
+    with pytest.raises(BucketError, match=f"{URI} does not hold the versions .* any more.*Was the bucket removed"):
+        fingerprints()
+
+
+@pytest.fixture
+def local_home(relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder of its own with versions on its disk."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FACTORY_HOME", str(folder))
+    monkeypatch.delenv("FACTORY_VERSIONS", raising=False)
+    yield folder
+    stop_engine(folder)
+
+
+def make_versions() -> None:
+    save(rows=20_000)
+    save(rows=30_000)
+    DatasetQuery("laion").filter(C.n % 2 == 0).save("half")
+    DatasetQuery("half").mutate(z=C.x + C.y).save("wide")
+
+
+def sizes(home: Path) -> int:
+    """Bytes of the parts of versions on the disk, what they share counted once."""
+    return sum({path.stat().st_ino: path.stat().st_size for path in part_files(home)}.values())
+
+
+def test_versions_move_into_a_bucket_and_back(local_home: Path, s3: Bucket) -> None:
+    make_versions()
+    before, bytes_before = fingerprints(), sizes(local_home)
+    files = len({path.stat().st_ino for path in part_files(local_home)})
+    warehouse().close()
+
+    moved = CliRunner().invoke(factory, ["move", URI, "--json"], catch_exceptions=False)
+    assert moved.exit_code == 0, moved.output
+    said = json.loads(moved.stdout)
+    assert said["versions"] == 4
+    assert files <= said["files"] <= files + 20  # files of the tables themselves come on top
+    assert fingerprints() == before
+    assert verify(warehouse(), sources=False).findings == []  # by the checksums of the files
+    assert named(local_home) == set(parts(s3))
+    assert sum(parts(s3).values()) == pytest.approx(bytes_before, rel=0.01)
+    assert [row["disk_name"] for row in warehouse().rows("SELECT DISTINCT disk_name FROM system.parts WHERE active"
+            " AND match(table, '^v[1-9]') AND database != 'factory'")] == ["versions"]  # fmt: skip
+    DatasetQuery("wide").filter(C.n < 100).save("less")
+    before = fingerprints()
+    warehouse().close()
+    stop_engine(local_home)
+
+    moved = CliRunner().invoke(factory, ["move", "disk"], catch_exceptions=False)
+    assert moved.exit_code == 0, moved.output
+    assert objects(s3) == {}
+    assert fingerprints() == before
+    assert verify(warehouse(), sources=False).findings == []
+    assert sizes(local_home) == pytest.approx(bytes_before, rel=0.05)
+    DatasetQuery("less").filter(C.n < 10).save("least")
+    assert DatasetQuery("least").count() == 5
+
+
+def test_a_move_that_was_broken_off_goes_on(local_home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_versions()
+    before = fingerprints()
+    warehouse().close()
+    done = store().write
+    written: list[str] = []
+
+    def write(self: Store, uri: str, data: bytes) -> None:
+        if len(written) > 40:
+            raise StoreError("The network is down.")
+        written.append(uri)
+        done(uri, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", write)
+        with pytest.raises(StoreError, match="network is down"):
+            move_to_bucket(local_home, URI)
+    assert fingerprints() == before  # an engine finds them where they are
+    warehouse().close()
+    moved = move_to_bucket(local_home, URI)
+    assert moved.versions == 4
+    assert fingerprints() == before
+    assert len(parts(s3)) == len(named(local_home))  # what the first try wrote was not written again
