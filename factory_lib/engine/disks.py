@@ -18,6 +18,9 @@ from factory_lib.warehouse.bucket.head import Bound
 
 CONFIG = "engine.xml"
 
+_FIRST_WAIT, _LONGEST_WAIT = 0.025, 5.0
+"""Seconds between tries: the engine's own."""
+
 _XML = """<clickhouse>
     <storage_configuration>
         <disks>
@@ -29,7 +32,7 @@ _XML = """<clickhouse>
                 <region>{region}</region>
                 <use_environment_credentials>1</use_environment_credentials>
                 <skip_access_check>1</skip_access_check>
-                <retry_attempts>{retries}</retry_attempts>
+                <s3_retry_attempts>{tries}</s3_retry_attempts>
             </{disk}>
             <{policy}>
                 <type>cache</type>
@@ -80,11 +83,14 @@ def disks_xml(uri: str, server: str, region: str, cache_bytes: int) -> str:
         policy=POLICY,
         endpoint=escape(f"{root}/{prefix}/{PARTS}/"),
         region=escape(region),
-        retries=_retries(retry_seconds()),
+        tries=_tries(retry_seconds()),
         cache_bytes=cache_bytes,
     )
 
 
-def _retries(seconds: float) -> int:
-    """Tries of a request in about so many seconds: waits double from 25 ms to 5 s."""
-    return 5 + int(seconds / 5)
+def _tries(seconds: float) -> int:
+    """Tries of a request in about so many seconds. So many are made so many times, by the client and by who writes."""
+    tries = 3
+    while (tries + 1) * sum(min(_FIRST_WAIT * 2**i, _LONGEST_WAIT) for i in range(tries + 1)) <= seconds:
+        tries += 1
+    return tries

@@ -60,7 +60,7 @@ def _waits(warehouse: Warehouse, database: str, table: str) -> bool:
 
 
 def _check(warehouse: Warehouse, database: str, table: str, looks: int) -> None:
-    size = f"SELECT max(bytes_on_disk) FROM system.parts WHERE active AND {_WHERE}"
+    size = f"SELECT max(bytes_on_disk) FROM system.parts WHERE active AND disk_name = 'default' AND {_WHERE}"
     largest = warehouse.scalar(size, {"d": database, "t": table})
     warehouse.check_space(int(_ROOM * int(largest or 0)))
     if looks > _LONGEST_LOOKS and not warehouse.scalar("SELECT count() FROM system.merges"):

@@ -13,8 +13,9 @@ def bind(home: Path) -> None:
     """Make sure that a data folder whose engine is about to start has the bucket that the settings name.
 
     Raises:
-        BucketError: the folder's versions lie elsewhere, or the bucket belongs to another folder.
-        StoreError: the bucket cannot be read, or not be written by the first engine of a folder.
+        BucketError: the folder's versions lie elsewhere, the bucket belongs to another folder, or it cannot be written
+            by the first engine of a folder.
+        StoreError: the bucket cannot be read.
     """
     bound, wanted = Bound.of(home), _wanted(home)
     if bound is not None and _is_fresh(home):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from factory_lib.errors import FactoryError
+from factory_lib.errors import FactoryError, StoreError
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import write_whole
@@ -132,17 +132,24 @@ def claim(home: Path, uri: str) -> Bound:
     """Have a data folder keep its versions below a prefix that nobody has.
 
     Raises:
-        BucketError: another data folder has it.
-        StoreError: the bucket cannot be written.
+        BucketError: another data folder has it, or the bucket cannot be written.
     """
     head = _signed(BucketHead("", "", ""), home)
-    Bound(uri, [head.token]).write(home)
-    if not store().create(f"{uri}/{HEAD}", _packed(head)):
-        found = read_head(uri)
-        if found is None or found[0].token != head.token:
-            (home / STATE).unlink()
-            raise taken(uri, found[0]) if found else BucketError(f"{uri} cannot be claimed.", "Try again.")
-    return Bound(uri, [head.token])
+    bound = Bound(uri, [head.token])
+    bound.write(home)
+    try:
+        if not store().create(f"{uri}/{HEAD}", _packed(head)):
+            found = read_head(uri)
+            # An answer may be lost on its way, and the request be made again.
+            if found is None or found[0].token != head.token:
+                raise taken(uri, found[0] if found else head)
+    except StoreError as error:
+        (home / STATE).unlink()
+        raise BucketError(f"No versions can be kept in {uri}: {error.message}", error.hint) from None
+    except BucketError:
+        (home / STATE).unlink()
+        raise
+    return bound
 
 
 def put_head(home: Path, bound: Bound, head: BucketHead, etag: str, named: Path | None = None) -> None:
@@ -160,7 +167,6 @@ def put_head(home: Path, bound: Bound, head: BucketHead, etag: str, named: Path 
     replace(bound, tokens=[bound.tokens[0], head.token]).write(home)
     if not store().replace(f"{bound.uri}/{HEAD}", _packed(head), etag):
         found = read_head(bound.uri)
-        # An answer may be lost on its way, and the request be made again.
         if found is None or found[0].token != head.token:
             raise taken(bound.uri, found[0] if found else head)
     replace(bound, tokens=[head.token]).write(home)
