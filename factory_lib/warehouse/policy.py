@@ -100,7 +100,8 @@ def drop_versions(
     now = dt.datetime.now(dt.UTC)
     decided, may_go = "", {one.uuid for one in wanted}
     gone = []
-    keep(warehouse)  # a bucket that cannot be written, or belongs to others by now, keeps its versions
+    if wanted:
+        keep(warehouse)  # a bucket that cannot be written, or belongs to others by now, keeps its versions
     for one in wanted:
         dataset, _, name = one.version.partition(".")
         with locked(warehouse, dataset):

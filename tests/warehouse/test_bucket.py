@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +23,12 @@ from factory_lib.history.verifying import verify
 from factory_lib.storage.store import Store, store
 from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
 from factory_lib.warehouse.bucket.head import Bound, BucketError, read_head
+from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.bucket.moving import move_to_bucket
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
+from factory_lib.warehouse.retention import find_sweepable, sweep
 from factory_lib.warehouse.tags import set_tag, tags_of
 from factory_lib.warehouse.versions import datasets, resolve
 from tests.s3 import Bucket, Relay
@@ -160,6 +165,34 @@ def test_where_versions_lie_is_not_changed_by_a_setting(
     with pytest.raises(BucketError, match=f"lie on its disk.*factory move {URI}-of-local"):
         save()
     assert not any(key.startswith("versions-of-local") for key in objects(s3))
+
+
+def test_a_folder_without_versions_keeps_its_bucket(home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting in (URI, "", URI):
+        monkeypatch.setenv("FACTORY_VERSIONS", setting)
+        warehouse().close()
+        assert warehouse().scalar("SELECT 1") == 1
+        stop_engine(home)
+    # It was killed before it had claimed the prefix.
+    s3.client.delete_object(Bucket=s3.name, Key="versions/head.json.gz")
+    warehouse().close()
+    save()
+    assert whole_versions(s3) == {"laion.v1"}
+
+
+def test_what_others_wrote_into_a_bucket_stays_out_of_the_rest_of_the_disk(home: Path, s3: Bucket) -> None:
+    save()
+    stop_engine(home)
+    warehouse().close()
+    uuid = resolve(warehouse(), "laion").uuid
+    key = f"versions/versions/{uuid}.json.gz"
+    said = json.loads(gzip.decompress(s3.client.get_object(Bucket=s3.name, Key=key)["Body"].read()))
+    said["files"]["../../../../../../outside"] = said["files"]["format_version.txt"]
+    s3.client.put_object(Bucket=s3.name, Key=key, Body=gzip.compress(json.dumps(said).encode()))
+    with pytest.raises(BucketError, match="laion.v1.*outside"):
+        restore_from_bucket(URI, home.parent / "anew")
+    assert not list(home.parent.rglob("outside"))
+    assert not (home.parent / "anew").exists()
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/prefix", "s3://bucket", "/mnt/versions", "s3://BUCKET/prefix"])
@@ -362,3 +395,100 @@ def test_a_move_that_was_broken_off_goes_on(local_home: Path, s3: Bucket, monkey
     assert moved.versions == 4
     assert fingerprints() == before
     assert len(parts(s3)) == len(named(local_home))  # what the first try wrote was not written again
+
+
+def whole_versions(s3: Bucket) -> set[str]:
+    """The versions that the head names, of which all is there."""
+    there = objects(s3)
+    found = read_head(URI)
+    assert found is not None
+    for pack in found[0].catalog.values():
+        assert f"versions/catalog/{pack}.tar.gz" in there
+    for uuid in found[0].versions:
+        packed = s3.client.get_object(Bucket=s3.name, Key=f"versions/versions/{uuid}.json.gz")["Body"].read()
+        files = json.loads(gzip.decompress(packed))["files"]
+        assert {key for text in files.values() for key in blob_keys(text)} <= there.keys()
+    return set(found[0].versions.values())
+
+
+class KilledError(BaseException):
+    """Nobody catches it, as nobody catches a kill."""
+
+
+def killed_after(calls: int, patched: pytest.MonkeyPatch) -> None:
+    """Have the store do so many calls that write, and then no more."""
+    left = [calls]
+
+    def counted(done: Any) -> Any:
+        def call(self: Store, *arguments: Any) -> Any:
+            if not left[0]:
+                raise KilledError
+            left[0] -= 1
+            return done(self, *arguments)
+
+        return call
+
+    for name in ("write", "replace", "remove"):
+        patched.setattr(Store, name, counted(getattr(Store, name)))
+
+
+def test_wherever_a_commit_is_killed_the_bucket_holds_whole_versions(
+    home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(rows=10)
+    known, finished, calls = {"laion.v1"}, False, 0
+    while not finished:
+        with monkeypatch.context() as patched:
+            killed_after(calls, patched)
+            try:
+                save(rows=10 + calls)
+                finished = True
+            except KilledError:
+                calls += 1
+        found = whole_versions(s3)
+        assert known <= found
+        known |= found
+    assert calls > 2
+    assert whole_versions(s3) == {str(one) for made in datasets(warehouse()).values() for one in made}
+    assert sorted(known, key=len) == [f"laion.v{number + 1}" for number in range(len(known))]
+
+    finished, calls = False, 0
+    while not finished:
+        with monkeypatch.context() as patched:
+            killed_after(calls, patched)
+            try:
+                drop_versions(warehouse(), expired(warehouse(), KeepPolicy(days=0)), KeepPolicy(days=0))
+                finished = True
+            except KilledError:
+                calls += 1
+        whole_versions(s3)
+    sweep(warehouse(), find_sweepable(warehouse()))
+    assert len(whole_versions(s3)) == 1
+
+
+def test_many_commit_at_once(home: Path, s3: Bucket) -> None:
+    save(rows=10)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: save(f"data_{number % 2}", rows=10 + number), range(6)))
+    made = {f"data_{dataset}.v{number}" for dataset in range(2) for number in (1, 2, 3)} | {"laion.v1"}
+    assert whole_versions(s3) == made
+
+
+def test_objects_that_nothing_names_go_a_day_later(home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gc(*options: str) -> list[dict[str, Any]]:
+        done = CliRunner().invoke(factory, ["gc", "--json", *options], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        found: list[dict[str, Any]] = json.loads(done.stdout)["objects"]
+        return found
+
+    save()
+    before = fingerprints()
+    keep(warehouse())
+    left = {s3.put(f"versions/{name}", b"left") for name in ("parts/zzz/zzz", "versions/zzz.json.gz", "catalog/zzz")}
+    assert [(set(one["objects"]), one["go"], one["bytes"]) for one in gc()] == [(left, False, 12)]
+    assert gc("--yes") == []
+    monkeypatch.setattr("factory_lib.warehouse.bucket.unnamed.UNNAMED_HOURS", 0.0)
+    assert [(set(one["objects"]), one["go"]) for one in gc("--yes")] == [(left, True)]
+    assert gc() == []
+    assert named(home) == set(parts(s3))
+    assert fingerprints() == before

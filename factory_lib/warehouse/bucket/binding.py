@@ -6,7 +6,7 @@ from pathlib import Path
 
 from factory_lib.settings import settings
 from factory_lib.warehouse.bucket.blobs import METADATA
-from factory_lib.warehouse.bucket.head import STATE, Bound, BucketError, claim, read_head
+from factory_lib.warehouse.bucket.head import Bound, BucketError, claim, read_head
 
 
 def bind(home: Path) -> None:
@@ -18,23 +18,19 @@ def bind(home: Path) -> None:
         StoreError: the bucket cannot be read.
     """
     bound, wanted = Bound.of(home), _wanted(home)
-    if bound is not None and _is_fresh(home):
-        if wanted is None:
-            (home / STATE).unlink()
-            return
-        head = read_head(wanted)
-        if head is None or head[0].token not in bound.tokens:  # it was killed before it had claimed it
-            bound = None
-    if bound is None and wanted is not None:
+    if bound is not None:
+        _check(home, bound, wanted)
+        if _is_fresh(home) and read_head(bound.uri) is None:  # it was killed before it had claimed the prefix
+            claim(home, bound.uri)
+        else:
+            bound.head()
+    elif wanted is not None:
         if _has_versions(home):
             raise BucketError(
                 f"The versions of {home} lie on its disk, and FACTORY_VERSIONS names {wanted}.",
                 f"Move them there: factory move {wanted}.",
             )
         claim(home, wanted)
-    elif bound is not None:
-        _check(home, bound, wanted)
-        bound.head()
 
 
 def agree(home: Path) -> None:

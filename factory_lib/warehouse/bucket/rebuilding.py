@@ -11,11 +11,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from factory_lib.names import is_version_name
 from factory_lib.progress import track
 from factory_lib.storage.store import store
 from factory_lib.warehouse.bucket.blobs import METADATA, place, table_folder
 from factory_lib.warehouse.bucket.head import Bound, BucketError, BucketHead, put_head, read_head
 from factory_lib.warehouse.bucket.keeping import pack_uri, version_uri
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def rebuild(uri: str, folder: Path, home: Path) -> tuple[BucketHead, int]:
@@ -45,6 +48,7 @@ def rebuild(uri: str, folder: Path, home: Path) -> tuple[BucketHead, int]:
         for uuid, name in head.versions.items():
             packed = store().read(version_uri(uri, uuid))
             said: dict[str, Any] = json.loads(gzip.decompress(packed))
+            _check(uri, uuid, name, said)
             _define(data, uuid, name, said)
             files |= {table_folder(data, uuid) / path: text for path, text in said["files"].items()}
             size += len(packed)
@@ -52,6 +56,16 @@ def rebuild(uri: str, folder: Path, home: Path) -> tuple[BucketHead, int]:
     place(files)
     put_head(folder, Bound(uri, [head.token]), head, etag, home)
     return head, size
+
+
+def _check(uri: str, uuid: str, name: str, said: dict[str, Any]) -> None:
+    """Make sure that what is written stays in the folder that is made: others may write to the bucket, too."""
+    odd = [path for path in said["files"] if not re.fullmatch(r"(?!.*\.\.(/|$))[^/].*", path)]
+    if odd or not is_version_name(name) or not re.fullmatch(_UUID, uuid):
+        raise BucketError(
+            f"What {uri} says of {name!r} is nothing that was written there as a version: {(odd or [uuid])[0]!r}.",
+            "Who else writes to that bucket? Bring back what it held before.",
+        )
 
 
 def _unpack(packed: bytes, parts: set[str], data: Path) -> None:
@@ -73,7 +87,7 @@ def _unpack(packed: bytes, parts: set[str], data: Path) -> None:
 def _define(data: Path, uuid: str, name: str, said: dict[str, Any]) -> None:
     """Write the definition of a version's table, and of its database."""
     database, _, table = name.partition(".")
-    identity = re.search(r"UUID '([0-9a-f-]{36})'", said["database"])
+    identity = re.search(f"UUID '({_UUID})'", said["database"])
     assert identity is not None
     folder = Path("store", identity[1][:3], identity[1])
     _written(data / "metadata" / f"{database}.sql", said["database"])
