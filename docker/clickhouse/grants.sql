@@ -11,6 +11,7 @@ GRANT SELECT ON system.parts_columns TO factory_writer;
 GRANT SELECT ON system.mutations TO factory_writer;
 GRANT SELECT ON system.merges TO factory_writer;
 GRANT SELECT ON system.disks TO factory_writer;
+GRANT SELECT ON system.storage_policies TO factory_writer;
 GRANT TABLE ENGINE ON MergeTree TO factory_writer;
 GRANT TABLE ENGINE ON ReplacingMergeTree TO factory_writer;
 GRANT TABLE ENGINE ON Memory TO factory_writer;

@@ -30,7 +30,7 @@ OWN_DATABASES = frozenset(["Atomic", "Ordinary", "Replicated", "Shared"])
 OWN_TABLES = ("MergeTree", "Memory", "Log")
 """What the engines of tables that hold their rows themselves end in."""
 
-_ACCESS_DENIED = 497
+ACCESS_DENIED = 497
 _READONLY = "table_readonly"
 _KIND = (
     "SELECT (SELECT value FROM system.settings WHERE name = 'cloud_mode') AS cloud,"
@@ -193,7 +193,7 @@ def _cluster(rows: Callable[[str], list[dict[str, Any]]]) -> str:
     try:
         found = rows(_CLUSTERS)
     except EngineError as error:
-        if error.code != _ACCESS_DENIED:
+        if error.code != ACCESS_DENIED:
             raise
         return ""
     return str(found[0]["cluster"]) if found else ""
