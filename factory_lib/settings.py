@@ -95,7 +95,7 @@ def settings() -> Settings:
         versions=_versions(),
         versions_cache_bytes=int(_number("FACTORY_VERSIONS_CACHE_BYTES", 20e9, minimum=1e6)),
         engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
-        workers=_workers(),
+        workers=workers_for(),
         source=source,
         mapping=mapping,
         tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
@@ -234,9 +234,24 @@ def ui_url() -> str | None:
     return os.environ.get("FACTORY_UI_URL") or None
 
 
-def _workers() -> int:
-    fitting = min(os.cpu_count() or 1, processes_that_fit(worker_bytes()))
+def workers_for(cpus: float = 1.0, memory: int = 0) -> int:
+    """How many processes compute signals here at once: `FACTORY_WORKERS`, or as many as the machine has room for.
+
+    Args:
+        cpus: cores that each takes.
+        memory: bytes that each takes; 0 for `FACTORY_WORKER_BYTES`.
+
+    Raises:
+        SettingsError: no number.
+    """
+    fitting = max(1, min(int((os.cpu_count() or 1) / cpus), processes_that_fit(memory or worker_bytes())))
     return int(_number("FACTORY_WORKERS", 0.0, shown=f"{fitting}, what this machine has room for")) or fitting
+
+
+def visible_gpus() -> list[str] | None:
+    """`CUDA_VISIBLE_DEVICES`, the GPUs that this process may use; None unset: all."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if text is None else [one.strip() for one in text.split(",") if one.strip() not in {"", "-1"}]
 
 
 def worker_bytes() -> int:

@@ -177,7 +177,8 @@ class Computation:
         return self._started() if found is None or (found.flying and len(self._usable) < self._size) else found
 
     def _started(self) -> Worker:
-        worker = Worker.start(self._program.id)
+        taken = {worker.place for worker in self._workers}
+        worker = Worker.start(self._program, next(place for place in itertools.count() if place not in taken))
         self._workers.append(worker)
         return worker
 

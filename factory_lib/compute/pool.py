@@ -33,7 +33,7 @@ class WorkerPool:
         Raises:
             SignalError: the program cannot be set up, or worker after worker dies.
         """
-        surroundings = surroundings_now()
+        surroundings = surroundings_now(program.resources)
         for worker in self.workers:
             if worker.surroundings != surroundings:
                 worker.stop()

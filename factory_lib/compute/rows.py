@@ -202,18 +202,19 @@ def compute_task(
     return pa.RecordBatch.from_arrays([rows.column(name) for name in present] + arrays, names=present + names)
 
 
-def failed_task(
-    signals: Sequence[Signal], rows: pa.RecordBatch, reason: str, hashed: Sequence[str] = ()
-) -> pa.RecordBatch:
-    """What `compute_task` gives, for rows that no process survived: no values, the same error for all."""
+def failed_task(blank: pa.RecordBatch, rows: pa.RecordBatch, reason: str, hashed: Sequence[str] = ()) -> pa.RecordBatch:
+    """What `compute_task` gives, for rows that no process survived: no values, the same error for all.
+
+    Args:
+        blank: one row of the value and error columns, without values.
+    """
     present = [name for name in IDENTITY if name in rows.schema.names]
+    without = blank.take(pa.array([0] * rows.num_rows, pa.int64()))
+    error = pa.array([reason] * rows.num_rows, pa.string())
     arrays = [rows.column(name) for name in present]
-    names = list(present)
-    for one in signals:
-        arrays += [one.output.array([None] * rows.num_rows), pa.array([reason] * rows.num_rows, pa.string())]
-        names += [one.name, f"{one.name}_error"]
+    arrays += [column if place % 2 == 0 else error for place, column in enumerate(without.columns)]
     arrays += [hash_column([None] * rows.num_rows) for _ in hashed]
-    names += [PREFIX + name for name in hashed]
+    names = [*present, *without.schema.names, *(PREFIX + name for name in hashed)]
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,22 +11,27 @@ from typing import Literal
 
 import pyarrow as pa
 
-from factory_lib.compute.dispatch import SignalTask
-from factory_lib.compute.pool import borrowed_pool
+from factory_lib.compute.gpus import gpus_here, processes_on
+from factory_lib.compute.pool import WorkerPool, borrowed_pool
+from factory_lib.compute.processes import (
+    LIGHT_TASK_ROWS,
+    TASK_ROWS,
+    Pace,
+    PackedSignals,
+    batch_of,
+    by_processes,
+    is_heavy,
+    resources_of,
+)
 from factory_lib.compute.reading import IDENTITY, Read, ReadPlan, read_members, tasks
-from factory_lib.compute.rows import ReadySignal, compute_task, failed_task
+from factory_lib.compute.rows import ReadySignal, compute_task
 from factory_lib.compute.watching import ProgressSlot, interrupted_when_overdue
-from factory_lib.compute.wire import Program, SentSignal
 from factory_lib.errors import SignalError
-from factory_lib.settings import settings
+from factory_lib.settings import workers_for
+from factory_lib.signals.resources import Resources
 from factory_lib.signals.signal import Signal
 from factory_lib.signals.use import using
 
-TASK_ROWS = 256
-LIGHT_TASK_ROWS = 2048
-FIRST_TASK_ROWS = 32
-TASK_SECONDS = 0.5
-"""Tasks become smaller where a signal is slow: those under way when a run is killed are lost."""
 SMALL_ROWS = 128
 """Up to so many rows are computed in this process: starting processes takes longer."""
 LIGHT_SECONDS = 0.6
@@ -52,7 +55,8 @@ def compute(
         signals: what to compute; a member that several of them read is read and decoded once.
         rows: batches with `shard`, `position`, `sample_id` and the columns that the signals read (pointer structs for
             members), in byte order, as the rows of a version are.
-        workers: processes; default `FACTORY_WORKERS` or one a core; 1 computes in this process.
+        workers: processes; default `FACTORY_WORKERS` or as many as the machine has room for, by what the signals need;
+            1 computes in this process.
         on_error: what a failing sample does: a null value with the reason in `<name>_error`, or the end of the run.
         progress: called with the number of rows that were just finished.
         ordered: yield batches in the order of the rows.
@@ -76,7 +80,7 @@ def compute(
     how = _How(plan, dict(etags or {}), ordered, hashes)
     for task, done in _computed(checked, how, _chain([first], batches), workers):
         if on_error == "raise":
-            _raise_first_error(checked, task, done)
+            raise_first_error([one.name for one in checked], task, done)
         if progress is not None:
             progress(done.num_rows)
         yield done
@@ -92,28 +96,65 @@ class _How:
     hashes: bool
 
 
+def compute_packed(
+    given: PackedSignals,
+    rows: Iterable[pa.RecordBatch],
+    pool: WorkerPool,
+    *,
+    etags: Mapping[str, str],
+    hashes: bool,
+    on_error: Literal["null", "raise"],
+) -> Iterator[pa.RecordBatch]:
+    """Compute signals that another process packed, by one process of a pool, in the order of the rows.
+
+    Arguments, batches and errors as of `compute`.
+    """
+    pace = given.pace()
+    waiting = tasks(rows, given.plan, pace.task_rows)
+    program = given.program(etags, hashes=hashes)
+    for task, done in by_processes(pool, given, program, waiting, 1, pace, ordered=True):
+        if on_error == "raise":
+            raise_first_error(given.names, task, done)
+        yield done
+
+
 def _computed(
     signals: Sequence[Signal], how: _How, rows: Iterator[pa.RecordBatch], workers: int | None
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Tasks with their values, computed here while that is cheaper than having processes, then by processes."""
     plan = how.plan
-    size = settings().workers if workers is None else workers
-    heavy = bool(plan.members) or any(one.has_setup for one in signals)
-    pace = _Pace(max(one.batch for one in signals), TASK_ROWS if heavy else LIGHT_TASK_ROWS)
+    size = _processes(resources_of(signals), workers)
+    heavy = is_heavy(signals, plan)
+    pace = Pace(batch_of(signals), TASK_ROWS if heavy else LIGHT_TASK_ROWS)
     waiting = tasks(rows, plan, pace.task_rows)
     if size > 1 and heavy:
         held, few = _peek(waiting, SMALL_ROWS)
         waiting = _chain(held, waiting)
         size = 1 if few else size
-    if size > 1 and heavy:
-        yield from _by_processes(signals, how, waiting, size, pace)
-        return
-    if (yield from _here(signals, how, waiting, size, pace)):
-        yield from _by_processes(signals, how, waiting, size, pace)
+    if (size > 1 and heavy) or (yield from _here(signals, how, waiting, size, pace)):
+        from factory_lib.compute.travel import packed
+
+        with packed(signals) as sent, borrowed_pool() as pool:
+            given = PackedSignals.of(signals, sent, plan)
+            program = given.program(how.etags, hashes=how.hashes)
+            yield from by_processes(pool, given, program, waiting, size, pace, ordered=how.ordered)
+
+
+def _processes(needs: Resources, wanted: int | None) -> int:
+    """How many processes compute here at once.
+
+    Args:
+        wanted: how many are asked for; None for as many as there is room for.
+
+    Raises:
+        SignalError: there are not the GPUs that one needs.
+    """
+    most = workers_for(needs.cpus, needs.memory) if wanted is None else wanted
+    return min(most, processes_on(gpus_here(), needs)) if needs.gpus else most
 
 
 def _here(
-    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
+    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: Pace
 ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, bool]:
     """Tasks computed in this process; returns whether processes shall go on, for it takes long."""
     with using(*signals):
@@ -130,29 +171,6 @@ def _here(
             if size > 1 and time.perf_counter() - started > LIGHT_SECONDS:
                 return True
     return False
-
-
-class _Pace:
-    """How many rows make a task: so many as are computed in `TASK_SECONDS`.
-
-    Args:
-        least: rows of a batch, which is not cut.
-        most: never more than this.
-    """
-
-    def __init__(self, least: int, most: int) -> None:
-        self.least, self.most = min(least, most), most
-        self.rows, self.seconds = 0, 0.0
-
-    def saw(self, rows: int, seconds: float) -> None:
-        """A process computed rows in so many seconds."""
-        self.rows += rows
-        self.seconds += seconds
-
-    def task_rows(self) -> int:
-        """Rows of the next task."""
-        wanted = FIRST_TASK_ROWS if not self.rows else int(self.rows / max(self.seconds, 1e-9) * TASK_SECONDS)
-        return max(self.least, 1, min(wanted, self.most))
 
 
 def _read_ahead(
@@ -185,31 +203,6 @@ def _peek(waiting: Iterator[pa.RecordBatch], rows: int) -> tuple[list[pa.RecordB
     return held, True
 
 
-def _by_processes(
-    signals: Sequence[Signal], how: _How, waiting: Iterator[pa.RecordBatch], size: int, pace: _Pace
-) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    from factory_lib.compute.travel import packed, states_of_process
-
-    hashed = how.plan.members if how.hashes else ()
-    with packed(signals) as sent, borrowed_pool() as pool:
-        program = _program(sent, how, states_of_process())
-        numbered = (SignalTask(rows, number) for number, rows in enumerate(waiting))
-        with contextlib.closing(pool.run(program, numbered, size, ordered=how.ordered)) as finished:
-            last = None  # the first result comes after processes have started and models were loaded
-            for one in finished:
-                now = time.perf_counter()
-                if last is not None:
-                    pace.saw(one.task.rows.num_rows, (now - last) * size)
-                last = now
-                yield one.task.rows, one.values or failed_task(signals, one.task.rows, one.reason, hashed)
-
-
-def _program(sent: Sequence[SentSignal], how: _How, states: bytes) -> Program:
-    identity = repr((sorted(how.etags.items()), how.plan, how.hashes, [(one.key, one.limit) for one in sent], states))
-    digest_of_all = hashlib.sha256(identity.encode()).hexdigest()
-    return Program(digest_of_all, tuple(sent), how.plan.members, how.etags, how.hashes, states)
-
-
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     """Schema of the value and error columns of some signals."""
     fields = [
@@ -220,25 +213,25 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _raise_first_error(signals: Sequence[Signal], rows: pa.RecordBatch, done: pa.RecordBatch) -> None:
+def raise_first_error(names: Sequence[str], rows: pa.RecordBatch, done: pa.RecordBatch) -> None:
     """End the run when a sample of a finished task failed.
 
     Raises:
         SignalError: naming the signal, the sample and the error.
     """
-    for one in signals:
-        errors = done.column(done.schema.get_field_index(f"{one.name}_error"))
+    for name in names:
+        errors = done.column(done.schema.get_field_index(f"{name}_error"))
         if errors.null_count == len(errors):
             continue
         row = next(place for place, error in enumerate(errors) if error.is_valid)
         where = ", ".join(
-            f"{name} {rows.column(rows.schema.get_field_index(name))[row].as_py()!r}"
-            for name in (*IDENTITY[:2], "key")
-            if name in rows.schema.names
+            f"{column} {rows.column(rows.schema.get_field_index(column))[row].as_py()!r}"
+            for column in (*IDENTITY[:2], "key")
+            if column in rows.schema.names
         )
         failure = SignalError(
-            f"Signal {one.name!r} failed at {where}: {errors[row].as_py()}.",
-            f'With on_error="null" the sample gets no value and the reason in {one.name}_error.',
+            f"Signal {name!r} failed at {where}: {errors[row].as_py()}.",
+            f'With on_error="null" the sample gets no value and the reason in {name}_error.',
         )
         for attribute, column in (("shard", "shard"), ("sample", "position")):
             if column in rows.schema.names:

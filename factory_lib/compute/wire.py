@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from factory_lib.signals.resources import ONE_CORE, Resources
+
 
 @dataclass(frozen=True)
 class LoadedModule:
@@ -70,6 +72,8 @@ class Program:
         etags: uri -> etag that its reads are pinned to.
         hashes: whether the bytes of the members are hashed, too.
         states: of the sending process, see `factory_lib.fingerprints.process`, pickled.
+        resources: what a process that computes it has to itself.
+        elsewhere: it was made on another machine, whose files are not those of this one.
     """
 
     id: str
@@ -78,6 +82,8 @@ class Program:
     etags: Mapping[str, str]
     hashes: bool = False
     states: bytes = b""
+    resources: Resources = ONE_CORE
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from factory_lib.compute.wire import (
     to_ipc,
 )
 from factory_lib.redaction import redact
-from factory_lib.settings import signal_timeout
+from factory_lib.settings import signal_timeout, threads_of_process
 from factory_lib.signals.use import forget_use
 
 if TYPE_CHECKING:
@@ -162,9 +162,11 @@ def _set_up(
         if sent.key not in kept:
             received = unpacked(sent, changed)
             walk = walk_of(received, sent.configured)
-            names = set(unequal(sent.components, walk.found)) - sent.of_files - walk.of_files
+            names = set(unequal(sent.components, walk.found))
+            if not program.elsewhere:
+                names -= sent.of_files | walk.of_files
             if names:
-                raise _StaleCodeError(*sorted(names))
+                raise _StaleCodeError(*(_told(name, sent.components, walk.found) for name in sorted(names)))
             kept[sent.key] = ReadySignal(received)
         kept[sent.key].limit = sent.limit
         kept.move_to_end(sent.key)
@@ -174,8 +176,15 @@ def _set_up(
         kept.popitem(last=False)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads_of_process())
     return running
+
+
+def _told(name: str, there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """A component that differs; of a package also which versions."""
+    if not name.startswith("package:"):
+        return name
+    return f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} in the worker)"
 
 
 def _receive(connection: Connection, received: queue.Queue[object], slot: ProgressSlot) -> None:

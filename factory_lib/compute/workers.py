@@ -20,9 +20,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
+from factory_lib.compute.gpus import gpus_here, gpus_of
 from factory_lib.compute.watching import SLOT_BYTES, ProgressSlot
 from factory_lib.compute.wire import Program, SentTask
 from factory_lib.settings import environment
+from factory_lib.signals.resources import Resources
 
 _OF_WORKERS = {
     # A thread a core in each of many processes makes all of them slower.
@@ -47,6 +49,7 @@ class Worker:
         slot: where it says what it is at.
         born_for: the program that it was started for.
         surroundings: what it took over when it started; see `surroundings_now`.
+        place: which of the processes of a pool it is; it says on which GPU it computes.
         program: the program that it was sent last.
         ready: the program that it has set up.
         flying: numbers of the tasks that it was given and has not answered, in their order.
@@ -57,13 +60,14 @@ class Worker:
     slot: ProgressSlot
     born_for: str
     surroundings: object
+    place: int = 0
     program: str = ""
     ready: str = ""
     flying: deque[int] = field(default_factory=deque)
 
     @staticmethod
-    def start(program: str) -> Worker:
-        """Start a process."""
+    def start(program: Program, place: int = 0) -> Worker:
+        """Start a process for a program, in a place of its pool that no other has."""
         ours, theirs = socket.socketpair()
         with theirs, tempfile.TemporaryFile() as shared:
             shared.truncate(SLOT_BYTES)
@@ -76,10 +80,10 @@ class Worker:
                 [sys.executable, "-c", code],
                 pass_fds=[theirs.fileno(), shared.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=_OF_WORKERS | environment(),
+                env=_OF_WORKERS | environment() | _of_resources(program.resources, place),
             )
             slot = ProgressSlot(mmap.mmap(shared.fileno(), SLOT_BYTES))
-        return Worker(process, Connection(ours.detach()), slot, program, surroundings_now())
+        return Worker(process, Connection(ours.detach()), slot, program.id, surroundings_now(program.resources), place)
 
     def send(self, message: Program | SentTask) -> None:
         """Send a message."""
@@ -110,6 +114,14 @@ class Worker:
         return f"ended with status {code}"
 
 
-def surroundings_now() -> object:
+def surroundings_now(resources: Resources) -> object:
     """What a process takes over when it starts: one that was started among others finds other files, or none."""
-    return environment(), os.getcwd(), tuple(sys.path)
+    return environment(), os.getcwd(), tuple(sys.path), resources
+
+
+def _of_resources(resources: Resources, place: int) -> dict[str, str]:
+    """What of its environment says how much of the machine a process has."""
+    found = {"OMP_NUM_THREADS": str(resources.threads)} if resources.threads > 1 else {}
+    if resources.gpus:
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(place, gpus_here(), resources))
+    return found

@@ -30,7 +30,8 @@ VALUES = "1"
 _VALUES_IN_FACTORY = ("augmentation", "curation", "pictures")
 """Packages of factory_lib whose code makes values; of `signals`, all but `_MACHINERY_OF_SIGNALS`."""
 _MACHINERY_OF_SIGNALS = {
-    "bundled", "dependencies", "fingerprint", "inputs", "naming", "outputs", "signal", "single", "task", "use",
+    "bundled", "dependencies", "fingerprint", "inputs", "naming", "outputs", "resources", "signal", "single", "task",
+    "use",
 }  # fmt: skip
 _DRAWS = {"rand", "randn", "randperm", "rand_like", "randn_like", "random_sample"}
 _SEEDS = {"seed", "manual_seed", "default_rng", "generator", "set_state", "setstate", "set_rng_state"}

@@ -28,6 +28,7 @@ from factory_lib.settings import as_stored
 from factory_lib.signals.dependencies import declared_dependencies
 from factory_lib.signals.inputs import Input, declared_inputs, resolve
 from factory_lib.signals.outputs import ERROR_TYPE, Output, Vector, output_of
+from factory_lib.signals.resources import ONE_CORE, Resources
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 DEFAULT_BATCH = 64
@@ -48,6 +49,7 @@ class Signal:
         truncated: pictures from files that end early are accepted.
         timeout: seconds that a call may take; None for the setting `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
         depends_on: what the values depend on besides the code: files, folders, `env(…)`, functions, values.
+        resources: what a process that computes it takes of a machine; no part of the fingerprint.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Signal:
     truncated: bool = False
     timeout: float | None = None
     depends_on: tuple[Any, ...] = ()
+    resources: Resources = ONE_CORE
     _home: tuple[str, str] = field(default=("", ""), repr=False)
 
     @property
@@ -168,6 +171,14 @@ class Signal:
         inputs = tuple(replace(given, column=columns.get(given.parameter, given.column)) for given in self.inputs)
         return replace(self, inputs=inputs, _home=("", ""))
 
+    def needing(self, *, gpus: float = 0, cpus: float = 1, memory: int = 0) -> Signal:
+        """The same signal where a process that computes it takes something else of a machine: `clip.needing(gpus=0.5)`.
+
+        Raises:
+            SignalError: no amounts.
+        """
+        return replace(self, resources=Resources.declared(gpus, cpus, memory, f"signal {self.name!r}"), _home=("", ""))
+
     def instance(self) -> Any:
         """An object of its own that is ready to compute: for a class, a copy on which `setup()` was called.
 
@@ -262,6 +273,7 @@ class Signal:
             self.truncated,
             self.timeout,
             self.depends_on,
+            self.resources,
         )
 
 
@@ -281,6 +293,9 @@ def signal(
     truncated: bool = False,
     timeout: float | None = None,
     depends_on: Sequence[Any] = (),
+    gpus: float = 0,
+    cpus: float = 1,
+    memory: int = 0,
 ) -> Callable[[Callable[..., Any]], Signal]: ...
 @overload
 def signal(
@@ -296,6 +311,9 @@ def signal(
     truncated: bool = False,
     timeout: float | None = None,
     depends_on: Sequence[Any] = (),
+    gpus: float = 0,
+    cpus: float = 1,
+    memory: int = 0,
 ) -> Signal: ...
 def signal(
     target: Callable[..., Any] | None = None,
@@ -310,6 +328,9 @@ def signal(
     truncated: bool = False,
     timeout: float | None = None,
     depends_on: Sequence[Any] = (),
+    gpus: float = 0,
+    cpus: float = 1,
+    memory: int = 0,
 ) -> Signal | Callable[[Callable[..., Any]], Signal]:
     """Declare a signal: a function, a class (made without arguments) or an object with `__call__`.
 
@@ -330,15 +351,19 @@ def signal(
             default `FACTORY_SIGNAL_TIMEOUT`, 0 for no end.
         depends_on: what the values depend on and the code does not show: files and folders (`Path("labels.json")`, by
             content), the environment (`env("LANG")`), functions and values.
+        gpus: GPUs that a process which computes it has to itself; 0.5 where two fit on one.
+        cpus: cores that it takes, and threads of libraries.
+        memory: bytes of main memory; default `FACTORY_WORKER_BYTES`.
 
     Raises:
         SignalError: the declaration cannot be used; the message says why.
     """
-    if target is None:
-        return lambda given: _declare(
-            given, name, output, inputs, batch, version, pinned, truncated, timeout, depends_on
-        )
-    return _declare(target, name, output, inputs, batch, version, pinned, truncated, timeout, depends_on)
+    needs = Resources.declared(gpus, cpus, memory, f"signal {name or getattr(target, '__name__', '')!r}")
+
+    def declare(given: Callable[..., Any]) -> Signal:
+        return _declare(given, name, output, inputs, batch, version, pinned, truncated, timeout, depends_on, needs)
+
+    return declare if target is None else declare(target)
 
 
 def _declare(
@@ -352,6 +377,7 @@ def _declare(
     truncated: bool,
     timeout: float | None,
     depends_on: Sequence[Any],
+    resources: Resources,
 ) -> Signal:
     if isinstance(target, Signal):
         raise SignalError(f"{target.name!r} is a signal already.", "Use .named() or .reading() for a variant of it.")
@@ -384,6 +410,7 @@ def _declare(
         truncated,
         timeout,
         declared_dependencies(depends_on, where),
+        resources,
         home,
     )
     object.__setattr__(made, "__doc__", target.__doc__)
