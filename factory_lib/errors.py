@@ -159,6 +159,18 @@ class SignalError(FactoryError):
     """A signal is declared wrongly, or failed on a sample while `on_error="raise"`."""
 
 
+class ExecutorError(FactoryError):
+    """Signals cannot be computed where they were to be: Ray is not installed, not there, or of another version.
+
+    Args:
+        is_transient: it may be there a little later.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, is_transient: bool = False) -> None:
+        self.is_transient = is_transient
+        super().__init__(message, hint)
+
+
 class LoaderError(FactoryError):
     """The training loader was set up or resumed wrongly, or could not deliver a sample."""
 

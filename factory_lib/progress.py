@@ -17,6 +17,9 @@ from typing import Any
 Report = Callable[[str, int, int | None], None]
 """Called with what is going on, how much is done, and how much there is (None when not known)."""
 
+DETAIL = " · "
+"""What stands behind it in `what` may change while the same thing goes on."""
+
 QUIET_SECONDS = 2.0
 _LOG_SECONDS = 10.0
 _NOTEBOOK_SECONDS = 0.5
@@ -31,13 +34,22 @@ class Tracked:
     total: int | None
     report: Report
     done: int = 0
+    detail: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def advance(self, n: int = 1) -> None:
         """Say that n more are done."""
         self.done += n
+        self._tell()
+
+    def describe(self, detail: str) -> None:
+        """Say how it goes, such as how far each of several machines is."""
+        self.detail = detail
+        self._tell()
+
+    def _tell(self) -> None:
         if time.monotonic() - self.started >= QUIET_SECONDS:
-            self.report(self.what, self.done, self.total)
+            self.report(self.what + (DETAIL + self.detail if self.detail else ""), self.done, self.total)
 
 
 @contextlib.contextmanager
@@ -87,8 +99,9 @@ def log_lines(write: Callable[[str], None]) -> Report:
 
     def report(what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - last.get(what, 0.0) >= _LOG_SECONDS or done == total:
-            last[what] = now
+        thing = what.partition(DETAIL)[0]
+        if now - last.get(thing, 0.0) >= _LOG_SECONDS or done == total:
+            last[thing] = now
             share = f" of {total:,} ({done / total:.0%})" if total else ""
             write(f"{what}: {done:,}{share}")
 
@@ -158,6 +171,6 @@ def _terminal_bar() -> Iterator[Report]:
             nonlocal task
             if task is None:
                 task = bar.add_task(what, total=total)
-            bar.update(task, completed=done, total=total)
+            bar.update(task, description=what, completed=done, total=total)
 
         yield report

@@ -265,6 +265,7 @@ class DatasetQuery:
         schema_evolution: bool = False,
         index: str | None = None,
         context: Mapping[str, Any] | None = None,
+        executor: str | None = None,
     ) -> Version:
         """Make the next version of a dataset.
 
@@ -278,6 +279,7 @@ class DatasetQuery:
                 side lacks them.
             index: a column of vectors, of which all rows have one: `search(approximate=True)` finds the nearest by it.
             context: what to add to provenance, as JSON has it.
+            executor: where signals are computed, "local" or "ray"; default `FACTORY_EXECUTOR`.
 
         Returns:
             The version; `str(version) == "name.v1"`.
@@ -292,11 +294,26 @@ class DatasetQuery:
         python = f"{self!r}.save({name!r}{'' if mode == 'new' else f', mode={mode!r}'})"
         return save(
             SaveRequest(
-                name, self.plan, python, mode, shards, tuple(removed), schema_evolution, context or {}, index=index
+                name,
+                self.plan,
+                python,
+                mode,
+                shards,
+                tuple(removed),
+                schema_evolution,
+                context or {},
+                index=index,
+                executor=executor,
             )
         )
 
-    def refresh(self, name: str, *, context: Mapping[str, Any] | None = None) -> Version:
+    def refresh(
+        self,
+        name: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        executor: str | None = None,
+    ) -> Version:
         """Bring a dataset up to date with this query, shard by shard.
 
         Shards that are new, whose input (the left side of a join) or what is looked up (its right side) changed, or
@@ -307,7 +324,7 @@ class DatasetQuery:
         """
         from factory_lib.build.refreshing import refresh
 
-        return refresh(self.plan, f"{self!r}.refresh({name!r})", name, context or {})
+        return refresh(self.plan, f"{self!r}.refresh({name!r})", name, context or {}, executor)
 
     def update(self, name: str, *, context: Mapping[str, Any] | None = None) -> Version:
         """`refresh`, as it was called before."""

@@ -245,7 +245,37 @@ def workers_for(cpus: float = 1.0, memory: int = 0) -> int:
         SettingsError: no number.
     """
     fitting = max(1, min(int((os.cpu_count() or 1) / cpus), processes_that_fit(memory or worker_bytes())))
-    return int(_number("FACTORY_WORKERS", 0.0, shown=f"{fitting}, what this machine has room for")) or fitting
+    return wanted_workers(f"{fitting}, what this machine has room for") or fitting
+
+
+def wanted_workers(otherwise: str = "as many as there is room for") -> int:
+    """`FACTORY_WORKERS`; 0 unset."""
+    return int(_number("FACTORY_WORKERS", 0.0, shown=otherwise))
+
+
+EXECUTORS = ("local", "ray")
+"""What `FACTORY_EXECUTOR` may name."""
+
+
+def executor(named: str | None = None) -> str:
+    """`FACTORY_EXECUTOR`, where signals are computed: `local`, by processes of this machine (default), or `ray`.
+
+    Args:
+        named: what a caller says, which comes before the setting.
+
+    Raises:
+        SettingsError: something else.
+    """
+    found = named or os.environ.get("FACTORY_EXECUTOR") or EXECUTORS[0]
+    if found not in EXECUTORS:
+        said = f"executor={found!r}" if named else f"FACTORY_EXECUTOR={found!r}"
+        raise SettingsError(f"{said}: there is no such executor.", nearest(found, EXECUTORS))
+    return found
+
+
+def ray_address() -> str:
+    """`RAY_ADDRESS`, the Ray cluster; unset, the one that runs on this machine."""
+    return os.environ.get("RAY_ADDRESS") or "auto"
 
 
 def visible_gpus() -> list[str] | None:
@@ -478,7 +508,7 @@ def _folder(variable: str, default: Path) -> Path:
 
 KNOWN = frozenset(
     f"FACTORY_{name}"
-    for name in """HOME CLICKHOUSE_URL VERSIONS VERSIONS_CACHE_BYTES ENGINE_IDLE_SECONDS WORKERS WORKER_BYTES
+    for name in """HOME CLICKHOUSE_URL VERSIONS VERSIONS_CACHE_BYTES ENGINE_IDLE_SECONDS EXECUTOR WORKERS WORKER_BYTES
     SOURCE MAPPING TARS_PER_SHARD UNPACK_TO DERIVED CLIP MODELS CACHE CACHE_BYTES SHARED_CACHE MAX_PIXELS
     AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS SETTLE_SECONDS STAGE_RETRIES TRAIN VANISHED ALERT_URL ALERT_EMAIL
     SMTP_URL UI_URL""".split()

@@ -167,6 +167,7 @@ def test_modules_stay_small_and_have_names_that_say_something() -> None:
         ("chdb", ("factory_lib.engine",)),
         ("fsspec", ("factory_lib.storage",)),
         ("s3fs", ("factory_lib.storage",)),
+        ("ray", ("factory_lib.compute",)),
         ("dagster", ("factory_lib.orchestration", "factory_assets", "factory_lib.commands")),
         ("transformers", ("factory_lib.signals", "factory_lib.loading.trainer")),
     ],

@@ -23,6 +23,7 @@ class Ledger:
         storage: how they were stored.
         finish: called after the commit.
         fresh: values are computed anew, whatever is known of them already.
+        executor: where values are computed; None for where the settings say.
     """
 
     signals: list[dict[str, Any]] = field(default_factory=list)
@@ -35,6 +36,7 @@ class Ledger:
     storage: list[str] = field(default_factory=list)
     finish: list[Callable[[], None]] = field(default_factory=list)
     fresh: bool = False
+    executor: str | None = None
 
     def add(self, other: Ledger) -> None:
         """Take over what another ledger says."""

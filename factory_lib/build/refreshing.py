@@ -28,7 +28,9 @@ from factory_lib.warehouse.provenance import ShardInput
 from factory_lib.warehouse.versions import Version, latest, resolve
 
 
-def refresh(query: Select, python: str, dataset: str, context: Mapping[str, Any]) -> Version:
+def refresh(
+    query: Select, python: str, dataset: str, context: Mapping[str, Any], executor: str | None = None
+) -> Version:
     """Make the next version of a dataset with the shards of a query that are behind; none where none is.
 
     Raises:
@@ -54,7 +56,18 @@ def refresh(query: Select, python: str, dataset: str, context: Mapping[str, Any]
     assert some is not None
     inputs = {s: now[s] for s in behind}
     return save(
-        SaveRequest(dataset, some, python, "overwrite_shards", tuple(behind), tuple(gone), False, context, inputs)
+        SaveRequest(
+            dataset,
+            some,
+            python,
+            "overwrite_shards",
+            tuple(behind),
+            tuple(gone),
+            False,
+            context,
+            inputs,
+            executor=executor,
+        )
     )
 
 

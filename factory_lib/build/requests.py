@@ -30,6 +30,7 @@ class SaveRequest:
         context: what the caller adds to provenance, as JSON has it.
         inputs: what the shards were made of, to be recorded.
         index: with "new", the column of vectors that gets an index.
+        executor: where signals are computed; None for where the settings say.
     """
 
     dataset: str
@@ -42,3 +43,4 @@ class SaveRequest:
     context: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, ShardInput] = field(default_factory=dict)
     index: str | None = None
+    executor: str | None = None

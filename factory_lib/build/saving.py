@@ -21,6 +21,7 @@ from factory_lib.plan.predicates import predicates
 from factory_lib.plan.select import Select
 from factory_lib.plan.sql import Rendering
 from factory_lib.plan.storing import Derivation
+from factory_lib.settings import executor
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive, naming_columns
@@ -45,7 +46,7 @@ def save(request: SaveRequest) -> Version:
     if request.index is not None and request.mode != "new":
         raise QueryError(f"save(index={request.index!r}) makes a version of its own: mode='new'.")
     wh = warehouse()
-    ledger = Ledger()
+    ledger = Ledger(executor=executor(request.executor))
     parents = versions_read(wh, request.query)
     # Before anything is computed: what a signal's code does when it is used is no other code.
     recipe = recipe_of(request.query, {str(v): v.uuid for v in parents})

@@ -57,7 +57,7 @@ def settled(query: Select, ledger: Ledger) -> Select:
 def staged(node: Plan, ledger: Ledger) -> StagingTable:
     """The rows of a node as a table, written at the first call; the table goes when the node goes."""
     if node not in _staged:
-        own = Ledger(fresh=ledger.fresh)
+        own = Ledger(fresh=ledger.fresh, executor=ledger.executor)
         stage = _written(node, own)
         drop_with(node, stage)
         _staged[node] = stage, own

@@ -6,29 +6,25 @@ version (see `factory_lib.build.reuse`).
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-import pyarrow as pa
-
+from factory_lib.build.lacking import LackingRows, StagingJob, lacking_bits
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.reuse.claims import Claims, Share
-from factory_lib.build.reuse.contents import all_known, among, remember
+from factory_lib.build.reuse.contents import all_known, among
 from factory_lib.build.reuse.files import etags, files_of
 from factory_lib.build.reuse.identity import Reads
 from factory_lib.build.reuse.inputs import inputs_of
 from factory_lib.build.reuse.staged import Staged
 from factory_lib.build.reuse.takeover import take_over
-from factory_lib.compute.reading import PREFIX
 from factory_lib.errors import CommitError
 from factory_lib.names import STAGING, is_version_name
 from factory_lib.plan.nodes import Plan, Signals, tables
 from factory_lib.plan.select import Select
-from factory_lib.plan.sqltext import quote
 from factory_lib.plan.storing import with_system_columns
-from factory_lib.progress import done, track
+from factory_lib.progress import Tracked, done, track
+from factory_lib.settings import executor
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.derive import derive
 from factory_lib.warehouse.filling import waves
@@ -38,16 +34,12 @@ from factory_lib.warehouse.versions import resolve
 if TYPE_CHECKING:
     from factory_lib.signals.signal import Signal
 
-STAGED_ROWS = 1 << 14
-STAGED_BYTES = 128 << 20
-STAGED_SECONDS = 0.5
-"""Values are staged after so many rows, bytes or seconds, whichever comes first: what a killed run loses at most."""
-
 WAVE_ROWS = 1 << 21
 WAVE_SHARDS = 500
 """Shards are computed together up to so many rows and shards."""
 
-_ROW = ("shard", "position", "sample_id", "key")
+SMALL_ROWS = 128
+"""Up to so many rows are computed here, wherever others are: workers elsewhere take longer to begin."""
 
 
 def signal_rows(
@@ -75,7 +67,7 @@ def write_signals(node: Signals, rows: Select, ledger: Ledger) -> StagingTable:
     shard_sources = {**table_sources(rows, warehouse()), **ledger.shard_sources}
     stage, how, added = derive(warehouse(), STAGING, rows)
     with stage.dropped_on_error():
-        _Filling(node, stage).fill(shard_sources, ledger)
+        _Filling(node, stage, executor(ledger.executor)).fill(shard_sources, ledger)
     ledger.bytes += added
     ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
     return stage
@@ -84,7 +76,8 @@ def write_signals(node: Signals, rows: Select, ledger: Ledger) -> StagingTable:
 class _Filling:
     """Has a staging table get the values of signals."""
 
-    def __init__(self, node: Signals, stage: StagingTable) -> None:
+    def __init__(self, node: Signals, stage: StagingTable, executor: str) -> None:
+        self.executor = executor
         self.signals: tuple[Signal, ...] = node.signals
         self.on_error = cast('Literal["null", "raise"]', node.on_error)
         self.stage = stage
@@ -173,52 +166,65 @@ class _Filling:
         Returns:
             How many values were computed.
         """
+        wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
+        names = ", ".join(one.signal.name for one in wanted)
+        share = Share(wanted[0].claims, [one.what for one in wanted], began, everything=fresh)
+        rows = sum(shards.values())
+        jobs = self._jobs(staged, wanted, lacking, shards)
+        with track(f"computing {names}", rows) as progress:
+            if self.executor == "ray" and rows > SMALL_ROWS:
+                from factory_lib.build.on_ray import compute_on_ray
+
+                signals = [one.signal for one in wanted]
+                computed = compute_on_ray(signals, jobs, staged[0].inputs, share, rows, progress)
+            else:
+                computed = sum(self._compute_here(wanted, job, wave, share, progress) for job, wave in jobs)
+        if computed:
+            done(f"computed {names}", computed, computed)
+        return computed * len(wanted)
+
+    def _jobs(
+        self, staged: Sequence[Staged], wanted: Sequence[Staged], lacking: int, shards: Mapping[str, int]
+    ) -> Iterator[tuple[StagingJob, list[str]]]:
+        """What is to be done, wave by wave, and the shards of each."""
+        inputs = staged[0].inputs
+        members = tuple(sorted({member for one in wanted for member in one.reads.members}))
+        rows, places = LackingRows.of(staged, lacking), tuple(one.place for one in wanted)
+        for wave in waves(shards, WAVE_ROWS, WAVE_SHARDS):
+            states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
+            known = not members or all_known(inputs.rows, members, among(wave, "_t.shard"), inputs.warehouse)
+            yield StagingJob(rows, places, members, states, not known, self.on_error), wave
+
+    def _compute_here(
+        self, wanted: Sequence[Staged], job: StagingJob, wave: Sequence[str], share: Share, progress: Tracked
+    ) -> int:
+        """Compute and stage the values of a wave on this machine; of how many rows."""
         from factory_lib.compute.run import compute
 
-        wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
-        signals = [one.signal for one in wanted]
-        inputs = staged[0].inputs
-        members = sorted({member for one in wanted for member in one.reads.members})
-        total, computed = sum(shards.values()), 0
-        with track(f"computing {', '.join(s.name for s in signals)}", total) as progress:
-            for wave in waves(shards, WAVE_ROWS, WAVE_SHARDS):
-                states = etags(inputs.warehouse, inputs.rows.files, wave) if members else {}
-                hashes = bool(members) and not all_known(
-                    inputs.rows, members, among(wave, "_t.shard"), inputs.warehouse
-                )
-                passing = Passing((*(f"_{one.identity}" for one in wanted), *members), keep=members)
-                share = Share(wanted[0].claims, [one.what for one in wanted], began, everything=fresh)
-                rows = passing.split(share.of(rows_lacking(staged, lacking, wave)))
-                results = compute(
-                    signals,
-                    rows,
-                    on_error=self.on_error,
-                    progress=progress.advance,
-                    ordered=True,
-                    etags=states,
-                    hashes=hashes,
-                )
-                for gathered in _gathered(results):
-                    beside = passing.take(gathered.num_rows)
-                    for one in wanted:
-                        one.insert(gathered, beside.column(f"_{one.identity}"))
-                    if hashes:
-                        columns = {m: beside.column(m) for m in members}
-                        columns |= {PREFIX + m: gathered.column(PREFIX + m) for m in members}
-                        remember(inputs.warehouse, pa.table(columns), members, states)
-                    share.staged(gathered)
-                    computed += gathered.num_rows
-                share.end()
-        if computed:
-            done(f"computed {', '.join(s.name for s in signals)}", computed, computed)
-        return computed * len(wanted)
+        wh, passing, computed = self.stage.warehouse, job.passing(), 0
+        rows = iter(wh.stream(job.rows.sql(among(wave), wave)))
+        results = compute(
+            [one.signal for one in wanted],
+            passing.split(share.of(rows)),
+            on_error=self.on_error,
+            progress=progress.advance,
+            ordered=True,
+            etags=job.etags,
+            hashes=job.hashes,
+        )
+        for gathered in job.stage(results, passing, wh):
+            share.staged(gathered)
+            computed += gathered.num_rows
+        share.end()
+        return computed
 
 
 def missing_rows(staged: Sequence[Staged]) -> list[tuple[int, dict[str, int]]]:
     """Rows that lack a value: which signals they lack (bit i: signal i) -> shard -> how many such rows it has."""
     inputs = staged[0].inputs
+    bits = lacking_bits([one.place for one in staged])
     rows = inputs.warehouse.rows(
-        f"SELECT lacking, shard, count() AS n FROM (SELECT shard, {_lacking(staged)} AS lacking FROM {inputs.name})"
+        f"SELECT lacking, shard, count() AS n FROM (SELECT shard, {bits} AS lacking FROM {inputs.name})"
         " WHERE lacking != 0 GROUP BY lacking, shard ORDER BY lacking, shard"
     )
     found: dict[int, dict[str, int]] = {}
@@ -227,62 +233,9 @@ def missing_rows(staged: Sequence[Staged]) -> list[tuple[int, dict[str, int]]]:
     return list(found.items())
 
 
-def rows_lacking(staged: Sequence[Staged], lacking: int, shards: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of some shards that lack values of exactly these signals, in byte order: what is read, and hashes."""
-    wanted = [one for i, one in enumerate(staged) if lacking & 1 << i]
-    inputs = staged[0].inputs
-    reads = dict.fromkeys(c for one in wanted for c in one.signal.reads if c not in _ROW)
-    identities = sorted({one.identity for one in wanted})
-    columns = [*(f"_t.{quote(c)} AS {quote(c)}" for c in (*_ROW, *reads)), *(f"_i.{c} AS _{c}" for c in identities)]
-    return iter(
-        inputs.warehouse.stream(
-            f"SELECT {', '.join(columns)} FROM (SELECT * FROM {inputs.rows.table} WHERE {among(shards)}) AS _t"
-            f" INNER JOIN (SELECT * FROM {inputs.name} WHERE {among(shards)} AND {_lacking(staged)} = {lacking}) AS _i"
-            " ON _i.shard = toString(_t.shard) AND _i.position = _t.position ORDER BY _t.shard, _t.position"
-        )
-    )
-
-
-def _lacking(staged: Sequence[Staged]) -> str:
-    """SQL of which signals a row of the inputs lacks."""
-    return " + ".join(f"toUInt64({one.is_missing()}) * {1 << i}" for i, one in enumerate(staged))
-
-
 def _count(missing: Sequence[tuple[int, Mapping[str, int]]]) -> int:
     """How many values are missing."""
     return sum(lacking.bit_count() * sum(shards.values()) for lacking, shards in missing)
-
-
-class Passing:
-    """Columns of rows on their way past the signals: taken off before, put back behind, in the same order.
-
-    Args:
-        names: the columns.
-        keep: those of them that the signals see, too.
-    """
-
-    def __init__(self, names: Sequence[str], keep: Sequence[str] = ()) -> None:
-        self.names = list(dict.fromkeys(names))
-        self.hidden = [name for name in self.names if name not in keep]
-        self.waiting: deque[pa.RecordBatch] = deque()
-
-    def split(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches without these columns, which are kept."""
-        for batch in batches:
-            self.waiting.append(batch.select(self.names))
-            yield batch.drop_columns(self.hidden)
-
-    def take(self, rows: int) -> pa.Table:
-        """The columns of the next rows."""
-        taken: list[pa.RecordBatch] = []
-        while rows:
-            batch = self.waiting.popleft()
-            if batch.num_rows > rows:
-                self.waiting.appendleft(batch.slice(rows))
-                batch = batch.slice(0, rows)
-            taken.append(batch)
-            rows -= batch.num_rows
-        return pa.Table.from_batches(taken)
 
 
 def table_sources(plan: Plan, wh: Warehouse) -> dict[str, str]:
@@ -294,19 +247,3 @@ def table_sources(plan: Plan, wh: Warehouse) -> dict[str, str]:
                 if shard.source and (table.shards is None or name in table.shards):
                     found.setdefault(name, shard.source)
     return found
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches together, as often as they are to be staged."""
-    held: list[pa.RecordBatch] = []
-    rows = size = 0
-    last = time.monotonic()
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        size += batch.nbytes
-        if rows >= STAGED_ROWS or size >= STAGED_BYTES or time.monotonic() - last >= STAGED_SECONDS:
-            yield pa.Table.from_batches(held)
-            held, rows, size, last = [], 0, 0, time.monotonic()
-    if rows:
-        yield pa.Table.from_batches(held)

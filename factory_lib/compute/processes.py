@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -39,6 +41,7 @@ class PackedSignals:
         batch: samples in one call, of the signal that takes most.
         heavy: they read bytes, or have something to set up.
         elsewhere: they are computed on other machines, too.
+        arrays: what is in the files of `sent`, one for each, where those may not be there.
     """
 
     sent: tuple[SentSignal, ...]
@@ -50,11 +53,10 @@ class PackedSignals:
     batch: int
     heavy: bool
     elsewhere: bool = False
+    arrays: tuple[pa.Buffer | None, ...] = ()
 
     @staticmethod
-    def of(
-        signals: Sequence[Signal], sent: Sequence[SentSignal], plan: ReadPlan, *, elsewhere: bool = False
-    ) -> PackedSignals:
+    def of(signals: Sequence[Signal], sent: Sequence[SentSignal], plan: ReadPlan) -> PackedSignals:
         """Signals and what `packed` made of them."""
         from factory_lib.compute.travel import states_of_process
 
@@ -67,8 +69,29 @@ class PackedSignals:
             resources_of(signals),
             batch_of(signals),
             is_heavy(signals, plan),
-            elsewhere,
         )
+
+    def for_elsewhere(self) -> PackedSignals:
+        """The signals on their way to another machine, their large arrays with them."""
+        arrays = tuple(pa.memory_map(one.file).read_buffer() if one.file else None for one in self.sent)
+        return replace(self, elsewhere=True, arrays=arrays)
+
+    def landed(self, keep: contextlib.ExitStack) -> PackedSignals:
+        """The signals where they arrived, their large arrays in files of this machine.
+
+        Args:
+            keep: the files are there until it is closed.
+        """
+        sent = []
+        for one, array in zip(self.sent, self.arrays, strict=True):
+            if array is None:
+                sent.append(one)
+                continue
+            folder = keep.enter_context(tempfile.TemporaryDirectory(prefix="factory-arrays-"))
+            path = Path(folder) / "arrays"
+            path.write_bytes(array)
+            sent.append(replace(one, file=str(path)))
+        return replace(self, sent=tuple(sent), arrays=())
 
     def program(self, etags: Mapping[str, str], *, hashes: bool) -> Program:
         """What a process is told before its tasks.

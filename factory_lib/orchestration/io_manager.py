@@ -47,7 +47,13 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
     """Saves the query that a stage returns as a version of its dataset; hands inputs on as queries.
 
     Rows stay in the warehouse both ways.
+
+    Attributes:
+        executor: where the signals of stages are computed, by processes of the machine of a run (`local`) or on the
+            Ray cluster that `RAY_ADDRESS` names (`ray`); None for `FACTORY_EXECUTOR`.
     """
+
+    executor: str | None = None
 
     def load_input(self, context: dg.InputContext) -> DatasetQuery:
         """The upstream dataset, restricted to the partitions that the run needs of it.
@@ -88,10 +94,10 @@ class VersionedTableIOManager(dg.ConfigurableIOManager):
         report = progress.current() or progress.log_lines(context.log.info)
         with explained(stage, shards), progress.reporting(report):
             if not context.has_asset_partitions:
-                version = tried(lambda: query.save(name, context=origin), context.log.warning)
+                version = tried(lambda: query.save(name, context=origin, executor=self.executor), context.log.warning)
                 saved = Saved.of([version], (), {})
             else:
-                saved = save_shards(query, name, shards, origin, context.log.warning)
+                saved = save_shards(query, name, shards, origin, context.log.warning, executor=self.executor)
         if saved.version is not None:
             node = context.step_context.job_def.asset_layer.get(context.asset_key)
             remember_code(components_in(node.metadata))

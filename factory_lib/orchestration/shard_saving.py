@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from factory_lib.errors import CommitError, EngineError
+from factory_lib.errors import CommitError, EngineError, ExecutorError
 from factory_lib.orchestration.retrying import Tries, is_transient
 from factory_lib.plan.restriction import restricted
 
@@ -52,6 +52,8 @@ def save_shards(
     shards: Sequence[str],
     origin: Mapping[str, Any],
     say: Callable[[str], None] = lambda _: None,
+    *,
+    executor: str | None = None,
 ) -> Saved:
     """Save the shards of a query as one version of a dataset, without those that fail.
 
@@ -63,9 +65,10 @@ def save_shards(
     Args:
         shards: the shards that the run is to make; those that the query does not read are removed from the dataset.
         say: told before each wait what failed, and when it is tried again.
+        executor: where signals are computed, see `DatasetQuery.save`.
 
     Raises:
-        EngineError, CommitError: the warehouse failed, which no choice of shards would mend.
+        EngineError, CommitError, ExecutorError: the warehouse or Ray failed, which no choice of shards would mend.
         ValueError: the query reads other shards than these.
     """
     read = query.restricted_to()
@@ -75,7 +78,7 @@ def save_shards(
             f"{'all shards' if read is None else ', '.join(sorted(set(read) - set(shards)))}. "
             "Build it from the stage's inputs, which hold the right shards."
         )
-    saving = _Saving(query, name, tuple(shards), frozenset(read), origin)
+    saving = _Saving(query, name, tuple(shards), frozenset(read), origin, executor)
     tries = Tries(say)
     waiting = tuple(shards)
     while waiting:
@@ -96,8 +99,15 @@ class _Saving:
     """What came of the shards of a query so far."""
 
     def __init__(
-        self, query: DatasetQuery, name: str, shards: tuple[str, ...], read: frozenset[str], origin: Mapping[str, Any]
+        self,
+        query: DatasetQuery,
+        name: str,
+        shards: tuple[str, ...],
+        read: frozenset[str],
+        origin: Mapping[str, Any],
+        executor: str | None,
     ) -> None:
+        self._executor = executor
         self._query, self._name, self._shards, self._read, self._origin = query, name, shards, read, origin
         self.versions: list[Version] = []
         self.made: list[str] = []
@@ -144,13 +154,20 @@ class _Saving:
         if len(part) < len(self._shards):
             some = some.of(restricted(some.plan, part))
         return some.save(
-            self._name, mode="overwrite_shards", removed=removed, schema_evolution=True, context=self._origin
+            self._name,
+            mode="overwrite_shards",
+            removed=removed,
+            schema_evolution=True,
+            context=self._origin,
+            executor=self._executor,
         )
 
 
 def _is_warehouse_down(error: Exception) -> bool:
     """Whether an error has nothing to do with the shards: no choice of them would mend it."""
-    return isinstance(error, CommitError) or (isinstance(error, EngineError) and error.code in _SYSTEMIC)
+    return isinstance(error, CommitError | ExecutorError) or (
+        isinstance(error, EngineError) and error.code in _SYSTEMIC
+    )
 
 
 _SYSTEMIC = {

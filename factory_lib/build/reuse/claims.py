@@ -191,13 +191,24 @@ class Share:
             shard = batch.column("shard").cast(pa.string())
             new = sorted(set(shard.unique().to_pylist()) - known)
             if new:
-                won = self._claims.claim(self._names, new, self._began)
-                self._ours |= dict.fromkeys(sorted(won), True)
+                self.claim(new)
                 known.update(new)
             lost = known - self._ours.keys()
             kept = batch.filter(pc.invert(pc.is_in(shard, pa.array(sorted(lost))))) if lost else batch
             if kept.num_rows:
                 yield kept
+
+    def claim(self, shards: Sequence[str]) -> set[str]:
+        """Claim shards; those that are this run's to compute."""
+        if self._everything:
+            return set(shards)
+        won = self._claims.claim(self._names, shards, self._began)
+        self._ours |= dict.fromkeys(sorted(won), True)
+        return won
+
+    def finished(self, shards: Sequence[str]) -> None:
+        """Say that the values of all rows of shards are staged."""
+        self._release([shard for shard in shards if self._ours.get(shard)])
 
     def staged(self, rows: pa.Table) -> None:
         """Say that the values of these rows, the next ones in order, are staged."""

@@ -39,6 +39,41 @@ _LASTING = (
 
 
 @dataclass(frozen=True)
+class StagedPlace:
+    """Where the values of a signal are staged: what a machine has to know that puts some there.
+
+    Attributes:
+        name: the table, `database.table`, quoted.
+        signal: name of the signal.
+        identity: the column of the inputs that holds the hash of what it reads.
+        run: the run that stages them.
+        usable: SQL condition on staged values: those that the run may use.
+    """
+
+    name: str
+    signal: str
+    identity: str
+    run: str
+    usable: str
+
+    def missing(self, within: str = "1") -> str:
+        """SQL condition on the inputs: rows without a value.
+
+        Args:
+            within: SQL condition on the shards that are looked at.
+        """
+        known = f"SELECT toString(shard), identity FROM {self.name} WHERE {self.usable} AND {within}"
+        return f"(shard, {self.identity}) NOT IN ({known})"
+
+    def insert(self, warehouse: Warehouse, table: pa.Table, identity: pa.ChunkedArray) -> None:
+        """Stage computed values, with the hash of what each was computed from."""
+        columns = [table.column(n) for n in ("shard", "position", self.signal, f"{self.signal}_error")]
+        run = pa.array([self.run] * table.num_rows, pa.string())
+        names = ["shard", "position", "value", "error", "identity", "run"]
+        warehouse.insert(self.name, pa.Table.from_arrays([*columns, identity, run], names))
+
+
+@dataclass(frozen=True)
 class Staged:
     """Staged values of one signal, for the rows whose inputs are in a table.
 
@@ -126,18 +161,14 @@ class Staged:
         """SQL of whether there is neither a value nor an error in these columns: nothing says that it was computed."""
         return is_bare(value, error, self.signal.output.clickhouse)
 
+    @property
+    def place(self) -> StagedPlace:
+        """Where they are staged."""
+        return StagedPlace(self.name, self.signal.name, self.identity, self.run, self.usable())
+
     def is_missing(self) -> str:
         """SQL condition on the inputs: rows without a value."""
-        return (
-            f"(shard, {self.identity}) NOT IN (SELECT toString(shard), identity FROM {self.name} WHERE {self.usable()})"
-        )
-
-    def insert(self, table: pa.Table, identity: pa.ChunkedArray) -> None:
-        """Stage computed values, with the hash of what each was computed from."""
-        columns = [table.column(n) for n in ("shard", "position", self.signal.name, f"{self.signal.name}_error")]
-        run = pa.array([self.run] * table.num_rows, pa.string())
-        names = ["shard", "position", "value", "error", "identity", "run"]
-        self.warehouse.insert(self.name, pa.Table.from_arrays([*columns, identity, run], names))
+        return self.place.missing()
 
     def take(self, select: str) -> None:
         """Stage values from a SELECT of `shard, position, identity, value, error`."""
