@@ -1,6 +1,6 @@
 """What computing signals on Ray costs beside the local pool, and how evenly the work spreads over workers.
 
-`python -m bench.cluster [--tars 8] [--samples 2000] [--rounds 3]` starts a Ray cluster of its own on this machine, ingests
+`python -m bench.cluster [--tars 4] [--samples 1000] [--rounds 3]` starts a Ray cluster of its own on this machine, ingests
 tars of photo-like pictures and computes two bundled signals over them in turns: by two processes of the local pool, and
 by two workers on Ray; each time every value anew, with workers that are warm. CPU seconds count this process, the
 workers, the engine and Ray's own daemons, the median of the rounds. Then a signal that waits 5 ms for each sample, as
@@ -37,8 +37,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tars", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=2_000)
+    parser.add_argument("--tars", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["overhead", "spread"])
     options = parser.parse_args()

@@ -39,7 +39,7 @@ WAVE_SHARDS = 500
 """Shards are computed together up to so many rows and shards."""
 
 SMALL_ROWS = 128
-"""Up to so many rows are computed here, wherever others are: workers elsewhere take longer to begin."""
+"""Up to so many rows are computed here unless they need a GPU: workers elsewhere take longer to begin."""
 
 
 def signal_rows(
@@ -172,10 +172,10 @@ class _Filling:
         rows = sum(shards.values())
         jobs = self._jobs(staged, wanted, lacking, shards)
         with track(f"computing {names}", rows) as progress:
-            if self.executor == "ray" and rows > SMALL_ROWS:
+            signals = [one.signal for one in wanted]
+            if self.executor == "ray" and (rows > SMALL_ROWS or any(one.resources.gpus for one in signals)):
                 from factory_lib.build.on_ray import compute_on_ray
 
-                signals = [one.signal for one in wanted]
                 computed = compute_on_ray(signals, jobs, staged[0].inputs, share, rows, progress)
             else:
                 computed = sum(self._compute_here(wanted, job, wave, share, progress) for job, wave in jobs)

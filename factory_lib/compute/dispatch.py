@@ -232,7 +232,9 @@ class Computation:
             self._remove(worker)
             raise SignalError(
                 f"What arrives in a worker process is not what the signals are here: {', '.join(names)} differ.",
-                "Installed packages that were changed at run time, and subclasses that no code names, do not travel:"
+                "Nodes are to have the packages, files and variables that the signals use: run them in the same image."
+                if self._program.elsewhere
+                else "Installed packages that were changed at run time, and subclasses that no code names, do not travel:"
                 " change or define them in setup() of a class.",
             )
         self._put_back(self._remove(worker).values())

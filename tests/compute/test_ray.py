@@ -153,7 +153,8 @@ def unseen(caption: str) -> str:
     return caption[::-1]
 
 
-def test_no_node_has_the_gpu(nodes: Any, samples: DatasetQuery) -> None:
+def test_no_node_has_the_gpu(nodes: Any, samples: DatasetQuery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_rows, "SMALL_ROWS", 10_000)  # few rows, which need what is not here
     wanted = (
         "No node of the Ray cluster has room for a worker with 1 GPUs, 1 cores: they have 1 cores, 0 GPUs, 2 GiB; 1"
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, signal
-from factory_lib.errors import EngineError, SourceError
+from factory_lib.build import signal_rows
+from factory_lib.errors import EngineError, ExecutorError, SourceError
+from factory_lib.orchestration.io_manager import VersionedTableIOManager
 from factory_lib.orchestration.shard_saving import save_shards
 from factory_lib.orchestration.source.shards import ShardSource
 from factory_lib.orchestration.stage import stage
@@ -205,3 +209,34 @@ def test_what_the_ui_shows_of_a_version(folder: Path, instance: dg.DagsterInstan
     recorded = resolve(warehouse(), "measured").provenance
     assert recorded is not None
     assert recorded.context == {"run": result.run_id, "asset": "measured"}
+
+
+def test_a_cluster_that_is_not_there_is_no_fault_of_the_shards(
+    folder: Path, engine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @signal
+    def letters(caption: str) -> int:
+        return len(caption)
+
+    save_shards(ShardSource(uri=str(folder)).query(NAMES), "samples", NAMES, {})
+    query = DatasetQuery("samples", shards=NAMES).add_signals(letters)
+    monkeypatch.setattr(signal_rows, "SMALL_ROWS", 0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ExecutorError, match="which is not installed"):
+        save_shards(query, "measured", NAMES, {}, executor="ray")
+    assert save_shards(query, "measured", NAMES, {}, executor="local").shards == tuple(NAMES)
+
+
+def test_the_io_manager_says_where_signals_are_computed(engine: None) -> None:
+    @stage(group="test")
+    def words() -> DatasetQuery:
+        return DatasetQuery.from_arrow(pa.table({"key": ["a"]}))
+
+    for executor, fails in ((None, False), ("local", False), ("rey", True)):
+        resources = {"versions": VersionedTableIOManager(executor=executor)}
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = dg.materialize([words], instance=instance, resources=resources, raise_on_error=False)
+            told = [str(event.event_specific_data) for event in done.all_events if event.is_step_failure]
+        assert done.success is not fails
+        assert len(told) == fails
+        assert all("executor='rey': there is no such executor. Did you mean 'ray'?" in text for text in told)

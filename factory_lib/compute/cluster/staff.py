@@ -54,7 +54,9 @@ class Staff:
         self.workers = _take_kept((greeting, needs))
 
     def hire(self, size: int) -> None:
-        """Have so many; those that there is no room for now come when there is."""
+        """Have so many; those that there is no room for now come when there is. Kept ones that are too many go."""
+        while len(self.workers) > size:
+            self.dismiss(self.workers[-1])
         while len(self.workers) < size:
             actor = self._kind.remote()
             self.workers.append(HiredWorker(actor, actor.greet.remote(self._greeting)))
