@@ -26,7 +26,7 @@ searches.load_profile("any machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
-    "week soak graph reuse dagster_automation reproduce training_run loader_frameworks driver_state update versions"
+    "week soak ray graph reuse dagster_automation reproduce training_run loader_frameworks driver_state update versions"
     " history_descent layouts reuse_elsewhere history staleness concurrent_writers loader_remote query concurrent_runs verify"
     " dagster_running dagster_io_manager why_stale loader_epochs loader_damage loader_soak serving proof duplicates"
     " retention curation"

@@ -39,6 +39,13 @@ PIECES = 8
 MAX_IN_A_ROW = 20
 """So many deaths without a value between them, or so many blamed samples, end the run: it is not the samples."""
 
+_MEND_HERE = (
+    "Installed packages that were changed at run time, and subclasses that no code names, do not travel: change or"
+    " define them in setup() of a class."
+)
+_MEND_ELSEWHERE = (
+    "Nodes are to have the packages, files and variables that the signals use: run them in the same image."
+)
 _POLL_SECONDS = 1.0
 _numbers = itertools.count(1)
 
@@ -232,10 +239,7 @@ class Computation:
             self._remove(worker)
             raise SignalError(
                 f"What arrives in a worker process is not what the signals are here: {', '.join(names)} differ.",
-                "Nodes are to have the packages, files and variables that the signals use: run them in the same image."
-                if self._program.elsewhere
-                else "Installed packages that were changed at run time, and subclasses that no code names, do not travel:"
-                " change or define them in setup() of a class.",
+                _MEND_ELSEWHERE if self._program.elsewhere else _MEND_HERE,
             )
         self._put_back(self._remove(worker).values())
 

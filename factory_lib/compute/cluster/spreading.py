@@ -143,11 +143,11 @@ class Spreading:
             return
         except Exception as error:
             raise _told(error, worker.node) from None
-        self._lost = 0
         if not isinstance(found, Computed):
             worker.node = found
             self.nodes.setdefault(found, NodeShare())
             return
+        self._lost = 0
         number, piece = worker.flying.pop(answer)
         self._forget(number)
         self.sizes.saw(found.rows, found.seconds)
