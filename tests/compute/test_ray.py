@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal as system_signals
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,12 +16,11 @@ from factory_lib import DatasetQuery, signal
 from factory_lib.build import lacking, signal_rows
 from factory_lib.build.ledger import Ledger
 from factory_lib.build.session import discard, staged
-from factory_lib.compute.cluster import connection, pieces
-from factory_lib.compute.cluster.worker import Greeting, check_versions, check_warehouse, versions_here
+from factory_lib.compute.cluster import pieces
+from factory_lib.compute.cluster.worker import Greeting, check_warehouse
 from factory_lib.errors import EngineError, ExecutorError, SettingsError, SignalError
-from factory_lib.progress import Tracked, reporting
+from factory_lib.progress import reporting
 from factory_lib.signals import Signal, env
-from factory_lib.signals.resources import Resources
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.versions import Version
 from tests.measured import both, counts, length, level, look, picture, vector, write
@@ -176,54 +174,6 @@ def test_the_embedded_engine_is_out_of_reach_of_other_machines(
         samples.add_signals(unseen).save("dark", executor="ray")
 
 
-def test_a_server_that_a_node_does_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACTORY_CLICKHOUSE_URL", "http://me:secret@127.0.0.1:9/")
-    with pytest.raises(EngineError, match=r"^Ray node a node cannot write values: .*http://127\.0\.0\.1:9") as caught:
-        check_warehouse(Greeting.here(), "a node")
-    assert "secret" not in str(caught.value)
-    assert caught.value.hint == "FACTORY_CLICKHOUSE_URL has to be an address that all nodes reach."
-
-
-def test_other_versions_on_a_node() -> None:
-    here = versions_here()
-    assert {"Python", "dataset-factory", "cloudpickle"} <= here.keys()
-    check_versions(here, dict(here), "a node")
-    with pytest.raises(
-        SignalError, match=r"^Ray node a node has cloudpickle 2\.0 where it is [\d.]+ here\. .*same image"
-    ):
-        check_versions(here, here | {"cloudpickle": "2.0"}, "a node")
-
-
-def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ExecutorError, match=r'pip install "dataset-factory\[ray\]"'):
-        connection.connected()
-
-
-def test_no_cluster_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(ExecutorError, match=rf"no Ray cluster at {address} that answers: Connection refused"):
-            connection.connected()
-
-
-def test_a_cluster_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-    from ray._private.utils import check_version_info
-
-    def init(**_: object) -> None:
-        check_version_info({"ray_version": "2.9.0", "python_version": "3.8.1"}, "10.0.0.1")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ExecutorError, match=r"Ray: 2\.9\.0 Python: 3\.8\.1 .* same image"):
-        connection.connected()
-
-
 def test_executors_have_names(samples: DatasetQuery, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"executor='rey': there is no such executor\. Did you mean 'ray'\?"):
         samples.save("copy", executor="rey")
@@ -258,52 +208,3 @@ def test_a_node_that_is_killed_costs_what_it_had_not_written(nodes: Any, samples
     calls = len(list(tmp_path.iterdir()))
     assert SAMPLES <= calls < SAMPLES + 60
     assert any(what.startswith("computing counted · ") and "/s" in what for what in seen)
-
-
-def test_a_lost_piece_is_tried_again_then_cut() -> None:
-    one = pieces.Piece((pieces.ShardSpan("a", 10, 29, 20),))
-    (again,) = one.lost()
-    assert (again.deaths, again.rows) == (1, 20)
-    parts = again.lost()
-    assert [(p.spans[0].first, p.spans[0].last) for p in parts] == [(i, min(i + 2, 29)) for i in range(10, 30, 3)]
-    assert sum(part.rows for part in parts) == 20
-    assert all(part.deaths == 1 for part in parts)
-    (sample,) = pieces.Piece((pieces.ShardSpan("a", 4, 4, 1),), 1).lost()
-    assert (sample.is_sample, sample.deaths) == (True, 2)
-    several = pieces.Piece((pieces.ShardSpan("a", 0, 0, 1), pieces.ShardSpan("b'", 5, 9, 2)), 1)
-    assert [part.spans[0].shard for part in several.lost()] == ["a", "b'"]
-    assert (
-        several.where == "((shard = 'a' AND position BETWEEN 0 AND 0) OR (shard = 'b\\'' AND position BETWEEN 5 AND 9))"
-    )
-
-
-def test_pieces_take_about_as_long_as_they_should_and_get_smaller_towards_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pieces, "PIECE_SECONDS", 10.0)
-    monkeypatch.setattr(pieces, "FIRST_PIECE_ROWS", 512)
-    sizes = pieces.Sizes(100_000, workers=4, least=256)
-    spans = iter(pieces.ShardSpan("a", n * 256, n * 256 + 255, 256) for n in range(391))
-    cut = sizes.cut(spans)
-    assert [next(cut).rows for _ in range(3)] == [512, 512, 512]
-    sizes.saw(512, 1.0)
-    rest = [piece.rows for piece in cut]
-    assert rest[0] == 5120
-    assert rest[-1] == 256
-    assert rest == sorted(rest, reverse=True)
-    assert sum(rest) == 391 * 256 - 3 * 512
-
-
-def test_room_on_a_node_is_that_of_its_scarcest_resource() -> None:
-    node = {"CPU": 16.0, "GPU": 2.0, "memory": 2.0**36}
-    needs = [Resources(), Resources(cpus=5), Resources(gpus=0.5), Resources(gpus=1, memory=2**36), Resources(gpus=4)]
-    assert [connection.places_on(node, one) for one in needs] == [16, 3, 4, 1, 0]
-    assert connection.places_on({"memory": 2.0**36}, Resources()) == 0
-
-
-def test_progress_carries_details_that_change() -> None:
-    seen: list[str] = []
-    tracked = Tracked("computing", 10, lambda what, done, total: seen.append(what), started=0.0)
-    tracked.advance()
-    tracked.describe("node 5/s")
-    assert seen == ["computing", "computing · node 5/s"]

@@ -49,16 +49,17 @@ class Staff:
     """
 
     def __init__(self, ray: Any, greeting: Greeting, needs: Resources) -> None:
-        self._ray, self._greeting, self._needs = ray, greeting, needs
-        self._kind = ray.remote(RayWorker).options(**options_of(needs))
-        self.workers = _take_kept((greeting, needs))
+        self._greeting = greeting
+        self._hired = ray.remote(RayWorker).options(**options_of(needs))
+        self._kind = ray.get_runtime_context().get_job_id(), greeting, needs
+        self.workers = _take_kept(self._kind)
 
     def hire(self, size: int) -> None:
         """Have so many; those that there is no room for now come when there is. Kept ones that are too many go."""
         while len(self.workers) > size:
             self.dismiss(self.workers[-1])
         while len(self.workers) < size:
-            actor = self._kind.remote()
+            actor = self._hired.remote()
             self.workers.append(HiredWorker(actor, actor.greet.remote(self._greeting)))
 
     def dismiss(self, worker: HiredWorker) -> dict[Any, tuple[int, Piece]]:
@@ -72,7 +73,7 @@ class Staff:
         idle = [worker for worker in self.workers if worker.node and not worker.flying]
         _end(worker for worker in self.workers if worker not in idle)
         self.workers = []
-        _keep((self._greeting, self._needs), idle)
+        _keep(self._kind, idle)
 
     def dismiss_all(self) -> None:
         """End all workers."""
@@ -80,7 +81,9 @@ class Staff:
         self.workers = []
 
 
-_Kind = tuple[Greeting, Resources]
+_Kind = tuple[str, Greeting, Resources]
+"""Connection to the cluster, what workers were told, what they take."""
+
 _kept: dict[_Kind, list[HiredWorker]] = {}
 _timers: list[threading.Timer] = []
 _lock = threading.Lock()
@@ -118,5 +121,7 @@ def _end(workers: Iterable[HiredWorker]) -> None:
     import ray
 
     for worker in workers:
-        with contextlib.suppress(Exception):  # gone, and perhaps the cluster with it
-            ray.kill(worker.actor)
+        # Asked without a connection Ray would start a cluster; a worker may be gone, and the cluster with it.
+        with contextlib.suppress(Exception):
+            if ray.is_initialized():
+                ray.kill(worker.actor)
