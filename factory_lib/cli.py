@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory_lib.commands.failing import failures_shown
+from factory_lib.environment import completes, use_env_file
 from factory_lib.errors import nearest
-from factory_lib.settings import completes, mistyped, use_env_file
+from factory_lib.settings import mistyped
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -1,4 +1,4 @@
-"""Settings: the one place that reads the environment."""
+"""Settings: what the environment says of how Dataset Factory works."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory_lib.environment import read_folder, read_number, read_whole
 from factory_lib.errors import SettingsError, nearest
 from factory_lib.memory import processes_that_fit
 
 MOST_PIXELS = 2 * 89_478_485
 """Above this Pillow itself refuses a picture as a decompression bomb."""
-
-
-SERVED = "SERVED_BY_FACTORY_UP"
-"""Not a setting: the mark of what `factory up` started, in the environment of those processes."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +84,25 @@ def settings() -> Settings:
     Raises:
         SettingsError: a variable has a value of the wrong kind.
     """
-    home = _folder("FACTORY_HOME", Path(".factory"))
+    home = read_folder("FACTORY_HOME", Path(".factory"))
     source, mapping = _source(home)
     return Settings(
         home=home,
         clickhouse_url=os.environ.get("FACTORY_CLICKHOUSE_URL") or None,
         versions=_versions(),
-        versions_cache_bytes=int(_number("FACTORY_VERSIONS_CACHE_BYTES", 20e9, minimum=1e6)),
-        engine_idle_seconds=_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
+        versions_cache_bytes=int(read_number("FACTORY_VERSIONS_CACHE_BYTES", 20e9, minimum=1e6)),
+        engine_idle_seconds=read_number("FACTORY_ENGINE_IDLE_SECONDS", 900.0),
         workers=workers_for(),
         source=source,
         mapping=mapping,
-        tars_per_shard=int(_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+        tars_per_shard=int(read_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
         unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
         derived=os.environ.get("FACTORY_DERIVED") or None,
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
-        rank=_whole("RANK"),
-        world_size=_whole("WORLD_SIZE"),
-        cache=_folder("FACTORY_CACHE", home / "cache"),
-        cache_bytes=int(_number("FACTORY_CACHE_BYTES", 20e9)),
+        rank=read_whole("RANK"),
+        world_size=read_whole("WORLD_SIZE"),
+        cache=read_folder("FACTORY_CACHE", home / "cache"),
+        cache_bytes=int(read_number("FACTORY_CACHE_BYTES", 20e9)),
         shared_cache=os.environ.get("FACTORY_SHARED_CACHE") or None,
     )
 
@@ -113,14 +110,9 @@ def settings() -> Settings:
 def models() -> tuple[str, ...]:
     """`FACTORY_MODELS`, the models that the graph asks about photos, comma-separated, or `none`. Unset, those that the
     source was used with last, or `unsafe,photo`."""
-    named = os.environ.get("FACTORY_MODELS") or _remembered(_folder("FACTORY_HOME", Path(".factory")))[2]
+    named = os.environ.get("FACTORY_MODELS") or _remembered(read_folder("FACTORY_HOME", Path(".factory")))[2]
     named = named or "unsafe,photo"
     return () if named == "none" else tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
-
-
-def python_path() -> list[str]:
-    """The folders that PYTHONPATH names: modules in them are meant to be found."""
-    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def max_pixels() -> int:
@@ -153,13 +145,7 @@ def signal_timeout() -> float:
     Raises:
         SettingsError: no number.
     """
-    return _number("FACTORY_SIGNAL_TIMEOUT", 600.0)
-
-
-def threads_of_process() -> int:
-    """`OMP_NUM_THREADS`, threads that libraries may compute with in this process: 1 in workers; unset, one a core."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return (int(first) if first.isdigit() else 0) or os.cpu_count() or 1
+    return read_number("FACTORY_SIGNAL_TIMEOUT", 600.0)
 
 
 def retry_seconds() -> float:
@@ -170,7 +156,7 @@ def retry_seconds() -> float:
     Raises:
         SettingsError: no number.
     """
-    return _number("FACTORY_RETRY_SECONDS", 300.0)
+    return read_number("FACTORY_RETRY_SECONDS", 300.0)
 
 
 def stage_retries() -> int:
@@ -179,7 +165,7 @@ def stage_retries() -> int:
     Raises:
         SettingsError: no number.
     """
-    return int(_number("FACTORY_STAGE_RETRIES", 3.0))
+    return int(read_number("FACTORY_STAGE_RETRIES", 3.0))
 
 
 def training_rule() -> str:
@@ -195,7 +181,7 @@ def settle_seconds() -> float:
     Raises:
         SettingsError: no number.
     """
-    return _number("FACTORY_SETTLE_SECONDS", 60.0)
+    return read_number("FACTORY_SETTLE_SECONDS", 60.0)
 
 
 def vanished_hours() -> float:
@@ -250,7 +236,7 @@ def workers_for(cpus: float = 1.0, memory: int = 0) -> int:
 
 def wanted_workers(otherwise: str = "as many as there is room for") -> int:
     """`FACTORY_WORKERS`; 0 unset."""
-    return int(_number("FACTORY_WORKERS", 0.0, shown=otherwise))
+    return int(read_number("FACTORY_WORKERS", 0.0, shown=otherwise))
 
 
 EXECUTORS = ("local", "ray")
@@ -278,12 +264,6 @@ def ray_address() -> str:
     return os.environ.get("RAY_ADDRESS") or "auto"
 
 
-def visible_gpus() -> list[str] | None:
-    """`CUDA_VISIBLE_DEVICES`, the GPUs that this process may use; None unset: all."""
-    text = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if text is None else [one.strip() for one in text.split(",") if one.strip() not in {"", "-1"}]
-
-
 def worker_bytes() -> int:
     """`FACTORY_WORKER_BYTES`, memory that a process that computes signals may need (default 2^30).
 
@@ -293,7 +273,7 @@ def worker_bytes() -> int:
     Raises:
         SettingsError: no number, or less than 64 MiB.
     """
-    return int(_number("FACTORY_WORKER_BYTES", float(2**30), minimum=float(2**26)))
+    return int(read_number("FACTORY_WORKER_BYTES", float(2**30), minimum=float(2**26)))
 
 
 @functools.cache
@@ -306,40 +286,13 @@ def _as_stored(text: str) -> frozenset[str]:
 
 @functools.cache
 def _pixels(text: str) -> int:
-    number = _number("FACTORY_MAX_PIXELS", float(2**26), minimum=1)
+    number = read_number("FACTORY_MAX_PIXELS", float(2**26), minimum=1)
     if number > MOST_PIXELS:
         raise SettingsError(
             f"FACTORY_MAX_PIXELS={text} is above {MOST_PIXELS}, the most that Pillow decodes.",
             f"Unset it for the default, {2**26}.",
         )
     return int(number)
-
-
-@dataclass(frozen=True)
-class Launched:
-    """How a launcher other than torchrun says that there are several processes: `count` is the variable with their
-    number, `number` the one that tells which one this is.
-    """
-
-    count: str
-    number: str
-    processes: str
-
-
-def launched() -> Launched | None:
-    """What the launcher of several processes says; None where there is one process, or nothing says otherwise."""
-    for count, number in _LAUNCHERS.items():
-        processes = os.environ.get(count) or "1"
-        if processes != "1":
-            return Launched(count, number, processes)
-    return None
-
-
-_LAUNCHERS = {
-    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
-    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
-    "PMI_SIZE": "PMI_RANK",
-}
 
 
 def _versions() -> str | None:
@@ -359,41 +312,6 @@ def _versions() -> str | None:
     return text
 
 
-def _whole(variable: str) -> int | None:
-    text = os.environ.get(variable)
-    if text and not text.strip().isdigit():
-        raise SettingsError(f"{variable}={text!r} is not a whole number from 0 on.", "Unset it, or mend the launcher.")
-    return int(text) if text else None
-
-
-def environment() -> dict[str, str]:
-    """The environment as processes started now inherit it, without what a test runner changes all the time."""
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-
-
-def unmarked_environment() -> dict[str, str]:
-    """The environment for a process that outlives `factory up`, whoever starts it."""
-    return {name: value for name, value in environment().items() if name != SERVED}
-
-
-ENV_FILE = ".env"
-
-
-def env_file(folder: Path) -> dict[str, str]:
-    """The variables that a folder's `.env` sets, read as Dagster reads it; `${NAME:-value}` is the environment's."""
-    if not (folder / ENV_FILE).is_file():
-        return {}
-    from dotenv import dotenv_values
-
-    return {name: value for name, value in dotenv_values(folder / ENV_FILE).items() if value is not None}
-
-
-def use_env_file(folder: Path) -> None:
-    """Take over what a folder's `.env` sets and the environment does not."""
-    for name, value in env_file(folder).items():
-        os.environ.setdefault(name, value)
-
-
 @contextmanager
 def in_home(home: Path) -> Iterator[None]:
     """Within the block the settings name this data folder, and neither a server nor a source."""
@@ -406,13 +324,6 @@ def in_home(home: Path) -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
-
-
-def use_environment(variables: dict[str, str]) -> None:
-    """Take over the variables of another process: workers of a fork server have those of the time when it started."""
-    for name in set(os.environ) - set(variables):
-        del os.environ[name]
-    os.environ.update(variables)
 
 
 def remember_source(uri: str, mapping: Mapping[str, str] | None = None) -> None:
@@ -460,50 +371,6 @@ def _words(text: str) -> dict[str, str]:
     if wrong := [name for name, equals, value in pairs if not (name and equals and value)]:
         raise SettingsError(f"FACTORY_MAPPING has {wrong[0]!r}.", "It is words such as image=input.jpg caption=txt.")
     return {name: value for name, _, value in pairs}
-
-
-def _number(variable: str, default: float, minimum: float = 0.0, shown: str = "") -> float:
-    """A number that is one: neither infinite nor `nan`.
-
-    Args:
-        shown: the default as it is told, where that is not the number itself.
-    """
-    text = os.environ.get(variable)
-    if not text:
-        return default
-    hint = f"Unset it for the default, {shown or _plain(default)}."
-    try:
-        value = float(text)
-    except ValueError:
-        raise SettingsError(f"{variable}={text!r} is not a number.", hint) from None
-    if not math.isfinite(value):
-        raise SettingsError(f"{variable}={text} is no number that can be used.", hint)
-    if value < minimum:
-        raise SettingsError(f"{variable}={text} is below {_plain(minimum)}.", hint)
-    return value
-
-
-def completes() -> bool:
-    """Whether a shell asks for completions: then nothing else is said."""
-    return "_FACTORY_COMPLETE" in os.environ
-
-
-def typed_line() -> str:
-    """`COMP_LINE`, what was typed up to the cursor, as the shell that asks for completions says."""
-    return os.environ.get("COMP_LINE", "")
-
-
-def _plain(number: float) -> str:
-    """A number as one writes it into a setting: without exponent."""
-    return str(int(number)) if float(number).is_integer() else str(number)
-
-
-def _folder(variable: str, default: Path) -> Path:
-    text = os.environ.get(variable)
-    try:
-        return (Path(text) if text else default).expanduser().absolute()
-    except RuntimeError:  # ~name, and there is no such user
-        raise SettingsError(f"{variable}={text!r}: there is no such user here.", "Write the whole path.") from None
 
 
 KNOWN = frozenset(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from factory_lib.environment import use_env_file
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.serving import serve, sole_server
-from factory_lib.settings import settings, use_env_file
+from factory_lib.settings import settings
 from tests.command_line import COMMAND
 
 

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import dagster as dg
 
+from factory_lib.environment import environment
 from factory_lib.errors import TrainingError
-from factory_lib.settings import environment
 
 LOG = "torchrun.log"
 POLL_SECONDS = 0.1

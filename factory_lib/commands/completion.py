@@ -55,7 +55,7 @@ class WholeWords(BashComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """The words before the one that is completed, and that one."""
-        from factory_lib.settings import typed_line
+        from factory_lib.environment import typed_line
 
         line = typed_line()
         words = split_arg_string(line)[1:]

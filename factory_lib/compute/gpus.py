@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from factory_lib.environment import visible_gpus
 from factory_lib.errors import SignalError
-from factory_lib.settings import visible_gpus
 from factory_lib.signals.resources import Resources
 
 _DEVICES = "nvidia[0-9]*"

@@ -33,8 +33,9 @@ from factory_lib.compute.wire import (
     from_ipc,
     to_ipc,
 )
+from factory_lib.environment import threads_of_process
 from factory_lib.redaction import redact
-from factory_lib.settings import signal_timeout, threads_of_process
+from factory_lib.settings import signal_timeout
 from factory_lib.signals.use import forget_use
 
 if TYPE_CHECKING:

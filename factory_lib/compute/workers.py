@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from factory_lib.compute.gpus import gpus_here, gpus_of
 from factory_lib.compute.watching import SLOT_BYTES, ProgressSlot
 from factory_lib.compute.wire import Program, SentTask
-from factory_lib.settings import environment
+from factory_lib.environment import environment
 from factory_lib.signals.resources import Resources
 
 _OF_WORKERS = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from factory_lib.environment import launched
 from factory_lib.errors import LoaderError
-from factory_lib.settings import launched, settings
+from factory_lib.settings import settings
 
 Geometry = tuple[int, int]
 """(rank, number of ranks)."""

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
+from factory_lib.environment import environment, use_environment
 from factory_lib.errors import LoaderError
 from factory_lib.lifeline import end_with_creator
 from factory_lib.loading import shared_blocks
 from factory_lib.loading.batches import Maker
 from factory_lib.loading.tasks import BatchTasks, MadeBatch
-from factory_lib.settings import environment, use_environment
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 MESSAGE_SECONDS, MAX_TOGETHER = 0.01, 8  # of making batches, and batches, that are sent together

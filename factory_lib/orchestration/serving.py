@@ -25,12 +25,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from factory_lib.environment import ENV_FILE, SERVED, env_file, environment
 from factory_lib.errors import FactoryError
 from factory_lib.home import private_folder
 from factory_lib.orchestration.code_location import dagster_arguments
 from factory_lib.orchestration.home import dagster_home
 from factory_lib.owners import Owner, folder_identity, replacing
-from factory_lib.settings import ENV_FILE, SERVED, env_file, environment
 
 STATE, LOCK = "up.json", "up.lock"
 FIRST_PORT, PORTS = 3000, 20

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from factory_lib.environment import python_path
 from factory_lib.errors import SignalError
-from factory_lib.settings import python_path
 
 _PROJECT = "pyproject.toml"
 _SOURCES = "src"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factory_lib.environment import environment
 from factory_lib.errors import SignalError
 from factory_lib.fingerprints.files import content
-from factory_lib.settings import environment
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from factory_lib.environment import threads_of_process
 from factory_lib.errors import SignalError
-from factory_lib.settings import threads_of_process
 from factory_lib.signals.bundled import not_installed
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")

@@ -27,12 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from factory_lib.environment import unmarked_environment
 from factory_lib.errors import EngineError
 from factory_lib.filelocks import exclusive
 from factory_lib.home import private_folder
 from factory_lib.owners import Owner, boot_id, folder_identity
 from factory_lib.progress import track
-from factory_lib.settings import unmarked_environment
 from factory_lib.warehouse.space import RESERVE_BYTES, data_folder_unusable, disk_full, free_bytes
 
 STATE, LOCK, STARTING, LOG = "engine.json", "engine.lock", "engine.starting", "engine.log"

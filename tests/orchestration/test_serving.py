@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from factory_lib.environment import SERVED
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.serving import port_for, serving, sole_server, stop_group, stop_serving
 from factory_lib.owners import Owner, folder_identity
-from factory_lib.settings import SERVED
 from factory_lib.warehouse.embedded import engine_status, stop_engine
 
 COMMAND = [sys.executable, "-m", "factory_lib.cli"]
@@ -74,7 +74,7 @@ def test_one_at_a_time_serves_and_the_loser_touches_nothing(tmp_path: Path) -> N
 def test_what_a_killed_server_left_is_stopped_and_nothing_else(tmp_path: Path) -> None:
     server = (
         "import os, subprocess, sys, time\nfrom pathlib import Path\n"
-        "from factory_lib.orchestration.serving import sole_server\nfrom factory_lib.settings import SERVED\n"
+        "from factory_lib.orchestration.serving import sole_server\nfrom factory_lib.environment import SERVED\n"
         "with sole_server(Path(sys.argv[1])) as me:\n"
         "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True,"
         " env={**os.environ, SERVED: me.mark})\n"

@@ -19,9 +19,10 @@ from typing import Any
 from factory_lib.compute.cluster.pieces import Piece, PieceJob
 from factory_lib.compute.pool import WorkerPool
 from factory_lib.compute.processes import PackedSignals
+from factory_lib.environment import environment, use_environment
 from factory_lib.errors import EngineError, FactoryError, SignalError
 from factory_lib.owners import boot_id
-from factory_lib.settings import environment, settings, use_environment
+from factory_lib.settings import settings
 
 TRAVELLING = tuple(
     f"FACTORY_{name}" for name in "CLICKHOUSE_URL CLIP MAX_PIXELS AS_STORED SIGNAL_TIMEOUT RETRY_SECONDS".split()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from factory_lib.environment import environment
 from factory_lib.errors import InvalidName
 from factory_lib.names import check_dataset_name
 from factory_lib.orchestration.checks.synced import DEFAULT_STALE_HOURS
@@ -17,7 +18,6 @@ from factory_lib.orchestration.components.names import Named, at_places, refuse_
 from factory_lib.orchestration.components.places import Place, located, refuse_unmade
 from factory_lib.orchestration.components.steps import YamlStep, keep_is_last
 from factory_lib.orchestration.stage import stage
-from factory_lib.settings import environment
 from factory_lib.signals.given import GivenFile
 
 if TYPE_CHECKING:
