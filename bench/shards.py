@@ -59,7 +59,7 @@ def storage(home: Path, shards: int, columns: int, versions: int) -> Iterator[St
     yield "first save", lambda: save(names, 0)
     for i in range(versions):
         yield "commit of one shard", partial(save, [names[i % shards]], i + 1)
-    yield "mask over all", lambda: DatasetQuery("laion").filter("c0 > 0.1").save("kept")
+    yield "mask over all", lambda: DatasetQuery("laion").filter("c0 > 0.1").save("masked")
     yield "column over all", lambda: DatasetQuery("laion").mutate(one=1).save("laion")
     yield "factory ls", lambda: command("ls")
     yield "factory ls laion", lambda: command("ls", "laion")

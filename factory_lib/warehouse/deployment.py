@@ -98,6 +98,16 @@ class Deployment:
         """The setting that a table is made with so that it can be changed until it is sealed; begins with a comma."""
         return f", {_READONLY} = 0" if self.readonly_tables else ""
 
+    @property
+    def unmerged(self) -> str:
+        """Settings of a table whose parts come from another one, merged already; begins with a comma.
+
+        A server by itself looks through all parts of a table for something to merge before each part that it changes: a
+        mask over all shards would cost the square of their number. Replicas look apart from that.
+        """
+        most = ("max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool")
+        return "".join(f", {name} = 0" for name in most) if self.kind in ("embedded", "server") else ""
+
     def sealing(self, comment: str) -> Sequence[str]:
         """Commands of the ALTER that makes a table a version: a comment, and no change after it."""
         commands = [f"MODIFY COMMENT {literal(comment)}"]

@@ -229,7 +229,8 @@ def create_stage(
         f"{quote(n)} {t} {computed.get(n, '')} {comments.get(n, '')} {_CODECS.get(n, '')}" for n, t in columns.items()
     )
     body = f"AS {like}" if like else f"({', '.join(declared)})"
-    engine = deployment.definition(_ENGINE) + deployment.writable + _policy(warehouse)
+    merged = deployment.unmerged if like else ""
+    engine = deployment.definition(_ENGINE) + deployment.writable + merged + _policy(warehouse)
     warehouse.execute(f"CREATE TABLE {quote(dataset)}.{quote(table)} {body} {engine} COMMENT {literal(owner())}")
     return StagingTable(warehouse, dataset, table, uuid_of(warehouse, dataset, table))
 
