@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
+import dagster as dg
 import pytest
+
+from factory_lib import C, DatasetQuery, fn
+from factory_lib.catalog import version, versions
+from factory_lib.curation.funnel import funnel
+from factory_lib.orchestration.code_location import load_definitions
+from factory_lib.orchestration.runs.running import GraphOutcome, run_graph
+from factory_lib.orchestration.source.shards import ShardSource
 
 SHARD = 12
 
@@ -50,40 +53,36 @@ def tar_of(samples: dict[str, dict[str, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def factory(home: Path, *arguments: str) -> Any:
-    """What a command prints as JSON, with the models that look at photos."""
-    environment = {**os.environ, "FACTORY_HOME": str(home), "FACTORY_MODELS": "unsafe,photo", "FACTORY_TRAIN": "never"}
-    command = [sys.executable, "-m", "factory_lib.entry", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+STAGES = [
+    "samples", "image_signals", "clip_embeddings", "photo_signals", "basic_filter", "quality_filter", "near_duplicates",
+    "photo_centroids", "photo_clusters", "semantic_duplicates", "duplicates", "deduplicated",
+]  # fmt: skip
 
 
-def test_a_shard_more_is_all_that_models_look_at(photos: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    try:
-        first = factory(home, "demo", "--source", str(photos), "--json")
+@pytest.mark.usefixtures("engine")
+def test_a_shard_more_is_all_that_models_look_at(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_MODELS", "unsafe,photo")
+    with dg.DagsterInstance.ephemeral() as instance:
+        definitions = load_definitions()
+
+        def run() -> GraphOutcome:
+            outcome = run_graph(instance, definitions, source=ShardSource(uri=str(photos)), stages=STAGES)
+            assert (outcome.errors, outcome.behind) == ([], [])
+            return outcome
+
+        run()
+        assert version("samples").number == 1
         (tmp_path / "3.tar").rename(photos / "3.tar")
-        second = factory(home, "demo", "--source", str(photos), "--json")
-        counted = factory(home, "sql", "--json", "SELECT count() AS n, min(open_nsfw) AS low, max(open_nsfw) AS high,"
-                          " countIf(length(photo_embedding) = 1280) AS seen FROM photo_signals.v2")  # fmt: skip
-        made = {
-            name: factory(home, "show", name, "--json") for name in ("photo_signals.v2", "photo_clusters", "duplicates")
-        }
-        versions = factory(home, "ls", "photo_centroids", "--json")
-        third = factory(home, "demo", "--source", str(photos), "--json")
-    finally:
-        factory(home, "down")
-    rows = {step["version"]: step["rows"] for step in second["funnel"]}
-    assert rows["photo_signals.v2"] == 4 * SHARD + 1
-    assert [row["seen"] for row in counted] == [4 * SHARD + 1]
-    assert 0 < counted[0]["low"] <= counted[0]["high"] < 1
+        run()
+        assert run().runs == []
+    signals = DatasetQuery("photo_signals")
+    assert version("photo_signals").number == 2
+    assert signals.filter(fn.length(C.photo_embedding) == 1280).count() == signals.count() == 4 * SHARD + 1
+    seen = signals.agg(low=fn.min(C.open_nsfw), high=fn.max(C.open_nsfw)).to_arrow().to_pylist()[0]
+    assert 0 < seen["low"] <= seen["high"] < 1
     # two models on the photos of the new shard, but for the one whose bytes were seen before; the cluster of these alone
-    assert made["photo_signals.v2"]["provenance"]["computed"] == 2 * SHARD
-    assert made["photo_clusters"]["provenance"]["computed"] <= SHARD + 1
-    assert len(versions) == 1
-    copies = next(step for step in second["funnel"] if step["version"].startswith("deduplicated"))
-    assert copies["reasons"]["the bytes of a better sample"] == 1
-    assert first["funnel"][0]["version"] == "samples.v1"
-    assert third["runs"] == []
+    assert version("photo_signals").provenance.computed == 2 * SHARD
+    assert version("photo_clusters").provenance.computed <= SHARD + 1
+    assert versions("photo_centroids").num_rows == 1
+    [_, copies] = funnel([version("quality_filter"), version("deduplicated")], findings=("duplicates",))
+    assert copies.reasons["the bytes of a better sample"] == 1
