@@ -60,14 +60,19 @@ def rows(dataset: str) -> int:
     return version.rows
 
 
-def test_real_photos_of_clothes(instance: dg.DagsterInstance, definitions: dg.Definitions, shared_data: Path) -> None:
-    shard = shared_data / "clothing" / "train96" / "00000000.tar"
-    with tarfile.open(shard) as tar:
-        photos = sum(name.endswith(".jpg") for name in tar.getnames())
+def test_real_photos_of_clothes(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, shared_data: Path, tmp_path: Path
+) -> None:
+    shard, photos = tmp_path / "0.tar", 300
+    with tarfile.open(shared_data / "clothing" / "train96" / "00000000.tar") as tar, tarfile.open(shard, "w") as some:
+        names = sorted({name.partition(".")[0] for name in tar.getnames() if name.endswith(".jpg")})[:photos]
+        for member in tar:
+            if member.name.partition(".")[0] in names:
+                some.addfile(member, tar.extractfile(member))
     source = ShardSource(uri=str(shard))
     outcome = run_graph(instance, definitions, source=source)
     assert (outcome.errors, outcome.behind) == ([], [])
-    assert rows("samples") == rows("image_signals") == rows("clip_embeddings") == photos > 800
+    assert rows("samples") == rows("image_signals") == rows("clip_embeddings") == photos
     samples = DatasetQuery("clip_embeddings")
     undecoded = samples.filter(~C.image_header.decodes.fill_null(False))
     assert undecoded.select("key", "image_header", "image_header_error").to_arrow().to_pylist() == []
