@@ -202,6 +202,7 @@ def _exported(
     for report in reports.values():
         total.add(report)
     total.add(format.finish(rows, reports, place.uri))
+    total.files |= format.describe(facts, total, place.uri)
     record = {
         "export": place.identity,
         **facts,

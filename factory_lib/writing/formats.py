@@ -84,7 +84,7 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def files(self, parts: Sequence[ExportPart]) -> list[str]:
-        """Names of the files that may be written, those of `finish` among them; one that ends with `/` is a folder."""
+        """Names of all files that may be written, those of no part among them; one that ends with `/` is a folder."""
 
     @abstractmethod
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
@@ -98,6 +98,15 @@ class ExportFormat(ABC):
     def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
         """Write what belongs to all parts, and report that alone."""
         return PartReport()
+
+    def describe(self, facts: Mapping[str, Any], total: PartReport, to: str) -> dict[str, int]:
+        """Write what is said of the whole export; name -> bytes.
+
+        Args:
+            facts: what `provenance.json` says of where the samples come from.
+            total: what became of all parts.
+        """
+        return {}
 
 
 def _chosen(asked: Sequence[str] | None, known: Sequence[str], usual: Sequence[str], what: str) -> list[str]:

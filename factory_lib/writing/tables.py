@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory_lib.storage.store import store
+from factory_lib.writing.cards import CARD, CROISSANT, card, croissant
 from factory_lib.writing.formats import ExportFormat, json_bytes, put
 from factory_lib.writing.parts import ExportPart, PartReport
 from factory_lib.writing.rows import ExportRows, SampleBlock
@@ -17,21 +18,17 @@ from factory_lib.writing.webdataset import extension_of
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """How `datasets` stores a picture."""
-_CARD = """---
-configs:
+_FRONT = """configs:
 - config_name: default
   data_files:
   - split: {split}
     path: data/{split}-*.parquet
----
-
-{samples} samples, exported by Dataset Factory; `provenance.json` says what they were made of.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetExport(ExportFormat):
-    """Files `00000.parquet`, a row a sample.
+    """Files `00000.parquet`, a row a sample, with a card and a Croissant file that describe them.
 
     Attributes:
         images: write the bytes of members in place of their pointers, as binary columns. Pointers are `uri`, `offset`,
@@ -47,8 +44,8 @@ class ParquetExport(ExportFormat):
     compression: str = "snappy"
 
     def files(self, parts: Sequence[ExportPart]) -> list[str]:
-        """Tables."""
-        return [self.file(part, len(parts)) for part in parts]
+        """Tables, card and Croissant file."""
+        return [*(self.file(part, len(parts)) for part in parts), CARD, CROISSANT]
 
     def write(self, part: ExportPart, rows: ExportRows, to: str, parts: int) -> PartReport:
         """One file, a row group for each block."""
@@ -65,6 +62,25 @@ class ParquetExport(ExportFormat):
             writer.close()
             report.files = {file: out.tell()}
         return report
+
+    def describe(self, facts: Mapping[str, Any], total: PartReport, to: str) -> dict[str, int]:
+        """The card and the Croissant file; of no table there is nothing to say."""
+        import pyarrow.parquet
+
+        tables = sorted(name for name in total.files if name.endswith(".parquet"))
+        if not tables:
+            return {}
+        with store().open(store().info(f"{to}/{tables[0]}")) as file:
+            schema = pyarrow.parquet.read_schema(file)
+        pattern = f"{tables[0].rpartition('/')[0]}/*.parquet".removeprefix("/")
+        return {
+            **put(to, CARD, card(facts, schema, total.samples, self.front())),
+            **put(to, CROISSANT, croissant(facts, schema, total.samples, pattern)),
+        }
+
+    def front(self) -> str:
+        """What stands before the card, in YAML."""
+        return ""
 
     def file(self, part: ExportPart, parts: int) -> str:
         """What a part is called."""
@@ -107,10 +123,6 @@ class HuggingFaceExport(ParquetExport):
     images: bool = True
     split: str = "train"
 
-    def files(self, parts: Sequence[ExportPart]) -> list[str]:
-        """Tables and the card."""
-        return [*super().files(parts), "README.md"]
-
     def file(self, part: ExportPart, parts: int) -> str:
         """What a part is called."""
         return f"data/{self.split}-{part.name}-of-{parts:05d}.parquet"
@@ -134,11 +146,9 @@ class HuggingFaceExport(ParquetExport):
         features = {name: {"_type": "Image"} for name in media if name == "image"}
         return batch.replace_schema_metadata({"huggingface": json_bytes({"info": {"features": features}})})
 
-    def finish(self, rows: ExportRows, parts: Mapping[ExportPart, PartReport], to: str) -> PartReport:
-        """The card."""
-        samples = sum(report.samples for report in parts.values())
-        card = _CARD.format(split=self.split, samples=f"{samples:,}")
-        return PartReport(files=put(to, "README.md", card.encode()))
+    def front(self) -> str:
+        """Where `datasets` finds the tables."""
+        return _FRONT.format(split=self.split)
 
 
 @dataclass(frozen=True, kw_only=True)

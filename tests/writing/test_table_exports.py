@@ -261,3 +261,34 @@ def test_boxes_that_are_none_are_counted(engine: None, tmp_path: Path) -> None:
         (2, [0.0, 0.0, 10.0, 20.0], 200.0),
     ]
     assert found["left_out"] == found["said"] == {"boxes": 4}
+
+
+@pytest.mark.parametrize("format", [ParquetExport(samples_per_file=40), HuggingFaceExport(samples_per_file=40)])
+def test_croissant_reads_the_tables_by_what_is_said_of_them(pool: Path, tmp_path: Path, format: ParquetExport) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    vectors = pa.table({"key": expected("key"), "v": pa.array([[n, 0.5] for n in range(60)], pa.list_(pa.float32()))})
+    DatasetQuery("pool").add_columns(vectors, on="key").save("described")
+    made = export("described", str(tmp_path / "out"), format)
+    assert {"README.md", "croissant.json"} <= made.files.keys()
+    dataset = mlcroissant.Dataset(str(tmp_path / "out" / "croissant.json"))
+    assert dataset.metadata.issues.errors == set()
+    assert (dataset.metadata.name, str(dataset.metadata.version)) == ("described", "1.0.0")
+    fields = {field.id: field for field in dataset.metadata.record_sets[0].fields}
+    table = pq.read_table(next((tmp_path / "out").rglob("*.parquet")))
+    assert [name.removeprefix("samples/") for name in fields] == table.column_names
+    assert fields["samples/v"].repeated
+    rows = sorted(dataset.records("samples"), key=lambda row: row["samples/key"])
+    assert [row["samples/key"].decode() for row in rows] == expected("key")
+    assert [row["samples/width"] for row in rows] == expected("width")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| `caption` | string |" in card
+    assert "60 samples" in card
+    assert "described.v1" in card
+
+
+def test_an_export_as_parquet_comes_back_by_ingesting_it(pool: Path, tmp_path: Path) -> None:
+    export("pool", str(tmp_path / "out"), ParquetExport(samples_per_file=40, columns=[*NAMES, "shard", "position"]))
+    DatasetQuery.from_source(str(tmp_path / "out")).save("back")
+    columns = [*NAMES, "image"]
+    back = DatasetQuery("back").order_by("key").select(*columns).to_arrow()
+    assert back == DatasetQuery("pool").order_by("key").select(*columns).to_arrow()
