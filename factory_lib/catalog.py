@@ -14,6 +14,8 @@ import pyarrow as pa
 from factory_lib.errors import InvalidName
 from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries, version_summaries
 from factory_lib.names import Ref, parse_ref
+from factory_lib.sharing.place import SharedPlace, is_address
+from factory_lib.sharing.tags import tag_published, untag_published
 from factory_lib.tables import arrow_table
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.tags import Tag, all_tags, delete_tag, set_tag, tags_of
@@ -25,15 +27,64 @@ if TYPE_CHECKING:  # what only some of the functions need is imported by these: 
     from factory_lib.history.lineage import Lineage
     from factory_lib.history.reproducing import Reproduction
     from factory_lib.history.tracing import Trace
+    from factory_lib.sharing.publishing import Publication
 
 
 def version(name: str | Version) -> Version:
-    """The version that a name means: rows, columns, shards, provenance.
+    """The version that a name means: rows, columns, shards, provenance. One that an address names is pulled.
 
     Raises:
         DatasetNotFound, VersionNotFound: there is no such dataset, version or tag.
     """
-    return name if isinstance(name, Version) else resolve(warehouse(), name)
+    from factory_lib.sharing.pulling import opened
+
+    return name if isinstance(name, Version) else opened(name)
+
+
+def publish(name: str | Version, uri: str, *, tag: str | None = None) -> Publication:
+    """Publish a version below an address, for any engine to open: its rows are written once, with all that is known.
+
+    Args:
+        uri: a prefix of a bucket, or a folder.
+        tag: to be given to it there.
+
+    Returns:
+        The address, `s3://team/datasets/laion.v3`; the number is the next one where another version has its own.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such version.
+        PublicationError, StoreError, TagExists: see `sharing.publishing.publish_version`.
+    """
+    from factory_lib.sharing.publishing import publish_version
+
+    return publish_version(version(name), uri, tag=tag)
+
+
+def pull(address: str, dataset: str | None = None) -> Version:
+    """Open a version that is published elsewhere; nothing of it is copied.
+
+    Args:
+        address: `s3://team/datasets/laion.v3`, `…/laion@icml`, or `…/laion` for the latest.
+        dataset: what it is to be a version of here; by default the dataset that it was published as.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such version.
+        PublicationError, StoreError: see `sharing.pulling.pull_version`.
+    """
+    from factory_lib.sharing.pulling import pull_version
+
+    return pull_version(address, dataset)
+
+
+def published(uri: str) -> pa.Table:
+    """The versions that are published in a place, or of one dataset there: address, rows, bytes, shards, tags.
+
+    Raises:
+        DatasetNotFound: nothing is published there.
+    """
+    from factory_lib.sharing.listing import PublishedVersion, published_versions
+
+    return arrow_table(PublishedVersion, published_versions(uri))
 
 
 def datasets() -> pa.Table:
@@ -145,7 +196,7 @@ def reproduce(name: str | Version, say: Callable[[str], None] = lambda _: None) 
 
 
 def tag(name: str | Version, tag: str, *, force: bool = False) -> bool:
-    """Give a version a tag: from then on `laion@icml` is that version.
+    """Give a version a tag: from then on `laion@icml` is that version. One that an address names is tagged there.
 
     Args:
         force: move the tag when another version has it.
@@ -158,6 +209,9 @@ def tag(name: str | Version, tag: str, *, force: bool = False) -> bool:
         InvalidName: there can be no such tag.
         TagExists: another version has it.
     """
+    if isinstance(name, str) and is_address(name):
+        place, ref = SharedPlace.of(name)
+        return tag_published(place, place.resolve(ref), tag, force=force)
     found = version(name)
     return set_tag(warehouse(), found.dataset, str(found), found.uuid, tag, force=force)
 
@@ -172,9 +226,11 @@ def untag(name: str) -> Tag:
         InvalidName: the name has no tag.
         VersionNotFound: the dataset has no such tag.
     """
-    ref = parse_ref(name)
+    place, ref = SharedPlace.of(name) if is_address(name) else (None, parse_ref(name))
     if ref.tag is None:
         raise InvalidName(f"{name!r} names no tag.", "Write laion@icml.")
+    if place is not None:
+        return untag_published(place, ref.dataset, ref.tag)
     return delete_tag(warehouse(), ref.dataset, ref.tag)
 
 
@@ -191,4 +247,7 @@ def tag_list(dataset: str | None = None) -> list[Tag]:
     """What `tags` makes a table of."""
     if dataset is None:
         return [one for found in all_tags(warehouse()).values() for one in found.values()]
+    if is_address(dataset):
+        place, ref = SharedPlace.of(dataset)
+        return list(place.tags(ref.dataset).values())
     return list(tags_of(warehouse(), version(dataset).dataset).values())

@@ -44,6 +44,8 @@ _MODULES = {
     "restore": "backup",
     "move": "move",
     "tag": "tag",
+    "publish": "publish",
+    "pull": "pull",
     "ingest": "ingest",
     "export": "export",
     "gc": "gc",

@@ -179,6 +179,10 @@ class ExportError(FactoryError, ValueError):
     """Samples cannot be exported as asked, or not to where they are to go."""
 
 
+class PublicationError(FactoryError, ValueError):
+    """A version cannot be published as asked, or a published one not be opened."""
+
+
 class TrainingError(FactoryError):
     """A training cannot be set up as asked, or one of its processes failed."""
 

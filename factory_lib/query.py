@@ -33,6 +33,7 @@ from factory_lib.plan.select import Select
 from factory_lib.plan.sql import Rendering
 from factory_lib.plan.storing import storage_plan, with_system_columns
 from factory_lib.renamed import renamed, warn_renamed
+from factory_lib.sharing.pulling import opened
 from factory_lib.warehouse import provenance
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.derive import describe_columns, naming_columns
@@ -54,7 +55,8 @@ class DatasetQuery:
     """A query over a dataset.
 
     Args:
-        name: `laion` (its latest version), `laion.v3`, or `laion@tag`. The version is fixed when the query is made.
+        name: `laion` (its latest version), `laion.v3`, or `laion@tag`; or the address of a published one, which is
+            pulled: `s3://team/datasets/laion.v3`. The version is fixed when the query is made.
         shards: read these shards alone.
 
     Raises:
@@ -64,7 +66,7 @@ class DatasetQuery:
     plan: Select
 
     def __init__(self, name: str | Version, shards: Sequence[str] | None = None) -> None:
-        version = name if isinstance(name, Version) else resolve(warehouse(), name)
+        version = name if isinstance(name, Version) else opened(name)
         source = replace(version.source, shards=None if shards is None else tuple(shards))
         object.__setattr__(self, "plan", Select.over(source))
 

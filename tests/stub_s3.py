@@ -2,7 +2,7 @@
 and answers that never end.
 
 `StubS3` runs it in a process of its own and serves a folder as the bucket ``stub``: GET with Range and If-Match, HEAD,
-PUT with If-None-Match.
+PUT with If-None-Match, DELETE of one object and of many, and lists of keys.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape, unescape
 
 import httpx
 
@@ -33,7 +35,7 @@ class StubS3:
         latency: seconds before each answer.
         bandwidth: bytes per second of all answers together.
         faults: shares of GETs that are `unavailable` (503), or of whose answer half is sent, before a `reset` or a
-            `stall`: then nothing more comes.
+            `stall`: then nothing more comes; `expired=1` refuses everybody's credentials.
     """
 
     def __init__(self, folder: Path, *, latency: float = 0.0, bandwidth: float = 1e12, **faults: float) -> None:
@@ -91,14 +93,22 @@ class _Server:
                 if headers.get("expect"):
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                await self.answer(writer, method, unquote(urlsplit(target).path), headers, body)
+                split = urlsplit(target)
+                asked = {name: values[0] for name, values in parse_qs(split.query, keep_blank_values=True).items()}
+                await self.answer(writer, method, unquote(split.path), asked, headers, body)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
     async def answer(
-        self, writer: asyncio.StreamWriter, method: str, target: str, headers: dict[str, str], body: bytes
+        self,
+        writer: asyncio.StreamWriter,
+        method: str,
+        target: str,
+        asked: dict[str, str],
+        headers: dict[str, str],
+        body: bytes,
     ) -> None:
         if target == "/-/counters":
             text = str(dict(self.counters)).replace("'", '"').encode()
@@ -107,9 +117,20 @@ class _Server:
         self.counters["requests"] += 1
         self.counters.setdefault("began", time.monotonic())
         await asyncio.sleep(self.options.latency)
+        if self.options.expired and method != "HEAD":
+            return self.send(writer, 400, {}, _error("ExpiredToken"))
+        if "list-type" in asked or "prefix" in asked:
+            return self.send(writer, 200, {}, self.listed(asked).encode())
+        if method == "POST" and "delete" in asked:
+            for key in re.findall(r"<Key>([^<]*)</Key>", body.decode()):
+                (self.folder / unescape(key)).unlink(missing_ok=True)
+            return self.send(writer, 200, {}, b"<DeleteResult></DeleteResult>")
         path = self.folder / target.removeprefix("/stub/")
         if method == "PUT":
             return self.put(writer, path, headers, body)
+        if method == "DELETE":
+            path.unlink(missing_ok=True)
+            return self.send(writer, 204, {}, b"")
         if not path.is_file():
             return self.send(writer, 404, {}, _error("NoSuchKey") if method == "GET" else b"")
         status = path.stat()
@@ -157,6 +178,30 @@ class _Server:
             raise ConnectionResetError
         return None
 
+    def listed(self, asked: dict[str, str]) -> str:
+        """Keys with a prefix, and what they have in common up to a delimiter, all on one page."""
+        prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
+        folder = self.folder / prefix.rpartition("/")[0]
+        found = folder.iterdir() if delimiter and folder.is_dir() else folder.rglob("*")
+        keys, common = [], []
+        for path in sorted(found):
+            key = path.relative_to(self.folder).as_posix()
+            if key.startswith(prefix) and path.is_file():
+                keys.append((key, path.stat().st_size))
+            elif key.startswith(prefix) and delimiter:
+                common.append(f"{key}/")
+        contents = "".join(
+            f'<Contents><Key>{escape(key)}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag>'
+            f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            for key, size in keys
+        )
+        prefixes = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in common)
+        return (
+            "<?xml version='1.0'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Name>stub</Name>"
+            f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(keys)}</KeyCount><MaxKeys>1000000</MaxKeys>"
+            f"<IsTruncated>false</IsTruncated>{contents}{prefixes}</ListBucketResult>"
+        )
+
     def put(self, writer: asyncio.StreamWriter, path: Path, headers: dict[str, str], body: bytes) -> None:
         if headers.get("if-none-match") == "*" and path.exists():
             return self.send(writer, 412, {}, _error("PreconditionFailed"))
@@ -182,7 +227,7 @@ def _error(code: str) -> bytes:
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    for name in ("latency", "bandwidth", "unavailable", "reset", "stall"):
+    for name in ("latency", "bandwidth", "unavailable", "reset", "stall", "expired"):
         parser.add_argument(f"--{name}", type=float, default=0.0)
     server = _Server(parser.parse_args())
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 20)

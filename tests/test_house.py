@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("factory_lib.orchestration", "factory_lib.catalog", "factory_lib.testing"),
     ("factory_lib.curation", "factory_lib.history", "factory_lib.writing"),
     ("factory_lib.query",),
-    ("factory_lib.build",),
+    ("factory_lib.build", "factory_lib.sharing"),
     ("factory_lib.loading", "factory_lib.compute", "factory_lib.augmentation"),
     ("factory_lib.signals", "factory_lib.sources", "factory_lib.engine"),
     ("factory_lib.warehouse",),

@@ -9,6 +9,8 @@ from factory_lib.commands.naming import DatasetName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, print_rows, say, seconds, size, when
 from factory_lib.history.summaries import DatasetSummary, VersionSummary, dataset_summaries
+from factory_lib.sharing.listing import PublishedVersion, published_versions
+from factory_lib.sharing.place import is_address
 from factory_lib.warehouse.client import warehouse
 
 
@@ -16,17 +18,22 @@ from factory_lib.warehouse.client import warehouse
     """
     factory ls
     factory ls laion --json
+    factory ls s3://team/datasets   # what is published there
     """
 )
-@click.argument("dataset", required=False, type=DatasetName())
+@click.argument("dataset", metavar="[DATASET|URI]", required=False, type=DatasetName())
 def ls_command(dataset: str | None, as_json: bool) -> None:
-    """List the datasets, or the versions of one.
+    """List the datasets, the versions of one, or what is published in a place.
 
     SIZE is that of the latest version, with what it shares with others; ADDED is what the versions added on disk.
     """
     if dataset is None:
         datasets = dataset_summaries(warehouse())
         print_json(datasets) if as_json else _print_datasets(datasets)
+        return
+    if is_address(dataset):
+        published = published_versions(dataset)
+        print_json(published) if as_json else _print_published(published)
         return
     versions = summaries(dataset)
     print_json(versions) if as_json else _print_versions(versions)
@@ -70,3 +77,20 @@ def _print_versions(versions: list[VersionSummary]) -> None:
     ]
     columns = ("version", "rows", "shards", "storage", "added", "took", "created", "made of", "tags")
     print_rows(columns, rows, numbers=("rows", "shards", "added", "took"))
+
+
+def _print_published(versions: list[PublishedVersion]) -> None:
+    rows = [
+        (
+            one.address,
+            number(one.rows),
+            number(one.shards),
+            size(one.size),
+            when(one.published),
+            ", ".join(one.parents),
+            ", ".join(one.tags),
+        )
+        for one in versions
+    ]
+    columns = ("address", "rows", "shards", "size", "published", "made of", "tags")
+    print_rows(columns, rows, numbers=("rows", "shards", "size"))

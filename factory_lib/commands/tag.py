@@ -16,6 +16,7 @@ from factory_lib.names import parse_ref
     factory tag laion.v3 icml       # from now on laion@icml is laion.v3
     factory tag laion               # the tags of laion
     factory tag --delete laion@icml
+    factory tag s3://team/datasets/laion.v3 icml
     """
 )
 @click.argument("version", required=False, type=VersionName())
@@ -32,20 +33,21 @@ def tag_command(version: str | None, tag: str | None, force: bool, delete: bool,
     elif version is None or tag is None:
         _list(version, as_json)
     else:
-        found = catalog.version(version)
-        changed = catalog.tag(found, tag, force=force)
+        changed = catalog.tag(version, tag, force=force)
+        found = next(one for one in catalog.tag_list(version) if one.tag == tag)
         if as_json:
-            print_json({"tag": f"{found.dataset}@{tag}", "version": str(found), "changed": changed})
+            print_json({"tag": str(found), "version": found.version, "changed": changed})
         else:
-            click.echo(f"{found.dataset}@{tag} is {found}" + ("." if changed else " already."))
+            click.echo(f"{found} is {found.version}" + ("." if changed else " already."))
 
 
 def _delete(version: str | None, tag: str | None, as_json: bool) -> None:
-    ref = parse_ref(version) if version else None
+    place, slash, last = (version or "").rpartition("/")
+    ref = parse_ref(last) if last else None
     name = tag or (ref.tag if ref else None)
     if ref is None or name is None:
         raise click.UsageError("Which tag? factory tag --delete laion@icml")
-    gone = catalog.untag(f"{ref.dataset}@{name}")
+    gone = catalog.untag(f"{place}{slash}{ref.dataset}@{name}")
     if as_json:
         print_json({"deleted": str(gone), "version": gone.version})
     else:

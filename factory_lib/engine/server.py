@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from factory_lib.owners import Owner, folder_identity, replacing
 from factory_lib.settings import settings
 from factory_lib.warehouse.embedded import LOCK, LOG, LOG_BYTES, STATE, EngineState
+from factory_lib.warehouse.remote_disk import REMOTE
 from factory_lib.warehouse.space import give_up_reserve, keep_reserve
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ logger = logging.getLogger("factory.engine")
 
 # A mutation over 64 partitions takes 10.5 s with chDB's default of one background thread a core, 0.35 s with 64.
 _OPTIONS = "background_pool_size=64"
+_END_BYTES = 4096
 _STOP_SECONDS = 5.0
 _REFUSING_SECONDS = 0.3
 
@@ -82,6 +84,7 @@ def _serve(ready: int) -> None:
 
     give_up_reserve(Path())
     set_aside_unfinished(Path("data"))
+    leave_remote(Path("data"))
     try:
         engine = Engine(f"data?{_OPTIONS}{configured(Path())}")
     except (RuntimeError, ImportError) as error:
@@ -230,6 +233,28 @@ def set_aside_unfinished(data: Path) -> list[Path]:
         path.rename(path.with_name(f"{path.name}.bak"))
         logger.warning("%s was not written to its end, and is set aside", path)
     return [path.with_name(f"{path.name}.bak") for path in found]
+
+
+def leave_remote(data: Path) -> list[Path]:
+    """Have the engine open no table when it starts that lies in somebody's bucket or folder; which ones.
+
+    It does not start while such a place is away. The mark is the engine's own, of tables that were detached for good;
+    attaching one, as `warehouse.pulled` does when it is asked for, takes it away.
+
+    Args:
+        data: the folder of the engine's tables, which no engine has open.
+    """
+    found = [path for path in _definitions(data) if REMOTE in _end(path)]
+    for path in found:
+        path.with_name(f"{path.name}.detached").touch(mode=0o600)
+    return found
+
+
+def _end(path: Path) -> bytes:
+    """The last 4 KiB of a file."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return os.pread(file.fileno(), _END_BYTES, max(0, size - _END_BYTES))
 
 
 def _definitions(data: Path) -> Iterator[Path]:

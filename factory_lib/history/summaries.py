@@ -8,6 +8,7 @@ from typing import Any
 
 from factory_lib.names import CATALOG, is_dataset_database
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.pulled import listed
 from factory_lib.warehouse.tags import Tag, all_tags
 
 _RECORD = "'Tuple(bytes_added UInt64, seconds Float64, created String, reused UInt64, computed UInt64)'"
@@ -73,7 +74,8 @@ def version_summaries(warehouse: Warehouse, dataset: str | None = None) -> list[
     """Versions of a dataset, or of all datasets: by dataset, the oldest first."""
     tags = all_tags(warehouse, dataset)
     only = "AND database = {d:String}" if dataset else ""
-    rows = warehouse.rows(
+    rows = listed(
+        warehouse,
         "WITH known AS (SELECT database, toUInt32(substring(name, 2)) AS number, uuid FROM system.tables"
         f" WHERE match(name, '^v[1-9][0-9]*$') {only})"
         f" SELECT database AS dataset, number, toString(known.uuid) AS id, p.rows AS rows, p.made AS made,"
@@ -84,7 +86,7 @@ def version_summaries(warehouse: Warehouse, dataset: str | None = None) -> list[
         f" LEFT JOIN (SELECT uuid, uniqExact(shard) AS shards FROM {CATALOG}.shards"
         "   WHERE uuid IN (SELECT uuid FROM known) GROUP BY uuid) AS s ON s.uuid = known.uuid"
         " ORDER BY dataset, number",
-        {"d": dataset} if dataset else {},
+        dataset or "",
     )
     return [_version(row, tags.get(row["dataset"], {})) for row in rows if is_dataset_database(row["dataset"])]
 

@@ -235,7 +235,8 @@ def _parents_gone(warehouse: Warehouse, meant: Sequence[Version]) -> list[Findin
         "SELECT parent.name AS name, min(toString(uuid)) AS child FROM"
         f" (SELECT uuid, arrayJoin(parents) AS parent FROM {CATALOG}.versions WHERE has({{u:Array(UUID)}}, uuid))"
         " WHERE parent.uuid NOT IN (SELECT uuid FROM system.tables UNION ALL"
-        f" SELECT uuid FROM {CATALOG}.dropped UNION ALL SELECT uuid FROM {CATALOG}.seals) GROUP BY name ORDER BY name",
+        f" SELECT uuid FROM {CATALOG}.dropped UNION ALL SELECT uuid FROM {CATALOG}.seals UNION ALL"
+        f" SELECT uuid FROM {CATALOG}.pulled) GROUP BY name ORDER BY name",
         {"u": [version.uuid for version in meant]},
     )
     names = {version.uuid: str(version) for version in meant}

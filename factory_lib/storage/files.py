@@ -79,6 +79,9 @@ class Files(Protocol):
     def remove(self, uri: str) -> None:
         """Remove one file; `FileNotFoundError` when there is none."""
 
+    def names(self, uri: str) -> list[str]:
+        """Names in a folder; none where there is no such folder."""
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`, for the hint of an error."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from factory_lib.filelocks import exclusive
-from factory_lib.owners import unfinished, write_whole
+from factory_lib.owners import is_unfinished, unfinished, write_whole
 from factory_lib.storage.files import ChangedError, FileInfo, is_state
 
 
@@ -118,6 +118,13 @@ class LocalFiles:
     def remove(self, uri: str) -> None:
         """Unlink one file; who has it open goes on reading."""
         os.unlink(uri)
+
+    def names(self, uri: str) -> list[str]:
+        """Names in a folder, but for files that are being written."""
+        try:
+            return [name for name in os.listdir(uri) if not is_unfinished(name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def siblings(self, uri: str) -> list[str]:
         """Names in the nearest folder above `uri` that exists."""

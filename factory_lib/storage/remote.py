@@ -115,9 +115,20 @@ class RemoteFiles:
         path = self._path(uri)
         self._retried(lambda: self.filesystem.rm_file(path))
 
+    def names(self, uri: str) -> list[str]:
+        """Names in a folder."""
+        self.filesystem.invalidate_cache()
+        try:
+            return self._retried(lambda: self._listed(self._path(uri)))
+        except FileNotFoundError:
+            return []
+
     def siblings(self, uri: str) -> list[str]:
         """Names in the folder of `uri`."""
-        found = self.filesystem.ls(self.filesystem._parent(self._path(uri)), detail=False)
+        return self._listed(self.filesystem._parent(self._path(uri)))
+
+    def _listed(self, path: str) -> list[str]:
+        found = self.filesystem.ls(path, detail=False)
         return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
 
     def _make_folder(self, path: str) -> None:

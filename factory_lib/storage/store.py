@@ -209,6 +209,11 @@ class Store:
 
         return self._guarded(uri, address)
 
+    def names(self, uri: str) -> builtins.list[str]:
+        """The names of what is in a folder, of files and folders alike, sorted; none where there is no such folder."""
+        uri = self.resolve(uri)
+        return sorted(self._guarded(uri, lambda files: files.names(uri)))
+
     def remove(self, uri: str) -> None:
         """Remove one file; one that is not there is fine."""
         uri = self.resolve(uri)

@@ -52,6 +52,9 @@ class Warehouse:
     Args:
         url: a ClickHouse server as `http(s)://user:password@host:port/database?setting=value`; or None with `home`.
         home: the data folder whose embedded engine is used, and started when it does not run.
+
+    Attributes:
+        connections: how often the engine was connected to: another one may have been started since.
     """
 
     def __init__(self, url: str | None = None, *, home: Path | None = None) -> None:
@@ -60,6 +63,7 @@ class Warehouse:
         self._url = url
         self._home = home
         self._clients: dict[tuple[bool, int, str], Any] = {}
+        self.connections = 0
         self._streams: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.forget_lock()
 
@@ -177,6 +181,31 @@ class Warehouse:
             raise EngineError(f"Of {upload.rows:,} rows that were sent to {table}, {int(written):,} were written.")
         return upload.rows
 
+    def copy(self, sql: str, target: Warehouse, table: str, params: Values = None) -> None:
+        """Write the rows of a SELECT into a table of another warehouse, in a stream and with the types that they have.
+
+        Args:
+            sql: a SELECT without FORMAT; its columns are those of the table, in the same order.
+            table: `database.table`, as in SQL.
+
+        Raises:
+            EngineError: as for `execute`, of either; a part of the rows may have been written then.
+        """
+        from factory_lib.warehouse.results import ResultBody
+
+        with contextlib.closing(ResultBody(self._reading(lambda: self._native(sql, params)))) as body:
+            chunks = body.whole_chunks()
+            target._once(
+                lambda: target._client().raw_insert(
+                    table, insert_block=chunks, settings=dict(target.deployment.writing), fmt="Native"
+                ),
+                f"INSERT INTO {table}",
+                lambda: False,
+            )
+
+    def _native(self, sql: str, params: Values) -> Any:
+        return self._send("raw_stream", sql, params, None, fmt="Native")
+
     def drop(self, table: str) -> None:
         """Drop a table that is this process's own, if there is one; streams of it in this process are ended.
 
@@ -283,6 +312,7 @@ class Warehouse:
             key = self._connection_key(form)
             if key not in self._clients:
                 made = self._connect(form)
+                self.connections += 1
                 key = self._connection_key(form)  # that may have made the folder
                 self._clients[key] = made
             return self._clients[key]

@@ -145,6 +145,17 @@ class ResultBody:
         self._end = chunk[-_KEPT:] if len(chunk) >= _KEPT else (self._end + chunk)[-_KEPT:]
         return bool(chunk)
 
+    def whole_chunks(self) -> Iterator[bytes]:
+        """The body as it comes.
+
+        Raises:
+            EngineError: it broke off, or ends in an error.
+        """
+        while chunk := _guarded(self, lambda: self.read(_PIECE)):
+            yield chunk
+        if message := self.message():
+            raise engine_error(message)
+
     def finish(self) -> None:
         """Read to the end, so that the connection can be used again; an error there is raised."""
         if self.read():

@@ -84,10 +84,12 @@ def forget_unpublished(warehouse: Warehouse) -> None:
     """Remove provenance whose table does not exist: of commits that lost a race or were killed.
 
     Rows younger than an hour stay: they may belong to a commit that is about to publish. So do those of versions that a
-    policy dropped (see `policy`): others may have been made of them.
+    policy dropped (see `policy`), or that came from elsewhere: others may have been made of them.
     """
     ensure_tables(warehouse)
-    alive = f"SELECT uuid FROM system.tables UNION ALL SELECT uuid FROM {CATALOG}.dropped"
+    alive = " UNION ALL ".join(
+        f"SELECT uuid FROM {table}" for table in ("system.tables", f"{CATALOG}.dropped", f"{CATALOG}.pulled")
+    )
     gone = f"SELECT uuid FROM {CATALOG}.versions WHERE uuid NOT IN ({alive}) AND created < now() - INTERVAL 1 HOUR"
     for table in ("shards", "inputs", "losses", "recipes", "versions"):
         mutate(warehouse, CATALOG, table, f"WHERE uuid IN ({gone})", FREEING)

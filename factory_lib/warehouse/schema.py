@@ -65,15 +65,17 @@ _TABLES = {
     "seals": "(uuid UUID, version String, at DateTime64(6, 'UTC'), columns Array(Tuple(String, String, String)),"
     " parts Map(String, String), records Map(String, Tuple(UInt64, UInt64))) ENGINE = MergeTree ORDER BY uuid"
     " SETTINGS index_granularity = 64",
+    "pulled": "(uuid UUID, address String) ENGINE = ReplacingMergeTree ORDER BY uuid",
     "verified": "(uuid UUID, at DateTime64(3, 'UTC'), findings String) ENGINE = ReplacingMergeTree ORDER BY uuid",
     "claims": "(name String, shard String, run String, owner String, at DateTime64(6, 'UTC'), ended Bool)"
     " ENGINE = MergeTree ORDER BY (name, shard) TTL toDateTime(at) + INTERVAL 1 DAY",
 }
 """Tables of the catalog. `code`: what the code versions of stages are made of; `recipes`: queries of versions, such as
 can be run again; `tags`: what was done to tags; `dropped`: versions that retention removed; `seals`: what versions
-were when they were published (see `seals`); `verified`: what was found when they were last read; `losses`: what of
-shards was seen at the source and not read; `vanished`: shards that a source lists no more; `claims`: what runs are
-at."""
+were when they were published (see `seals`); `pulled`: versions that came from elsewhere, and
+where they are read; those that these were made of, without; `verified`: what was found when they were last read;
+`losses`: what of shards was seen at the source and not read; `vanished`: shards that a source lists no more; `claims`:
+what runs are at."""
 
 _STEPS: dict[int, Sequence[str]] = {
     2: [

@@ -163,14 +163,15 @@ def published_as(comment: str) -> str:
 
 
 def displaced(warehouse: Warehouse) -> list[Placed]:
-    """Published tables that are gone, or are called something else; those that a policy dropped are none."""
+    """Published tables that are gone or renamed; none that a policy dropped, or that lie elsewhere."""
     ensure_tables(warehouse)
     rows = warehouse.rows(
         "SELECT toString(s.uuid) AS uuid, s.version AS version, toString(s.at, 'UTC') AS at,"
         " if(empty(t.name), '', concat(t.database, '.', t.name)) AS name"
         f" FROM {_SEALED} AS s LEFT JOIN (SELECT uuid, database, name FROM system.tables) AS t ON t.uuid = s.uuid"
         " WHERE s.version != name AND NOT startsWith(t.name, {stage:String})"
-        f" AND s.uuid NOT IN (SELECT uuid FROM {CATALOG}.dropped) ORDER BY version, at",
+        f" AND s.uuid NOT IN (SELECT uuid FROM {CATALOG}.dropped UNION ALL"
+        f" SELECT uuid FROM {CATALOG}.pulled WHERE address != '') ORDER BY version, at",
         {"stage": STAGE_PREFIX},
     )
     return [Placed(**row) for row in rows if is_dataset_database(row["version"].partition(".")[0])]

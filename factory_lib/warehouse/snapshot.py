@@ -161,7 +161,8 @@ def _listed(warehouse: Warehouse, pinned: Path) -> Listing:
     )
     wanted = [r for r in rows if r["database"] == CATALOG or is_version_name(f"{r['database']}.{r['name']}")]
     parts: dict[tuple[str, str], list[Path]] = {}
-    for row in warehouse.rows("SELECT database, table, path FROM system.parts WHERE active"):
+    # What was pulled lies where it was published: its definition is all that there is of it here.
+    for row in warehouse.rows("SELECT database, table, path FROM system.parts WHERE active AND disk_name = 'default'"):
         parts.setdefault((row["database"], row["table"]), []).append(data / row["path"])
     for row in wanted:
         definition = data / row["path"]

@@ -55,7 +55,7 @@ def all_tags(warehouse: Warehouse, dataset: str | None = None) -> dict[str, dict
         f" FROM {CATALOG}.tags {where} ORDER BY at, id",
         {"d": dataset} if dataset else {},
     )
-    return _left_by(rows)
+    return left_by(rows)
 
 
 def set_tag(warehouse: Warehouse, dataset: str, version: str, uuid: str, tag: str, *, force: bool = False) -> bool:
@@ -153,7 +153,12 @@ def _write(
     keep(warehouse)
 
 
-def _left_by(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Tag]]:
+def left_by(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Tag]]:
+    """The tags that entries, in the order in which they were written, leave: dataset -> tag -> where it is.
+
+    Args:
+        entries: `dataset`, `tag`, `version`, `uuid`, `deleted`, `forced`, and `since` in UTC without its zone.
+    """
     found: dict[str, dict[str, Tag]] = {}
     for row in entries:
         tags = found.setdefault(row["dataset"], {})

@@ -22,6 +22,7 @@ from factory_lib.warehouse import provenance as provenance_
 from factory_lib.warehouse.bucket.keeping import keep, record
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.provenance import Provenance, ShardRecord
+from factory_lib.warehouse.pulled import listed
 from factory_lib.warehouse.schema import ensure_tables
 from factory_lib.warehouse.seals import seal
 from factory_lib.warehouse.staging import StagingTable, table_columns
@@ -172,8 +173,9 @@ def content_fingerprints(
 def datasets(warehouse: Warehouse) -> dict[str, list[Version]]:
     """All datasets with their versions, oldest first."""
     ensure_tables(warehouse)
-    rows = warehouse.rows(
-        "SELECT database, name, toString(uuid) AS uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$')"
+    rows = listed(
+        warehouse,
+        "SELECT database, name, toString(uuid) AS uuid FROM system.tables WHERE match(name, '^v[1-9][0-9]*$')",
     )
     found: dict[str, list[Version]] = {}
     for row in rows:
@@ -197,10 +199,11 @@ def latest(warehouse: Warehouse, dataset: str) -> Version | None:
 def _listed(warehouse: Warehouse, dataset: str, which: str) -> list[Version]:
     """Versions of a dataset that a condition (SQL text) picks."""
     ensure_tables(warehouse)
-    rows = warehouse.rows(
+    rows = listed(
+        warehouse,
         "SELECT toUInt64OrZero(substring(name, 2)) AS number, toString(uuid) AS id FROM system.tables"
         f" WHERE database = {{d:String}} AND {which}",
-        {"d": dataset},
+        dataset,
     )
     return [Version(dataset, row["number"], row["id"], warehouse) for row in rows]
 

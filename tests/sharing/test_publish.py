@@ -1,0 +1,264 @@
+"""Versions are published below an address and opened there, by engines that know nothing of the one they were made in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from factory_lib import C, DatasetQuery, lineage, publish, published, pull, tag, tags, untag, version
+from factory_lib.errors import DatasetNotFound, EngineError, PublicationError, TagExists, VersionNotFound
+from factory_lib.history.verifying import verify
+from factory_lib.sharing.manifest import FORMAT
+from factory_lib.sharing.place import SharedPlace
+from factory_lib.testing import engine_folder
+from factory_lib.warehouse.client import warehouse
+from factory_lib.warehouse.embedded import stop_engine
+from factory_lib.warehouse.retention import forget_unpublished
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+DISKS = (
+    "SELECT sum(rows) AS rows, groupUniqArray(disk_name = 'default') AS here FROM system.parts"
+    " WHERE active AND database = {d:String} AND table = {t:String}"
+)
+
+
+def rows_of(n: int = 60, add: int = 0) -> pa.Table:
+    """Rows in shards s0, s1 and s2; sizes in s0 are higher by `add`."""
+    shards = [f"s{i % 3}" for i in range(n)]
+    return pa.table(
+        {
+            "shard": shards,
+            "key": [f"k{i:04}" for i in range(n)],
+            "caption": [None if i % 7 == 0 else f"a photo, {i}" for i in range(n)],
+            "size": pa.array([i + (add if shard == "s0" else 0) for i, shard in enumerate(shards)], pa.uint32()),
+            "clip": pa.array([[i / 8, 1.0] for i in range(n)], pa.list_(pa.float32())),
+        }
+    )
+
+
+def saved(name: str = "laion", add: int = 0) -> None:
+    """The next version of a dataset."""
+    DatasetQuery.from_arrow(rows_of(add=add), shard="shard").save(name)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """An empty place."""
+    return str(tmp_path / "team" / "datasets")
+
+
+def files(place: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
+
+
+def forget(dataset: str) -> None:
+    """Make this data folder one that has never heard of a dataset."""
+    warehouse().execute(f"DROP DATABASE {dataset} SYNC")
+    for name in ("versions", "shards", "seals", "recipes", "pulled"):
+        warehouse().execute(f"TRUNCATE TABLE factory.{name}")
+
+
+def test_a_version_is_the_same_in_another_engine_that_copies_nothing(place: str, tmp_path: Path) -> None:
+    saved("pool")
+    made = DatasetQuery("pool").filter(C.size > 9).save("laion")
+    rows, fingerprints, links = DatasetQuery("laion").to_arrow(), made.fingerprints(), lineage(made).links
+    publication = publish(made, place, tag="icml")
+    assert (publication.address, publication.made) == (f"{place}/laion.v1", True)
+    before = files(place)
+
+    with engine_folder(tmp_path / "elsewhere"):
+        found = pull(f"{place}/laion.v1")
+        assert (str(found), found.uuid, found.rows, found.columns) == ("laion.v1", made.uuid, 50, made.columns)
+        assert found.fingerprints() == fingerprints
+        assert DatasetQuery(f"{place}/laion@icml").to_arrow() == rows
+        assert lineage(found).links == links
+        assert found.provenance == made.provenance
+        assert verify(warehouse()).findings == []
+        # what the mask hides did not come along, and all parts are elsewhere
+        assert warehouse().rows(DISKS, {"d": "laion", "t": "v1"}) == [{"rows": 50, "here": [0]}]
+        forget_unpublished(warehouse())
+        assert lineage(found).links == links
+    assert files(place) == before
+
+
+def test_what_is_published_already_is_not_written_again(place: str) -> None:
+    saved()
+    publish("laion", place)
+    before = files(place)
+    again = publish("laion", place)
+    assert not again.made
+    assert files(place) == before
+    assert str(pull(again.address)) == "laion.v1"  # it is here
+    assert published(place).column("address").to_pylist() == [f"{place}/laion.v1"]
+
+
+def test_a_number_that_another_version_has_is_not_taken(place: str) -> None:
+    saved()
+    publish("laion", place)
+    forget("laion")
+    saved(add=5)
+    assert publish("laion", place).address == f"{place}/laion.v2"
+    assert published(f"{place}/laion").column("name").to_pylist() == ["laion.v1", "laion.v2"]
+
+
+def test_twenty_who_publish_at_once_make_twenty_versions(place: str) -> None:
+    saved()
+    first = publish("laion", place).manifest
+    there = SharedPlace.at(place)
+    wanted = [replace(first, number=1, uuid=f"{i:032}") for i in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        made = list(pool.map(there.add, wanted))
+    assert sorted(one.number for one in made) == list(range(2, 22))
+    assert {one.uuid for one in there.manifests("laion")} == {one.uuid for one in [first, *wanted]}
+    assert there.resolve(SharedPlace.of(f"{place}/laion")[1]).number == 21
+
+
+def test_a_tag_is_on_one_version_and_moves_when_it_is_told_to(place: str) -> None:
+    saved()
+    saved(add=1)
+    one, two = publish("laion.v1", place).address, publish("laion.v2", place).address
+    assert tag(one, "icml")
+    assert not tag(one, "icml")
+    with pytest.raises(TagExists, match="laion@icml is laion.v1 already"):
+        tag(two, "icml")
+    assert tag(two, "icml", force=True)
+    assert [(str(t), t.version) for t in [untag(f"{place}/laion@icml")]] == [("laion@icml", "laion.v2")]
+    assert tags(f"{place}/laion").num_rows == 0
+    with pytest.raises(VersionNotFound, match="no tag 'icml'"):
+        pull(f"{place}/laion@icml")
+
+    def take(address: str) -> bool:
+        try:
+            return tag(address, "best")
+        except TagExists:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, [one, two] * 4)) >= 1
+    assert len({t["version"] for t in tags(f"{place}/laion").to_pylist()}) == 1
+
+
+def test_a_pulled_version_cannot_be_changed_and_what_is_published_stays(place: str) -> None:
+    saved()
+    publish("laion", place)
+    before = files(place)
+    forget("laion")
+    found = pull(f"{place}/laion")
+    for change in ("DELETE WHERE size = 3", "DROP PARTITION 's0'", "UPDATE size = 0 WHERE 1", "DROP COLUMN caption"):
+        with pytest.raises(EngineError):
+            warehouse().execute(f"ALTER TABLE {found.table} {change}", settings={"mutations_sync": 2})
+    warehouse().execute(f"DROP TABLE {found.table} SYNC")
+    assert files(place) == before
+    assert pull(f"{place}/laion").rows == 60
+
+
+def test_what_is_derived_copies_the_shards_that_changed(place: str, tmp_path: Path) -> None:
+    saved()
+    publish("laion", place)
+    changed = DatasetQuery.from_arrow(rows_of(add=1_000), shard="shard").filter(C.shard == "s0")
+    publish(changed.save("laion", mode="overwrite_shards"), place)
+    with engine_folder(tmp_path / "elsewhere"):
+        mine = DatasetQuery(f"{place}/laion.v1").filter(C.size > 9).refresh("mine")
+        assert warehouse().rows(DISKS, {"d": "mine", "t": "v1"})[0]["here"] == [1]
+        again = DatasetQuery(f"{place}/laion.v2").filter(C.size > 9).refresh("mine")
+        made = {shard: record.origin == again.uuid for shard, record in again.shards.items()}
+        assert made == {"s0": True, "s1": False, "s2": False}
+        assert again.fingerprints()["s1"] == mine.fingerprints()["s1"]
+        assert [(link.parent, link.child) for link in lineage(mine).links] == [("laion.v1", "mine.v1")]
+        publish("mine", place)
+    found = pull(f"{place}/mine")  # back where what it was made of is known
+    assert ("laion.v2", "mine.v2") in {(link.parent, link.child) for link in lineage(found).links}
+
+
+def test_an_engine_starts_and_works_while_a_place_is_away(place: str, tmp_path: Path) -> None:
+    saved()
+    publish("laion", place)
+    with engine_folder(tmp_path / "elsewhere") as home:
+        saved("own")
+        pull(f"{place}/laion")
+        stop_engine(home)
+        Path(place).rename(tmp_path / "away")
+        assert version("own").rows == 60
+        with pytest.raises(PublicationError, match=rf"laion.v1, published as {place}/laion.v1, cannot be opened"):
+            version("laion")
+        Path(place).mkdir(parents=True, exist_ok=True)
+        shutil.copytree(tmp_path / "away", place, dirs_exist_ok=True)
+        assert DatasetQuery("laion").count() == 60
+        stop_engine(home)
+        assert verify(warehouse()).findings == []
+
+
+def test_a_dataset_that_was_made_here_does_not_become_another(place: str) -> None:
+    saved()
+    publish("laion", place)
+    forget("laion")
+    saved(add=3)
+    with pytest.raises(PublicationError, match="laion.v1 is here already, and is another version") as caught:
+        pull(f"{place}/laion.v1")
+    assert "--as laion_shared" in caught.value.hint
+    assert str(pull(f"{place}/laion.v1", "theirs")) == "theirs.v1"
+    assert DatasetQuery(f"{place}/laion.v1").count() == 60  # found under the name that it has here
+    publish("laion", place)
+    forget("laion")
+    warehouse().execute("DROP DATABASE theirs SYNC")
+    saved(add=3)
+    with pytest.raises(PublicationError, match="laion.v1 was made here, and laion.v2 there does not come of it"):
+        pull(f"{place}/laion.v2")
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, 99])
+def test_what_a_later_release_published_is_refused(place: str, number: int) -> None:
+    saved()
+    publish("laion", place)
+    file = Path(place, "laion", "v1.json")
+    file.write_text(json.dumps({"format": number, "software": "9.9", "something": "else"}))
+    with pytest.raises(
+        PublicationError, match=rf"later release of Dataset Factory \(9.9: format {number}; this one knows {FORMAT}"
+    ):
+        pull(f"{place}/laion.v1")
+    file.write_text("[]")
+    with pytest.raises(PublicationError, match="not described as a published version is"):
+        published(place)
+
+
+def test_files_that_were_changed_are_noticed(place: str) -> None:
+    saved()
+    publish("laion", place)
+    forget("laion")
+    table = next(Path(place, "laion", "data").iterdir()) / "table"
+    gone = next(path for path in (table / "__meta").rglob("prefix.path") if b"/" in path.read_bytes()[45:-1])
+    gone.unlink()
+    with pytest.raises(PublicationError, match="is not what was published: its files are others"):
+        pull(f"{place}/laion.v1")
+    assert not warehouse().scalar("SELECT count() FROM system.tables WHERE database = 'laion'")
+
+
+def test_a_shard_that_is_not_what_was_saved_is_not_published(place: str) -> None:
+    saved()
+    made = version("laion")
+    made.fingerprints()
+    warehouse().execute("ALTER TABLE laion.v1 MODIFY SETTING table_readonly = 0")
+    warehouse().execute("ALTER TABLE laion.v1 UPDATE size = 1 WHERE shard = 's1'", settings={"mutations_sync": 2})
+    with pytest.raises(PublicationError, match=r"Shard 's1' of laion.v1 is not what it was when it was saved"):
+        publish("laion", place)
+    assert SharedPlace.at(place).datasets() == []
+
+
+def test_what_is_not_there_is_told_with_what_is(place: str) -> None:
+    saved()
+    with pytest.raises(DatasetNotFound, match="Nothing is published in"):
+        published(place)
+    publish("laion", place)
+    with pytest.raises(DatasetNotFound, match="Did you mean 'laion'"):
+        pull(f"{place}/lion")
+    with pytest.raises(VersionNotFound, match="Published are v1"):
+        DatasetQuery(f"{place}/laion.v7")
+    with pytest.raises(PublicationError, match=r"cannot be published to memory://a.*Name an S3 bucket"):
+        publish("laion", "memory://a")
