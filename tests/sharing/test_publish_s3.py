@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from factory_lib import C, DatasetQuery, publish, published, pull, version
+from factory_lib.environment import environment
 from factory_lib.errors import PublicationError, StoreError
-from factory_lib.settings import environment
 from factory_lib.sharing.place import SharedPlace
 from factory_lib.testing import engine_folder
 from factory_lib.warehouse.client import warehouse
