@@ -56,7 +56,7 @@ def read_number(variable: str, default: float, minimum: float = 0.0, shown: str 
     """
     text = os.environ.get(variable)
     if not text:
-        return default
+        return float(default)
     hint = f"Unset it for the default, {shown or plain_number(default)}."
     try:
         value = float(text)
@@ -67,6 +67,15 @@ def read_number(variable: str, default: float, minimum: float = 0.0, shown: str 
     if value < minimum:
         raise SettingsError(f"{variable}={text} is below {plain_number(minimum)}.", hint)
     return value
+
+
+def read_count(variable: str, default: int, minimum: int = 0, shown: str = "") -> int:
+    """A number of things: see `read_number`."""
+    value = read_number(variable, default, minimum, shown)
+    if not value.is_integer():
+        hint = f"Unset it for the default, {shown or default}."
+        raise SettingsError(f"{variable}={os.environ[variable]} is no whole number.", hint)
+    return int(value)
 
 
 def read_whole(variable: str) -> int | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory_lib.environment import read_folder, read_number, read_whole
+from factory_lib.environment import read_count, read_folder, read_number, read_whole
 from factory_lib.errors import SettingsError, nearest
 from factory_lib.memory import processes_that_fit
 
@@ -95,7 +95,7 @@ def settings() -> Settings:
         workers=workers_for(),
         source=source,
         mapping=mapping,
-        tars_per_shard=int(read_number("FACTORY_TARS_PER_SHARD", 1.0, minimum=1)),
+        tars_per_shard=read_count("FACTORY_TARS_PER_SHARD", 1, minimum=1),
         unpack_to=os.environ.get("FACTORY_UNPACK_TO") or None,
         derived=os.environ.get("FACTORY_DERIVED") or None,
         clip=os.environ.get("FACTORY_CLIP") or "tinyclip",
@@ -165,7 +165,7 @@ def stage_retries() -> int:
     Raises:
         SettingsError: no number.
     """
-    return int(read_number("FACTORY_STAGE_RETRIES", 3.0))
+    return read_count("FACTORY_STAGE_RETRIES", 3)
 
 
 def training_rule() -> str:
@@ -236,7 +236,7 @@ def workers_for(cpus: float = 1.0, memory: int = 0) -> int:
 
 def wanted_workers(otherwise: str = "as many as there is room for") -> int:
     """`FACTORY_WORKERS`; 0 unset."""
-    return int(read_number("FACTORY_WORKERS", 0.0, shown=otherwise))
+    return read_count("FACTORY_WORKERS", 0, shown=otherwise)
 
 
 EXECUTORS = ("local", "ray")

@@ -13,6 +13,7 @@ from factory_lib.commands.failing import CommandFailed
 from factory_lib.commands.naming import PathOrUri, StageName
 from factory_lib.commands.options import command
 from factory_lib.commands.output import number, print_json, say, seconds, table
+from factory_lib.sources.grouping import grouping_advice
 
 if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance, Definitions
@@ -66,6 +67,9 @@ def run_command(
     console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
     with factory_instance() as instance:
         asked = _WantedRun.of(instance, definitions, select, shards, source, force)
+        changes = asked.state.changes
+        if changes.new and (advice := grouping_advice(changes.listing.shards)):
+            say(advice)
         costs = asked.costs(instance, definitions)
         if dry_run:
             print_json({"source": _changes(asked.state), "plan": costs}) if as_json else _print_plan(asked, costs)

@@ -17,6 +17,7 @@ import pytest
 from factory_lib import DatasetQuery
 from factory_lib.orchestration.stage import stage
 from factory_lib.settings import settings
+from factory_lib.sources import grouping
 from tests.command_line import data, run
 from tests.dagster_graph import graph, over_samples, write_tar
 
@@ -86,6 +87,15 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(folder: Path) -> Non
     shown = made("--dry-run", "--shards", "03..03")
     assert re.search(r"^samples +never made +1 +2 +– ", shown.stdout, re.MULTILINE)
     assert "by what the last runs took" in shown.stderr
+
+
+def test_how_many_tars_make_a_shard_is_suggested_before_anything_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "FACTORY_TARS_PER_SHARD" not in made("--dry-run").stderr
+    monkeypatch.setattr(grouping, "MOST_SHARDS", 2)
+    assert "3 tars in 3 shards" in (said := made("--dry-run").stderr)
+    assert "FACTORY_TARS_PER_SHARD=2 they are 2." in said
 
 
 def test_names_that_are_not_there_get_the_nearest(folder: Path) -> None:

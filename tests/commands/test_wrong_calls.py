@@ -111,6 +111,7 @@ SETTINGS = [
     ("FACTORY_WORKERS", "-1", "below 0"),
     ("FACTORY_CACHE_BYTES", "nan", "no number that can be used.*20000000000"),
     ("FACTORY_TARS_PER_SHARD", "inf", "no number that can be used.*default, 1\\."),
+    ("FACTORY_TARS_PER_SHARD", "2.5", "2.5 is no whole number.*default, 1\\."),
     ("FACTORY_WORKER_BYTES", "1", "below 67108864"),
     ("FACTORY_MAPPING", 'image="', "cannot be taken apart"),
     ("FACTORY_MAPPING", "image", "words such as"),
