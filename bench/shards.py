@@ -19,15 +19,28 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from bench.commits import cpu_seconds, engine_pid
 
+if TYPE_CHECKING:
+    import dagster as dg
+
 ROWS = 4
 _BESIDE = 6
 """Columns that every version has, and the key and the shard that are given."""
+
+PAGE = {
+    "UI: state of an asset": "staleStatus staleCauses { reason }"
+    " partitionStats { numMaterialized numPartitions numFailed numMaterializing }",
+    "UI: its partitions": "partitionKeysByDimension { partitionKeys } assetPartitionStatuses { ... on"
+    " DefaultPartitionStatuses { materializedPartitions failedPartitions unmaterializedPartitions } }",
+    "UI: which of them are behind": "staleStatusByPartition",
+}
+"""What is measured of the UI, and what is asked of an asset for it in GraphQL."""
 
 Step = tuple[str, Callable[[], object]]
 
@@ -74,7 +87,7 @@ def graph(home: Path, shards: int) -> Iterator[Step]:
     from factory_lib.orchestration.behind.unsynced import unsynced
     from factory_lib.orchestration.source.shard_watch import shard_sensor
     from factory_lib.orchestration.source.shards import ShardSource
-    from tests.dagster_graph import ORDER, SHARDS, SOURCE, Daemon, look, partition_status, run, tar_of
+    from tests.dagster_graph import ORDER, SHARDS, SOURCE, Daemon, look, run, tar_of
     from tests.dagster_graph import graph as made
 
     folder = home / "tars"
@@ -103,7 +116,20 @@ def graph(home: Path, shards: int) -> Iterator[Step]:
     yield "first automation tick", lambda: daemon.evaluate(definitions)
     yield "automation tick", lambda: daemon.evaluate(definitions)
     yield "unsynced", lambda: unsynced(instance, definitions.resolve_asset_graph())
-    yield "partitions in the UI", lambda: partition_status(instance, "kept")
+    yield from page(home, instance, folder)
+
+
+def page(home: Path, instance: dg.DagsterInstance, folder: Path) -> Iterator[Step]:
+    """What the UI's page of an asset asks, of a code location in a process of its own."""
+    from dagster_graphql.test.utils import define_out_of_process_context, execute_dagster_graphql
+
+    location = home / "location.py"
+    made = "from pathlib import Path\nfrom tests.dagster_graph import graph\n"
+    location.write_text(f"{made}defs = graph(Path({str(folder)!r}))\n")
+    with define_out_of_process_context(str(location), None, instance) as context:
+        for name, asked in PAGE.items():
+            query = f'{{ assetNodeOrError(assetKey: {{ path: ["kept"] }}) {{ ... on AssetNode {{ {asked} }} }} }}'
+            yield name, partial(execute_dagster_graphql, context, query)
 
 
 def command(*arguments: str) -> None:
