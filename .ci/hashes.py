@@ -52,7 +52,7 @@ def main() -> None:
     entries = compiled(["dev"])
     torch = next(e.partition(" ")[0] for e in entries if e.startswith("torch=="))
     light = ROOT / "torch-cpu.lock"
-    served = [e for e in compiled(["server"]) if not e.startswith((*ACCELERATOR, "torch=="))]
+    served = [e for e in compiled(["server", "ray"]) if not e.startswith((*ACCELERATOR, "torch=="))]
     locks = {
         ROOT / "requirements.lock": [e for e in entries if not e.startswith(ACCELERATOR)],
         ROOT / "accelerator.lock": [e for e in entries if e.startswith(ACCELERATOR)],

@@ -265,12 +265,13 @@ def test_the_image_has_what_it_needs_at_run_time(dockerfile: list[tuple[str, str
 def test_the_image_installs_pinned_packages(dockerfile: list[tuple[str, str]]) -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     runs = " ".join(rest for word, rest in dockerfile if word == "RUN")
-    assert "--constraint constraints.txt --editable '.[server]'" in runs
+    assert "--constraint constraints.txt --editable '.[server,ray]'" in runs
     assert "--no-deps --require-hashes --requirement requirements.lock" in runs
     assert runs.index("requirements.lock") < runs.index("--constraint constraints.txt")
     assert "torch" in pinned
     assert "grep '^torch==' constraints.txt" in runs
-    for requirement in PROJECT["project"]["optional-dependencies"]["server"]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in [*extras["server"], *extras["ray"]]:
         assert re.match(r"[\w-]+", requirement)[0] in pinned  # type: ignore[index]
     # Dagster's libraries are numbered 0.(16 + minor).patch
     assert pinned["dagster-postgres"] == pinned["dagster-aws"] == f"0.{16 + 13}.{pinned['dagster'].split('.')[2]}"

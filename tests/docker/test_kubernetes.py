@@ -21,9 +21,11 @@ DEPLOY = ROOT / "deploy"
 VALUES: dict[str, Any] = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
 CODE: dict[str, Any] = VALUES["dagster-user-deployments"]["deployments"][0]
 RUNS: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+RAY, RAY_POLICY = yaml.safe_load_all((DEPLOY / "ray.yaml").read_text())
 SETTINGS: dict[str, dict[str, str]] = {
     one["metadata"]["name"]: one["data"] for one in yaml.safe_load_all((DEPLOY / "settings.yaml").read_text())
 }
+PODS = [RAY["spec"]["headGroupSpec"], *RAY["spec"]["workerGroupSpecs"]]
 
 
 def launcher() -> dict[str, Any]:
@@ -172,6 +174,15 @@ def test_a_run_may_not_do_more_than_it_needs(job: dict[str, Any]) -> None:
     assert f"DAGSTER_HOME={home} " in dockerfile
 
 
+def test_runs_alone_reach_the_head_of_ray(job: dict[str, Any]) -> None:
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    peers, runs = RAY_POLICY["spec"]["ingress"]
+    assert runs["from"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert runs["ports"] == [{"port": 10001}]
+    cluster = {"ray.io/cluster": RAY["metadata"]["name"]}  # the operator's label
+    assert RAY_POLICY["spec"]["podSelector"] == peers["from"][0]["podSelector"] == {"matchLabels": cluster}
+
+
 # --- the instance ---
 
 
@@ -216,7 +227,7 @@ def test_the_code_location_starts_by_its_arguments() -> None:
     assert CODE["envSecrets"] == RUNS["envSecrets"]
 
 
-# --- what Kubernetes knows ---
+# --- Ray ---
 
 
 def as_model(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +239,20 @@ def as_model(name: str, given: dict[str, Any]) -> dict[str, Any]:
     read = k8s_model_from_dict(kind, k8s_snake_case_dict(kind, given))
     written: dict[str, Any] = kubernetes.client.ApiClient().sanitize_for_serialization(read)
     return written
+
+
+@pytest.mark.parametrize("group", PODS, ids=["head", "cores", "gpus"])
+def test_pods_of_ray_are_pods(group: dict[str, Any]) -> None:
+    template = group["template"]
+    assert as_model("V1PodTemplateSpec", template) == template
+    pod = template["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == image(CODE)
+    assert pod["securityContext"] == RUNS["runK8sConfig"]["podSpecConfig"]["securityContext"]
+    assert container["securityContext"] == RUNS["securityContext"]
+    misspelt = {"spec": pod | {"volume": []}}
+    with pytest.raises(Exception, match="volume"):
+        as_model("V1PodTemplateSpec", misspelt)
 
 
 def test_values_are_what_kubernetes_knows() -> None:
@@ -242,14 +267,33 @@ def test_values_are_what_kubernetes_knows() -> None:
             assert as_model(models[key], part[key]) == part[key]
         for volume in part.get("volumes", []):
             assert as_model("V1Volume", volume) == volume
-    misspelt = RUNS["securityContext"] | {"runAsUsr": 10001}
-    with pytest.raises(Exception, match="runAsUsr"):
-        as_model("V1SecurityContext", misspelt)
+    assert as_model("V1NetworkPolicy", RAY_POLICY) == RAY_POLICY
 
 
-def test_the_webserver_is_asked_where_it_listens() -> None:
+def test_probes_knock_where_something_listens() -> None:
+    head, *workers = PODS
+    ports = {one["containerPort"] for one in head["template"]["spec"]["containers"][0]["ports"]}
+    for group, listening in [
+        (head, ports),
+        *((one, {int(one["rayStartParams"]["node-manager-port"])}) for one in workers),
+    ]:
+        container = group["template"]["spec"]["containers"][0]
+        assert {container[f"{kind}Probe"]["tcpSocket"]["port"] for kind in ("readiness", "liveness")} <= listening
     webserver = VALUES["dagsterWebserver"]
     assert webserver["readinessProbe"]["httpGet"]["port"] == webserver["service"]["port"] > 1023
+
+
+def test_ray_starts_by_its_parameters() -> None:
+    scripts = pytest.importorskip("ray.scripts.scripts")
+    known = {name for option in scripts.start.params for name in option.opts}
+    for group in PODS:
+        assert {f"--{name}" for name in group["rayStartParams"]} <= known
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())  # the operator's type
+    locked = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert RAY["spec"]["rayVersion"] == locked[1]
+    address = f"ray://{RAY['metadata']['name']}-head-svc:10001"  # the operator's name of the service
+    assert SETTINGS["factory-settings"]["RAY_ADDRESS"] == address
 
 
 # --- names ---
@@ -258,20 +302,24 @@ def test_the_webserver_is_asked_where_it_listens() -> None:
 def test_names_are_those_of_settings_and_of_the_page() -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
     secrets = set(re.findall(r"create secret generic (\S+)", page))
-    text = (DEPLOY / "dagster.yaml").read_text()
+    text = "".join((DEPLOY / name).read_text() for name in ("dagster.yaml", "ray.yaml"))
     for part in (CODE, RUNS, VALUES["dagsterWebserver"], VALUES["dagsterDaemon"]):
         assert {one["name"] for one in part["envConfigMaps"]} <= SETTINGS.keys()
         assert {one["name"] for one in part["envSecrets"]} <= secrets
+    for one in PODS[1]["template"]["spec"]["containers"][0]["envFrom"]:
+        assert one.get("configMapRef", {}).get("name") in SETTINGS or one["secretRef"]["name"] in secrets
     assert VALUES["global"]["postgresqlSecretName"] in secrets
     assert image(VALUES["dagsterWebserver"]) == image(VALUES["dagsterDaemon"]) == image(CODE)
     assert "warehouse" not in {one["name"] for one in VALUES["dagsterWebserver"]["envSecrets"]}
-    assert not re.search(r"(?i)(password|secret_access_key|token):\s*\S", text)
+    assert not re.search(
+        r"(?i)(password|secret_access_key|token):\s*\S", text.replace("automountServiceAccountToken: false", "")
+    )
 
 
 def test_settings_are_read_by_somebody() -> None:
     names = {name for data in SETTINGS.values() for name in data}
     ours = {name for name in names if not name.startswith(("AWS_", "DAGSTER_"))}
-    assert ours <= set(KNOWN)
+    assert ours - {"RAY_ADDRESS"} <= set(KNOWN)
     assert all(isinstance(value, str) for data in SETTINGS.values() for value in data.values())
 
 
