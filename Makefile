@@ -12,6 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 # A build of torch for accelerators names what it needs besides, and the other builds don't.
 WANTS_CUDA := import importlib.metadata as m, sys; sys.exit(not any('nvidia' in r or 'cuda' in r for r in m.requires('torch')))
 export OMP_NUM_THREADS ?= 1
+# Each command, engine and worker is a process that imports anew: without kept bytecode that takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo dev docs test week lint bench lock audit clean
