@@ -26,10 +26,10 @@ searches.load_profile("any machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
-    "week soak ray graph reuse dagster_automation reproduce training_run loader_frameworks driver_state update versions"
-    " history_descent layouts reuse_elsewhere history staleness concurrent_writers loader_remote query concurrent_runs verify"
-    " dagster_running dagster_io_manager why_stale loader_epochs loader_damage loader_soak serving proof duplicates"
-    " retention curation"
+    "week graph dagster_automation layouts yaml_graph driver_state loader_frameworks loader_remote several_sources soak ray"
+    " versions dagster_running loader_epochs bucket graph_models history_descent training_run loader_soak history storage_away"
+    " docs cli_run why_stale datacomp_track verify dagster_io_manager concurrent_writers duplicates_again completion init"
+    " staleness cli stage_checks stays serving cli_processes signals_processes terminals loader_damage clusters"
 ).split()
 """Files of tests that take half a minute and more; they begin first, so that nobody waits for one alone at the end."""
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -196,9 +196,9 @@ EVENTS = (
     the_first_shards_come,
     nothing_happens,
     one_more_comes,
-    two_come_together,
     one_is_changed_in_place,
     one_is_uploaded_once_more,
+    two_come_together,
     one_comes_broken,
     it_is_uploaded_again,
     one_breaks_in_the_middle,
@@ -217,7 +217,7 @@ EVENTS = (
 )
 
 
-ALWAYS = 6
+ALWAYS = 5
 """Events that every run of the tests has; `make week` has all of them, which takes some ten minutes of waiting."""
 _CHOSEN = [
     pytest.param(event, id=event.__name__, marks=[pytest.mark.week] if place >= ALWAYS else [])
