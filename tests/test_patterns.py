@@ -69,7 +69,7 @@ def test_the_test_finds_what_is_quadratic() -> None:
         work = f'[["x", {pattern!r}, 0, false, {[list(t) for t in worst(pattern)]!r}]]'
         ran = subprocess.run(
             [sys.executable, "-c", "import ast, io, json, sys; sys.stdin = io.StringIO(json.dumps(ast.literal_eval("
-             "sys.stdin.read().replace('false', 'False'))));" + RUNNER.format(seconds=2)],
+             "sys.stdin.read().replace('false', 'False'))));" + RUNNER.format(seconds=1)],
             input=work, capture_output=True, text=True,
         )  # fmt: skip
         assert "done" not in ran.stdout, pattern

@@ -9,7 +9,7 @@ import pytest
 from bench.loader_soak import case_of, run
 
 
-@pytest.mark.parametrize("first", range(0, 50, 10))
+@pytest.mark.parametrize("first", range(0, 30, 10))
 def test_random_trainings_see_what_they_are_to(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_HOME", str(tmp_path / "home"))
     for number in range(first, first + 10):
