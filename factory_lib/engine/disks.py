@@ -7,7 +7,6 @@ from the role of its machine, as the AWS clients do.
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 from factory_lib.owners import write_whole
@@ -15,11 +14,9 @@ from factory_lib.settings import retry_seconds, settings
 from factory_lib.storage.store import store
 from factory_lib.warehouse.bucket.blobs import DISK, PARTS, POLICY
 from factory_lib.warehouse.bucket.head import Bound
+from factory_lib.warehouse.s3_endpoint import request_tries, s3_endpoint
 
 CONFIG = "engine.xml"
-
-_FIRST_WAIT, _LONGEST_WAIT = 0.025, 5.0
-"""Seconds between tries: the engine's own."""
 
 _XML = """<clickhouse>
     <storage_configuration>
@@ -73,24 +70,11 @@ def disks_xml(uri: str, server: str, region: str, cache_bytes: int) -> str:
         region: for which requests are signed.
         cache_bytes: bound of the cache.
     """
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    split = urlsplit(server)
-    # Amazon serves each bucket under a name of its own, others below their address; a dot fits no certificate.
-    own_name = str(split.hostname).endswith("amazonaws.com") and "." not in bucket
-    root = f"{split.scheme}://{bucket}.{split.netloc}" if own_name else f"{server.rstrip('/')}/{bucket}"
     return _XML.format(
         disk=DISK,
         policy=POLICY,
-        endpoint=escape(f"{root}/{prefix}/{PARTS}/"),
+        endpoint=escape(s3_endpoint(f"{uri}/{PARTS}", server)),
         region=escape(region),
-        tries=_tries(retry_seconds()),
+        tries=request_tries(retry_seconds()),
         cache_bytes=cache_bytes,
     )
-
-
-def _tries(seconds: float) -> int:
-    """Tries of a request in about so many seconds. So many are made so many times, by the client and by who writes."""
-    tries = 3
-    while (tries + 1) * sum(min(_FIRST_WAIT * 2**i, _LONGEST_WAIT) for i in range(tries + 1)) <= seconds:
-        tries += 1
-    return tries

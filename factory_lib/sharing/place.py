@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from factory_lib.errors import DatasetNotFound, PublicationError, VersionNotFound, nearest
 from factory_lib.names import Ref, is_dataset_database, parse_ref, version_number
 from factory_lib.redaction import redact
-from factory_lib.sharing.manifest import Manifest
+from factory_lib.sharing.manifest import LONGEST, Manifest
 from factory_lib.storage.store import store
 from factory_lib.warehouse.tags import Tag, left_by
 
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _AT_ONCE = 16
 _ENTRY = re.compile(r"(\d{8})\.json")
+_ENTRY_KINDS = {"dataset": str, "tag": str, "version": str, "uuid": str, "deleted": bool, "forced": bool, "since": str}
+_LONGEST_ENTRY = 64 << 10
 _TRIES = 1_000
 
 
@@ -88,7 +90,7 @@ class SharedPlace:
             PublicationError: a later release published it, or it cannot be read.
         """
         file = f"{self.folder(dataset)}/v{number}.json"
-        return Manifest.read(store().read(file), self.address(dataset, number))
+        return Manifest.read(store().read(file, 0, LONGEST + 1), self.address(dataset, number))
 
     def manifests(self, dataset: str) -> list[Manifest]:
         """What the versions of a dataset are, the oldest first."""
@@ -163,7 +165,16 @@ class SharedPlace:
 
     def _entries(self, dataset: str) -> Iterator[dict[str, Any]]:
         folder = f"{self.folder(dataset)}/tags"
-        yield from _each(lambda name: dict(json.loads(store().read(f"{folder}/{name}"))), self._files(folder))
+        yield from _each(lambda name: self._entry(f"{folder}/{name}"), self._files(folder))
+
+    def _entry(self, file: str) -> dict[str, Any]:
+        try:
+            entry = json.loads(store().read(file, 0, _LONGEST_ENTRY))
+            return {name: kind(entry[name]) for name, kind in _ENTRY_KINDS.items()}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise PublicationError(
+                f"{redact(file)} says nothing of a tag.", "Remove it, and ask who can write there."
+            ) from None
 
     def _files(self, folder: str) -> list[str]:
         return [name for name in store().names(folder) if _ENTRY.fullmatch(name)]

@@ -55,6 +55,11 @@ def pull_version(address: str, dataset: str | None = None) -> Version:
     place, ref = SharedPlace.of(address)
     found = place.resolve(ref)
     wh = warehouse()
+    if wh.deployment.replicated or not wh.deployment.readonly_tables:
+        raise PublicationError(
+            f"{address} cannot be opened by a {wh.deployment.kind}: it opens no tables that lie elsewhere.",
+            "Pull it into one server or a data folder, and export it from there: factory export laion --to …",
+        )
     ensure_tables(wh)
     if here := _here(wh, found.uuid):
         return here
@@ -63,10 +68,8 @@ def pull_version(address: str, dataset: str | None = None) -> Version:
     address = place.address(found.dataset, found.number)
     try:
         records = read_records(f"{folder}/{RECORDS}")
-    except FileMissing as error:
-        raise PublicationError(
-            f"{address} is not whole: {error.message}", "Who published it publishes it again."
-        ) from None
+    except (FileMissing, pa.ArrowInvalid) as error:
+        raise PublicationError(f"{address} is not whole: {error}", "Who published it publishes it again.") from None
     with locked(wh, name):
         _check_name(wh, name, place, found, records["versions"])
         record_pulled(wh, found.uuid, address, records["versions"].column("uuid").to_pylist())

@@ -6,9 +6,11 @@ opens it. As a disk that may only be read it refuses every change, and dropping 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
-from urllib.parse import urlsplit
 
 from factory_lib.errors import PublicationError
 from factory_lib.plan.sqltext import literal, quote
@@ -17,11 +19,13 @@ from factory_lib.settings import retry_seconds
 from factory_lib.storage.store import is_local, store
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.s3_endpoint import request_tries, s3_endpoint
 from factory_lib.warehouse.staging import SETTINGS
 
 REMOTE = b"metadata_type = plain_rewritable"
 """What the engine's definition of a table says that lies elsewhere."""
 
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`", re.DOTALL)
 _CACHE = "pulled"
 _ENGINE = f"ENGINE = MergeTree PARTITION BY shard ORDER BY (shard, position) SETTINGS {SETTINGS}"
 
@@ -56,8 +60,18 @@ class Declaration:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Declaration:
-        """What `as_dict` gave."""
-        return cls(*(tuple(map(tuple, record[name])) for name in ("columns", "indexes")))
+        """What `as_dict` gave, from somebody else: nothing of it may be SQL that does more than declare.
+
+        Raises:
+            ValueError: it says something else than `as_dict` does.
+        """
+        columns = [
+            (_text(name), _call(kind), codec and _call(codec, "CODEC"), _text(comment))
+            for name, kind, codec, comment in record["columns"]
+        ]
+        known = {written for name, *_ in columns for written in (name, quote(name))}
+        indexes = [(_text(n), _one_of(known, of), _call(kind), int(step)) for n, of, kind, step in record["indexes"]]
+        return cls(tuple(columns), tuple(indexes))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -71,6 +85,34 @@ class Declaration:
         ]
         indexes = [f"INDEX {quote(n)} {expr} TYPE {kind} GRANULARITY {step}" for n, expr, kind, step in self.indexes]
         return ", ".join([*columns, *indexes])
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _one_of(known: Collection[str], value: object) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is no column")
+    return str(value)
+
+
+def _call(value: object, word: str = r"\w+") -> str:
+    """A word, or a word with arguments, as types and codecs are written: nothing stands before or behind it."""
+    text = _text(value)
+    plain = _QUOTED.sub("q", text)
+    whole = re.fullmatch(rf"{word}(\(.*\))?", plain, re.ASCII)
+    if not whole or "--" in plain or re.search(r"[^\w\s(),.=-]", plain) or not _is_one_group(plain):
+        raise ValueError(f"{text!r} is no type")
+    return text
+
+
+def _is_one_group(text: str) -> bool:
+    """Whether the first parenthesis, if there is one, is closed by the last character, and not before."""
+    depths = [*accumulate((one == "(") - (one == ")") for one in text[text.find("(") :])] if "(" in text else [0]
+    return depths[-1] == 0 and all(depth > 0 for depth in depths[:-1])
 
 
 def _rows(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
@@ -110,31 +152,17 @@ def remote_disk(uri: str, *, readonly: bool, cache_bytes: int = 0) -> str:
     server, region = store().s3_address(uri)
     options += [
         "object_storage_type = s3",
-        f"endpoint = {literal(_endpoint(uri, server))}",
+        f"endpoint = {literal(s3_endpoint(uri, server))}",
         f"region = {literal(region)}",
         "use_environment_credentials = 1",
         "skip_access_check = 1",
-        f"retry_attempts = {_retries(retry_seconds())}",
+        f"retry_attempts = {request_tries(retry_seconds())}",
     ]
     disk = f"disk({', '.join(options)})"
     if not cache_bytes:
         return disk
     # A cache of another size is another one: the engine refuses two sizes for one folder.
     return f"disk(type = cache, path = '{_CACHE}-{cache_bytes}', max_size = {cache_bytes}, disk = {disk})"
-
-
-def _endpoint(uri: str, server: str) -> str:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    split = urlsplit(server)
-    # Amazon serves each bucket under a name of its own, others below their address; a dot fits no certificate.
-    own_name = str(split.hostname).endswith("amazonaws.com") and "." not in bucket
-    root = f"{split.scheme}://{bucket}.{split.netloc}" if own_name else f"{server.rstrip('/')}/{bucket}"
-    return f"{root}/{prefix}/"
-
-
-def _retries(seconds: float) -> int:
-    """Tries of a request in about so many seconds: waits double from 25 ms to 5 s."""
-    return 5 + int(seconds / 5)
 
 
 def hashes(warehouse: Warehouse, database: str, table: str) -> dict[str, tuple[int, int, str]]:

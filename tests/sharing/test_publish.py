@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -14,11 +17,12 @@ import pytest
 from factory_lib import C, DatasetQuery, lineage, publish, published, pull, tag, tags, untag, version
 from factory_lib.errors import DatasetNotFound, EngineError, PublicationError, TagExists, VersionNotFound
 from factory_lib.history.verifying import verify
-from factory_lib.sharing.manifest import FORMAT
+from factory_lib.sharing.manifest import FORMAT, LONGEST, Manifest
 from factory_lib.sharing.place import SharedPlace
 from factory_lib.testing import engine_folder
 from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import stop_engine
+from factory_lib.warehouse.remote_disk import Declaration
 from factory_lib.warehouse.retention import forget_unpublished
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -112,7 +116,7 @@ def test_twenty_who_publish_at_once_make_twenty_versions(place: str) -> None:
     saved()
     first = publish("laion", place).manifest
     there = SharedPlace.at(place)
-    wanted = [replace(first, number=1, uuid=f"{i:032}") for i in range(20)]
+    wanted = [replace(first, number=1, uuid=str(UUID(int=i))) for i in range(20)]
     with ThreadPoolExecutor(20) as pool:
         made = list(pool.map(there.add, wanted))
     assert sorted(one.number for one in made) == list(range(2, 22))
@@ -213,11 +217,10 @@ def test_a_dataset_that_was_made_here_does_not_become_another(place: str) -> Non
         pull(f"{place}/laion.v2")
 
 
-@pytest.mark.parametrize("number", [FORMAT + 1, 99])
-def test_what_a_later_release_published_is_refused(place: str, number: int) -> None:
+def test_what_a_later_release_published_is_refused(place: str) -> None:
     saved()
     publish("laion", place)
-    file = Path(place, "laion", "v1.json")
+    file, number = Path(place, "laion", "v1.json"), FORMAT + 1
     file.write_text(json.dumps({"format": number, "software": "9.9", "something": "else"}))
     with pytest.raises(
         PublicationError, match=rf"later release of Dataset Factory \(9.9: format {number}; this one knows {FORMAT}"
@@ -226,6 +229,58 @@ def test_what_a_later_release_published_is_refused(place: str, number: int) -> N
     file.write_text("[]")
     with pytest.raises(PublicationError, match="not described as a published version is"):
         published(place)
+
+
+def _of(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda said: said.update(changes)
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another folder": _of(data="../../../../etc"),
+    "another dataset": _of(dataset="other"),
+    "another number": _of(number=7),
+    "a number that is none": _of(number="1"),
+    "no UUID": _of(uuid="'; DROP DATABASE factory; --"),
+    "SQL for a type": lambda said: said["declared"]["columns"][0].__setitem__(1, "UInt8 DEFAULT file('/etc/passwd')"),
+    "SQL behind a type": lambda said: said["declared"]["columns"][0].__setitem__(
+        1, "Enum8('a' = 1)) ENGINE = URL('x')"
+    ),
+    "SQL in a codec": lambda said: said["declared"]["columns"][0].__setitem__(2, "CODEC(LZ4), x UInt8"),
+    "SQL in an index": lambda said: said["declared"].update(indexes=[["i", "sleep(3)", "minmax", 1]]),
+    "no columns": lambda said: said["declared"].pop("columns"),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_manifest_is_read_as_it_is_written_or_not_at_all(change: Callable[[dict[str, Any]], object]) -> None:
+    columns = (("shard", "LowCardinality(String)", "", ""), ("a b`", "Enum8('(' = -1)", "CODEC(Delta(4), LZ4)", "it's"))
+    declared = Declaration(columns, (("near", "`a b\\``", "minmax", 1),))
+    said = dict.fromkeys(("name", "created", "published", "fingerprint", "files", "software"), "")
+    uuid = str(UUID(int=7))
+    made = Manifest(
+        "laion",
+        3,
+        uuid,
+        **said,
+        rows=1,
+        size=1,
+        shards=1,
+        parents=[],
+        sources={},
+        data=f"{uuid}-0123abcd",
+        declared=declared,
+    )
+    assert Manifest.read(made.to_json(), "/team/laion.v3") == made
+    record = json.loads(made.to_json())
+    change(record)
+    with pytest.raises(PublicationError, match=r"team/laion\.v3 is not described as a published version is"):
+        Manifest.read(json.dumps(record).encode(), "/team/laion.v3")
+
+
+@pytest.mark.parametrize("data", [b" " * (LONGEST + 1), b"[" * 100_000, b'{"format": 1}', b"\xff", b"null"])
+def test_what_is_no_manifest_is_none(data: bytes) -> None:
+    with pytest.raises(PublicationError, match="not described as a published version is"):
+        Manifest.read(data, "/team/laion.v3")
 
 
 def test_files_that_were_changed_are_noticed(place: str) -> None:

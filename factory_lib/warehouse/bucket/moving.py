@@ -27,6 +27,7 @@ from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.client import Warehouse
 from factory_lib.warehouse.durable import sync_disk
 from factory_lib.warehouse.embedded import held_still
+from factory_lib.warehouse.remote_disk import REMOTE
 from factory_lib.warehouse.space import check_space
 
 AT_ONCE = 16
@@ -164,11 +165,12 @@ class _MovedTable:
 
 
 def _tables(data: Path) -> Iterator[_MovedTable]:
-    """All tables but those of the catalog."""
+    """All tables but those of the catalog, and those that lie where somebody else published them."""
     for definition in sorted((data / "metadata").glob("*/*.sql")):
         database = definition.parent.name
-        identity = re.search(r"UUID '([0-9a-f-]{36})'", definition.read_text())
-        if database != CATALOG and identity is not None:
+        text = definition.read_text()
+        identity = re.search(r"UUID '([0-9a-f-]{36})'", text)
+        if database != CATALOG and identity is not None and REMOTE.decode() not in text:
             yield _MovedTable(data, definition.resolve(), f"{database}.{definition.stem}", identity[1])
 
 
