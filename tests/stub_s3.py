@@ -181,24 +181,24 @@ class _Server:
     def listed(self, asked: dict[str, str]) -> str:
         """Keys with a prefix, and what they have in common up to a delimiter, all on one page."""
         prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
-        folder = self.folder / prefix.rpartition("/")[0]
-        found = folder.iterdir() if delimiter and folder.is_dir() else folder.rglob("*")
-        keys, common = [], []
-        for path in sorted(found):
-            key = path.relative_to(self.folder).as_posix()
-            if key.startswith(prefix) and path.is_file():
-                keys.append((key, path.stat().st_size))
-            elif key.startswith(prefix) and delimiter:
-                common.append(f"{key}/")
+        keys: list[tuple[str, str]] = []
+        common: list[str] = []
+        for folder, folders, names in os.walk(self.folder / prefix.rpartition("/")[0]):
+            inside = f"{folder}/".removeprefix(f"{self.folder}/")
+            keys += [(f"{inside}{name}", os.path.join(folder, name)) for name in names]
+            if delimiter:
+                common = sorted(key for name in folders if (key := f"{inside}{name}/").startswith(prefix))
+                folders.clear()
+        found = [(key, os.path.getsize(path)) for key, path in sorted(keys) if key.startswith(prefix)]
         contents = "".join(
             f'<Contents><Key>{escape(key)}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag>'
             f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            for key, size in keys
+            for key, size in found
         )
         prefixes = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in common)
         return (
             "<?xml version='1.0'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Name>stub</Name>"
-            f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(keys)}</KeyCount><MaxKeys>1000000</MaxKeys>"
+            f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(found)}</KeyCount><MaxKeys>1000000</MaxKeys>"
             f"<IsTruncated>false</IsTruncated>{contents}{prefixes}</ListBucketResult>"
         )
 

@@ -55,7 +55,23 @@ def saved(name: str = "laion", add: int = 0) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> str:
     """An empty place."""
-    return str(tmp_path / "team" / "datasets")
+    return str(tmp_path / "empty" / "datasets")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place where somebody else published laion.v1, once for all tests."""
+    folder = tmp_path_factory.mktemp("made")
+    with engine_folder(folder / "home"):
+        saved()
+        publish("laion", str(folder / "team"))
+    return folder / "team"
+
+
+@pytest.fixture
+def team(made: Path, tmp_path: Path) -> str:
+    """A copy of that place."""
+    return str(shutil.copytree(made, tmp_path / "team"))
 
 
 def files(place: str) -> dict[str, bytes]:
@@ -103,40 +119,36 @@ def test_what_is_published_already_is_not_written_again(place: str) -> None:
     assert published(place).column("address").to_pylist() == [f"{place}/laion.v1"]
 
 
-def test_a_number_that_another_version_has_is_not_taken(place: str) -> None:
-    saved()
-    publish("laion", place)
-    forget("laion")
+def test_a_number_that_another_version_has_is_not_taken(team: str) -> None:
     saved(add=5)
-    assert publish("laion", place).address == f"{place}/laion.v2"
-    assert published(f"{place}/laion").column("name").to_pylist() == ["laion.v1", "laion.v2"]
+    assert publish("laion", team).address == f"{team}/laion.v2"
+    assert published(f"{team}/laion").column("name").to_pylist() == ["laion.v1", "laion.v2"]
 
 
-def test_twenty_who_publish_at_once_make_twenty_versions(place: str) -> None:
-    saved()
-    first = publish("laion", place).manifest
-    there = SharedPlace.at(place)
+def test_twenty_who_publish_at_once_make_twenty_versions(team: str) -> None:
+    there = SharedPlace.at(team)
+    first = there.manifest("laion", 1)
     wanted = [replace(first, number=1, uuid=str(UUID(int=i))) for i in range(20)]
     with ThreadPoolExecutor(20) as pool:
         made = list(pool.map(there.add, wanted))
     assert sorted(one.number for one in made) == list(range(2, 22))
     assert {one.uuid for one in there.manifests("laion")} == {one.uuid for one in [first, *wanted]}
-    assert there.resolve(SharedPlace.of(f"{place}/laion")[1]).number == 21
+    assert there.resolve(SharedPlace.of(f"{team}/laion")[1]).number == 21
 
 
-def test_a_tag_is_on_one_version_and_moves_when_it_is_told_to(place: str) -> None:
-    saved()
-    saved(add=1)
-    one, two = publish("laion.v1", place).address, publish("laion.v2", place).address
+def test_a_tag_is_on_one_version_and_moves_when_it_is_told_to(team: str) -> None:
+    there = SharedPlace.at(team)
+    there.add(replace(there.manifest("laion", 1), number=2, uuid=str(UUID(int=2))))
+    one, two = f"{team}/laion.v1", f"{team}/laion.v2"
     assert tag(one, "icml")
     assert not tag(one, "icml")
     with pytest.raises(TagExists, match="laion@icml is laion.v1 already"):
         tag(two, "icml")
     assert tag(two, "icml", force=True)
-    assert [(str(t), t.version) for t in [untag(f"{place}/laion@icml")]] == [("laion@icml", "laion.v2")]
-    assert tags(f"{place}/laion").num_rows == 0
+    assert [(str(t), t.version) for t in [untag(f"{team}/laion@icml")]] == [("laion@icml", "laion.v2")]
+    assert tags(f"{team}/laion").num_rows == 0
     with pytest.raises(VersionNotFound, match="no tag 'icml'"):
-        pull(f"{place}/laion@icml")
+        pull(f"{team}/laion@icml")
 
     def take(address: str) -> bool:
         try:
@@ -146,21 +158,18 @@ def test_a_tag_is_on_one_version_and_moves_when_it_is_told_to(place: str) -> Non
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(take, [one, two] * 4)) >= 1
-    assert len({t["version"] for t in tags(f"{place}/laion").to_pylist()}) == 1
+    assert len({t["version"] for t in tags(f"{team}/laion").to_pylist()}) == 1
 
 
-def test_a_pulled_version_cannot_be_changed_and_what_is_published_stays(place: str) -> None:
-    saved()
-    publish("laion", place)
-    before = files(place)
-    forget("laion")
-    found = pull(f"{place}/laion")
+def test_a_pulled_version_cannot_be_changed_and_what_is_published_stays(team: str) -> None:
+    before = files(team)
+    found = pull(f"{team}/laion")
     for change in ("DELETE WHERE size = 3", "DROP PARTITION 's0'", "UPDATE size = 0 WHERE 1", "DROP COLUMN caption"):
         with pytest.raises(EngineError):
             warehouse().execute(f"ALTER TABLE {found.table} {change}", settings={"mutations_sync": 2})
     warehouse().execute(f"DROP TABLE {found.table} SYNC")
-    assert files(place) == before
-    assert pull(f"{place}/laion").rows == 60
+    assert files(team) == before
+    assert pull(f"{team}/laion").rows == 60
 
 
 def test_what_is_derived_copies_the_shards_that_changed(place: str, tmp_path: Path) -> None:
@@ -181,54 +190,47 @@ def test_what_is_derived_copies_the_shards_that_changed(place: str, tmp_path: Pa
     assert ("laion.v2", "mine.v2") in {(link.parent, link.child) for link in lineage(found).links}
 
 
-def test_an_engine_starts_and_works_while_a_place_is_away(place: str, tmp_path: Path) -> None:
-    saved()
-    publish("laion", place)
+def test_an_engine_starts_and_works_while_a_place_is_away(team: str, tmp_path: Path) -> None:
     with engine_folder(tmp_path / "elsewhere") as home:
         saved("own")
-        pull(f"{place}/laion")
+        pull(f"{team}/laion")
         stop_engine(home)
-        Path(place).rename(tmp_path / "away")
+        Path(team).rename(tmp_path / "away")
         assert version("own").rows == 60
-        with pytest.raises(PublicationError, match=rf"laion.v1, published as {place}/laion.v1, cannot be opened"):
+        with pytest.raises(PublicationError, match=rf"laion.v1, published as {team}/laion.v1, cannot be opened"):
             version("laion")
-        Path(place).mkdir(parents=True, exist_ok=True)
-        shutil.copytree(tmp_path / "away", place, dirs_exist_ok=True)
+        Path(team).mkdir(parents=True, exist_ok=True)
+        shutil.copytree(tmp_path / "away", team, dirs_exist_ok=True)
         assert DatasetQuery("laion").count() == 60
         stop_engine(home)
         assert verify(warehouse()).findings == []
 
 
-def test_a_dataset_that_was_made_here_does_not_become_another(place: str) -> None:
-    saved()
-    publish("laion", place)
-    forget("laion")
+def test_a_dataset_that_was_made_here_does_not_become_another(team: str) -> None:
     saved(add=3)
     with pytest.raises(PublicationError, match="laion.v1 is here already, and is another version") as caught:
-        pull(f"{place}/laion.v1")
+        pull(f"{team}/laion.v1")
     assert "--as laion_shared" in caught.value.hint
-    assert str(pull(f"{place}/laion.v1", "theirs")) == "theirs.v1"
-    assert DatasetQuery(f"{place}/laion.v1").count() == 60  # found under the name that it has here
-    publish("laion", place)
+    assert str(pull(f"{team}/laion.v1", "theirs")) == "theirs.v1"
+    assert DatasetQuery(f"{team}/laion.v1").count() == 60  # found under the name that it has here
+    publish("laion", team)
     forget("laion")
     warehouse().execute("DROP DATABASE theirs SYNC")
     saved(add=3)
     with pytest.raises(PublicationError, match="laion.v1 was made here, and laion.v2 there does not come of it"):
-        pull(f"{place}/laion.v2")
+        pull(f"{team}/laion.v2")
 
 
-def test_what_a_later_release_published_is_refused(place: str) -> None:
-    saved()
-    publish("laion", place)
-    file, number = Path(place, "laion", "v1.json"), FORMAT + 1
+def test_what_a_later_release_published_is_refused(team: str) -> None:
+    file, number = Path(team, "laion", "v1.json"), FORMAT + 1
     file.write_text(json.dumps({"format": number, "software": "9.9", "something": "else"}))
     with pytest.raises(
         PublicationError, match=rf"later release of Dataset Factory \(9.9: format {number}; this one knows {FORMAT}"
     ):
-        pull(f"{place}/laion.v1")
+        pull(f"{team}/laion.v1")
     file.write_text("[]")
     with pytest.raises(PublicationError, match="not described as a published version is"):
-        published(place)
+        published(team)
 
 
 def _of(**changes: Any) -> Callable[[dict[str, Any]], object]:
@@ -283,15 +285,12 @@ def test_what_is_no_manifest_is_none(data: bytes) -> None:
         Manifest.read(data, "/team/laion.v3")
 
 
-def test_files_that_were_changed_are_noticed(place: str) -> None:
-    saved()
-    publish("laion", place)
-    forget("laion")
-    table = next(Path(place, "laion", "data").iterdir()) / "table"
+def test_files_that_were_changed_are_noticed(team: str) -> None:
+    table = next(Path(team, "laion", "data").iterdir()) / "table"
     gone = next(path for path in (table / "__meta").rglob("prefix.path") if b"/" in path.read_bytes()[45:-1])
     gone.unlink()
     with pytest.raises(PublicationError, match="is not what was published: its files are others"):
-        pull(f"{place}/laion.v1")
+        pull(f"{team}/laion.v1")
     assert not warehouse().scalar("SELECT count() FROM system.tables WHERE database = 'laion'")
 
 
@@ -306,14 +305,13 @@ def test_a_shard_that_is_not_what_was_saved_is_not_published(place: str) -> None
     assert SharedPlace.at(place).datasets() == []
 
 
-def test_what_is_not_there_is_told_with_what_is(place: str) -> None:
+def test_what_is_not_there_is_told_with_what_is(place: str, team: str) -> None:
     saved()
     with pytest.raises(DatasetNotFound, match="Nothing is published in"):
         published(place)
-    publish("laion", place)
     with pytest.raises(DatasetNotFound, match="Did you mean 'laion'"):
-        pull(f"{place}/lion")
+        pull(f"{team}/lion")
     with pytest.raises(VersionNotFound, match="Published are v1"):
-        DatasetQuery(f"{place}/laion.v7")
+        DatasetQuery(f"{team}/laion.v7")
     with pytest.raises(PublicationError, match=r"cannot be published to memory://a.*Name an S3 bucket"):
         publish("laion", "memory://a")
