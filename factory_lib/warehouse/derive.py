@@ -29,6 +29,7 @@ from factory_lib.plan.storing import (
 )
 from factory_lib.warehouse.arrow_types import PLAIN_TYPES
 from factory_lib.warehouse.client import Warehouse
+from factory_lib.warehouse.pulled import lies_elsewhere
 from factory_lib.warehouse.staging import StagingTable, clone, create_stage
 
 _UNKNOWN_IDENTIFIER = 47
@@ -50,6 +51,8 @@ def derive(warehouse: Warehouse, dataset: str, query: Select) -> tuple[StagingTa
     derivation = storage_plan(query)
     if derivation.kind == "attach" and isinstance(query.source, Union):
         return _attach_union(warehouse, dataset, query, query.source)
+    if query.where and isinstance(query.source, Table) and lies_elsewhere(warehouse, query.source.name):
+        derivation = Derivation("copy", "parts that lie elsewhere cannot be shared: rows that are kept are copied")
     if derivation.kind == "copy":
         stage = _copy(warehouse, dataset, query)
         return stage, derivation, stage.bytes()

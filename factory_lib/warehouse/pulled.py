@@ -118,6 +118,18 @@ def address_of(warehouse: Warehouse, uuid: str) -> str:
     return str(warehouse.scalar(f"SELECT max(address) FROM {CATALOG}.pulled WHERE uuid = {{u:UUID}}", {"u": uuid}))
 
 
+def lies_elsewhere(warehouse: Warehouse, table: str) -> bool:
+    """Whether a table, `database.name`, is one that somebody else published: it is read where it lies."""
+    database, _, name = table.partition(".")
+    return bool(
+        warehouse.scalar(
+            "SELECT count() FROM system.tables WHERE database = {d:String} AND name = {t:String}"
+            " AND position(engine_full, ', disk = disk(') > 0",  # what the disk is, is hidden there
+            {"d": database, "t": name},
+        )
+    )
+
+
 def cannot_open(version: str, address: str, error: EngineError) -> PublicationError:
     """The engine's word about a version that it cannot open, with what to do."""
     hint = "Is its place there, and reached from where the engine runs?"
