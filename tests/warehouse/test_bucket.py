@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
 from factory_lib.warehouse.bucket.head import Bound, BucketError, read_head
 from factory_lib.warehouse.bucket.keeping import keep
 from factory_lib.warehouse.bucket.moving import move_to_bucket
+from factory_lib.warehouse.bucket.unnamed import find_unnamed
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
@@ -467,6 +469,17 @@ def test_objects_that_nothing_names_go_a_day_later(home: Path, s3: Bucket, monke
     left = {s3.put(f"versions/{name}", b"left") for name in ("parts/zzz/zzz", "versions/zzz.json.gz", "catalog/zzz")}
     assert [(set(one["objects"]), one["go"], one["bytes"]) for one in gc()] == [(left, False, 12)]
     assert gc("--yes") == []
+    # A file that the engine has made and is writing is waited for; one that stays empty may need any of them.
+    path = next(all_files(home / "data"))
+    text = path.read_text()
+    path.write_text("")
+    Timer(0.1, path.write_text, [text]).start()
+    assert gc()[0]["go"] is False
+    path.write_text("")
+    monkeypatch.setattr("factory_lib.warehouse.bucket.unnamed._LOOKS", 2)
+    with pytest.raises(BucketError, match=f"{path} is empty.*Nothing was deleted.*factory restore"):
+        find_unnamed(warehouse())
+    path.write_text(text)
     monkeypatch.setattr("factory_lib.warehouse.bucket.unnamed.UNNAMED_HOURS", 0.0)
     assert [(set(one["objects"]), one["go"]) for one in gc("--yes")] == [(left, True)]
     assert gc() == []

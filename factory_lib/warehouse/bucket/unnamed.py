@@ -17,7 +17,7 @@ from factory_lib.owners import write_whole
 from factory_lib.progress import track
 from factory_lib.storage.store import FileInfo, store
 from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
-from factory_lib.warehouse.bucket.head import HEAD, Bound, bucket_lock
+from factory_lib.warehouse.bucket.head import HEAD, Bound, BucketError, bucket_lock
 from factory_lib.warehouse.bucket.keeping import pack_uri, version_uri
 from factory_lib.warehouse.client import Warehouse
 
@@ -26,6 +26,7 @@ UNNAMED_HOURS = 24.0
 
 _NOTES = "bucket-unnamed.json"
 _AT_ONCE = 16
+_LOOKS, _LOOK_SECONDS = 40, 0.05
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def find_unnamed(warehouse: Warehouse) -> list[UnnamedObjects]:
     """What nothing names in the bucket of a data folder: what may go, and what may go later.
 
     Raises:
-        BucketError: the bucket belongs to another folder.
+        BucketError: the bucket belongs to another folder, or it is not known what the folder needs of it.
         StoreError: it cannot be read.
     """
     home = warehouse.home
@@ -92,11 +93,23 @@ def _named(home: Path, bound: Bound) -> Iterator[str]:
     yield from (pack_uri(bound.uri, pack) for pack in head.catalog.values())
     bucket = bound.uri[: bound.uri.index("/", len("s3://"))]
     for path in all_files(home / "data"):
+        if text := _written(path):
+            yield from (f"{bucket}/{key}" for key in blob_keys(text))
+
+
+def _written(path: Path) -> str:
+    """The content of a file that names objects; empty where it was removed meanwhile, with its objects."""
+    for _ in range(_LOOKS):
         try:
-            text = path.read_text()
-        except FileNotFoundError:  # removed meanwhile, with its objects
-            continue
-        yield from (f"{bucket}/{key}" for key in blob_keys(text))
+            if text := path.read_text():
+                return text
+        except FileNotFoundError:
+            return ""
+        time.sleep(_LOOK_SECONDS)  # the engine makes a file, and writes it then
+    raise BucketError(
+        f"{path} is empty, so that nobody knows which objects are still needed. Nothing was deleted.",
+        "A crash of the machine may have emptied it: `factory restore` makes a folder anew of the bucket.",
+    )
 
 
 def _noted(home: Path) -> Mapping[str, float]:
