@@ -43,6 +43,10 @@ _XML = """<clickhouse>
             <{policy}><volumes><main><disk>{policy}</disk></main></volumes></{policy}>
         </policies>
     </storage_configuration>
+    <merge_tree>
+        <!-- what a move that was broken off has copied to the other disk is no reason not to open a table -->
+        <search_orphaned_parts_disks>none</search_orphaned_parts_disks>
+    </merge_tree>
 </clickhouse>
 """
 

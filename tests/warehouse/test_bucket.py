@@ -22,10 +22,11 @@ from factory_lib.errors import EngineError, FactoryError, SettingsError, StoreEr
 from factory_lib.history.backups import BackupError, backup, restore_from_bucket
 from factory_lib.history.verifying import verify
 from factory_lib.storage.store import Store
+from factory_lib.warehouse.bucket.binding import bind
 from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
 from factory_lib.warehouse.bucket.head import Bound, BucketError, read_head
 from factory_lib.warehouse.bucket.keeping import keep
-from factory_lib.warehouse.bucket.moving import move_to_bucket
+from factory_lib.warehouse.bucket.moving import move_to_bucket, move_to_disk
 from factory_lib.warehouse.bucket.unnamed import find_unnamed
 from factory_lib.warehouse.client import Warehouse, warehouse
 from factory_lib.warehouse.embedded import stop_engine
@@ -326,17 +327,17 @@ def sizes(home: Path) -> int:
     return sum({path.stat().st_ino: path.stat().st_size for path in part_files(home)}.values())
 
 
-def broken_after(calls: int, patched: pytest.MonkeyPatch) -> None:
-    """Have the network fail after so many objects."""
-    done, written = Store.write, list[str]()
+def broken_after(calls: int, name: str, patched: pytest.MonkeyPatch) -> None:
+    """Have the network fail after so many calls of a method of the store."""
+    done, made = getattr(Store, name), list[str]()
 
-    def write(self: Store, uri: str, data: bytes) -> None:
-        if len(written) >= calls:
+    def call(self: Store, uri: str, *others: Any) -> Any:
+        if len(made) >= calls:
             raise StoreError("The network is down.")
-        written.append(uri)
-        done(self, uri, data)
+        made.append(uri)
+        return done(self, uri, *others)
 
-    patched.setattr(Store, "write", write)
+    patched.setattr(Store, name, call)
 
 
 def test_versions_move_into_a_bucket_and_back(local_home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,10 +347,12 @@ def test_versions_move_into_a_bucket_and_back(local_home: Path, s3: Bucket, monk
     warehouse().close()
 
     # One that is broken off leaves versions where they are, and the next one goes on.
-    with monkeypatch.context() as patched:
-        broken_after(20, patched)
-        with pytest.raises(StoreError, match="network is down"):
-            move_to_bucket(local_home, URI)
+    for calls, name in ((0, "create"), (20, "write")):
+        with monkeypatch.context() as patched:
+            broken_after(calls, name, patched)
+            with pytest.raises(StoreError, match="network is down"):
+                move_to_bucket(local_home, URI)
+        bind(local_home)  # as an engine does that starts
     assert fingerprints() == before
     warehouse().close()
     moved = CliRunner().invoke(factory, ["move", URI, "--json"], catch_exceptions=False)
@@ -368,6 +371,12 @@ def test_versions_move_into_a_bucket_and_back(local_home: Path, s3: Bucket, monk
     warehouse().close()
     stop_engine(local_home)
 
+    with monkeypatch.context() as patched:
+        broken_after(20, "chunks", patched)
+        with pytest.raises(StoreError, match="network is down"):
+            move_to_disk(local_home)
+    assert fingerprints() == before
+    warehouse().close()
     moved = CliRunner().invoke(factory, ["move", "disk"], catch_exceptions=False)
     assert moved.exit_code == 0, moved.output
     assert objects(s3) == {}

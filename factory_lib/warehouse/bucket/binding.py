@@ -20,7 +20,8 @@ def bind(home: Path) -> None:
     bound, wanted = Bound.of(home), _wanted(home)
     if bound is not None:
         _check(home, bound, wanted)
-        if _is_fresh(home) and read_head(bound.uri) is None:  # it was killed before it had claimed the prefix
+        # It, or the first step of a move, was killed before it had claimed the prefix.
+        if not _is_used(home) and read_head(bound.uri) is None:
             claim(home, bound.uri)
         else:
             bound.head()
@@ -59,9 +60,9 @@ def _wanted(home: Path) -> str | None:
     return found.versions if found.home == home else None
 
 
-def _is_fresh(home: Path) -> bool:
-    """Whether nothing of the folder lies in its bucket yet."""
-    return not (home / "data" / METADATA / "store").exists() and not _has_versions(home)
+def _is_used(home: Path) -> bool:
+    """Whether anything of the folder lies in its bucket."""
+    return (home / "data" / METADATA / "store").exists()
 
 
 def _has_versions(home: Path) -> bool:
