@@ -295,13 +295,20 @@ def _pixels(text: str) -> int:
     return int(number)
 
 
+_NO_PLACE = {
+    "gs": "Google's S3 API knows no If-Match for writes, which keeps two engines off one prefix.",
+    "az": "Azure has no S3 API; a ClickHouse server of yours can keep versions there (docs/bucket.md).",
+}
+
+
 def _versions() -> str | None:
     text = os.environ.get("FACTORY_VERSIONS", "").rstrip("/")
     if not text:
         return None
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{2,62}/[^?#]+", text):
+        scheme = text.partition("://")[0]
         raise SettingsError(
-            f"FACTORY_VERSIONS={text!r} is no place for versions.",
+            f"FACTORY_VERSIONS={text!r} is no place for versions. {_NO_PLACE.get(scheme, '')}".rstrip(),
             "It is s3://bucket/prefix; other stores by their S3 API, which AWS_ENDPOINT_URL names.",
         )
     if os.environ.get("FACTORY_CLICKHOUSE_URL"):
