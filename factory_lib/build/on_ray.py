@@ -10,6 +10,7 @@ from itertools import chain
 from factory_lib.build.lacking import SPAN_ROWS, STAGED_SECONDS, StagingJob
 from factory_lib.build.reuse.claims import Share
 from factory_lib.build.reuse.inputs import Inputs
+from factory_lib.compute.cluster import pieces
 from factory_lib.compute.cluster.pieces import Piece, ShardSpan
 from factory_lib.compute.cluster.spreading import Spreading
 from factory_lib.compute.processes import PackedSignals
@@ -45,7 +46,7 @@ def compute_on_ray(
     with packed(signals) as sent:
         first = next(jobs)
         given = PackedSignals.of(signals, sent, _plan(signals, inputs, *first))
-        spreading = Spreading(given, rows, max(SPAN_ROWS, given.batch), progress)
+        spreading = Spreading(given, rows, max(SPAN_ROWS, min(given.batch, pieces.FIRST_PIECE_ROWS)), progress)
         waves = _Waves(spreading, inputs, share)
         done = 0
         for piece in spreading.results(waves.pieces(chain([first], jobs))):

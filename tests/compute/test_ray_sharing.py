@@ -21,8 +21,8 @@ from factory_lib.signals.resources import Resources
 class Answer:
     """What a worker owes: a value, or an error."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[], Any], *, greeting: bool = False) -> None:
+        self.make, self.greeting = make, greeting
 
 
 class FakeRay:
@@ -64,6 +64,7 @@ class FakeRay:
 
     def wait(self, owed: list[Answer], *, num_returns: int, timeout: float) -> tuple[list[Answer], list[Answer]]:
         assert owed
+        owed = sorted(owed, key=lambda answer: not answer.greeting)  # saying hello takes no time
         return owed[:num_returns], owed[num_returns:]
 
     def get(self, answer: Answer) -> Any:
@@ -73,7 +74,7 @@ class FakeRay:
         number, self.hired = self.hired, self.hired + 1
 
         class Greet:
-            remote = staticmethod(lambda greeting: Answer(lambda: self._greet(number)))
+            remote = staticmethod(lambda greeting: Answer(lambda: self._greet(number), greeting=True))
 
         class Compute:
             remote = staticmethod(lambda given, piece: Answer(lambda: self._compute(number, piece)))
@@ -140,6 +141,17 @@ def test_pieces_come_back_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(done) == list(range(0, 64, 8))
     assert (ray.hired, job.blamed, tracked.done) == (2, [], 64)
     assert "node 0 " in tracked.detail
+
+
+def test_the_first_worker_that_is_there_leaves_work_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    who: list[int] = []
+
+    def compute(n: int, piece: pieces.Piece) -> Computed:
+        who.append(n)
+        return Computed(piece.rows, 0.1)
+
+    shared_out(FakeRay(lambda n: f"node {n}", compute), monkeypatch, rows=16)
+    assert sorted(who) == [0, 1]
 
 
 def test_a_sample_that_takes_workers_with_it_is_blamed_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

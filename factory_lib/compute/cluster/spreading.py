@@ -115,8 +115,9 @@ class Spreading:
         return not self._again
 
     def _feed(self, pieces: Iterator[tuple[int, Piece]]) -> None:
-        """Pieces for the workers that are there: one for each before a second for any."""
-        for most in range(1, PIECES_AHEAD + 1):
+        """Pieces for the workers that are there: one for each before a second for any, and that when all are there."""
+        ahead = PIECES_AHEAD if all(worker.node for worker in self._staff.workers) else 1
+        for most in range(1, ahead + 1):
             for worker in self._staff.workers:
                 if worker.node and len(worker.flying) < most:
                     one = self._again.popleft() if self._again else next(pieces, None)
