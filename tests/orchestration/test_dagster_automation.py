@@ -41,16 +41,14 @@ def _measures(dataset: str) -> dict[str, list[int]]:
     return dict(sorted(zip(rows["shard"].to_pylist(), rows["m"].to_pylist(), strict=True)))
 
 
-def test_everything_is_made_at_first_in_two_runs_and_then_nothing(folder: Path, daemon: Daemon) -> None:
+def test_everything_is_made_in_two_runs_and_then_a_new_shard_in_two_that_touch_no_other(
+    folder: Path, daemon: Daemon
+) -> None:
     assert daemon.settle(graph(folder)) == 2
     assert daemon.runs == [(BY_SHARD, SHARDS), (("chosen",), ())]
     assert daemon.made == [dict.fromkeys(BY_SHARD, SHARDS), {"chosen": ()}]
     assert _measures("kept") == {"a": [3, 5], "b": [9], "c": [3, 4]}
     assert DatasetQuery("chosen").count() == 4  # measures 3, 4, 5, 9
-
-
-def test_a_new_shard_goes_through_all_stages_in_one_run_and_touches_no_other(folder: Path, daemon: Daemon) -> None:
-    daemon.settle(graph(folder))
     before = {shard: data_version(daemon.instance, "kept", shard) for shard in SHARDS}
     daemon.clear()
     write_tar(folder / "d.tar", ["sixteen chars ok"])
@@ -79,23 +77,19 @@ def test_a_changed_stage_runs_for_all_shards_and_what_follows_only_where_the_dat
     assert _measures("kept") == {"a": [6, 10], "b": [18], "c": [6, 8]}
 
 
-def test_a_change_that_yields_the_same_data_stops_there(folder: Path, daemon: Daemon) -> None:
+def test_a_change_that_yields_the_same_data_stops_there_and_leaves_no_event_and_no_partition_waiting(
+    folder: Path, daemon: Daemon
+) -> None:
     daemon.settle(graph(folder))
+    before = [data_version(daemon.instance, "kept", shard) for shard in SHARDS]
     daemon.clear()
     daemon.settle(graph(folder, Code(note="refactored")))
     assert daemon.runs == [(("measured", "kept"), SHARDS)]
     assert daemon.made == [{"measured": SHARDS}]
     assert [str(v) for v in versions(warehouse(), "kept")] == ["kept.v1"]
-
-
-def test_what_is_left_alone_leaves_no_event_and_no_partition_waiting(folder: Path, daemon: Daemon) -> None:
-    daemon.settle(graph(folder))
-    before = [data_version(daemon.instance, "kept", shard) for shard in SHARDS]
-    daemon.settle(graph(folder, Code(note="refactored")))
     assert len(daemon.instance.fetch_materializations(dg.AssetKey("kept"), limit=100).records) == len(SHARDS)
     assert [data_version(daemon.instance, "kept", shard) for shard in SHARDS] == before
-    status = partition_status(daemon.instance, "kept")
-    assert status == dict.fromkeys(SHARDS, "materialized")
+    assert partition_status(daemon.instance, "kept") == dict.fromkeys(SHARDS, "materialized")
 
 
 def test_a_run_that_a_person_starts_makes_all_that_it_is_for(folder: Path, daemon: Daemon) -> None:

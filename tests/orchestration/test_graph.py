@@ -159,7 +159,7 @@ def jpeg_of(pixels: np.ndarray[Any, Any]) -> bytes:
 def test_shards_on_s3(instance: dg.DagsterInstance, definitions: dg.Definitions, s3: Bucket, tmp_path: Path) -> None:
     from factory_assets.demo.rendered.folder import add_shard, write_folder
 
-    folder = write_folder(tmp_path / "shards", samples=80, shards=2)
+    folder = write_folder(tmp_path / "shards", samples=32, shards=2)
     uri = s3.put_folder(folder.path, "shards")
     stages = UP_TO_THE_BASIC_FILTER
     outcome = run_graph(instance, definitions, source=ShardSource(uri=uri), stages=stages)
