@@ -112,19 +112,19 @@ def spread(samples: DatasetQuery) -> None:
     """A signal that waits, by more and more workers."""
     from factory_lib import DatasetQuery, signal
 
-    @signal
     def waits(image: bytes) -> int:
         time.sleep(WAIT_SECONDS)
         return os.getppid()
 
     os.environ["FACTORY_WORKERS"] = "8"
-    compute(samples, [waits], "ray")
+    compute(samples, [signal(waits)], "ray")
     count = samples.count()
     table = []
     for workers in (8, 4, 2):
         os.environ["FACTORY_WORKERS"] = str(workers)
         start = time.perf_counter()
-        version = DatasetQuery(samples).add_signals(waits.named(f"waits_{workers}")).save("waits", executor="ray")
+        fresh = signal(waits, name=f"waits_{workers}", version=f"by {workers}")  # no values of another round
+        version = samples.add_signals(fresh).save("waits", executor="ray")
         seconds = time.perf_counter() - start
         shares = Counter(DatasetQuery(version).to_arrow()[f"waits_{workers}"].to_pylist()).values()
         ideal = count * WAIT_SECONDS / workers
