@@ -48,6 +48,7 @@ _MODULES = {
     "pull": "pull",
     "ingest": "ingest",
     "export": "export",
+    "import": "importing",
     "gc": "gc",
     "cache": "cache",
     "run": "run",

@@ -21,7 +21,7 @@ _ABOUT = (
 )  # fmt: skip
 ABOUT_OTHERS = (
     "_stats.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "/sizes.json",
-    "/sample_ids.npy", "/provenance.json",
+    "/sample_ids.npy", "/provenance.json", "/croissant.json",
 )  # fmt: skip
 """Ends of the names of files that img2dataset, DataComp's resharder, OpenCLIP, Hugging Face, and exports, write
 beside the samples."""
