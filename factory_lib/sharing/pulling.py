@@ -58,7 +58,7 @@ def pull_version(address: str, dataset: str | None = None) -> Version:
     if wh.deployment.replicated or not wh.deployment.readonly_tables:
         raise PublicationError(
             f"{address} cannot be opened by a {wh.deployment.kind}: it opens no tables that lie elsewhere.",
-            "Pull it into one server or a data folder, and export it from there: factory export laion --to …",
+            "Pull it into one server or a data folder, and export it from there: factory export laion URI",
         )
     ensure_tables(wh)
     if here := _here(wh, found.uuid):
