@@ -231,8 +231,13 @@ def create_stage(
     body = f"AS {like}" if like else f"({', '.join(declared)})"
     merged = deployment.unmerged if like else ""
     engine = deployment.definition(_ENGINE) + deployment.writable + merged + _policy(warehouse)
-    warehouse.execute(f"CREATE TABLE {quote(dataset)}.{quote(table)} {body} {engine} COMMENT {literal(owner())}")
-    return StagingTable(warehouse, dataset, table, uuid_of(warehouse, dataset, table))
+    try:
+        warehouse.execute(f"CREATE TABLE {quote(dataset)}.{quote(table)} {body} {engine} COMMENT {literal(owner())}")
+        return StagingTable(warehouse, dataset, table, uuid_of(warehouse, dataset, table))
+    except BaseException:  # interrupted, when the table may be there and nobody has it yet
+        with contextlib.suppress(EngineError):
+            warehouse.execute(f"DROP TABLE IF EXISTS {quote(dataset)}.{quote(table)} SYNC")
+        raise
 
 
 def uuid_of(warehouse: Warehouse, database: str, table: str) -> str:
