@@ -9,7 +9,7 @@ import pytest
 from factory_lib import errors
 from factory_lib.errors import FactoryError
 
-WRONG_VALUES = {"ExportError", "InvalidName", "QueryError", "SettingsError", "TagExists"}
+WRONG_VALUES = {"ExportError", "InvalidName", "PublicationError", "QueryError", "SettingsError", "TagExists"}
 NOT_THERE = {"NotFound", "DatasetNotFound", "VersionNotFound", "ColumnNotFound"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FactoryError)]
 

@@ -12,6 +12,8 @@ GRANT SELECT ON system.mutations TO factory_writer;
 GRANT SELECT ON system.merges TO factory_writer;
 GRANT SELECT ON system.disks TO factory_writer;
 GRANT SELECT ON system.storage_policies TO factory_writer;
+GRANT SELECT ON system.data_skipping_indices TO factory_writer;
+GRANT SELECT ON system.detached_tables TO factory_writer;
 GRANT TABLE ENGINE ON MergeTree TO factory_writer;
 GRANT TABLE ENGINE ON ReplacingMergeTree TO factory_writer;
 GRANT TABLE ENGINE ON Memory TO factory_writer;

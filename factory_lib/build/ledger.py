@@ -8,6 +8,9 @@ from typing import Any
 
 from factory_lib.warehouse.losses import ShardLoss
 
+COMPUTED_ON = "computed_on"
+"""What provenance says of the nodes of a cluster."""
+
 
 @dataclass
 class Ledger:
@@ -24,6 +27,7 @@ class Ledger:
         finish: called after the commit.
         fresh: values are computed anew, whatever is known of them already.
         executor: where values are computed; None for where the settings say.
+        nodes: node of a cluster -> samples that it computed values of, and seconds that it took.
     """
 
     signals: list[dict[str, Any]] = field(default_factory=list)
@@ -37,6 +41,17 @@ class Ledger:
     finish: list[Callable[[], None]] = field(default_factory=list)
     fresh: bool = False
     executor: str | None = None
+    nodes: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def computed_on(self, node: str, rows: int, seconds: float) -> None:
+        """Note what a node of a cluster has done."""
+        before, took = self.nodes.get(node, (0, 0.0))
+        self.nodes[node] = before + rows, took + seconds
+
+    def told(self) -> dict[str, str]:
+        """What there is to say in provenance beyond what it has places for: the nodes, with their throughput."""
+        nodes = (f"{node}: {n:,} samples, {n / took:,.0f}/s" for node, (n, took) in sorted(self.nodes.items()))
+        return {COMPUTED_ON: "; ".join(nodes)} if self.nodes else {}
 
     def add(self, other: Ledger) -> None:
         """Take over what another ledger says."""
@@ -49,3 +64,5 @@ class Ledger:
         self.bytes += other.bytes
         self.storage += other.storage
         self.finish += other.finish
+        for node, (rows, seconds) in other.nodes.items():
+            self.computed_on(node, rows, seconds)

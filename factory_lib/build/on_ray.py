@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 
 from factory_lib.build.lacking import SPAN_ROWS, STAGED_SECONDS, StagingJob
+from factory_lib.build.ledger import Ledger
 from factory_lib.build.reuse.claims import Share
 from factory_lib.build.reuse.inputs import Inputs
 from factory_lib.compute.cluster import pieces
@@ -30,12 +31,14 @@ def compute_on_ray(
     share: Share,
     rows: int,
     progress: Tracked,
+    ledger: Ledger,
 ) -> int:
     """Compute and stage the values of waves of rows.
 
     Args:
         jobs: for each wave what becomes of its rows, and its shards.
         rows: how many there are, in all waves.
+        ledger: is told which node did how much.
 
     Returns:
         How many rows were computed.
@@ -52,6 +55,8 @@ def compute_on_ray(
         for piece in spreading.results(waves.pieces(chain([first], jobs))):
             waves.finish(piece)
             done += piece.rows
+        for node, work in spreading.nodes.items():
+            ledger.computed_on(node, work.rows, work.seconds)
         return done
 
 

@@ -72,7 +72,7 @@ def save(request: SaveRequest) -> Version:
             signals=ledger.signals,
             sources=ledger.sources,
             code=provenance.code_of(os.getcwd()),
-            context=dict(request.context),
+            context={**request.context, **ledger.told()},
             storage="+".join([*ledger.storage, *([derivation.kind] if derivation.kind != "clone" else [])]) or "clone",
             rows_in=sum(made.values()) if passed_on else _rows_in(wh, request.query),
             bytes_added=ledger.bytes + added,

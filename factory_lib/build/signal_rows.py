@@ -67,7 +67,7 @@ def write_signals(node: Signals, rows: Select, ledger: Ledger) -> StagingTable:
     shard_sources = {**table_sources(rows, warehouse()), **ledger.shard_sources}
     stage, how, added = derive(warehouse(), STAGING, rows)
     with stage.dropped_on_error():
-        _Filling(node, stage, executor(ledger.executor)).fill(shard_sources, ledger)
+        _Filling(node, stage, ledger).fill(shard_sources)
     ledger.bytes += added
     ledger.storage += [*([how.kind] if how.kind != "clone" else []), "signals"]
     return stage
@@ -76,15 +76,15 @@ def write_signals(node: Signals, rows: Select, ledger: Ledger) -> StagingTable:
 class _Filling:
     """Has a staging table get the values of signals."""
 
-    def __init__(self, node: Signals, stage: StagingTable, executor: str) -> None:
-        self.executor = executor
+    def __init__(self, node: Signals, stage: StagingTable, ledger: Ledger) -> None:
+        self.executor, self.ledger = executor(ledger.executor), ledger
         self.signals: tuple[Signal, ...] = node.signals
         self.on_error = cast('Literal["null", "raise"]', node.on_error)
         self.stage = stage
 
-    def fill(self, shard_sources: Mapping[str, str], ledger: Ledger) -> None:
+    def fill(self, shard_sources: Mapping[str, str]) -> None:
         """Write the values of the signals into the table."""
-        stage = self.stage
+        stage, ledger = self.stage, self.ledger
         reads = [Reads.of(signal) for signal in self.signals]
         members = sorted({member for one in reads for member in one.members})
         with (
@@ -176,7 +176,7 @@ class _Filling:
             if self.executor == "ray" and (rows > SMALL_ROWS or any(one.resources.gpus for one in signals)):
                 from factory_lib.build.on_ray import compute_on_ray
 
-                computed = compute_on_ray(signals, jobs, staged[0].inputs, share, rows, progress)
+                computed = compute_on_ray(signals, jobs, staged[0].inputs, share, rows, progress, self.ledger)
             else:
                 computed = sum(self._compute_here(wanted, job, wave, share, progress) for job, wave in jobs)
         if computed:

@@ -56,7 +56,7 @@ CALLS: list[tuple[list[str], int, str]] = [
     (["ingest", "{folder}", "--name", "a", "--format", "webdatset"], 1, "Did you mean 'webdataset'"),
     # empty ones, of variables that were not set
     (["show", ""], 2, "'VERSION' is empty"),
-    (["ls", ""], 2, "'\\[DATASET\\]' is empty"),
+    (["ls", ""], 2, "'\\[DATASET\\|URI\\]' is empty"),
     (["verify", ""], 2, "is empty"),
     (["backup", ""], 2, "'DIR' is empty"),
     (["ingest", "", "--name", "a"], 2, "'URI' is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal as system_signals
 import threading
 import time
@@ -80,6 +81,9 @@ def test_values_and_fingerprints_are_those_of_the_local_pool(nodes: Any, samples
     assert column(version, "level")["k1013"] == (13, None)
     assert column(version, "level")["k1010"] == (None, "UnidentifiedImageError: cannot identify image file")
     assert version.provenance is not None
+    done = re.findall(r": ([\d,]+) samples, [\d,]+/s", version.provenance.context["computed_on"])
+    assert len(done) == 3
+    assert sum(int(n.replace(",", "")) for n in done) == SAMPLES
 
     query = samples.add_signals(*signals).plan
     ledger = Ledger(fresh=True, executor="local")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from factory_lib import C, DatasetQuery, fn
 from factory_lib.catalog import version, versions
 from factory_lib.curation.funnel import funnel
-from factory_lib.orchestration.code_location import load_definitions
-from factory_lib.orchestration.runs.running import GraphOutcome, run_graph
-from factory_lib.orchestration.source.shards import ShardSource
 
 SHARD = 12
 
@@ -53,28 +53,20 @@ def tar_of(samples: dict[str, dict[str, bytes]]) -> bytes:
     return out.getvalue()
 
 
-STAGES = [
-    "samples", "image_signals", "clip_embeddings", "photo_signals", "basic_filter", "quality_filter", "near_duplicates",
-    "photo_centroids", "photo_clusters", "semantic_duplicates", "duplicates", "deduplicated",
-]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_shard_more_is_all_that_models_look_at(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACTORY_MODELS", "unsafe,photo")
-    with dg.DagsterInstance.ephemeral() as instance:
-        definitions = load_definitions()
-
-        def run() -> GraphOutcome:
-            outcome = run_graph(instance, definitions, source=ShardSource(uri=str(photos)), stages=STAGES)
-            assert (outcome.errors, outcome.behind) == ([], [])
-            return outcome
-
-        run()
-        assert version("samples").number == 1
-        (tmp_path / "3.tar").rename(photos / "3.tar")
-        run()
-        assert run().runs == []
+def test_a_shard_more_is_all_that_models_look_at(photos: Path, tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "tests.orchestration.graph_models_process", str(photos), str(tmp_path / "3.tar")]
+    environment = {**os.environ, "FACTORY_MODELS": "unsafe,photo"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, more, none = json.loads(done.stdout.splitlines()[-1])
+    assert first > 0
+    assert more > 0
+    assert none == 0
+    assert version("samples").number == 2
     signals = DatasetQuery("photo_signals")
     assert version("photo_signals").number == 2
     assert signals.filter(fn.length(C.photo_embedding) == 1280).count() == signals.count() == 4 * SHARD + 1

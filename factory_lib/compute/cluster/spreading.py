@@ -39,9 +39,14 @@ class NodeShare:
     began: float = field(default_factory=time.monotonic)
 
     @property
+    def seconds(self) -> float:
+        """How long it has been at it."""
+        return max(time.monotonic() - self.began, 1e-3)
+
+    @property
     def speed(self) -> float:
         """Samples in a second."""
-        return self.rows / max(time.monotonic() - self.began, 1e-3)
+        return self.rows / self.seconds
 
 
 class Spreading:

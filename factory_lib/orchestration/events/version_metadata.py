@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from factory_lib.build.ledger import COMPUTED_ON
 from factory_lib.errors import FactoryError
 from factory_lib.orchestration.events.column_docs import SYSTEM, column_docs
 from factory_lib.orchestration.events.contact_sheet import picture_samples
@@ -110,8 +111,9 @@ def _recorded(version: Version, shards: Sequence[str]) -> Metadata:
     numbers |= counts
     if problems := [problem for source in recorded.sources for problem in source.get("problems", ())]:
         numbers["problems"] = dg.MetadataValue.json(problems)
-    if left_out := recorded.context.get(LEFT_OUT):
-        numbers[LEFT_OUT] = dg.MetadataValue.text(left_out)
+    for name in (LEFT_OUT, COMPUTED_ON):
+        if said := recorded.context.get(name):
+            numbers[name] = dg.MetadataValue.text(said)
     return numbers
 
 
