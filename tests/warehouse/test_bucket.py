@@ -5,14 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -20,63 +17,20 @@ from factory_lib import C, DatasetQuery
 from factory_lib.cli import factory
 from factory_lib.errors import EngineError, FactoryError, SettingsError
 from factory_lib.history.backups import BackupError, backup, restore_from_bucket
-from factory_lib.history.verifying import verify
 from factory_lib.storage.store import Store
-from factory_lib.warehouse.bucket.binding import bind
 from factory_lib.warehouse.bucket.blobs import all_files, blob_keys
 from factory_lib.warehouse.bucket.head import Bound, BucketError, read_head
 from factory_lib.warehouse.bucket.keeping import keep
-from factory_lib.warehouse.bucket.moving import move_to_bucket, move_to_disk
 from factory_lib.warehouse.bucket.unnamed import find_unnamed
-from factory_lib.warehouse.client import Warehouse, warehouse
+from factory_lib.warehouse.client import warehouse
 from factory_lib.warehouse.embedded import stop_engine
 from factory_lib.warehouse.policy import KeepPolicy, drop_versions, expired
 from factory_lib.warehouse.tags import set_tag, tags_of
 from factory_lib.warehouse.versions import datasets, resolve
 from tests.s3 import Bucket, Relay
+from tests.warehouse.bucket_folder import URI, KilledError, fingerprints, home, named, objects, part_files, parts, save
 
-URI = "s3://shards/versions"
-
-
-@pytest.fixture
-def home(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data folder of its own with versions in an empty bucket."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("FACTORY_HOME", str(folder))
-    monkeypatch.setenv("FACTORY_VERSIONS", URI)
-    yield folder
-    stop_engine(folder)
-
-
-def samples(rows: int, shards: int = 1) -> pa.Table:
-    random = np.random.default_rng(0)
-    names = np.char.add("s", (np.arange(rows) % shards).astype(str))
-    return pa.table({"part": names, "n": np.arange(rows), "x": random.random(rows), "y": random.random(rows)})
-
-
-def save(name: str = "laion", rows: int = 1000, shards: int = 1) -> None:
-    DatasetQuery.from_arrow(samples(rows, shards), shard="part").save(name)
-
-
-def objects(s3: Bucket) -> dict[str, int]:
-    """Key -> size of all objects."""
-    pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.name)
-    return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
-
-
-def parts(s3: Bucket) -> dict[str, int]:
-    return {key: size for key, size in objects(s3).items() if key.startswith("versions/parts/")}
-
-
-def named(home: Path) -> set[str]:
-    """The objects that files of the engine's disk name."""
-    return {key for path in all_files(home / "data") for key in blob_keys(path.read_text())}
-
-
-def fingerprints() -> dict[str, dict[str, str]]:
-    """Of all versions, computed from their rows."""
-    warehouse().execute("TRUNCATE TABLE factory.fingerprints")
-    return {str(one): one.fingerprints() for made in datasets(warehouse()).values() for one in made}
+__all__ = ["home"]
 
 
 def test_a_lost_folder_is_made_anew_of_its_bucket(home: Path, s3: Bucket) -> None:
@@ -250,14 +204,6 @@ def test_a_derived_version_costs_there_what_it_costs_on_a_disk(
     assert sum(objects(s3).values()) - sum(parts(s3).values()) < 0.1 * sum(new.values())
 
 
-def part_files(home: Path) -> list[Path]:
-    """Files of the parts of versions on the disk of a data folder."""
-    tables = Warehouse(home=home).rows(
-        "SELECT path FROM system.parts WHERE active AND match(table, '^v[1-9]') AND database != 'factory'"
-    )
-    return [path for row in tables for path in (home / "data" / row["path"]).rglob("*") if path.is_file()]
-
-
 def test_the_cache_is_bounded(home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_VERSIONS_CACHE_BYTES", "2e6")
     save(rows=300_000, shards=3)
@@ -314,90 +260,6 @@ def test_a_bucket_that_is_gone_is_named(home: Path, s3: Bucket) -> None:
     warehouse().close()
     with pytest.raises(BucketError, match=f"{URI} does not hold the versions .* any more.*Was the bucket removed"):
         fingerprints()
-
-
-@pytest.fixture
-def local_home(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data folder of its own with versions on its disk."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("FACTORY_HOME", str(folder))
-    monkeypatch.delenv("FACTORY_VERSIONS", raising=False)
-    yield folder
-    stop_engine(folder)
-
-
-def make_versions() -> None:
-    save(rows=20_000)
-    DatasetQuery("laion").mutate(z=C.x + C.y).save("wide")
-
-
-def sizes(home: Path) -> int:
-    """Bytes of the parts of versions on the disk, what they share counted once."""
-    return sum({path.stat().st_ino: path.stat().st_size for path in part_files(home)}.values())
-
-
-class KilledError(BaseException):
-    """Nobody catches it, as nobody catches a kill."""
-
-
-def broken_after(calls: int, name: str, patched: pytest.MonkeyPatch) -> None:
-    """Have the process killed after so many calls of a method of the store."""
-    done, made = getattr(Store, name), list[str]()
-
-    def call(self: Store, uri: str, *others: Any) -> Any:
-        if len(made) >= calls:
-            raise KilledError
-        made.append(uri)
-        return done(self, uri, *others)
-
-    patched.setattr(Store, name, call)
-
-
-def test_versions_move_into_a_bucket_and_back(local_home: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_versions()
-    before, bytes_before = fingerprints(), sizes(local_home)
-    files = len({path.stat().st_ino for path in part_files(local_home)})
-    warehouse().close()
-
-    # One that is broken off leaves versions where they are, and the next one goes on.
-    for calls, name in ((0, "create"), (20, "write")):
-        with monkeypatch.context() as patched:
-            broken_after(calls, name, patched)
-            with pytest.raises(KilledError):
-                move_to_bucket(local_home, URI)
-        bind(local_home)  # as an engine does that starts
-    assert fingerprints() == before
-    warehouse().close()
-    moved = CliRunner().invoke(factory, ["move", URI, "--json"], catch_exceptions=False)
-    assert moved.exit_code == 0, moved.output
-    said = json.loads(moved.stdout)
-    assert said["versions"] == 2
-    assert files <= said["files"] <= files + 20  # files of the tables themselves come on top
-    assert fingerprints() == before
-    assert verify(warehouse(), sources=False).findings == []  # by the checksums of the files
-    assert named(local_home) == set(parts(s3))  # what the first try wrote was not written again
-    assert sum(parts(s3).values()) == pytest.approx(bytes_before, rel=0.01)
-    assert [row["disk_name"] for row in warehouse().rows("SELECT DISTINCT disk_name FROM system.parts WHERE active"
-            " AND match(table, '^v[1-9]') AND database != 'factory'")] == ["versions"]  # fmt: skip
-    DatasetQuery("wide").filter(C.n < 100).save("less")
-    before = fingerprints()
-    warehouse().close()
-    stop_engine(local_home)
-
-    with monkeypatch.context() as patched:
-        broken_after(20, "chunks", patched)
-        with pytest.raises(KilledError):
-            move_to_disk(local_home)
-    assert fingerprints() == before
-    warehouse().close()
-    moved = CliRunner().invoke(factory, ["move", "disk"], catch_exceptions=False)
-    assert moved.exit_code == 0, moved.output
-    assert objects(s3) == {}
-    assert fingerprints() == before
-    assert verify(warehouse(), sources=False).findings == []
-    assert sizes(local_home) == pytest.approx(bytes_before, rel=0.05)
-    DatasetQuery("less").filter(C.n < 10).save("least")
-    assert DatasetQuery("least").count() == 10
 
 
 def whole_versions(s3: Bucket) -> set[str]:

@@ -39,9 +39,14 @@ def record(warehouse: Warehouse, table_uuid: str) -> None:
         BucketError: the bucket belongs to another folder by now.
         StoreError: the bucket cannot be read or written.
     """
-    if (bound := _bound(warehouse)) is not None:
+    home = warehouse.home
+    if home is None or _bound(warehouse) is None:
+        return
+    with bucket_lock(home):  # another commit of this folder may be replacing the head
+        bound = _bound(warehouse)
+        assert bound is not None
         bound.head()
-        _record(warehouse, bound, [table_uuid])
+    _record(warehouse, bound, [table_uuid])
 
 
 def keep(warehouse: Warehouse, recorded: str = "") -> None:
